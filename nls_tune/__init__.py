@@ -1,0 +1,60 @@
+"""Finds the best (often negative) label-smoothing rate for each level of label noise.
+
+Names are imported when they are first used: ``import nls_tune`` loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nls_tune.datasets import NoisyDataset as NoisyDataset
+    from nls_tune.datasets import load_dataset as load_dataset
+    from nls_tune.errors import InputError as InputError
+    from nls_tune.errors import NlsTuneError as NlsTuneError
+    from nls_tune.losses import GLSLoss as GLSLoss
+    from nls_tune.losses import gls_loss as gls_loss
+    from nls_tune.noise import noise_cancelling_rate as noise_cancelling_rate
+    from nls_tune.noise import noise_rate as noise_rate
+    from nls_tune.noise import transition_matrix as transition_matrix
+    from nls_tune.results import read_epochs as read_epochs
+    from nls_tune.results import read_trials as read_trials
+    from nls_tune.search import SearchResult as SearchResult
+    from nls_tune.search import run_search as run_search
+    from nls_tune.settings import TrainingSettings as TrainingSettings
+    from nls_tune.training import Training as Training
+
+_HOME = {
+    "NoisyDataset": "datasets",
+    "load_dataset": "datasets",
+    "InputError": "errors",
+    "NlsTuneError": "errors",
+    "GLSLoss": "losses",
+    "gls_loss": "losses",
+    "noise_cancelling_rate": "noise",
+    "noise_rate": "noise",
+    "transition_matrix": "noise",
+    "read_epochs": "results",
+    "read_trials": "results",
+    "SearchResult": "search",
+    "run_search": "search",
+    "TrainingSettings": "settings",
+    "Training": "training",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - a list of names, made from the one table
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nls-tune")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -1,0 +1,368 @@
+"""Which trial runs next and which one stops: one study and one ASHA a group, ask and tell, no Ray.
+
+A group is a set of trials whose objective values may be compared with each other. The allocator keeps an
+in-memory Optuna study and a ladder of rungs for each group, and gives the next slot to the group that has had
+the least device time for its share. It knows nothing of what is being tuned.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+Config = dict[str, Any]
+Outcome = Literal["completed", "stopped", "diverged", "failed"]
+
+#: Value told for a trial that diverged: the worst accuracy there is, finite, so that no sampler chokes on it.
+DIVERGED_VALUE = 0.0
+_MAX_REDRAWS = 8
+
+
+class ConfigSpace(Protocol):
+    """What the allocator must know of a search space."""
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return the Optuna distributions of the sampled parameters by name."""
+
+    def decode(self, params: Mapping[str, Any]) -> Config:
+        """Return the configuration that sampled parameters stand for."""
+
+    def encode(self, config: Config) -> dict[str, Any]:
+        """Return the parameters of a configuration, inside their distributions."""
+
+    def points(self) -> list[dict[str, Any]] | None:
+        """Return every combination of parameters, or None where there are infinitely many."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A set of comparable trials and its part of the budget.
+
+    Attributes:
+        key: Name of the group.
+        space: Where its configurations come from.
+        num_trials: How many trials it runs, start points included.
+        start: Configurations that run first.
+        share: Device time that it deserves, relative to the other groups.
+    """
+
+    key: str
+    space: ConfigSpace
+    num_trials: int
+    start: tuple[Config, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run: its number in the run, its group and its configuration."""
+
+    number: int
+    group: str
+    config: Config
+
+
+@dataclass
+class Rungs:
+    """Asynchronous successive halving with one bracket (Li et al., "A System for Massively Parallel
+    Hyperparameter Tuning", MLSys 2020).
+
+    A trial that reaches a rung goes on if its value is among the best ``1 / reduction_factor`` of the values
+    that the rung has seen so far, its own included.
+
+    Attributes:
+        levels: Clock values of the rungs, increasing.
+        reduction_factor: Keep one in this many.
+    """  # noqa: D205 - the reference belongs to the first sentence
+
+    levels: tuple[int, ...]
+    reduction_factor: float = 3.0
+    _values: dict[int, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def geometric(cls, grace: int, longest: int, reduction_factor: float) -> Rungs:
+        """Return rungs at ``grace * reduction_factor**k``, all below the longest trial's clock."""
+        levels: list[int] = []
+        level = float(grace)
+        while round(level) < longest:
+            levels.append(round(level))
+            level *= reduction_factor
+        return cls(tuple(levels), reduction_factor)
+
+    def passes(self, clock: int, value: float) -> bool:
+        """Record a value at a rung and say whether its trial goes on; off the rungs it always does."""
+        if clock not in self.levels:
+            return True
+        values = self._values.setdefault(clock, [])
+        values.append(value)
+        keep = max(1, int(len(values) / self.reduction_factor))
+        return value >= sorted(values, reverse=True)[keep - 1]
+
+
+@dataclass
+class _Live:
+    """A running trial: the Optuna side of it and the device seconds that it has reported."""
+
+    trial: optuna.Trial
+    config: Config
+    seconds: float = 0.0
+    clock: int = 0
+
+
+@dataclass
+class _GroupState:
+    """The mutable side of a group."""
+
+    group: Group
+    study: optuna.Study
+    rungs: Rungs
+    rng: random.Random
+    queue: list[Config]
+    seconds: float = 0.0
+    asked: int = 0
+    live: dict[int, _Live] = field(default_factory=dict)
+    #: Value of every configuration ever given out; None while it runs or when it failed.
+    known: dict[str, float | None] = field(default_factory=dict)
+
+    def wants_more(self) -> bool:
+        return self.asked < self.group.num_trials
+
+    def spent(self, expected_seconds: float) -> float:
+        """Device seconds for the share, a running trial counted with at least what trials use to take."""
+        running = sum(max(live.seconds, expected_seconds) for live in self.live.values())
+        return (self.seconds + running) / self.group.share
+
+
+class Allocator:
+    """Asks studies for configurations, gives slots to groups, judges trials at rungs.
+
+    Args:
+        groups: The groups, in the order in which ties are broken.
+        rungs: Levels and reduction factor; every group gets its own copy. No levels: nothing is stopped.
+        seed: Seeds the samplers.
+
+    Raises:
+        ValueError: If two groups have the same key.
+    """
+
+    def __init__(self, groups: Sequence[Group], rungs: Rungs, seed: int = 0) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if len({g.key for g in groups}) != len(groups):
+            raise ValueError(f"group keys must differ, got {[g.key for g in groups]}")
+        self._groups: dict[str, _GroupState] = {}
+        self._numbers = itertools.count()
+        self._where: dict[int, str] = {}
+        for group in groups:
+            sampler = _sampler(group, seed)
+            self._groups[group.key] = _GroupState(
+                group=group,
+                study=optuna.create_study(direction="maximize", sampler=sampler, study_name=group.key),
+                rungs=Rungs(rungs.levels, rungs.reduction_factor),
+                rng=random.Random(f"{seed}/{group.key}"),  # noqa: S311 - no secrets here
+                queue=list(group.start),
+            )
+
+    def reseed(self, seed: int) -> None:
+        """Seed the samplers anew: after a resume they should not repeat the draws that they began with."""
+        for state in self._groups.values():
+            state.study.sampler = _sampler(state.group, seed)
+
+    # Asking
+
+    def ask(self) -> Suggestion | None:
+        """Return the next trial to run, or None when every group has had its trials."""
+        waiting = [s for s in self._groups.values() if s.wants_more()]
+        if not waiting:
+            return None
+        done = [s for s in self._groups.values() if s.asked > len(s.live)]
+        finished = sum(s.asked - len(s.live) for s in done)
+        expected = sum(s.seconds for s in done) / finished if finished else 1.0
+        state = min(waiting, key=lambda s: (s.spent(expected), s.asked / s.group.share))
+        trial, config = self._draw(state)
+        return self._start(state, trial, config)
+
+    def requeue(self, key: str, config: Config) -> None:
+        """Put a configuration at the head of its group: a trial that an earlier run left half done."""
+        self._groups[key].queue.insert(0, config)
+
+    def _start(self, state: _GroupState, trial: optuna.Trial, config: Config) -> Suggestion:
+        number = next(self._numbers)
+        state.asked += 1
+        state.live[number] = _Live(trial, config)
+        state.known[_canonical(config)] = None
+        self._where[number] = state.group.key
+        return Suggestion(number, state.group.key, config)
+
+    def _draw(self, state: _GroupState) -> tuple[optuna.Trial, Config]:
+        """Take the next queued configuration, else one from the sampler that has not been seen yet."""
+        while state.queue:
+            config = state.queue.pop(0)
+            if _canonical(config) not in state.known:
+                return self._ask_for(state, state.group.space.encode(config)), config
+        for _ in range(_MAX_REDRAWS):
+            trial = state.study.ask(state.group.space.distributions())
+            config = state.group.space.decode(trial.params)
+            name = _canonical(config)
+            if name not in state.known:
+                return trial, config
+            # The sampler learns again what it should have known, and another is drawn.
+            _tell(state.study, trial, state.known[name])
+        return self._draw_at_random(state)
+
+    def _draw_at_random(self, state: _GroupState) -> tuple[optuna.Trial, Config]:
+        space = state.group.space
+        for params in self._candidates(state):
+            config = space.decode(params)
+            if _canonical(config) not in state.known:
+                return self._ask_for(state, params), config
+        raise RuntimeError(f"group {state.group.key!r} has no configuration left that was not run")
+
+    def _candidates(self, state: _GroupState) -> Iterator[dict[str, Any]]:
+        points = state.group.space.points()
+        if points is not None:
+            yield from state.rng.sample(points, len(points))
+            return
+        for _ in range(1000):
+            yield {n: _uniform(d, state.rng) for n, d in state.group.space.distributions().items()}
+
+    def _ask_for(self, state: _GroupState, params: dict[str, Any]) -> optuna.Trial:
+        state.study.enqueue_trial(params)
+        return state.study.ask(state.group.space.distributions())
+
+    # Telling
+
+    def report(self, number: int, clock: int, value: float | None, seconds: float) -> bool:
+        """Take a running trial's state and say whether it goes on.
+
+        Args:
+            number: Of the suggestion.
+            clock: Resource used so far, for example epochs.
+            value: Objective so far; None while nothing counts yet: such a trial is not judged.
+            seconds: Device time used so far.
+
+        Returns:
+            False if the trial should stop.
+        """
+        state = self._groups[self._where[number]]
+        live = state.live[number]
+        live.seconds, live.clock = seconds, clock
+        return value is None or state.rungs.passes(clock, value)
+
+    def tell(self, number: int, outcome: Outcome, value: float | None, seconds: float | None = None) -> None:
+        """Close a trial. Telling one twice is allowed and changes nothing.
+
+        Args:
+            number: Of the suggestion.
+            outcome: How it ended.
+            value: Objective, None where nothing counted or the trial failed.
+            seconds: Device time; by default what it reported last.
+        """
+        state = self._groups[self._where[number]]
+        live = state.live.pop(number, None)
+        if live is None:
+            return
+        state.seconds += live.seconds if seconds is None else seconds
+        state.known[_canonical(live.config)] = DIVERGED_VALUE if outcome == "diverged" else value
+        if outcome == "stopped" and value is not None:
+            live.trial.report(value, live.clock)
+        _tell(state.study, live.trial, value, outcome)
+
+    def adopt(
+        self,
+        key: str,
+        config: Config,
+        outcome: Outcome,
+        value: float | None,
+        seconds: float,
+        rung_values: Mapping[int, float],
+    ) -> None:
+        """Take over a trial that an earlier run finished: it is never run again.
+
+        Args:
+            key: Its group.
+            config: Its configuration.
+            outcome: How it ended.
+            value: Its objective.
+            seconds: Its device time.
+            rung_values: Its objective at the rungs that judged it.
+        """
+        state = self._groups[key]
+        trial = self._ask_for(state, state.group.space.encode(config))
+        suggestion = self._start(state, trial, config)
+        for clock, seen in sorted(rung_values.items()):
+            self.report(suggestion.number, clock, seen, seconds)
+        self.tell(suggestion.number, outcome, value, seconds)
+
+    # Looking
+
+    def study(self, key: str) -> optuna.Study:
+        """Return the Optuna study of a group."""
+        return self._groups[key].study
+
+    def num_left(self) -> int:
+        """Return how many trials are still to be asked for."""
+        return sum(s.group.num_trials - s.asked for s in self._groups.values() if s.wants_more())
+
+
+def _sampler(group: Group, seed: int) -> optuna.samplers.BaseSampler:
+    """TPE after some random draws: a third of a small budget, Optuna's usual 10 of a large one."""
+    import optuna
+
+    startup = max(2, min(10, group.num_trials // 3))
+    stream = zlib.crc32(f"{seed}/{group.key}".encode())  # groups must not draw the same numbers
+    return optuna.samplers.TPESampler(seed=stream, n_startup_trials=startup)
+
+
+def _tell(
+    study: optuna.Study, trial: optuna.Trial, value: float | None, outcome: Outcome = "completed"
+) -> None:
+    from optuna.trial import TrialState
+
+    if outcome == "diverged":
+        study.tell(trial, DIVERGED_VALUE)
+    elif outcome == "failed" or value is None:
+        study.tell(trial, state=TrialState.FAIL)
+    elif outcome == "stopped":
+        study.tell(trial, state=TrialState.PRUNED)  # with the value reported last
+    else:
+        study.tell(trial, value)
+
+
+def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:  # noqa: ANN401 - any parameter type
+    """Draw from a distribution without a study."""
+    low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
+    if low is None or high is None:
+        return rng.choice(distribution.choices)  # type: ignore[attr-defined] # categorical
+    return rng.randint(low, high) if isinstance(low, int) else rng.uniform(low, high)
+
+
+def _canonical(config: Config) -> str:
+    return repr(sorted(config.items()))
+
+
+def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
+    """Split a whole number by shares: floors first, the rest to the largest remainders, ties to the first.
+
+    Args:
+        total: What to split.
+        shares: Non-negative weights, not all 0.
+
+    Returns:
+        Whole numbers that add up to ``total``.
+    """
+    exact = [total * share / sum(shares) for share in shares]
+    parts = [int(x + 1e-9) for x in exact]
+    order = sorted(range(len(shares)), key=lambda i: (-(exact[i] - parts[i]), i))
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return parts

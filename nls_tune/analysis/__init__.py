@@ -1,0 +1,1 @@
+"""Questions that the results answer: pure functions from rows to frozen dataclasses."""

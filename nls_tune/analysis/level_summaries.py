@@ -1,0 +1,194 @@
+"""What a search found at each noise level, always against the strongest cross-entropy (CE)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nls_tune.results import unpack_correct
+from nls_tune.selection import select
+from nls_tune.spaces import ARMS, Arm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Two-sided 95 % of a normal distribution.
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """The selected trial of an arm: chosen by noisy validation, described by everything.
+
+    Accuracies are fractions. ``test_*`` are None without a test set.
+    """
+
+    arm: Arm
+    num_trials: int
+    num_completed: int
+    trial_id: str
+    config: dict[str, Any]
+    best_epoch: int
+    epochs: int
+    val_accuracy: float
+    test_accuracy_at_best: float | None
+    last_val_accuracy: float
+    last_test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of one trial minus that of another on the same samples.
+
+    Attributes:
+        difference: As a fraction.
+        standard_error: From the samples on which the two disagree:
+            ``sqrt(b + c - (b - c)**2 / n) / n``, b and c the samples that only one of them gets right
+            (the variance of McNemar's test, not assuming that the two are equal).
+        num_samples: n.
+    """
+
+    difference: float
+    standard_error: float
+    num_samples: int
+
+    @property
+    def distinct(self) -> bool:
+        """Whether the 95 % interval excludes 0."""
+        return abs(self.difference) > Z95 * self.standard_error
+
+
+@dataclass(frozen=True)
+class LevelSummary:
+    """What the search found at one noise level.
+
+    Attributes:
+        noise_level: In its stored spelling.
+        num_classes: K.
+        noise_rate: Share of wrong labels, None where unknown.
+        noise_cancelling_rate: Of the noise, None where it does not exist.
+        signal_share: c of symmetric noise, by which validation differences shrink; None for other noise.
+        arms: The selected trial of each arm that has a completed one.
+        recommended: The arm whose selected trial has the highest validation accuracy; None if there is none.
+        rival: What the recommended arm is compared with: CE, or for CE the better of the others on validation.
+        validation: Recommended minus rival on validation, at the best epochs; None where either is missing.
+        test: Recommended minus rival on test, likewise.
+    """
+
+    noise_level: str
+    num_classes: int
+    noise_rate: float | None
+    noise_cancelling_rate: float | None
+    signal_share: float | None
+    arms: dict[Arm, ArmSummary]
+    recommended: Arm | None
+    rival: Arm | None
+    validation: PairedDifference | None
+    test: PairedDifference | None
+
+
+def level_summaries(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelSummary, ...]:
+    """Summarise the search trials of a run.
+
+    Args:
+        trials: Rows of ``trials/``.
+        levels: The order of the levels; by default that of their first trials.
+
+    Returns:
+        One summary a level that has trials.
+    """
+    search = trials[trials["stage"] == "search"]
+    present = list(dict.fromkeys(search["noise_level"]))
+    order = [level for level in levels if level in present] or present
+    return tuple(_summarise(search[search["noise_level"] == level]) for level in order)
+
+
+def _summarise(trials: pd.DataFrame) -> LevelSummary:
+    first = trials.iloc[0]
+    rows = {arm: select(trials[trials["arm"] == arm]) for arm in ARMS}
+    chosen = {arm: row for arm, row in rows.items() if row is not None}
+    arms = {arm: _arm_summary(arm, row, trials[trials["arm"] == arm]) for arm, row in chosen.items()}
+    by_validation = sorted(chosen, key=lambda arm: -float(chosen[arm]["best_val_accuracy"]))
+    recommended = by_validation[0] if by_validation else None
+    rival: Arm | None = "ce" if "ce" in chosen else None
+    if recommended == "ce":
+        rival = by_validation[1] if len(by_validation) > 1 else None
+    validation = test = None
+    if recommended is not None and rival is not None:
+        validation = _paired(chosen[recommended], chosen[rival], "val")
+        test = _paired(chosen[recommended], chosen[rival], "test")
+    return LevelSummary(
+        noise_level=str(first["noise_level"]),
+        num_classes=int(first["num_classes"]),
+        noise_rate=_number(first["noise_rate"]),
+        noise_cancelling_rate=_number(first["noise_cancelling_rate"]),
+        signal_share=_signal_share(str(first["noise_level"]), int(first["num_classes"])),
+        arms=arms,
+        recommended=recommended,
+        rival=rival,
+        validation=validation,
+        test=test,
+    )
+
+
+def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame) -> ArmSummary:
+    return ArmSummary(
+        arm=arm,
+        num_trials=len(trials),
+        num_completed=int((trials["status"] == "completed").sum()),
+        trial_id=str(row["trial_id"]),
+        config={name: row[name].item() for name in ("smooth_rate", "warmup_epochs", "lr")},
+        best_epoch=int(row["best_epoch"]),
+        epochs=int(row["epochs"]),
+        val_accuracy=float(row["best_val_accuracy"]),
+        test_accuracy_at_best=_number(row["test_accuracy_at_best"]),
+        last_val_accuracy=float(row["last_val_accuracy"]),
+        last_test_accuracy=_number(row["last_test_accuracy"]),
+    )
+
+
+def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDifference:
+    """Return the difference of two accuracies on the same samples, with its standard error.
+
+    Args:
+        correct_a: Which samples the first got right, shape (n,), bool.
+        correct_b: The same for the second.
+
+    Returns:
+        First minus second.
+
+    Raises:
+        ValueError: If the shapes differ or are empty.
+    """
+    if correct_a.shape != correct_b.shape or correct_a.size == 0:
+        raise ValueError(f"both must cover the same samples, got {correct_a.shape} and {correct_b.shape}")
+    n = correct_a.size
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    variance = (only_a + only_b - (only_a - only_b) ** 2 / n) / n**2
+    return PairedDifference((only_a - only_b) / n, math.sqrt(variance), n)
+
+
+def _paired(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | None:
+    correct = []
+    for row in (a, b):
+        bits = row[f"{split}_correct_at_best"]
+        if not isinstance(bits, bytes):
+            return None
+        correct.append(unpack_correct(bits, int(row[f"num_{split}"])))
+    return paired_difference(*correct)
+
+
+def _signal_share(noise_level: str, num_classes: int) -> float | None:
+    kind, _, rate = noise_level.partition(":")
+    if kind != "symmetric":
+        return None
+    return 1 - float(rate) * num_classes / (num_classes - 1)
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401 - a cell
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,25 @@
+"""The ``nls-tune`` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from nls_tune.command_line import run_app
+from nls_tune.search import search
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
+)
+app.command()(search)
+
+
+@app.callback()
+def _main() -> None:
+    """Find the best label-smoothing rate for each level of label noise."""
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    sys.exit(run_app(app))

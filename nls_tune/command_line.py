@@ -1,0 +1,41 @@
+"""How a command ends: one line for an error, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from nls_tune.errors import InputError
+
+
+def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
+    """Run a Typer program.
+
+    Args:
+        app: The program.
+        arguments: By default those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except InputError as error:
+        return _say(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except (RuntimeError, OSError) as error:
+        return _say(str(error), 1)
+    except Exception as error:
+        # Typer brings its own copy of click or uses an installed one: usage errors are known by what they carry.
+        if hasattr(error, "format_message"):
+            return _say(error.format_message(), 2)
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

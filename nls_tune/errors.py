@@ -1,0 +1,36 @@
+"""The exceptions of the package and the wording that they share.
+
+Every message says the rule, the value and the way out, in one line. This module imports nothing, so that
+every other module may use it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NlsTuneError(Exception):
+    """Base class of the package's own exceptions."""
+
+
+class InputError(NlsTuneError, ValueError):
+    """Something the user gave cannot be used; the command exits with 2 and prints the message."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
+    """Return the error for a name that does not exist, with the nearest valid one.
+
+    Args:
+        kind: What the name stands for, for example ``"dataset"``.
+        name: The name as given.
+        valid: The names that exist.
+
+    Returns:
+        An error to raise; its message lists the valid names in the order given.
+    """
+    names = list(valid)
+    lowered = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    hint = f" (did you mean {lowered[near[0]]!r}?)" if near else ""
+    return InputError(f"unknown {kind} {name!r}{hint}; valid: {', '.join(names)}")

@@ -1,0 +1,314 @@
+"""Runs a plan on Ray: one Tune experiment for all groups, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nls_tune.allocation import Allocator, Outcome, Suggestion
+from nls_tune.errors import InputError
+from nls_tune.metrics import best_epoch
+from nls_tune.plan import SearchPlan, SearchSettings, group_key
+from nls_tune.progress import LevelProgress, SearchProgress
+from nls_tune.results import RunDirectory, read_epochs, read_trials, settings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nls_tune.report.live import ProgressView
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a trial gets and how many run at once."""
+
+    count: int
+    cpus_per_trial: int
+    gpus_per_trial: float
+
+
+def local_resources() -> dict[str, float]:
+    """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[dict[str, float]]:
+    """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
+
+    Args:
+        address: Of an existing cluster; None starts Ray here. A session that the caller has opened is used
+            and left open.
+
+    Yields:
+        The cluster's resources.
+
+    Raises:
+        InputError: If there is no cluster at the address.
+    """
+    # Before Ray is imported: it reads these once. Users' own values win.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Tune's snapshots are never read: results are the truth. One at the start and one at the end remain.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.train"):
+        # A trial that fails has its error in its row and in a line on the screen.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' "
+            "or leave --address away"
+        ) from None
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
+    """Work out how many trials run at once and what each gets.
+
+    Args:
+        resources: Of the cluster.
+        settings: With ``trials_per_gpu`` and ``cpus_per_trial``.
+
+    Returns:
+        The slots.
+
+    Raises:
+        InputError: If not even one trial fits.
+    """
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    by_cpu = cpus // settings.cpus_per_trial
+    if by_cpu < 1:
+        raise InputError(
+            f"--cpus-per-trial must be at most the {cpus} CPUs there are, got {settings.cpus_per_trial}; lower it"
+        )
+    if not gpus:
+        if settings.trials_per_gpu > 1:
+            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
+        return Slots(by_cpu, settings.cpus_per_trial, 0.0)
+    return Slots(
+        min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu
+    )
+
+
+def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
+    """Return the progress of a search that has not started."""
+    levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
+    return SearchProgress(levels, slots, plan.space.budget.epochs)
+
+
+def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, progress: SearchProgress) -> int:
+    """Give the allocator what an earlier run of the same search has done.
+
+    Trials with a row are adopted, except interrupted ones; those, and trials whose row is missing, are put
+    first in their group and go on from their checkpoint.
+
+    Args:
+        plan: The plan, the same as then.
+        run: Its directory.
+        allocator: Nothing asked from it yet.
+        progress: To count the adopted trials in.
+
+    Returns:
+        How many trials were adopted.
+    """
+    from nls_tune.trainable import TrialCheckpoint
+
+    trials, epochs = read_trials(run.path), read_epochs(run.path)
+    curves = dict(iter(epochs.groupby("trial_id")))
+    levels = {p.level for p in plan.levels}
+    adopted: set[str] = set()
+    for row in trials.to_dict("records"):
+        if row["stage"] != "search" or row["status"] == "interrupted" or row["noise_level"] not in levels:
+            continue
+        settings = settings_of(row)
+        config = {name: getattr(settings, name) for name in plan.space.space}
+        found = row["best_val_accuracy"] == row["best_val_accuracy"]  # a number, not NaN
+        value = row["best_val_accuracy"] if found else None
+        outcome: Outcome = row["status"] if row["status"] in ("completed", "stopped", "diverged") else "failed"
+        allocator.adopt(
+            group_key(row["noise_level"], row["arm"]),
+            config,
+            outcome,
+            value,
+            row["train_seconds"],
+            _rung_values(plan, curves.get(row["trial_id"]), settings.first_counting_epoch),
+        )
+        progress.ended(row["noise_level"], row["arm"], row["trial_id"], row["status"], value, adopted=True)
+        adopted.add(row["trial_id"])
+    for folder in sorted(run.checkpoints.iterdir(), reverse=True):
+        checkpoint = TrialCheckpoint(folder)
+        trial = checkpoint.read_trial()
+        if folder.name in adopted or trial is None:
+            checkpoint.remove()  # the row was written, the folder not yet removed; or the start was torn
+            continue
+        settings = settings_of_checkpoint(trial)
+        config = {name: getattr(settings, name) for name in plan.space.space}
+        if plan.trial_id(trial["noise_level"], config) == folder.name:
+            allocator.requeue(group_key(trial["noise_level"], settings.arm), config)
+    return len(adopted)
+
+
+def settings_of_checkpoint(trial: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Return the training settings that an unfinished trial wrote down."""
+    from nls_tune.settings import TrainingSettings
+
+    return TrainingSettings(**trial["settings"])
+
+
+def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, first_counting: int) -> dict[int, float]:
+    """The objective of a finished trial at every rung that judged it, from its epochs."""
+    if curve is None:
+        return {}
+    accuracies = curve.loc[~curve["diverged"], "val_accuracy"].tolist()
+    values = {}
+    for level in plan.rungs().levels:
+        best = best_epoch(accuracies[:level], first_counting, plan.settings.objective)
+        if best is not None and len(curve) >= level:
+            values[level] = best.value
+    return values
+
+
+def execute(
+    plan: SearchPlan,
+    run: RunDirectory,
+    run_id: str,
+    slots: Slots,
+    make_view: Callable[[SearchProgress], ProgressView],
+) -> str:
+    """Run what is missing of a search.
+
+    Args:
+        plan: What to run.
+        run: Where to write; earlier results there are adopted.
+        run_id: Of the run.
+        slots: What a trial gets and how many run at once.
+        make_view: Makes the view of the progress.
+
+    Returns:
+        ``finished`` or ``interrupted``.
+
+    Raises:
+        RuntimeError: If every trial failed.
+    """
+    from ray import tune
+
+    from nls_tune.recorder import Recorder
+
+    progress = make_progress(plan, slots.count)
+    allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed)
+    adopted = adopt_results(plan, run, allocator, progress)
+    if adopted:
+        # A continued sampler must not draw again what it drew in the first session.
+        allocator.reseed(plan.settings.seed + adopted)
+    view = make_view(progress)
+    recorder = Recorder(plan, run, run_id, progress, view)
+    if not allocator.num_left():
+        return "finished"
+    searcher, scheduler = _adapters(plan, allocator)
+    tuner = tune.Tuner(
+        _trainable(plan, run, slots),
+        tune_config=tune.TuneConfig(
+            metric="best_val_accuracy",
+            mode="max",
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=allocator.num_left(),
+            max_concurrent_trials=slots.count,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=run_id,
+            storage_path=str(run.tune),
+            callbacks=[recorder],
+            failure_config=tune.FailureConfig(max_failures=1),
+            # Trials keep their own checkpoints in the run directory.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            verbose=0,
+        ),
+    )
+    view.start()
+    try:
+        tuner.fit()
+    finally:
+        view.stop()
+        recorder.interrupt()
+    if progress.num_ended and progress.num_ended == sum(p.ended["failed"] for p in progress.levels.values()):
+        raise RuntimeError(f"every trial failed, the last with: {recorder.failures[-1]}")
+    done = not allocator.num_left() and not any(p.ended["interrupted"] for p in progress.levels.values())
+    return "finished" if done else "interrupted"
+
+
+def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
+    from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
+    from nls_tune.recorder import outcome_of
+
+    rungs = list(plan.rungs().levels)
+
+    def to_config(suggestion: Suggestion) -> dict[str, Any]:
+        level = suggestion.group.rpartition("/")[0]
+        settings = plan.training_settings(suggestion.config)
+        return {
+            "trial_id": plan.trial_id(level, suggestion.config),
+            "noise_level": level,
+            "settings": settings.model_dump(mode="json"),
+            "report_at": rungs,
+        }
+
+    searcher = AllocationSearcher(
+        allocator, to_config, metric="best_val_accuracy", outcome_of=outcome_of, seconds_key="train_seconds"
+    )
+    scheduler = AllocationScheduler(
+        searcher,
+        clock_key="epoch",
+        counts=lambda result: bool(result["best_epoch"]),
+        seconds_key="train_seconds",
+    )
+    return searcher, scheduler
+
+
+def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:  # noqa: ANN401 - Ray has no types
+    from ray import tune
+
+    from nls_tune.trainable import TrainingTrainable
+
+    # The levels share their inputs: those travel once a node, the labels of each level on their own.
+    first = plan.levels[0].dataset
+    arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
+    without = {"inputs": first.inputs[:0], "test_inputs": None}
+    datasets = {p.level: dataclasses.replace(p.dataset, **without) for p in plan.levels}
+    shared = {
+        "objective": plan.settings.objective,
+        "use_gpu": slots.gpus_per_trial > 0,
+        "cpus_per_trial": slots.cpus_per_trial,
+        "checkpoints": str(run.checkpoints),
+    }
+    return tune.with_resources(
+        tune.with_parameters(TrainingTrainable, arrays=arrays, datasets=datasets, shared=shared),
+        {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
+    )

@@ -1,0 +1,368 @@
+"""What a search is going to do: settings from the user, checked, turned into levels, groups and trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nls_tune.allocation import Group, Rungs
+from nls_tune.datasets import (
+    DatasetInfo,
+    NoisyDataset,
+    check_level,
+    dataset_info,
+    load_source,
+    make_noisy,
+)
+from nls_tune.errors import InputError, unknown_name
+from nls_tune.metrics import Objective
+from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise_levels
+from nls_tune.results import trial_id
+from nls_tune.settings import TrainingSettings, describe_validation_error
+from nls_tune.space_files import load_space
+from nls_tune.spaces import ARMS, Arm, Preset, SearchSpace
+
+#: The rate that ordinary label smoothing uses most; always tried.
+USUAL_RATE = 0.1
+
+
+class SearchSettings(BaseModel):
+    """What the user asked for; None means: take it from the dataset or the search space.
+
+    Attributes:
+        dataset: Name of a dataset.
+        noise: Noise levels.
+        space: Name of a shipped search space or a YAML file; by default the dataset's own.
+        preset: Preset of the space; ``auto`` takes ``gpu`` where there is one.
+        overrides: ``KEY=VALUE`` changes of the space.
+        num_trials: Trials a level.
+        epochs: Epochs a trial.
+        train_size: Training samples.
+        val_fraction: Share of the labelled samples held out, with noisy labels, for validation.
+        noise_seed: Seeds synthetic noise.
+        seed: Seeds training, split and search.
+        objective: ``best`` or ``last`` epoch.
+        data_dir: Where data files are looked for first.
+        out: Run directory.
+        trials_per_gpu: Trials that share a GPU.
+        cpus_per_trial: CPU threads a trial.
+        address: Of an existing Ray cluster.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str = "twonorm"
+    noise: tuple[str, ...] | None = None
+    space: str | None = None
+    preset: Literal["auto", "gpu", "cpu"] = "auto"
+    overrides: tuple[str, ...] = ()
+    num_trials: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    objective: Objective = "best"
+    data_dir: Path | None = None
+    out: Path | None = None
+    trials_per_gpu: Annotated[int, Field(ge=1)] = 1
+    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
+    address: str | None = None
+
+
+#: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
+_MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address"}
+
+
+def check_search_settings(**values: Any) -> SearchSettings:  # noqa: ANN401 - the fields of SearchSettings
+    """Build search settings from keyword arguments.
+
+    Raises:
+        InputError: For an unknown name or a value outside its range.
+    """
+    for name in values:
+        if name not in SearchSettings.model_fields:
+            raise unknown_name("search setting", name, SearchSettings.model_fields)
+    try:
+        return SearchSettings(**values)
+    except ValidationError as error:
+        message = describe_validation_error(error)
+        flag, _, rest = message.partition(":")
+        raise InputError(f"--{flag.split('.')[0].replace('_', '-')}:{rest}") from None
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """What is known of a noise level before its first trial.
+
+    Attributes:
+        dataset: The data with this level's labels.
+        noise_rate: Share of wrong labels before ``train_size``, None where unknown.
+        noise_cancelling_rate: r*, None where it does not exist.
+        quotas: Trials by arm.
+        start: Start points by arm.
+    """
+
+    dataset: NoisyDataset
+    noise_rate: float | None
+    noise_cancelling_rate: float | None
+    quotas: dict[Arm, int]
+    start: dict[Arm, tuple[dict[str, Any], ...]]
+
+    @property
+    def level(self) -> str:
+        """The noise level in its stored spelling."""
+        return self.dataset.noise_level
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search, ready to run.
+
+    Attributes:
+        settings: What the user asked for.
+        info: Of the dataset.
+        space: With preset, overrides and the user's budget applied.
+        preset: The preset that was taken.
+        preset_reason: Why.
+        levels: In the order of the command.
+        notes: What the user should know before it starts, one sentence each.
+    """
+
+    settings: SearchSettings
+    info: DatasetInfo
+    space: SearchSpace
+    preset: Preset
+    preset_reason: str
+    levels: tuple[LevelPlan, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of all levels."""
+        return sum(sum(level.quotas.values()) for level in self.levels)
+
+    def rungs(self) -> Rungs:
+        """The rungs of every group's ASHA; its clock is the epoch."""
+        budget = self.space.budget
+        return Rungs.geometric(budget.grace_epochs, budget.epochs, budget.reduction_factor)
+
+    def groups(self) -> list[Group]:
+        """One group for each level and arm."""
+        return [
+            Group(
+                key=group_key(level.level, arm),
+                space=self.space.arm(arm),
+                num_trials=quota,
+                start=level.start[arm][:quota],
+                share=quota,
+            )
+            for level in self.levels
+            for arm, quota in level.quotas.items()
+        ]
+
+    def level_plan(self, level: str) -> LevelPlan:
+        """Return the plan of a level."""
+        return next(p for p in self.levels if p.level == level)
+
+    def training_settings(self, config: dict[str, Any]) -> TrainingSettings:
+        """Return what a trial of this search trains for a configuration."""
+        return self.space.settings(config, self.settings.seed)
+
+    def trial_id(self, level: str, config: dict[str, Any]) -> str:
+        """Return the name of a trial."""
+        dataset = self.level_plan(level).dataset
+        return trial_id(
+            dataset.fingerprint, level, dataset.noise_seed, self.training_settings(config), "search"
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree when a run is resumed, as plain JSON values."""
+        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER)
+        identity = {
+            "settings": {**settings, "noise": [p.level for p in self.levels], "preset": self.preset},
+            "space": self.space.model_dump(mode="json"),
+            "fingerprints": {p.level: p.dataset.fingerprint for p in self.levels},
+        }
+        # Through JSON, so that it compares equal with what run.json gives back.
+        return cast("dict[str, Any]", json.loads(json.dumps(identity)))
+
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What is known of each level before its first trial, as plain JSON values."""
+        return [
+            {
+                "noise_level": p.level,
+                "noise_rate": p.noise_rate,
+                "noise_cancelling_rate": p.noise_cancelling_rate,
+                "num_train": p.dataset.num_train,
+                "num_val": p.dataset.num_val,
+                "trials": p.quotas,
+                "start": p.start,
+            }
+            for p in self.levels
+        ]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List what differs between two nested mappings, as ``key: before -> now``."""
+    found = []
+    for key in [*before, *(k for k in now if k not in before)]:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} -> {new}")
+    return found
+
+
+def group_key(level: str, arm: str) -> str:
+    """Return the key of a group."""
+    return f"{level}/{arm}"
+
+
+def choose_preset(settings: SearchSettings, num_gpus: float) -> tuple[Preset, str]:
+    """Return the preset to take and why.
+
+    Args:
+        settings: What the user asked for.
+        num_gpus: GPUs of the machine or the cluster.
+
+    Returns:
+        The preset and half a sentence.
+    """
+    if settings.preset != "auto":
+        return settings.preset, "as asked for"
+    if num_gpus:
+        return "gpu", f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} found"
+    return "cpu", "no GPU found"
+
+
+def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
+    """Read the search space and apply the user's budget to it.
+
+    Raises:
+        InputError: For a space that cannot be read or breaks a rule.
+    """
+    name = settings.space or settings.dataset
+    space = load_space(name, preset=preset, overrides=settings.overrides)
+    if settings.epochs is not None:
+        space = space.with_epochs(settings.epochs)
+    budget = space.budget
+    if budget.grace_epochs > budget.epochs:
+        raise InputError(
+            f"{space.name}: budget.grace_epochs must be at most budget.epochs, "
+            f"got {budget.grace_epochs} and {budget.epochs}"
+        )
+    changes: Mapping[str, Any] = {
+        name: value
+        for name, value in (("trials", settings.num_trials), ("train_size", settings.train_size))
+        if value is not None
+    }
+    space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
+    space.check_settings()
+    return space
+
+
+def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = True) -> SearchPlan:
+    """Check everything, load the data and plan the search. No Ray process is started.
+
+    Args:
+        settings: What the user asked for.
+        num_gpus: GPUs of the machine or the cluster.
+        progress: Whether downloads show a progress bar.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: For anything that cannot work.
+    """
+    info = dataset_info(settings.dataset)
+    texts = settings.noise or info.default_levels
+    levels = parse_noise_levels(",".join(texts))
+    for level in levels:
+        check_level(info, level)
+    preset, reason = choose_preset(settings, num_gpus)
+    space = load_plan_space(settings, preset)
+    _check_training(space, info)
+    source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
+    quotas = space.quotas(space.budget.trials)
+    plans = []
+    for level in levels:
+        dataset = make_noisy(
+            source,
+            level,
+            noise_seed=settings.noise_seed,
+            val_fraction=settings.val_fraction,
+            train_size=space.budget.train_size,
+            split_seed=settings.seed,
+        )
+        plans.append(_plan_level(space, dataset, quotas))
+    _check_batches(space, plans[0].dataset)
+    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas))
+
+
+def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int]) -> LevelPlan:
+    rate = cancelling_rate(dataset)
+    rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
+    return LevelPlan(
+        dataset=dataset,
+        noise_rate=dataset.noise_rate,
+        noise_cancelling_rate=rate,
+        quotas=quotas,
+        start={arm: space.arm(arm).start(rates) for arm in quotas},
+    )
+
+
+def cancelling_rate(dataset: NoisyDataset) -> float | None:
+    """Return the noise-cancelling rate of a dataset's noise.
+
+    Of symmetric noise it is that of its nominal rate, of other noise the symmetric equivalent of the observed
+    share of wrong labels.
+
+    Args:
+        dataset: With clean labels, or with symmetric noise.
+
+    Returns:
+        The rate, or None where it is unknown or does not exist.
+    """
+    level = parse_noise_level(dataset.noise_level)
+    noise_rate = level.rate if level.kind == "symmetric" else dataset.noise_rate
+    if noise_rate is None or noise_rate >= (dataset.num_classes - 1) / dataset.num_classes:
+        return None
+    return noise_cancelling_rate(noise_rate, dataset.num_classes)
+
+
+def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
+    """Check model and image settings against the dataset before anything is loaded."""
+    from nls_tune.models import check_model
+
+    parameter = space.space.get("model")
+    names = getattr(parameter, "values", None) or [space.settings(space.default(), 0).model]
+    for name in names:
+        check_model(name, info.input_shape)
+
+
+def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
+    from nls_tune.training import check_fit
+
+    for settings in space.corner_settings():
+        check_fit(settings, dataset.num_train, dataset.input_shape)
+
+
+def _notes(space: SearchSpace, quotas: dict[Arm, int]) -> tuple[str, ...]:
+    notes = []
+    for arm in ARMS:
+        size = space.arm(arm).size() if arm in quotas else None
+        if size is not None and quotas[arm] == size:
+            notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
+        if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
+            notes.append(f"arm {arm} gets no trial of {space.budget.trials}; raise --num-trials")
+    if "ce" not in quotas:
+        notes.append("without the ce arm no gain can be told; give it a share in arms")
+    return tuple(notes)

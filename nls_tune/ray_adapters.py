@@ -1,0 +1,120 @@
+"""A Tune searcher and a Tune scheduler on one ``Allocator``.
+
+They know nothing of what is tuned: ``to_config`` turns a suggestion into a trial's configuration, and reports
+name their clock and their value by key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from nls_tune.allocation import Allocator, Outcome, Suggestion
+
+
+class AllocationSearcher(Searcher):  # type: ignore[misc] # Ray has no types
+    """Asks the allocator for trials and tells it how they ended.
+
+    Args:
+        allocator: Shared with the scheduler.
+        to_config: Makes the configuration of a trial from a suggestion.
+        metric: Key of the objective in the reports, larger is better.
+        outcome_of: Says from the last report how a trial ended.
+        seconds_key: Key of the device seconds in the reports.
+    """
+
+    def __init__(
+        self,
+        allocator: Allocator,
+        to_config: Callable[[Suggestion], dict[str, Any]],
+        *,
+        metric: str,
+        outcome_of: Callable[[dict[str, Any]], Outcome],
+        seconds_key: str = "time_total_s",
+    ) -> None:
+        super().__init__(metric=metric, mode="max")
+        self.allocator = allocator
+        self.numbers: dict[str, int] = {}
+        self._to_config = to_config
+        self._outcome_of = outcome_of
+        self._seconds_key = seconds_key
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Accept the metric of TuneConfig; the space is the allocator's, ``param_space`` stays empty."""
+        return metric in (None, self.metric) and mode in (None, "max")
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the next trial's configuration, or FINISHED."""
+        suggestion = self.allocator.ask()
+        if suggestion is None:
+            return str(Searcher.FINISHED)
+        self.numbers[trial_id] = suggestion.number
+        return self._to_config(suggestion)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the allocator; a trial that failed or never reported is told as failed."""
+        number = self.numbers.get(trial_id)
+        if number is None:
+            return
+        if error or not result or self.metric not in result:
+            self.allocator.tell(number, "failed", None)
+            return
+        value = float(result[self.metric])
+        outcome: Outcome = self._outcome_of(result) if math.isfinite(value) else "diverged"
+        self.allocator.tell(number, outcome, value, float(result[self._seconds_key]))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: a run is resumed from its results, never from Tune's state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing, see ``save``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher when it starts, and never needs that copy here."""
+        return {}
+
+
+class AllocationScheduler(FIFOScheduler):  # type: ignore[misc] # Ray has no types
+    """Lets the allocator judge every report of a trial.
+
+    Args:
+        searcher: Knows which suggestion a trial is.
+        clock_key: Key of the clock that rungs count in.
+        counts: Says whether a report has an objective yet; a trial without one is not judged.
+        seconds_key: Key of the device seconds in the reports.
+    """
+
+    def __init__(
+        self,
+        searcher: AllocationSearcher,
+        *,
+        clock_key: str,
+        counts: Callable[[dict[str, Any]], bool] = lambda result: True,
+        seconds_key: str = "time_total_s",
+    ) -> None:
+        super().__init__()
+        self._searcher = searcher
+        self._clock_key = clock_key
+        self._counts = counts
+        self._seconds_key = seconds_key
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
+        """Return CONTINUE or STOP."""
+        value = float(result[self._searcher.metric]) if self._counts(result) else None
+        if value is not None and not math.isfinite(value):
+            return str(TrialScheduler.STOP)
+        goes_on = self._searcher.allocator.report(
+            self._searcher.numbers[trial.trial_id],
+            int(result[self._clock_key]),
+            value,
+            float(result[self._seconds_key]),
+        )
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, see the searcher."""
+        return {}

@@ -1,0 +1,202 @@
+"""The Tune callback that writes every trial to Parquet and shows progress."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ray import tune
+
+from nls_tune.plan import SearchPlan
+from nls_tune.progress import SearchProgress
+from nls_tune.report.live import ProgressView
+from nls_tune.report.text import configuration, duration, percent
+from nls_tune.results import RunDirectory, config_columns
+from nls_tune.settings import TrainingSettings
+from nls_tune.trainable import TrialCheckpoint
+
+#: The epochs of a running trial are written at most this often.
+_WRITE_SECONDS = 5.0
+
+
+@dataclass
+class _TrialState:
+    """What is known of a trial that has started and has no row yet."""
+
+    trial_id: str
+    level: str
+    settings: TrainingSettings
+    config: dict[str, Any]
+    started_at: datetime
+    epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    written_at: float = 0.0
+
+
+class Recorder(tune.Callback):  # type: ignore[misc] # Ray has no types
+    """Turns reports into part files: epochs as they come, the row when the trial ends.
+
+    Args:
+        plan: What runs.
+        run: Where to write.
+        run_id: Of the run.
+        progress: To keep up to date.
+        view: To tell of every trial that ends.
+    """
+
+    def __init__(
+        self, plan: SearchPlan, run: RunDirectory, run_id: str, progress: SearchProgress, view: ProgressView
+    ) -> None:
+        self._plan = plan
+        self._run = run
+        self._run_id = run_id
+        self._progress = progress
+        self._view = view
+        self._states: dict[str, _TrialState] = {}
+        self.failures: list[str] = []
+
+    # Tune's hooks. Tune calls them with keyword arguments.
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
+        if trial.trial_id in self._states:
+            return
+        config = trial.config
+        settings = TrainingSettings(**config["settings"])
+        searched = {name: getattr(settings, name) for name in self._plan.space.space}
+        level = config["noise_level"]
+        self._run.remove_trial(config["trial_id"])  # the row of an interrupted trial that now goes on
+        self._states[trial.trial_id] = _TrialState(
+            config["trial_id"], level, settings, searched, datetime.now(UTC)
+        )
+        self._progress.started(level)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any  # noqa: ANN401
+    ) -> None:
+        """Take the epochs of a report; write them if the last time is long enough ago."""
+        state = self._states[trial.trial_id]
+        state.report = result
+        # By epoch: a trial that went on from a checkpoint sends some of them again.
+        state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})
+        self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"])
+        if time.monotonic() - state.written_at >= _WRITE_SECONDS:
+            self._write_epochs(state)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        """Write the row of a trial that finished or was stopped."""
+        state = self._states.get(trial.trial_id)
+        if state is not None:
+            self._end(trial.trial_id, outcome_of(state.report), None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        """Write the row of a trial that failed for good."""
+        if trial.trial_id in self._states:
+            error = _last_line(trial.get_error() or trial.get_pickled_error() or "unknown error")
+            self._end(trial.trial_id, "failed", error)
+
+    def interrupt(self) -> None:
+        """Write rows for the trials that were running; their checkpoints stay."""
+        for tune_id in list(self._states):
+            self._end(tune_id, "interrupted", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
+        return {}
+
+    # Writing
+
+    def _end(self, tune_id: str, status: str, error: str | None) -> None:
+        state = self._states.pop(tune_id)
+        value = state.report.get("best_val_accuracy") if state.report.get("best_epoch") else None
+        self._progress.ended(state.level, state.settings.arm, state.trial_id, status, value, adopted=False)
+        if state.epochs:
+            self._write_epochs(state)
+        row = self._row(state, status, error)
+        self._run.write_trial(row)
+        if status != "interrupted":
+            TrialCheckpoint(self._run.checkpoints / state.trial_id).remove()
+        if error is not None:
+            self.failures.append(error)
+        self._view.trial_ended(_line(state, row))
+
+    def _write_epochs(self, state: _TrialState) -> None:
+        shared = {
+            "run_id": self._run_id,
+            "trial_id": state.trial_id,
+            "noise_level": state.level,
+            "arm": state.settings.arm,
+            "smooth_rate": state.settings.smooth_rate,
+            "node": state.report["node"],
+            "device": state.report["device"],
+        }
+        self._run.write_epochs([{**shared, **state.epochs[epoch]} for epoch in sorted(state.epochs)])
+        state.written_at = time.monotonic()
+
+    def _row(self, state: _TrialState, status: str, error: str | None) -> dict[str, Any]:
+        level, report = self._plan.level_plan(state.level), state.report
+        dataset = level.dataset
+        best = report.get("best_epoch")
+        last = state.epochs[max(state.epochs)] if state.epochs else {}
+        finished_at = datetime.now(UTC)
+        return {
+            "run_id": self._run_id,
+            "trial_id": state.trial_id,
+            "stage": "search",
+            "arm": state.settings.arm,
+            "dataset": dataset.name,
+            "num_classes": dataset.num_classes,
+            "noise_level": state.level,
+            "noise_rate": level.noise_rate,
+            "estimated_noise_rate": None,
+            "noise_cancelling_rate": level.noise_cancelling_rate,
+            **config_columns(state.settings),
+            "noise_seed": dataset.noise_seed,
+            "status": status,
+            "error": error,
+            "epochs": len(state.epochs),
+            "epochs_reused": 0,
+            "best_epoch": best,
+            "best_val_accuracy": report["best_val_accuracy"] if best else None,
+            "test_accuracy_at_best": state.epochs[best]["test_accuracy"] if best else None,
+            "last_val_accuracy": last.get("val_accuracy"),
+            "last_test_accuracy": last.get("test_accuracy"),
+            "num_val": dataset.num_val,
+            "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
+            "val_correct_at_best": report.get("val_correct_at_best"),
+            "test_correct_at_best": report.get("test_correct_at_best"),
+            "train_seconds": report.get("train_seconds", 0.0),
+            "wall_seconds": (finished_at - state.started_at).total_seconds(),
+            "device": report.get("device", "unknown"),
+            "node": report.get("node", "unknown"),
+            "started_at": state.started_at,
+            "finished_at": finished_at,
+        }
+
+
+def outcome_of(report: dict[str, Any]) -> str:
+    """Return how a trial ended, from its last report: completed, stopped or diverged."""
+    if report.get("diverged"):
+        return "diverged"
+    return "completed" if report.get("finished") else "stopped"
+
+
+def _line(state: _TrialState, row: dict[str, Any]) -> str:
+    parts = [f"{state.level} {configuration(state.config)}: {row['status']}"]
+    if row["error"]:
+        parts.append(row["error"])
+    parts.append(f"{row['epochs']} epoch{'s' if row['epochs'] != 1 else ''}")
+    if row["best_epoch"]:
+        parts.append(f"val {percent(row['best_val_accuracy'])}")
+        if row["test_accuracy_at_best"] is not None:
+            parts.append(f"test {percent(row['test_accuracy_at_best'])} at epoch {row['best_epoch']}")
+    parts.append(duration(row["wall_seconds"]))
+    return ", ".join(parts)
+
+
+def _last_line(error: object) -> str:
+    """The last line of a traceback: type and message."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown error"

@@ -1,0 +1,356 @@
+"""The results on disk: Parquet schemas, the part files of a run, run.json, and their readers.
+
+One trial is one row in ``trials/``, one epoch one row in ``epochs/``. Every trial has a part file of its own in
+each, replaced whole by rename, so that readers never see half a file and nothing is lost with a killed process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from nls_tune.errors import InputError
+from nls_tune.settings import OWN_COLUMNS, TrainingSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+#: How a trial can end.
+STATUSES = ("completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted")
+_EMPTY_PART = "empty.parquet"
+_LOCK = ".lock"
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable)
+
+
+def _config_fields() -> list[pa.Field]:
+    """One column for every training setting that has none of its own, with the type of its annotation."""
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    fields = []
+    for name, info in TrainingSettings.model_fields.items():
+        if name in OWN_COLUMNS:
+            continue
+        origin = typing.get_origin(info.annotation)
+        if origin is tuple:
+            kind: pa.DataType = pa.list_(pa.int64())
+        elif origin is typing.Literal:
+            kind = pa.string()
+        else:
+            kind = kinds[typing.cast("type", info.annotation)]
+        fields.append(_field(f"config_{name}", kind))
+    return fields
+
+
+@cache
+def trial_schema() -> pa.Schema:
+    """Return the schema of ``trials/``; columns are nullable only where a value can be unknown."""
+    text, whole, real = pa.string(), pa.int64(), pa.float64()
+    fields = [
+        _field("run_id", text),
+        _field("trial_id", text),
+        _field("stage", text),
+        _field("arm", text),
+        _field("dataset", text),
+        _field("num_classes", whole),
+        _field("noise_level", text),
+        _field("noise_rate", real, nullable=True),
+        _field("estimated_noise_rate", real, nullable=True),
+        _field("noise_cancelling_rate", real, nullable=True),
+        _field("smooth_rate", real),
+        _field("warmup_epochs", whole),
+        _field("lr", real),
+        *_config_fields(),
+        _field("seed", whole),
+        _field("noise_seed", whole),
+        _field("status", text),
+        _field("error", text, nullable=True),
+        _field("epochs", whole),
+        _field("epochs_reused", whole),
+        _field("best_epoch", whole, nullable=True),
+        _field("best_val_accuracy", real, nullable=True),
+        _field("test_accuracy_at_best", real, nullable=True),
+        _field("last_val_accuracy", real, nullable=True),
+        _field("last_test_accuracy", real, nullable=True),
+        # How many samples the bits stand for: packing rounds up to whole bytes.
+        _field("num_val", whole),
+        _field("num_test", whole),
+        _field("val_correct_at_best", pa.binary(), nullable=True),
+        _field("test_correct_at_best", pa.binary(), nullable=True),
+        _field("train_seconds", real),
+        _field("wall_seconds", real),
+        _field("device", text),
+        _field("node", text),
+        _field("started_at", _TIME),
+        _field("finished_at", _TIME),
+    ]
+    return pa.schema(fields, metadata={"nls_tune.schema_version": str(SCHEMA_VERSION)})
+
+
+@cache
+def epoch_schema() -> pa.Schema:
+    """Return the schema of ``epochs/``."""
+    text, whole, real = pa.string(), pa.int64(), pa.float64()
+    fields = [
+        _field("run_id", text),
+        _field("trial_id", text),
+        _field("noise_level", text),
+        _field("arm", text),
+        _field("smooth_rate", real),
+        _field("node", text),
+        _field("device", text),
+        _field("epoch", whole),
+        _field("phase", text),
+        _field("lr", real),
+        _field("train_loss", real),
+        _field("train_accuracy", real),
+        _field("val_loss", real),
+        _field("val_accuracy", real),
+        _field("test_accuracy", real, nullable=True),
+        _field("diverged", pa.bool_()),
+        _field("seconds", real),
+        _field("peak_memory_bytes", whole),
+    ]
+    return pa.schema(fields, metadata={"nls_tune.schema_version": str(SCHEMA_VERSION)})
+
+
+def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: TrainingSettings, stage: str) -> str:
+    """Return the name of a trial: a hash of what it is, the same on every machine.
+
+    Args:
+        fingerprint: Of the noisy dataset.
+        noise_level: In its stored spelling.
+        noise_seed: Of the labels.
+        settings: Configuration and seed.
+        stage: ``search`` or ``confirm``.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    identity = [fingerprint, noise_level, noise_seed, settings.model_dump(mode="json"), stage]
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunDirectory:
+    """The folder of a run: where everything is, and how it is written.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        # Absolute, because worker processes have other working directories.
+        self.path = Path(path).expanduser().absolute()
+        self.trials = self.path / "trials"
+        self.epochs = self.path / "epochs"
+        self.checkpoints = self.path / "checkpoints"
+        self.tune = self.path / "tune"
+        self.run_json = self.path / "run.json"
+
+    def create(self) -> None:
+        """Make the folders and the empty parts that carry the schemas.
+
+        Raises:
+            InputError: If the place is a file, cannot be written, or holds something that is no run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
+        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, _LOCK}
+        foreign = self.path.is_dir() and any(p.name not in ours for p in self.path.iterdir())
+        if foreign and not self.run_json.exists():
+            raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
+        try:
+            for folder in (self.trials, self.epochs, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+            for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
+                if not (folder / _EMPTY_PART).exists():
+                    _write_table(folder / _EMPTY_PART, schema.empty_table())
+        except OSError as error:
+            raise InputError(
+                f"--out must be a place that can be written, {self.path} is not ({error.strerror}); "
+                "give another place"
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: two searches must not write to one folder.
+
+        Raises:
+            InputError: If another process holds it.
+        """
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(
+                f"another search is writing to {self.path}; wait for it, stop it, or give another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_trial(self, row: Mapping[str, Any]) -> None:
+        """Write or replace the row of a finished trial."""
+        _write_rows(self.trials / f"{row['trial_id']}.parquet", [row], trial_schema())
+
+    def remove_trial(self, trial_id: str) -> None:
+        """Remove the row of a trial that is run again."""
+        (self.trials / f"{trial_id}.parquet").unlink(missing_ok=True)
+
+    def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write or replace the epochs of one trial."""
+        _write_rows(self.epochs / f"{rows[0]['trial_id']}.parquet", rows, epoch_schema())
+
+    def write_json(self, content: Mapping[str, Any]) -> None:
+        """Write or replace run.json."""
+        text = json.dumps(content, indent=2, sort_keys=False, default=str) + "\n"
+        write_atomically(self.run_json, text.encode())
+
+    def read_json(self) -> dict[str, Any]:
+        """Read run.json.
+
+        Raises:
+            InputError: If it is missing, torn, or of a newer schema than this version knows.
+        """
+        try:
+            content = json.loads(self.run_json.read_text(encoding="utf-8"))
+            version = content["schema_version"]
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is no run: it has no run.json") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.run_json} cannot be read ({error}); give another --out") from None
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{self.run_json} has schema version {version}, this nls_tune reads up to {SCHEMA_VERSION}; "
+                "update nls_tune"
+            )
+        return typing.cast("dict[str, Any]", content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power failure.
+
+    The temporary name starts with a dot and has no ending that a reader looks for.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    for row in rows:
+        if wrong := set(schema.names) ^ set(row):
+            raise ValueError(f"a row must have the columns of the schema, differs in {sorted(wrong)}")
+    _write_table(path, pa.Table.from_pylist(list(rows), schema=schema))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_trials(run: str | Path) -> pd.DataFrame:
+    """Return the trials of a run, one row each, in the order in which they started.
+
+    It works while the run goes on and after a crash.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The columns of ``trial_schema``.
+
+    Raises:
+        InputError: If the folder is no run or a part file cannot be read.
+    """
+    table = _read_parts(RunDirectory(run).trials, trial_schema())
+    return table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]).to_pandas()
+
+
+def read_epochs(run: str | Path) -> pd.DataFrame:
+    """Return the epochs of a run, one row each, trial by trial.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The columns of ``epoch_schema``.
+
+    Raises:
+        InputError: If the folder is no run or a part file cannot be read.
+    """
+    table = _read_parts(RunDirectory(run).epochs, epoch_schema())
+    return table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")]).to_pandas()
+
+
+def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
+    if not folder.is_dir():
+        raise InputError(f"{folder.parent} is no run: it has no folder {folder.name}")
+    tables = []
+    for path in sorted(folder.glob("[!.]*.parquet")):
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except FileNotFoundError:
+            continue  # a part of a trial that is run again may be replaced while we look
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} cannot be read as Parquet ({reason}); remove or restore it") from None
+        _check_part(path, table.schema, schema)
+        tables.append(table.select(schema.names).cast(schema))
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _check_part(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
+    version = int((found.metadata or {}).get(b"nls_tune.schema_version", b"0"))
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {version}, this nls_tune reads {SCHEMA_VERSION}; "
+            "use the version that wrote it"
+        )
+    if missing := [name for name in schema.names if name not in found.names]:
+        raise InputError(f"{path} lacks the column {missing[0]}; it was not written by nls_tune")
+
+
+def settings_of(row: Mapping[str, Any]) -> TrainingSettings:
+    """Return the training settings that a row of ``trials/`` stands for."""
+    values = {
+        name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in TrainingSettings.model_fields
+    }
+    plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
+    return TrainingSettings(**plain)
+
+
+def config_columns(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the columns of ``trials/`` that hold the settings of a trial."""
+    values = settings.model_dump(mode="json")
+    return {name if name in OWN_COLUMNS else f"config_{name}": value for name, value in values.items()}
+
+
+def unpack_correct(bits: bytes, num_samples: int) -> np.ndarray:
+    """Return which samples were right, shape (num_samples,), bool, from the packed bits of a row."""
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=num_samples).astype(bool)

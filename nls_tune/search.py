@@ -1,0 +1,286 @@
+"""The search: ``run_search`` from Python, ``python -m nls_tune.search`` from the shell."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from nls_tune.errors import InputError
+from nls_tune.results import SCHEMA_VERSION, RunDirectory
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nls_tune.analysis.level_summaries import LevelSummary
+    from nls_tune.execution import Slots
+    from nls_tune.plan import SearchPlan, SearchSettings
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leaves behind.
+
+    Attributes:
+        run: The run directory.
+        status: ``finished`` or ``interrupted``.
+        levels: One summary a noise level.
+    """
+
+    run: Path
+    status: str
+    levels: tuple[LevelSummary, ...]
+
+
+def run_search(
+    dataset: str = "twonorm",
+    *,
+    noise: str | Sequence[str] | None = None,
+    space: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    console: Console | None = None,
+    **settings: Any,  # noqa: ANN401 - the fields of SearchSettings, each checked there
+) -> SearchResult:
+    """Search the smooth rate for each noise level of a dataset.
+
+    The same call with the same ``out`` resumes a run that did not finish.
+
+    Args:
+        dataset: Name of a dataset.
+        noise: Noise levels, as a list or comma-separated; by default those of the dataset.
+        space: Name of a shipped search space or a YAML file; by default the dataset's own.
+        overrides: Changes of the space: ``{"model": "cnn9", "lr.low": 1e-5}``, or ``KEY=VALUE`` strings.
+        console: Where to print plan, progress and results; None prints nothing.
+        **settings: Other fields of ``SearchSettings``, for example ``num_trials``, ``epochs``, ``out``.
+
+    Returns:
+        The run directory and one summary a level.
+
+    Raises:
+        InputError: Where the command would exit with 2.
+        RuntimeError: If every trial failed.
+    """
+    from nls_tune.plan import check_search_settings
+
+    if isinstance(noise, str):
+        noise = tuple(part.strip() for part in noise.split(","))
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    checked = check_search_settings(
+        dataset=dataset,
+        noise=None if noise is None else tuple(noise),
+        space=None if space is None else str(space),
+        overrides=tuple(overrides),
+        **settings,
+    )
+    return cast("SearchResult", _search(checked, console, dry_run=False))  # only a dry run has none
+
+
+def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool) -> SearchResult | None:
+    """Plan, run and summarise a search; a dry run stops after the plan and returns None."""
+    from rich.console import Console
+
+    from nls_tune.execution import local_resources, ray_session, slots_of
+    from nls_tune.plan import make_plan
+    from nls_tune.report.console import print_plan
+
+    console = console or Console(quiet=True)
+    with ExitStack() as stack:
+        # Connecting to a cluster that runs comes first, for its GPUs decide the plan; starting one here comes last.
+        connect = settings.address is not None and not dry_run
+        resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
+        slots = slots_of(resources, settings)
+        plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
+        if dry_run:
+            print_plan(plan, slots.count, console)
+            return None
+        run = RunDirectory(settings.out or _default_out(settings.dataset))
+        run.create()
+        stack.enter_context(run.lock())
+        content = _begin(plan, run)
+        print_plan(plan, slots.count, console)
+        console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+        if content["status"] != "finished":
+            if not connect:
+                slots = slots_of(stack.enter_context(ray_session(None)), settings)
+            _run(plan, run, content, slots, console)
+    return _conclude(plan, run, content, console)
+
+
+def _default_out(dataset: str) -> Path:
+    return Path("runs") / f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
+    """Write run.json of a new run, or read that of an earlier one and refuse it if the settings differ."""
+    from nls_tune.plan import differences
+
+    if run.run_json.exists():
+        content = run.read_json()
+        if found := differences(content.get("identity", {}), plan.identity()):
+            raise InputError(
+                f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
+            )
+        return content
+    now = datetime.now(UTC)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        "status": "running",
+        "created_at": now.isoformat(),
+        "sessions": [],
+        "identity": plan.identity(),
+        "plan": plan.facts(),
+        "selection": [],
+    }
+    run.write_json(content)
+    return content
+
+
+def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console) -> None:
+    """Run what is missing; whatever happens, run.json says afterwards how it ended."""
+    from nls_tune.execution import execute
+    from nls_tune.provenance import provenance
+    from nls_tune.report.live import ProgressView
+
+    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(slots)}
+    content["sessions"].append(session)
+    content["status"] = "running"
+    run.write_json(content)
+    try:
+        content["status"] = execute(
+            plan, run, content["run_id"], slots, lambda progress: ProgressView(progress, console)
+        )
+    except KeyboardInterrupt:
+        content["status"] = "interrupted"
+    except BaseException:
+        content["status"] = "failed"
+        raise
+    finally:
+        session["finished_at"] = datetime.now(UTC).isoformat()
+        run.write_json(content)
+
+
+def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
+    """Summarise the run, write its selection, and print the table."""
+    from nls_tune.analysis.level_summaries import level_summaries
+    from nls_tune.report.console import print_summaries
+    from nls_tune.results import read_trials
+
+    summaries = level_summaries(read_trials(run.path), [p.level for p in plan.levels])
+    content["selection"] = [asdict(summary) for summary in summaries]
+    run.write_json(content)
+    console.print()
+    print_summaries(summaries, console)
+    console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+    return SearchResult(run.path, content["status"], summaries)
+
+
+# The command line. Typer reads names, types, defaults and help from the signature.
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def search(
+    dataset: Annotated[str, typer.Option(help="Name of the dataset.")] = "twonorm",
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
+            "matrix:FILE, human:worst. By default those of the dataset."
+        ),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Shipped search space or YAML file. By default the dataset's own.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Preset of the space: gpu, cpu, or auto (gpu where there is one).")
+    ] = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting (optimizer=adamw) or change a key of the "
+                     "space (lr.low=1e-5, budget.grace_epochs=4). May be repeated."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the network; short for --set model=NAME.")] = None,
+    num_trials: Annotated[
+        int | None, typer.Option(help="Trials a noise level, start points and all arms included.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training samples to use.")] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of the labelled samples held out, with noisy labels, for validation.")
+    ] = None,
+    noise_seed: Annotated[int, typer.Option(help="Seed of synthetic noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of training, split and search.")] = 0,
+    objective: Annotated[str, typer.Option(help="Epoch that counts: best or last.")] = "best",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; an unfinished one is resumed. [runs/DATASET-TIME]")
+    ] = None,
+    trials_per_gpu: Annotated[int, typer.Option(help="Trials that share a GPU.")] = 1,
+    cpus_per_trial: Annotated[int, typer.Option(help="CPU threads a trial.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> int:
+    """Search the smooth rate for each noise level of a dataset."""
+    from rich.console import Console
+
+    from nls_tune.plan import check_search_settings
+
+    overrides = [*(set_ or []), *([] if model is None else [f"model={model}"])]
+    settings = check_search_settings(
+        dataset=dataset,
+        noise=None if noise is None else tuple(part.strip() for part in noise.split(",")),
+        space=space,
+        preset=preset,
+        overrides=tuple(overrides),
+        num_trials=num_trials,
+        epochs=epochs,
+        train_size=train_size,
+        val_fraction=val_fraction,
+        noise_seed=noise_seed,
+        seed=seed,
+        objective=objective,
+        data_dir=data_dir,
+        out=out,
+        trials_per_gpu=trials_per_gpu,
+        cpus_per_trial=cpus_per_trial,
+        address=address,
+    )
+    # A pipe has no width: wide enough for the table.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    result = _search(settings, console, dry_run=dry_run)
+    if result is None or result.status == "finished":
+        return 0
+    console.print(
+        f"Interrupted; what was finished is kept. To go on: {_resume_command(result.run)}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return 130
+
+
+def _resume_command(run: Path) -> str:
+    """This command with the run directory that it chose."""
+    arguments = sys.argv[1:]
+    if not any(a == "--out" or a.startswith("--out=") for a in arguments):
+        arguments = [*arguments, "--out", str(run)]
+    program = ["nls-tune"] if Path(sys.argv[0]).name == "nls-tune" else ["python", "-m", "nls_tune.search"]
+    return shlex.join([*program, *arguments])
+
+
+if __name__ == "__main__":
+    from nls_tune.command_line import run_app
+
+    sys.exit(run_app(app))

@@ -1,0 +1,197 @@
+"""The Ray Tune trainable: a thin wrapper of ``Training`` that reports, keeps a checkpoint, and is reused."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from nls_tune.datasets import NoisyDataset
+from nls_tune.metrics import Objective, best_epoch
+from nls_tune.provenance import cpu_name
+from nls_tune.results import write_atomically
+from nls_tune.settings import TrainingSettings
+
+#: Reports go to the driver at rungs, at the end, and otherwise this often; epochs between travel together.
+_REPORT_SECONDS = 0.5
+#: A checkpoint is this old at most when a process is killed.
+CHECKPOINT_SECONDS = 30.0
+
+_SETTINGS = "trial.json"
+_STATE = "state.pt"
+
+
+class TrialCheckpoint:
+    """The folder of an unfinished trial: what it is, and its newest state.
+
+    It stands in the run directory and not in Tune's, so that a lost worker, a killed driver and an interrupted
+    run all go on in the same way.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, trial: dict[str, Any]) -> None:
+        """Write down what the trial is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / _SETTINGS, json.dumps(trial).encode())
+
+    def read_trial(self) -> dict[str, Any] | None:
+        """Return what ``start`` wrote; None if that is missing or torn."""
+        try:
+            trial = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return trial if isinstance(trial, dict) else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the state; without the folder, whose trial has ended, nothing is written."""
+        import io
+
+        import torch
+
+        if not self.folder.is_dir():
+            return
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.folder / _STATE, buffer.getvalue())
+
+    def load(self, device: Any) -> dict[str, Any] | None:  # noqa: ANN401 - torch.device, not imported here
+        """Return the newest state; None if there is none or it cannot be read."""
+        import torch
+
+        try:
+            state = torch.load(self.folder / _STATE, map_location=device, weights_only=True)
+        except Exception:  # a torn file fails in many ways, and all mean: from the start
+            return None
+        return state if isinstance(state, dict) else None
+
+    def remove(self) -> None:
+        """Remove the folder: the trial has a row now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class TrainingTrainable(tune.Trainable):  # type: ignore[misc] # Ray has no types
+    """Trains one trial.
+
+    What trials share comes through ``tune.with_parameters``, once a node: ``arrays`` (the inputs that all noise
+    levels share), ``datasets`` (each level's dataset without them) and ``shared`` (plain values of the run). The
+    configuration of a trial holds plain values only:
+
+    * ``trial_id``, ``noise_level``, ``settings``;
+    * ``report_at``: epochs at which a report must go out, because a scheduler looks at them.
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        arrays: dict[str, Any],
+        datasets: dict[str, NoisyDataset],
+        shared: dict[str, Any],
+    ) -> None:
+        """Import, pick the device and prepare the first trial."""
+        import torch
+
+        self._arrays, self._datasets, self._shared = arrays, datasets, shared
+        self._objective: Objective = self._shared["objective"]
+        use_gpu = self._shared["use_gpu"]
+        self._device = torch.device("cuda" if use_gpu else "cpu")
+        self._device_name = torch.cuda.get_device_name() if use_gpu else cpu_name()
+        torch.set_num_threads(max(1, int(self._shared["cpus_per_trial"])))
+        if use_gpu:
+            torch.backends.cudnn.benchmark = True
+        self._cached: tuple[str, NoisyDataset, Any] | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take over another trial in the same process: imports and data are there already."""
+        self._release()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        import torch
+
+        from nls_tune.training import DeviceData, Training
+
+        level = config["noise_level"]
+        if self._cached is None or self._cached[0] != level:
+            self._cached = None  # free one level's tensors before the next come
+            dataset = replace(self._datasets[level], **self._arrays)
+            self._cached = (level, dataset, DeviceData.load(dataset, self._device))
+        _, dataset, data = self._cached
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        settings = TrainingSettings(**config["settings"])
+        self._report_at = frozenset(config["report_at"])
+        self._training = Training(dataset, settings, self._device, data=data)
+        self._checkpoint = TrialCheckpoint(Path(self._shared["checkpoints"]) / config["trial_id"])
+        state = self._checkpoint.load(self._device)
+        if state is not None:
+            self._training.load_state_dict(state)
+        else:
+            self._checkpoint.start({**config, "report_at": None})
+        self._reported = 0
+        self._saved_at = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        """Train until a report is due.
+
+        Returns:
+            The epochs since the last report and the state of the trial; ``done`` at the end.
+        """
+        training, begin = self._training, time.monotonic()
+        while not training.finished:
+            training.run_epoch()
+            if training.epoch in self._report_at or time.monotonic() - begin >= _REPORT_SECONDS:
+                break
+        if not training.finished and time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            self._save()
+        return self._report()
+
+    def _report(self) -> dict[str, Any]:
+        training = self._training
+        best = best_epoch(training.val_accuracies(), training.settings.first_counting_epoch, self._objective)
+        val_bits, test_bits = training.correct_bits(best.epoch) if best else (None, None)
+        new = training.history[self._reported :]
+        self._reported = training.epoch
+        return {
+            "epoch": training.epoch,
+            # Every report carries every key; 0.0 stands for an objective that does not count yet.
+            "best_val_accuracy": best.value if best else 0.0,
+            "best_epoch": best.epoch if best else None,
+            "val_correct_at_best": val_bits,
+            "test_correct_at_best": test_bits,
+            "diverged": training.diverged,
+            "finished": training.finished,
+            "train_seconds": sum(m.seconds for m in training.history),
+            "new_epochs": [asdict(m) for m in new],
+            "device": self._device_name,
+            "node": platform.node(),
+            "done": training.finished,
+        }
+
+    def _save(self) -> None:
+        self._checkpoint.save(self._training.state_dict())
+        self._saved_at = time.monotonic()
+
+    def cleanup(self) -> None:
+        """Keep the state of a trial that is being interrupted."""
+        training = getattr(self, "_training", None)
+        if training is not None and not training.finished:
+            self._save()
+        self._release()
+
+    def _release(self) -> None:
+        import torch
+
+        self._training = None  # type: ignore[assignment] # the next trial makes its own
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()

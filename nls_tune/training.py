@@ -1,0 +1,387 @@
+"""One training: cross-entropy warm-up, then the GLS phase, epoch by epoch, on one device."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nls_tune.augment import Augmentation, normalise
+from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import InputError
+from nls_tune.losses import gls_loss
+from nls_tune.metrics import EpochMetrics
+from nls_tune.models import build_model
+from nls_tune.settings import TrainingSettings
+
+_EVALUATION_BATCH = 1000
+_STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """A dataset as tensors on a device: uint8 images, or standardised float32 features.
+
+    Build it once a device and pass it to every training on that data.
+    """
+
+    train_inputs: Tensor
+    train_labels: Tensor
+    val_inputs: Tensor
+    val_labels: Tensor
+    test_inputs: Tensor | None
+    test_labels: Tensor | None
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+
+    @classmethod
+    def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
+        """Copy a dataset to a device."""
+        device = torch.device(device)
+        mean, std = (torch.from_numpy(np.array(a)).to(device) for a in (dataset.input_mean, dataset.input_std))
+
+        def tensor(array: np.ndarray) -> Tensor:
+            # Fancy indexing has copied already; arrays from Ray's object store are read-only.
+            return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+        def inputs(array: np.ndarray) -> Tensor:
+            values = tensor(array)
+            return values if values.dtype == torch.uint8 else normalise(values, mean, std)
+
+        return cls(
+            train_inputs=inputs(dataset.inputs[dataset.train_indices]),
+            train_labels=tensor(dataset.noisy_labels[dataset.train_indices]),
+            val_inputs=inputs(dataset.inputs[dataset.val_indices]),
+            val_labels=tensor(dataset.noisy_labels[dataset.val_indices]),
+            test_inputs=None if dataset.test_inputs is None else inputs(dataset.test_inputs),
+            test_labels=None if dataset.test_labels is None else tensor(dataset.test_labels),
+            mean=mean,
+            std=std,
+            fingerprint=dataset.fingerprint,
+        )
+
+
+class Training:
+    """Trains one configuration, epoch by epoch.
+
+    Order, augmentation and dropout of epoch t are drawn from (seed, t) alone, and the whole state is one
+    ``state_dict``: saved, loaded in another process and continued it gives the same numbers, bit by bit on the
+    CPU, as without the stop (with the same number of threads).
+
+    Args:
+        dataset: Data with noisy training and validation labels.
+        settings: What to train.
+        device: Where to train.
+        data: The dataset on that device, if it is there already.
+
+    Raises:
+        InputError: If the settings do not fit the data or the device.
+    """
+
+    def __init__(
+        self,
+        dataset: NoisyDataset,
+        settings: TrainingSettings,
+        device: torch.device | str = "cpu",
+        *,
+        data: DeviceData | None = None,
+    ) -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.num_classes = dataset.num_classes
+        check_fit(settings, dataset.num_train, dataset.input_shape)
+        self._precision = _resolve_precision(settings.precision, self.device)
+        self.data = DeviceData.load(dataset, self.device) if data is None else data
+        with self._seeded(0):
+            model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
+        self._memory_format = torch.channels_last if len(dataset.input_shape) == 3 else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=self._memory_format)
+        self.history: list[EpochMetrics] = []
+        self._val_correct: list[np.ndarray] = []
+        self._test_correct: list[np.ndarray] = []
+        self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
+        self._optimizer = self._new_optimizer()
+
+    # What a caller looks at
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.history)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch left a loss or a parameter that is not finite."""
+        return bool(self.history) and self.history[-1].diverged
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train: all epochs are done, or it diverged."""
+        return self.diverged or self.epoch >= self.settings.epochs
+
+    def val_accuracies(self) -> list[float]:
+        """Validation accuracy of every epoch that did not diverge."""
+        return [m.val_accuracy for m in self.history if not m.diverged]
+
+    def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
+        """Return which validation and test samples an epoch got right.
+
+        Args:
+            epoch: 1-based, finished.
+
+        Returns:
+            One bit a sample in the order of the split, most significant bit first (``numpy.packbits``); the
+            second is None without a test set.
+        """
+        test = self._test_correct[epoch - 1].tobytes() if self.data.test_labels is not None else None
+        return self._val_correct[epoch - 1].tobytes(), test
+
+    # Training
+
+    def run_epoch(self) -> EpochMetrics:
+        """Train and evaluate the next epoch.
+
+        Returns:
+            Its metrics, also appended to ``history``.
+
+        Raises:
+            RuntimeError: If the training is finished.
+        """
+        if self.finished:
+            raise RuntimeError(f"the training is finished after epoch {self.epoch}; make a new one")
+        start = time.perf_counter()
+        epoch = self.epoch + 1
+        if epoch == self.settings.warmup_epochs + 1:
+            self._optimizer = self._new_optimizer()
+        with self._seeded(epoch):
+            loss_sum, num_correct = self._train_epoch(epoch)
+        val_loss, val_correct = self._evaluate(self.data.val_inputs, self.data.val_labels)
+        test_correct = None
+        if self.data.test_inputs is not None and self.data.test_labels is not None:
+            _, test_correct = self._evaluate(self.data.test_inputs, self.data.test_labels)
+        # One transfer for everything that is a number; the step loop never waits for the device.
+        finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
+        train_loss, correct, loss, is_finite = torch.stack(
+            [loss_sum, num_correct, val_loss, finite.to(torch.float64)]
+        ).tolist()
+        val_bits = val_correct.cpu().numpy()
+        self._val_correct.append(np.packbits(val_bits))
+        test_accuracy = None
+        if test_correct is not None:
+            test_bits = test_correct.cpu().numpy()
+            self._test_correct.append(np.packbits(test_bits))
+            test_accuracy = float(test_bits.mean())
+        num_train = len(self.data.train_labels)
+        metrics = EpochMetrics(
+            epoch=epoch,
+            phase=self.settings.phase(epoch),
+            lr=self.settings.learning_rate(epoch),
+            train_loss=train_loss / num_train,
+            train_accuracy=correct / num_train,
+            val_loss=loss / len(val_bits),
+            val_accuracy=float(val_bits.mean()),
+            test_accuracy=test_accuracy,
+            diverged=not is_finite,
+            seconds=time.perf_counter() - start,
+            peak_memory_bytes=_peak_memory_bytes(self.device),
+        )
+        self.history.append(metrics)
+        return metrics
+
+    def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """One pass over the training samples; returns the sum of the losses and the number correct."""
+        self.model.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate(epoch)
+        in_warmup = self.settings.phase(epoch) == "warmup"
+        rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
+        for inputs, labels in self._batches(epoch):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+                logits = self.model(inputs)
+                loss = gls_loss(logits, labels, rate)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.settings.clip_norm:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            self._optimizer.step()
+            loss_sum += loss.detach() * len(labels)
+            num_correct += (logits.detach().argmax(1) == labels).sum()
+        return loss_sum, num_correct
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
+        data, generator = self.data, self._generator(epoch)
+        num_train = len(data.train_labels)
+        order = torch.randperm(num_train, generator=generator).to(self.device)
+        images = data.train_inputs.dtype == torch.uint8
+        if images:
+            height, width = data.train_inputs.shape[-2:]
+            draws = self._augmentation.draw(num_train, height, width, generator).to(self.device)
+        stops = list(range(self.settings.batch_size, num_train, self.settings.batch_size)) + [num_train]
+        if len(stops) > 1 and stops[-1] - stops[-2] == 1:
+            del stops[-2]  # batch norm cannot train on one sample: it joins the batch before
+        begin = 0
+        for stop in stops:
+            index = order[begin:stop]
+            inputs, labels = data.train_inputs[index], data.train_labels[index]
+            if images:
+                batch_draws = draws[begin:stop]
+                inputs = self._augmentation.apply(inputs, batch_draws)
+                inputs = normalise(inputs, data.mean, data.std)
+                inputs = self._augmentation.apply_cutout(inputs, batch_draws)
+                inputs = inputs.to(memory_format=self._memory_format)
+            yield inputs, labels
+            begin = stop
+
+    @torch.inference_mode()
+    def _evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the summed cross-entropy and which samples are right, both on the device."""
+        self.model.eval()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = []
+        for batch, target in zip(inputs.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True):
+            if batch.dtype == torch.uint8:
+                batch = normalise(batch, self.data.mean, self.data.std)
+                batch = batch.to(memory_format=self._memory_format)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+                logits = self.model(batch)
+            loss_sum += functional.cross_entropy(logits.float(), target, reduction="sum")
+            correct.append(logits.argmax(1) == target)
+        return loss_sum, torch.cat(correct)
+
+    def _parameters_finite(self) -> Tensor:
+        """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
+        state = [t.detach() for t in self.model.state_dict().values() if t.is_floating_point()]
+        return nn.utils.get_total_norm(state).isfinite()
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        parameters = list(self.model.parameters())
+        if s.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay, fused=True)
+        return torch.optim.SGD(
+            parameters, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov, weight_decay=s.weight_decay, fused=True
+        )
+
+    # Randomness
+
+    def _stream(self, epoch: int) -> int:
+        """A 63-bit seed for (seed, epoch); epoch 0 is the initialisation."""
+        return int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._stream(epoch))
+
+    def _seeded(self, epoch: int) -> _Seeded:
+        return _Seeded(self._stream(epoch), self.device)
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""
+        return {
+            "version": _STATE_VERSION,
+            "settings": self.settings.model_dump(mode="json"),
+            "fingerprint": self.data.fingerprint,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "history": [asdict(m) for m in self.history],
+            "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
+            "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Args:
+            state: What ``state_dict`` returned, possibly in another process or on another device.
+
+        Raises:
+            InputError: If it belongs to other settings, other data or another version of this class.
+        """
+        expected = {
+            "version": _STATE_VERSION,
+            "settings": self.settings.model_dump(mode="json"),
+            "fingerprint": self.data.fingerprint,
+        }
+        for key, value in expected.items():
+            if state.get(key) != value:
+                raise InputError(
+                    f"the saved state has another {key} ({state.get(key)!r}, expected {value!r}); "
+                    "start this training anew"
+                )
+        self.model.load_state_dict(state["model"])
+        self._optimizer = self._new_optimizer()
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.history = [EpochMetrics(**m) for m in state["history"]]
+        self._val_correct = [bits.numpy() for bits in state["val_correct"]]
+        self._test_correct = [bits.numpy() for bits in state["test_correct"]]
+
+
+class _Seeded:
+    """Seeds torch's global generators inside a ``with`` block and puts them back afterwards."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *raised: object) -> None:
+        self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+
+
+def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
+    """Check that settings fit the data.
+
+    Args:
+        settings: What to train.
+        num_train: Training samples.
+        input_shape: Of one sample.
+
+    Raises:
+        InputError: If the batch is larger than the data, or image settings are used on flat inputs.
+    """
+    if settings.batch_size > num_train:
+        raise InputError(
+            f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "
+            "lower it with --set batch_size=N"
+        )
+    if len(input_shape) != 3:
+        for name in ("crop_padding", "flip", "cutout"):
+            if getattr(settings, name):
+                raise InputError(f"{name} is for images, the inputs have shape {input_shape}; set {name} to 0")
+        return
+    for name in ("crop_padding", "cutout"):
+        if getattr(settings, name) > min(input_shape[1:]):
+            raise InputError(
+                f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
+            )
+
+
+def _resolve_precision(
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Literal["float32", "bfloat16"]:
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
+    return precision
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
