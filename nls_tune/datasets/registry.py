@@ -1,0 +1,125 @@
+"""What is known about each dataset before a byte of it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nls_tune.errors import InputError, unknown_name
+from nls_tune.noise import NoiseLevel, read_matrix
+
+_HUMAN_10 = ("aggre", "random1", "random2", "random3", "worst")
+_GENERATED_LEVELS = tuple(f"symmetric:{rate}" for rate in ("0", "0.1", "0.2", "0.3", "0.4"))
+_SYMMETRIC = tuple(f"symmetric:{rate}" for rate in ("0.2", "0.4", "0.6"))
+# The usual map of asymmetric noise on CIFAR-10 (Patrini et al., CVPR 2017): truck to automobile, bird to
+# airplane, deer to horse, cat and dog to each other.
+_CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One dataset, as far as it is known without loading it.
+
+    Args:
+        name: The name on the command line.
+        num_classes: The number of classes K.
+        input_shape: The shape of one sample: (C, H, W) of uint8 images, (D,) of float32 features.
+        default_levels: The noise levels that a search takes when none are given.
+        human_names: The names of the human label sets, without ``human:``.
+        class_map: Where asymmetric noise sends a class, clean to noisy; None if the dataset defines no map.
+        default_val_fraction: The share of the labelled samples that becomes the validation split.
+        num_labelled: The number of labelled samples: training and validation together.
+        num_test: The number of test samples.
+    """
+
+    name: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    default_levels: tuple[str, ...] = _SYMMETRIC
+    human_names: tuple[str, ...] = ()
+    class_map: Mapping[int, int] | None = field(default=None, hash=False)
+    default_val_fraction: float = 0.1
+    num_labelled: int = 50_000
+    num_test: int = 10_000
+
+
+def _generated(name: str, num_classes: int, num_features: int) -> DatasetInfo:
+    # Half of the samples validate: they cost nothing, and choices among noisy labels need many.
+    return DatasetInfo(
+        name, num_classes, (num_features,), _GENERATED_LEVELS, default_val_fraction=0.5, num_labelled=8_000
+    )
+
+
+_IMAGE = (3, 32, 32)
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info
+    for info in (
+        _generated("twonorm", 2, 20),
+        _generated("waveform", 3, 21),
+        DatasetInfo("digits", 10, (1, 8, 8), num_labelled=1_438, num_test=359),
+        DatasetInfo("cifar10", 10, _IMAGE, class_map=_CIFAR10_MAP),
+        DatasetInfo("cifar100", 100, _IMAGE),
+        DatasetInfo(
+            "cifar10n", 10, _IMAGE, tuple(f"human:{n}" for n in _HUMAN_10), _HUMAN_10, class_map=_CIFAR10_MAP
+        ),
+        DatasetInfo("cifar100n", 100, _IMAGE, ("human:noisy",), ("noisy",)),
+    )
+}
+"""Every built-in dataset by name, the default first."""
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Return what is known about a dataset.
+
+    Args:
+        name: One of the names in `DATASETS`.
+
+    Returns:
+        The dataset's description.
+
+    Raises:
+        InputError: There is no such dataset; the message has the nearest name.
+    """
+    if name not in DATASETS:
+        raise unknown_name("dataset", name, DATASETS)
+    return DATASETS[name]
+
+
+def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
+    """Check that a noise level can be had on a dataset, before anything is loaded.
+
+    Args:
+        info: The dataset.
+        level: The noise level.
+
+    Raises:
+        InputError: The dataset has no such human labels or no map for asymmetric noise, the labels are to be
+            taken as given, or the transition matrix cannot be read or does not fit the number of classes.
+    """
+    if level.kind == "human":
+        _check_human(info, level)
+    elif level.kind == "asymmetric" and info.class_map is None:
+        raise InputError(
+            f"asymmetric noise needs a map of the classes and {info.name} defines none, so it cannot have "
+            f"{str(level)!r}; use pairflip:{level.rate:g}, or matrix:FILE with {info.num_classes} classes"
+        )
+    elif level.kind == "given":
+        raise InputError(
+            f"noise level 'given' takes the labels of your own file as they are, and {info.name} is built in; "
+            f"use 'clean' or one of {', '.join(info.default_levels)}"
+        )
+    elif level.kind == "matrix":
+        read_matrix(str(level.source), info.num_classes)
+
+
+def _check_human(info: DatasetInfo, level: NoiseLevel) -> None:
+    if level.source in info.human_names:
+        return
+    if info.human_names:
+        levels = [f"human:{name}" for name in info.human_names]
+        raise unknown_name(f"noise level of {info.name}", str(level), levels)
+    having = [name for name, other in DATASETS.items() if level.source in other.human_names]
+    raise InputError(
+        f"{info.name} has no human labels, so {str(level)!r} cannot be had; use --dataset "
+        f"{' or '.join(having) or 'cifar10n'}, or a generated noise level such as {info.default_levels[0]}"
+    )

@@ -1,0 +1,106 @@
+"""The clean data of a dataset, and the numbers that describe it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nls_tune.datasets.registry import DatasetInfo
+
+_CHUNK = 5_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clean data, as the files of a dataset give it.
+
+    Args:
+        info: What the dataset is.
+        inputs: (N, C, H, W) uint8 images or (N, D) float32 features.
+        labels: (N,) int64, clean.
+        test_inputs: Like ``inputs``.
+        test_labels: Like ``labels``.
+        input_mean: (C,) or (D,) float32, over ``inputs``; images count from 0 to 1, not to 255.
+        input_std: Like ``input_mean``; 1 where the values do not vary.
+        fingerprint: SHA-256 (hex) of inputs and clean labels, labelled and test.
+        human_labels: (N,) int64 each, by name without ``human:``.
+    """
+
+    info: DatasetInfo
+    inputs: np.ndarray
+    labels: np.ndarray
+    test_inputs: np.ndarray
+    test_labels: np.ndarray
+    input_mean: np.ndarray
+    input_std: np.ndarray
+    fingerprint: str
+    human_labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def hash_arrays(*arrays: np.ndarray, seed: str = "") -> str:
+    """Return the SHA-256 (hex) of arrays: their types, shapes and values.
+
+    Args:
+        arrays: Numbers of any shape; the byte order of the machine does not matter.
+        seed: Text that is hashed first.
+    """
+    digest = hashlib.sha256(seed.encode())
+    for array in arrays:
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(f"{little.dtype.str}{little.shape}".encode())
+        digest.update(little.tobytes() if little.size == 0 else little.data)
+    return digest.hexdigest()
+
+
+def input_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation of each channel or feature.
+
+    Args:
+        inputs: (N, C, H, W) uint8, which count as 0 to 1, or (N, D) floats.
+
+    Returns:
+        Mean and standard deviation, float32 of shape (C,) or (D,); a standard deviation of 0 is given as 1, so
+        that dividing by it is safe.
+    """
+    if inputs.dtype == np.uint8:
+        # A histogram is exact, and needs no float copy of the images.
+        counts = np.zeros((inputs.shape[1], 256))
+        for start in range(0, len(inputs), _CHUNK):
+            for channel, row in enumerate(counts):
+                row += np.bincount(inputs[start : start + _CHUNK, channel].ravel(), minlength=256)
+        values = np.arange(256) / 255
+        share = counts / counts.sum(axis=1, keepdims=True)
+        mean = share @ values
+        variance = share @ values**2 - mean**2
+        std = np.sqrt(np.maximum(variance, 0))
+    else:
+        mean = inputs.mean(axis=0, dtype=np.float64)
+        std = inputs.std(axis=0, dtype=np.float64)
+    std = np.where(std < 1e-7, 1.0, std)
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def make_source(
+    info: DatasetInfo,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    test_inputs: np.ndarray,
+    test_labels: np.ndarray,
+) -> Source:
+    """Describe clean arrays: their statistics and their fingerprint.
+
+    Args:
+        info: What the dataset is.
+        inputs: (N, C, H, W) uint8 or (N, D) float32.
+        labels: (N,) int64.
+        test_inputs: Like ``inputs``.
+        test_labels: Like ``labels``.
+
+    Returns:
+        The source, without human labels.
+    """
+    mean, std = input_statistics(inputs)
+    fingerprint = hash_arrays(inputs, labels, test_inputs, test_labels)
+    return Source(info, inputs, labels, test_inputs, test_labels, mean, std, fingerprint)

@@ -1,0 +1,42 @@
+"""Stratified splits that are nested, of exact size, and the same on every machine."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+
+def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Order the samples so that every prefix, and so every suffix, is stratified.
+
+    In each prefix of m of N samples, a class with n samples has ``m * n / N`` of them, rounded up or down. A
+    split is then a cut of the order: sizes are exact, and a smaller split is a part of a larger one.
+
+    The j-th sample of a class may take the places from ``floor(j * N / n)`` up to, but not including,
+    ``ceil((j + 1) * N / n)``; giving each place to the sample whose time runs out first meets all of these
+    windows (Steiner and Yeomans, Management Science 39(6), 1993). Whole numbers only, so no rounding can differ
+    between machines.
+
+    Args:
+        labels: (N,) integers.
+        rng: Decides which sample of a class comes first; nothing else is random.
+
+    Returns:
+        (N,) int64, a permutation of 0..N-1.
+    """
+    total = len(labels)
+    arrivals: list[list[tuple[int, int, int]]] = [[] for _ in range(total)]
+    for rank, value in enumerate(np.unique(labels)):
+        members = rng.permutation(np.flatnonzero(labels == value))
+        count = len(members)
+        for place, sample in enumerate(members.tolist()):
+            deadline = -(-(place + 1) * total // count)
+            arrivals[place * total // count].append((deadline, rank, sample))
+    order = np.empty(total, dtype=np.int64)
+    waiting: list[tuple[int, int, int]] = []
+    for position, arriving in enumerate(arrivals):
+        for entry in arriving:
+            heapq.heappush(waiting, entry)
+        order[position] = heapq.heappop(waiting)[2]
+    return order

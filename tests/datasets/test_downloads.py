@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from file_server import FileServer
+
+from nls_tune.datasets import downloads as module
+from nls_tune.datasets.downloads import DownloadError, download
+from nls_tune.errors import InputError
+
+CONTENT = bytes(range(256)) * 400
+CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BACKOFF_SECONDS", 0.001)
+
+
+def left_over(folder: Path) -> list[str]:
+    """The names of hidden files but locks."""
+    return [file.name for file in folder.glob(".*") if not file.name.endswith(".lock")]
+
+
+def test_a_file_arrives_whole_in_a_folder_that_did_not_exist(tmp_path):
+    path = tmp_path / "deep" / "er" / "file.bin"
+    seen = []
+    with FileServer(CONTENT).running() as server:
+        download(server.url, path, checksum=CHECKSUM, progress=lambda *step: seen.append(step))
+    assert path.read_bytes() == CONTENT
+    assert left_over(path.parent) == []
+    assert seen[-1] == ("downloading file.bin", len(CONTENT), len(CONTENT))
+
+
+def test_a_file_that_is_there_is_not_downloaded_again(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(CONTENT)
+    with FileServer(b"").running() as server:
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    assert server.requests == []
+
+
+def test_a_wrong_file_that_is_there_is_replaced(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with FileServer(CONTENT).running() as server:
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "file.bin"
+    with FileServer(CONTENT, break_after=[5_000, 7_000]).running() as server:
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=5000-", "bytes=12000-"]
+
+
+def test_a_later_call_goes_on_where_an_earlier_one_gave_up(tmp_path):
+    path = tmp_path / "file.bin"
+    with FileServer(CONTENT, break_after=[1_000] * 5).running() as server:
+        with pytest.raises(DownloadError, match="broke off after 5,000 of 102,400 bytes"):
+            download(server.url, path, checksum=CHECKSUM, progress=False)
+        assert not path.exists()
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    assert server.requests[-1] == "bytes=5000-"
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_over(tmp_path):
+    path = tmp_path / "file.bin"
+    with FileServer(CONTENT, ranges=False, break_after=[5_000]).running() as server:
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=5000-"]
+
+
+@pytest.mark.parametrize("left", [b"of another file", b"x" * (len(CONTENT) + 1)])
+def test_what_is_left_of_another_file_does_no_harm(tmp_path, left):
+    path = tmp_path / "file.bin"
+    (tmp_path / ".file.bin.part").write_bytes(left)
+    with FileServer(CONTENT).running() as server:
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    assert path.read_bytes() == CONTENT
+
+
+def test_another_file_than_expected_is_removed_and_named(tmp_path):
+    path = tmp_path / "file.bin"
+    other = CONTENT[:-1] + b"!"
+    with FileServer(other).running() as server, pytest.raises(DownloadError) as caught:
+        download(server.url, path, checksum=CHECKSUM, progress=False)
+    message = str(caught.value)
+    assert CHECKSUM in message
+    assert hashlib.sha256(other).hexdigest() in message
+    assert server.url in message
+    assert "\n" not in message
+    assert not path.exists()
+    assert left_over(tmp_path) == []
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(404, 1), (403, 1), (503, 5)])
+def test_an_error_of_the_server_is_named(tmp_path, status, attempts):
+    with (
+        FileServer(b"", status=status).running() as server,
+        pytest.raises(DownloadError, match=f"the server answered {status}"),
+    ):
+        download(server.url, tmp_path / "file.bin", checksum=CHECKSUM, progress=False)
+    assert len(server.requests) == attempts
+
+
+def test_a_refused_connection_is_said_at_once(tmp_path):
+    with socket.socket() as taken:  # bound and not listening, so that nobody else can take the port
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/file.bin"
+        with pytest.raises(InputError, match=r"cannot download file\.bin from .*no connection \(.*refused"):
+            download(url, tmp_path / "file.bin", checksum=CHECKSUM, progress=False)
+
+
+def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin"
+        start = time.monotonic()
+        with pytest.raises(DownloadError, match=r"no connection within 0\.2 s"):
+            download(url, tmp_path / "file.bin", checksum=CHECKSUM, timeout=0.2, progress=False)
+        assert time.monotonic() - start < 2
+
+
+def test_a_server_that_stops_sending_is_asked_again(tmp_path):
+    # The first answer sends 20,000 bytes and stalls for longer than the timeout.
+    with (
+        FileServer(CONTENT, pause=0.5, break_after=[40_000]).running() as server,
+        pytest.raises(DownloadError, match="broke off"),
+    ):
+        download(server.url, tmp_path / "file.bin", checksum=CHECKSUM, timeout=0.1, progress=False)
+    assert server.requests[:2] == [None, "bytes=20000-"]
+
+
+def test_hanging_name_resolution_counts_as_no_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1))
+    with pytest.raises(DownloadError, match=r"no connection within 0\.1 s"):
+        download("http://nowhere.invalid/f", tmp_path / "f", checksum=CHECKSUM, timeout=0.1, progress=False)
+
+
+def test_two_processes_download_once(tmp_path):
+    path = tmp_path / "file.bin"
+    context = multiprocessing.get_context("spawn")
+    with FileServer(CONTENT, pause=1.0).running() as server:
+        options = {"checksum": CHECKSUM, "progress": False}
+        both = [context.Process(target=download, args=(server.url, path), kwargs=options) for _ in range(2)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert server.requests == [None]
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(DownloadError, match=r"cannot write .*Permission denied"):
+        download("http://127.0.0.1:1/f", tmp_path / "f", checksum=CHECKSUM, progress=False)
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "data").write_bytes(b"")
+    with pytest.raises(DownloadError, match="cannot write"):
+        download("http://127.0.0.1:1/f", tmp_path / "data" / "f", checksum=CHECKSUM, progress=False)
+
+
+def test_other_addresses_are_refused(tmp_path):
+    with pytest.raises(DownloadError, match="needs an http or https address, not 'file:///etc/hosts'"):
+        download("file:///etc/hosts", tmp_path / "f", checksum=CHECKSUM, progress=False)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nls_tune.datasets import DatasetInfo, Source, load_dataset, make_noisy
+from nls_tune.datasets.source import hash_arrays, input_statistics, make_source
+from nls_tune.errors import InputError
+from nls_tune.noise import parse_noise_level
+
+NOISE = parse_noise_level("symmetric:0.4")
+
+
+def tiny(num_labelled: int = 200, num_classes: int = 4) -> Source:
+    rng = np.random.default_rng(0)
+    info = DatasetInfo("tiny", num_classes, (3,), num_labelled=num_labelled, num_test=10)
+    labels = np.arange(num_labelled) % num_classes
+    return make_source(
+        info,
+        rng.standard_normal((num_labelled, 3)).astype(np.float32),
+        labels,
+        rng.standard_normal((10, 3)).astype(np.float32),
+        np.arange(10) % num_classes,
+    )
+
+
+def test_the_default_sizes_of_generated_data():
+    data = load_dataset("twonorm", "symmetric:0.4", progress=False)
+    assert (data.num_train, data.num_val, len(data.test_labels)) == (4_000, 4_000, 10_000)
+    assert data.noise_level == "symmetric:0.4"
+    assert data.noise_rate == pytest.approx(0.4, abs=0.02)
+    assert data.noise_rate == np.mean(data.noisy_labels != data.clean_labels)
+    assert data.input_shape == (20,)
+
+
+def test_the_split_is_the_same_on_every_machine():
+    fingerprint = "8144db89e9bf9092bdcb755ebc0bc62a1c86416f435f95575b8f3f887b170ad1"
+    assert load_dataset("twonorm", "clean").fingerprint == fingerprint
+
+
+@settings(deadline=None)
+@given(
+    st.integers(10, 300),
+    st.floats(0.02, 0.98),
+    st.integers(0, 2**40),
+    st.integers(1, 1_000),
+)
+def test_splits_are_disjoint_stratified_nested_and_of_exact_size(total, fraction, seed, wish):
+    source = tiny(total)
+    num_val = round(total * fraction)
+    if not 0 < num_val < total:
+        return
+    full = make_noisy(source, NOISE, val_fraction=fraction, split_seed=seed)
+    assert full.num_val == num_val
+    assert sorted([*full.train_indices, *full.val_indices]) == list(range(total))
+    noisy = full.noisy_labels
+    for indices in (full.train_indices, full.val_indices):
+        assert indices.dtype == np.int64
+        assert np.all(np.diff(indices) > 0)
+        counts = np.bincount(noisy[indices], minlength=4)
+        assert np.abs(counts - np.bincount(noisy, minlength=4) * len(indices) / total).max() < 1
+    if full.num_train < 8:
+        return
+    size = 4 + wish % (full.num_train - 4)
+    part = make_noisy(source, NOISE, val_fraction=fraction, split_seed=seed, train_size=size)
+    larger = make_noisy(source, NOISE, val_fraction=fraction, split_seed=seed, train_size=size + 1)
+    assert part.num_train == size
+    assert set(part.train_indices) < set(larger.train_indices) <= set(full.train_indices)
+    assert np.array_equal(part.val_indices, full.val_indices)
+    assert part.noise_rate == full.noise_rate
+    counts = np.bincount(noisy[part.train_indices], minlength=4)
+    assert np.abs(counts - np.bincount(noisy, minlength=4) * size / total).max() < 1
+
+
+def test_everything_but_the_seeds_stays_when_a_seed_changes():
+    source = tiny()
+    first = make_noisy(source, NOISE)
+    again = make_noisy(source, NOISE)
+    other_split = make_noisy(source, NOISE, split_seed=1)
+    other_noise = make_noisy(source, NOISE, noise_seed=1)
+    assert first.fingerprint == again.fingerprint
+    assert np.array_equal(first.val_indices, again.val_indices)
+    assert np.array_equal(first.noisy_labels, other_split.noisy_labels)
+    assert not np.array_equal(first.val_indices, other_split.val_indices)
+    assert not np.array_equal(first.noisy_labels, other_noise.noisy_labels)
+    assert len({first.fingerprint, other_split.fingerprint, other_noise.fingerprint}) == 3
+
+
+def test_the_split_does_not_follow_noise_of_the_same_seed():
+    source = tiny(4_000)
+    data = make_noisy(source, NOISE, noise_seed=7, split_seed=7, val_fraction=0.5)
+    wrong = data.noisy_labels != data.clean_labels
+    assert wrong[data.val_indices].mean() == pytest.approx(wrong[data.train_indices].mean(), abs=0.06)
+
+
+def test_the_source_stays_clean_and_is_not_copied():
+    source = tiny()
+    before = source.labels.copy()
+    data = make_noisy(source, NOISE)
+    assert np.array_equal(source.labels, before)
+    assert data.inputs is source.inputs
+    assert not np.shares_memory(data.noisy_labels, source.labels)
+    assert not np.shares_memory(make_noisy(source, parse_noise_level("clean")).noisy_labels, source.labels)
+
+
+def test_instance_noise_sees_the_inputs():
+    source = tiny(2_000)
+    shuffled = dataclasses.replace(source, inputs=source.inputs[::-1].copy())
+    level = parse_noise_level("instance:0.4")
+    first, second = make_noisy(source, level), make_noisy(shuffled, level)
+    assert first.noise_rate == pytest.approx(0.4, abs=0.06)
+    assert not np.array_equal(first.noisy_labels, second.noisy_labels)
+
+
+def test_classes_of_few_samples():
+    source = tiny(40)
+    labels = np.array([0] * 35 + [1, 1, 1, 2, 3])
+    source = dataclasses.replace(source, labels=labels)
+    data = make_noisy(source, parse_noise_level("clean"), val_fraction=0.1)
+    assert (data.num_train, data.num_val) == (36, 4)
+    assert set(labels[data.train_indices]) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_fraction": 0.0}, r"between 0 and 1, not 0"),
+        ({"val_fraction": 1.0}, r"between 0 and 1, not 1"),
+        ({"val_fraction": float("nan")}, r"between 0 and 1, not nan"),
+        ({"val_fraction": 0.001}, r"a sample on either side.*0 for validation and 200 for training"),
+        ({"val_fraction": 0.999}, r"200 for validation and 0 for training"),
+        ({"train_size": 0}, r"4 to 180, not 0"),
+        ({"train_size": 3}, r"4 to 180, not 3"),
+        ({"train_size": 181}, r"4 to 180, not 181"),
+        ({"split_seed": -1}, r"split_seed must be an integer of at least 0, not -1"),
+        ({"noise_seed": -1}, r"noise_seed"),
+    ],
+)
+def test_sizes_and_seeds_out_of_range_are_refused_in_one_line(options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        make_noisy(tiny(), NOISE, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_level_is_checked_before_anything_is_loaded():
+    with pytest.raises(InputError, match="use pairflip"):
+        load_dataset("cifar100", "asymmetric:0.3", progress=False)
+
+
+def test_a_dataset_can_be_sent_to_another_process():
+    data = make_noisy(tiny(), NOISE)
+    assert pickle.loads(pickle.dumps(data)).fingerprint == data.fingerprint
+
+
+def test_the_statistics_of_images_count_from_0_to_1():
+    images = np.random.default_rng(0).integers(0, 256, (6_001, 3, 4, 4), dtype=np.uint8)
+    images[:, 2] = 51
+    mean, std = input_statistics(images)
+    assert mean == pytest.approx(images.mean(axis=(0, 2, 3)) / 255, abs=1e-6)
+    assert std[:2] == pytest.approx(images.std(axis=(0, 2, 3))[:2] / 255, abs=1e-6)
+    assert std[2] == 1  # dividing by the standard deviation of a constant would be dividing by 0
+    assert mean.dtype == std.dtype == np.float32
+
+
+def test_the_hash_tells_values_types_and_shapes_apart():
+    values = np.arange(6, dtype=np.int64)
+    others = [values[::-1], values.astype(np.int32), values.reshape(2, 3), values[:5], values[:0]]
+    assert len({hash_arrays(array) for array in [values, *others]}) == 6
+    assert hash_arrays(values) == hash_arrays(values.astype(">i8")) == hash_arrays(values.repeat(2)[::2])
+    assert hash_arrays(values, seed="a") != hash_arrays(values)
+
+
+def test_the_data_package_is_quick_to_import():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, nls_tune.datasets;"
+        "heavy = {'torch', 'torchvision', 'pyarrow', 'PIL', 'sklearn', 'rich', 'ray'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

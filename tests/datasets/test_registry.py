@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from nls_tune.datasets import DATASETS, check_level, dataset_info
+from nls_tune.errors import InputError
+from nls_tune.noise import parse_noise_level
+
+
+def test_the_names_and_the_default_one():
+    assert list(DATASETS) == ["twonorm", "waveform", "digits", "cifar10", "cifar100", "cifar10n", "cifar100n"]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_default_levels_are_in_their_one_spelling_and_can_be_had(name):
+    info = dataset_info(name)
+    for text in info.default_levels:
+        level = parse_noise_level(text)
+        assert str(level) == text
+        check_level(info, level)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_info_can_be_sent_to_another_process(name):
+    assert pickle.loads(pickle.dumps(dataset_info(name))) == dataset_info(name)
+    hash(dataset_info(name))
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"unknown dataset 'cifar-10' \(did you mean 'cifar10'\?\)"):
+        dataset_info("cifar-10")
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "message"),
+    [
+        ("cifar100n", "human:worst", r"cifar100n.*'human:worst'.*valid: human:noisy"),
+        ("cifar10n", "human:noisy", r"valid: human:aggre, human:random1"),
+        ("cifar10", "human:worst", r"cifar10 has no human labels.*use --dataset cifar10n"),
+        ("twonorm", "human:noisy", r"twonorm has no human labels.*use --dataset cifar100n"),
+        ("waveform", "asymmetric:0.3", r"waveform defines none.*use pairflip:0\.3, or matrix:FILE"),
+        ("digits", "given", r"'given'.*digits is built in"),
+        ("twonorm", "matrix:absent.csv", r"absent\.csv"),
+    ],
+)
+def test_a_level_that_cannot_be_had_is_refused_in_one_line(name, level, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_level(dataset_info(name), parse_noise_level(level))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("level", ["asymmetric:0.3", "human:worse", "pairflip:0.3", "instance:0.4", "clean"])
+def test_a_level_that_can_be_had_passes(level):
+    check_level(dataset_info("cifar10n"), parse_noise_level(level))
+
+
+def test_a_matrix_must_have_the_dataset_s_classes(tmp_path):
+    np.savetxt(tmp_path / "two.csv", np.eye(2), delimiter=",")
+    level = parse_noise_level(f"matrix:{tmp_path / 'two.csv'}")
+    check_level(dataset_info("twonorm"), level)
+    with pytest.raises(InputError, match=r"must be 3 x 3"):
+        check_level(dataset_info("waveform"), level)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nls_tune.datasets.splits import stratified_order
+
+labels_of_some_size = st.lists(st.integers(0, 6), min_size=1, max_size=120).map(np.array)
+
+
+def order_of(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    return stratified_order(labels, np.random.default_rng(seed))
+
+
+@given(labels_of_some_size, st.integers(0, 3))
+def test_every_prefix_and_suffix_is_stratified(labels, seed):
+    order = order_of(labels, seed)
+    assert sorted(order) == list(range(len(labels)))
+    values = np.unique(labels)
+    hits = labels[order][:, None] == values
+    share = hits.mean(axis=0)
+    places = np.arange(1, len(labels) + 1)[:, None]
+    assert np.abs(hits.cumsum(axis=0) - places * share).max() < 1
+    assert np.abs(hits[::-1].cumsum(axis=0) - places * share).max() < 1
+
+
+def test_many_classes_of_very_different_sizes():
+    labels = np.repeat(np.arange(60), np.arange(1, 61) ** 2 // 10 + 1)
+    order = order_of(labels)
+    hits = labels[order][:, None] == np.arange(60)
+    expected = np.arange(1, len(labels) + 1)[:, None] * hits.mean(axis=0)
+    assert np.abs(hits.cumsum(axis=0) - expected).max() < 1
+
+
+def test_the_seed_decides_which_samples_come_first():
+    labels = np.arange(1000) % 10
+    assert np.array_equal(order_of(labels, 1), order_of(labels, 1))
+    assert not np.array_equal(order_of(labels, 1), order_of(labels, 2))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_members_of_a_class_come_in_random_order(seed):
+    order = order_of(np.zeros(1000, dtype=int), seed)
+    assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.15
+
+
+def test_no_samples_have_an_order():
+    assert len(order_of(np.empty(0, dtype=int))) == 0
