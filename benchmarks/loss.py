@@ -58,12 +58,12 @@ class FusedGLS(torch.autograd.Function):
         return (1 - RATE) * F.nll_loss(log_p, targets) - RATE * log_p.mean()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ANN401
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         """Keep the logits: their softmax is computed again, in the memory that log_p has left."""
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the logits, made in place in one buffer."""
         logits, targets = ctx.saved_tensors
         samples, classes = logits.shape

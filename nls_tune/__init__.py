@@ -43,10 +43,10 @@ _HOME = {
     "Training": "training",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - a list of names, made from the one table
+__all__ = sorted(_HOME)
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 

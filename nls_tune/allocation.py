@@ -72,16 +72,15 @@ class Suggestion:
 
 @dataclass
 class Rungs:
-    """Asynchronous successive halving with one bracket (Li et al., "A System for Massively Parallel
-    Hyperparameter Tuning", MLSys 2020).
+    """Asynchronous successive halving with one bracket.
 
-    A trial that reaches a rung goes on if its value is among the best ``1 / reduction_factor`` of the values
+    From Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A trial that reaches a rung goes on if its value is among the best ``1 / reduction_factor`` of the values
     that the rung has seen so far, its own included.
 
     Attributes:
         levels: Clock values of the rungs, increasing.
         reduction_factor: Keep one in this many.
-    """  # noqa: D205 - the reference belongs to the first sentence
+    """
 
     levels: tuple[int, ...]
     reduction_factor: float = 3.0
@@ -323,9 +322,7 @@ def _sampler(group: Group, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=stream, n_startup_trials=startup)
 
 
-def _tell(
-    study: optuna.Study, trial: optuna.Trial, value: float | None, outcome: Outcome = "completed"
-) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, value: float | None, outcome: Outcome = "completed") -> None:
     from optuna.trial import TrialState
 
     if outcome == "diverged":
@@ -338,7 +335,7 @@ def _tell(
         study.tell(trial, value)
 
 
-def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:  # noqa: ANN401 - any parameter type
+def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
     """Draw from a distribution without a study."""
     low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
     if low is None or high is None:

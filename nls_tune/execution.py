@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
 from nls_tune.errors import InputError
@@ -16,6 +16,7 @@ from nls_tune.metrics import best_epoch
 from nls_tune.plan import SearchPlan, SearchSettings, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import RunDirectory, read_epochs, read_trials, settings_of
+from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
         # A trial that fails has its error in its row and in a line on the screen.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if ray.is_initialized():
-        yield ray.cluster_resources()
+        yield _resources()
         return
     try:
         ray.init(
@@ -82,9 +83,15 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
             "or leave --address away"
         ) from None
     try:
-        yield ray.cluster_resources()
+        yield _resources()
     finally:
         ray.shutdown()
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    return cast("dict[str, float]", ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray's
 
 
 def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
@@ -108,11 +115,11 @@ def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
         )
     if not gpus:
         if settings.trials_per_gpu > 1:
-            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
+            raise InputError(
+                f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away"
+            )
         return Slots(by_cpu, settings.cpus_per_trial, 0.0)
-    return Slots(
-        min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu
-    )
+    return Slots(min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu)
 
 
 def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
@@ -166,18 +173,11 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
         if folder.name in adopted or trial is None:
             checkpoint.remove()  # the row was written, the folder not yet removed; or the start was torn
             continue
-        settings = settings_of_checkpoint(trial)
+        settings = TrainingSettings(**trial["settings"])
         config = {name: getattr(settings, name) for name in plan.space.space}
         if plan.trial_id(trial["noise_level"], config) == folder.name:
             allocator.requeue(group_key(trial["noise_level"], settings.arm), config)
     return len(adopted)
-
-
-def settings_of_checkpoint(trial: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Return the training settings that an unfinished trial wrote down."""
-    from nls_tune.settings import TrainingSettings
-
-    return TrainingSettings(**trial["settings"])
 
 
 def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, first_counting: int) -> dict[int, float]:
@@ -292,7 +292,7 @@ def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
     return searcher, scheduler
 
 
-def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:  # noqa: ANN401 - Ray has no types
+def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
     from ray import tune
 
     from nls_tune.trainable import TrainingTrainable
@@ -300,8 +300,9 @@ def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:  # noq
     # The levels share their inputs: those travel once a node, the labels of each level on their own.
     first = plan.levels[0].dataset
     arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
-    without = {"inputs": first.inputs[:0], "test_inputs": None}
-    datasets = {p.level: dataclasses.replace(p.dataset, **without) for p in plan.levels}
+    datasets = {
+        p.level: dataclasses.replace(p.dataset, inputs=first.inputs[:0], test_inputs=None) for p in plan.levels
+    }
     shared = {
         "objective": plan.settings.objective,
         "use_gpu": slots.gpus_per_trial > 0,

@@ -1,206 +1,49 @@
-"""Label noise: how levels are written, how labels are corrupted, and what the noise does to the signal.
+"""Label noise: how labels are corrupted, and what the noise does to the signal.
 
 Matrices are transition matrices: row i is the clean class, column j the noisy class, and entry (i, j) the
 probability of j given i, so that rows sum to 1. All randomness comes from ``noise_seed`` through PCG64 and
-float64 arithmetic, so the same seed gives the same labels on every machine.
+float64 arithmetic, so the same seed gives the same labels on every machine. How levels are written is in
+``noise_levels``, how matrices are made and read in ``noise_matrices``; this module hands both on.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nls_tune.errors import InputError, unknown_name
+from nls_tune.errors import InputError
+from nls_tune.noise_levels import NoiseLevel, parse_noise_level, parse_noise_levels
+from nls_tune.noise_matrices import (
+    asymmetric_matrix,
+    checked_matrix,
+    checked_noise,
+    pairflip_matrix,
+    read_matrix,
+    symmetric_matrix,
+)
 
-_RATE_KINDS = ("symmetric", "pairflip", "asymmetric", "instance")
-_KINDS = ("clean", *_RATE_KINDS, "matrix", "human", "given")
-_HUMAN_NAMES = ("worst", "aggre", "random1", "random2", "random3", "noisy")
-_HUMAN_ALIASES = {"worse": "worst", "aggregate": "aggre"}
-_EXAMPLES = {"matrix": "matrix:FILE", "human": "human:worst"} | {kind: f"{kind}:0.4" for kind in _RATE_KINDS}
-_MATRIX_SUFFIXES = (".npy", ".csv", ".txt", ".json")
-_ROW_SUM_TOLERANCE = 1e-6
+__all__ = [
+    "NoiseLevel",
+    "apply_transition",
+    "asymmetric_matrix",
+    "corrupt_labels",
+    "instance_dependent",
+    "noise_cancelling_rate",
+    "noise_rate",
+    "pairflip_matrix",
+    "parse_noise_level",
+    "parse_noise_levels",
+    "read_matrix",
+    "signal_share",
+    "symmetric_matrix",
+    "transition_matrix",
+]
+
 _INSTANCE_SPREAD = 0.1  # standard deviation of the samples' flip rates in Xia et al. 2020
 _CHUNK_VALUES = 4_000_000  # float64 values held at once while features are read: 32 MB
-
-
-@dataclass(frozen=True)
-class NoiseLevel:
-    """One kind and strength of label noise; ``str()`` gives its one stored spelling.
-
-    Args:
-        kind: ``clean``, ``symmetric``, ``pairflip``, ``asymmetric``, ``instance``, ``matrix``, ``human`` or
-            ``given``, in any case.
-        rate: The share of flipped labels, in [0, 1]; for the kinds written ``KIND:RATE``, else None.
-        source: The file of ``matrix``, the label set of ``human`` (aliases are mapped), else None.
-
-    Raises:
-        InputError: An unknown kind or label set, or a rate or source that is missing, out of range or one too
-            many.
-    """
-
-    kind: str
-    rate: float | None = None
-    source: str | None = None
-
-    def __post_init__(self) -> None:
-        kind = self.kind.lower()
-        if kind not in _KINDS:
-            raise unknown_name("noise level", self.kind, _KINDS)
-        source = self.source or None
-        if kind == "human" and source is not None:
-            name = source.lower()
-            source = _HUMAN_ALIASES.get(name, name)
-            if source not in _HUMAN_NAMES:
-                raise unknown_name("human label set", name, (*_HUMAN_NAMES, *_HUMAN_ALIASES))
-        needs_rate, needs_source = kind in _RATE_KINDS, kind in ("matrix", "human")
-        if (needs_rate and self.rate is None) or (needs_source and source is None):
-            what = "a rate" if needs_rate else "a file" if kind == "matrix" else "a label set"
-            raise InputError(f"noise level {kind!r} needs {what}; write for example {_EXAMPLES[kind]!r}")
-        if (self.rate is not None and not needs_rate) or (source is not None and not needs_source):
-            given = self.rate if source is None else source
-            way_out = _EXAMPLES.get(kind, kind)
-            raise InputError(f"noise level {kind!r} cannot take {given!r}; write for example {way_out!r}")
-        rate = None if self.rate is None else _checked_rate(self.rate, f"the rate of noise level {kind!r}")
-        object.__setattr__(self, "kind", kind)
-        object.__setattr__(self, "rate", rate)
-        object.__setattr__(self, "source", source)
-
-    def __str__(self) -> str:
-        if self.rate is not None:
-            return f"{self.kind}:{repr(self.rate).removesuffix('.0')}"
-        return self.kind if self.source is None else f"{self.kind}:{self.source}"
-
-
-def parse_noise_level(text: str) -> NoiseLevel:
-    """Return the noise level that ``text`` names, for example ``symmetric:0.4`` or ``human:worst``.
-
-    Raises:
-        InputError: ``text`` is no noise level; the message names the rule and the nearest valid spelling.
-    """
-    head, colon, tail = (part.strip() for part in text.partition(":"))
-    kind = head.lower()
-    if kind not in _KINDS:
-        raise unknown_name("noise level", head, _KINDS)
-    if kind not in _RATE_KINDS or not tail:
-        if colon and not tail:
-            raise InputError(
-                f"noise level {text.strip()!r} has nothing after the colon; "
-                f"write for example {_EXAMPLES.get(kind, kind)!r}"
-            )
-        return NoiseLevel(kind, source=tail or None)
-    try:
-        rate = float(tail.replace("_", "?"))  # Python reads 0_4 as 4
-    except ValueError:
-        raise InputError(
-            f"the rate of noise level {kind!r} must be a number from 0 to 1, got {tail!r}; "
-            f"write for example {_EXAMPLES[kind]!r}"
-        ) from None
-    return NoiseLevel(kind, rate=rate)
-
-
-def parse_noise_levels(text: str) -> tuple[NoiseLevel, ...]:
-    """Return the noise levels of a comma-separated list, in its order; file names cannot hold commas.
-
-    Raises:
-        InputError: The list is empty, holds an empty or invalid item, or one level twice (``symmetric:0.4`` and
-            ``symmetric:0.40`` are the same).
-    """
-    items = [item.strip() for item in text.split(",")]
-    if not all(items):
-        raise InputError(
-            f"a list of noise levels must hold a level between all commas, got {text!r}; "
-            "write for example 'symmetric:0.2,symmetric:0.4'"
-        )
-    levels = tuple(parse_noise_level(item) for item in items)
-    for position, level in enumerate(levels):
-        if level in levels[:position]:
-            raise InputError(f"noise level '{level}' is in the list twice, got {text!r}; leave one of them out")
-    return levels
-
-
-def symmetric_matrix(num_classes: int, rate: float) -> NDArray[np.float64]:
-    """Return the (K, K) matrix that flips to each of the K - 1 other classes with probability rate / (K - 1).
-
-    Raises:
-        InputError: ``rate`` outside [0, 1], or fewer than 2 classes.
-    """
-    rate = _checked_noise(rate, num_classes)
-    matrix = np.full((num_classes, num_classes), rate / (num_classes - 1))
-    np.fill_diagonal(matrix, 1.0 - rate)
-    return matrix
-
-
-def pairflip_matrix(num_classes: int, rate: float) -> NDArray[np.float64]:
-    """Return the (K, K) matrix that flips class i to i + 1 modulo K with probability ``rate``.
-
-    Raises:
-        InputError: ``rate`` outside [0, 1], or fewer than 2 classes.
-    """
-    _checked_noise(rate, num_classes)
-    return asymmetric_matrix(num_classes, rate, {i: (i + 1) % num_classes for i in range(num_classes)})
-
-
-def asymmetric_matrix(num_classes: int, rate: float, class_map: Mapping[int, int]) -> NDArray[np.float64]:
-    """Return the (K, K) matrix that flips the keys of ``class_map`` to their values with probability ``rate``.
-
-    Classes that are not in the map keep their labels, so the overall rate is ``rate`` times the share of
-    the mapped classes.
-
-    Raises:
-        InputError: ``rate`` outside [0, 1], fewer than 2 classes, or a map with a class that does not exist or
-            that maps to itself.
-    """
-    rate = _checked_noise(rate, num_classes)
-    matrix = np.eye(num_classes)
-    for clean, noisy in class_map.items():
-        if not (0 <= clean < num_classes and 0 <= noisy < num_classes) or clean == noisy:
-            raise InputError(
-                f"a class map must take classes 0 to {num_classes - 1} to other ones, "
-                f"got {clean} to {noisy}; leave out classes that keep their labels"
-            )
-        matrix[clean, clean] = 1.0 - rate
-        matrix[clean, noisy] = rate
-    return matrix
-
-
-def read_matrix(path: str | Path, num_classes: int) -> NDArray[np.float64]:
-    """Return the (K, K) transition matrix of a file: ``.npy``, ``.json``, or ``.csv`` / ``.txt``.
-
-    The text formats hold one clean class a line, numbers between commas or blanks; ``#`` starts a comment.
-
-    Raises:
-        InputError: The file cannot be read or does not hold a transition matrix of ``num_classes`` classes.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in _MATRIX_SUFFIXES:
-        raise InputError(
-            f"a transition matrix must be in a {', '.join(_MATRIX_SUFFIXES)} file, "
-            f"got {str(path)!r}; save it as .csv"
-        )
-    try:
-        if suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        elif suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            lines = [line.partition("#")[0] for line in path.read_text(encoding="utf-8-sig").splitlines()]
-            values = [line.replace(",", " ").split() for line in lines if line.strip()]
-        matrix = np.asarray(values, dtype=np.float64)
-    except (OSError, ValueError, TypeError, OverflowError, EOFError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"cannot read a transition matrix from {str(path)!r}: {reason}; "
-            f"it must hold {num_classes} rows of {num_classes} numbers"
-        ) from error
-    return _checked_matrix(matrix, num_classes, f"the transition matrix of {str(path)!r}")
 
 
 def apply_transition(labels: ArrayLike, matrix: ArrayLike, noise_seed: int) -> NDArray[np.int64]:
@@ -218,7 +61,7 @@ def apply_transition(labels: ArrayLike, matrix: ArrayLike, noise_seed: int) -> N
         InputError: Labels, matrix or seed that break these rules.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
-    transition = _checked_matrix(matrix, matrix.shape[0] if matrix.ndim else 0, "the transition matrix")
+    transition = checked_matrix(matrix, matrix.shape[0] if matrix.ndim else 0, "the transition matrix")
     clean = _checked_labels(labels, len(transition), "labels")
     uniforms = _generator(noise_seed).random(len(clean))
     noisy = np.empty_like(clean)
@@ -254,7 +97,7 @@ def instance_dependent(
     Raises:
         InputError: Arguments that break these rules.
     """
-    rate = _checked_noise(rate, num_classes)
+    rate = checked_noise(rate, num_classes)
     clean = _checked_labels(labels, num_classes, "labels")
     table = np.asarray(features)
     if table.ndim < 2 or len(table) != len(clean) or table.dtype.kind not in "uif":
@@ -397,7 +240,7 @@ def signal_share(noise: float, num_classes: int) -> float:
     Raises:
         InputError: ``noise`` outside [0, 1], or fewer than 2 classes.
     """
-    return 1.0 - _checked_noise(noise, num_classes) * num_classes / (num_classes - 1)
+    return 1.0 - checked_noise(noise, num_classes) * num_classes / (num_classes - 1)
 
 
 def noise_cancelling_rate(noise: float, num_classes: int) -> float:
@@ -479,40 +322,6 @@ def _truncated_normal(mean: float, uniforms: NDArray[np.float64]) -> NDArray[np.
         low, high = (middle, high) if masses(middle) @ centres < mean else (low, middle)
     cumulative = np.concatenate([[0.0], masses(high).cumsum()])
     return np.asarray(np.interp(uniforms, cumulative, grid), dtype=np.float64)
-
-
-def _checked_rate(rate: float, what: str) -> float:
-    if not (math.isfinite(rate) and 0.0 <= rate <= 1.0):
-        raise InputError(f"{what} must be from 0 to 1, got {rate:g}; 0.4 stands for 40 %")
-    return abs(float(rate))  # no -0.0
-
-
-def _checked_noise(rate: float, num_classes: int) -> float:
-    if num_classes < 2:
-        raise InputError(f"label noise needs at least 2 classes, got {num_classes}")
-    return _checked_rate(rate, "a noise rate")
-
-
-def _checked_matrix(matrix: NDArray[np.float64], num_classes: int, what: str) -> NDArray[np.float64]:
-    """Return the matrix if it is row-stochastic and (K, K), else raise an error that begins with ``what``."""
-    if matrix.shape != (num_classes, num_classes) or not num_classes:
-        size = f"{num_classes} x {num_classes}" if num_classes else "square"
-        raise InputError(f"{what} must be {size}, one row a clean class, got shape {matrix.shape}")
-    wrong = np.argwhere(~(np.isfinite(matrix) & (matrix >= 0)))
-    if len(wrong):
-        row, column = wrong[0].tolist()
-        raise InputError(
-            f"{what} must hold probabilities, finite and not negative, "
-            f"got {matrix[row, column]:g} in row {row}, column {column}; correct that entry"
-        )
-    sums = matrix.sum(axis=1)
-    row = int(np.argmax(np.abs(sums - 1)))
-    if abs(sums[row] - 1) > _ROW_SUM_TOLERANCE:
-        raise InputError(
-            f"{what} must have rows (clean classes) that sum to 1 within {_ROW_SUM_TOLERANCE:g}, "
-            f"got {sums[row]:.9g} in row {row}; divide each row by its sum, or transpose"
-        )
-    return matrix
 
 
 def _checked_labels(labels: ArrayLike, num_classes: int | None, what: str) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ class SearchSettings(BaseModel):
 _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address"}
 
 
-def check_search_settings(**values: Any) -> SearchSettings:  # noqa: ANN401 - the fields of SearchSettings
+def check_search_settings(**values: Any) -> SearchSettings:
     """Build search settings from keyword arguments.
 
     Raises:
@@ -176,9 +176,7 @@ class SearchPlan:
     def trial_id(self, level: str, config: dict[str, Any]) -> str:
         """Return the name of a trial."""
         dataset = self.level_plan(level).dataset
-        return trial_id(
-            dataset.fingerprint, level, dataset.noise_seed, self.training_settings(config), "search"
-        )
+        return trial_id(dataset.fingerprint, level, dataset.noise_seed, self.training_settings(config), "search")
 
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
@@ -190,7 +188,6 @@ class SearchPlan:
         }
         # Through JSON, so that it compares equal with what run.json gives back.
         return cast("dict[str, Any]", json.loads(json.dumps(identity)))
-
 
     def facts(self) -> list[dict[str, Any]]:
         """What is known of each level before its first trial, as plain JSON values."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
 
 
-class AllocationSearcher(Searcher):  # type: ignore[misc] # Ray has no types
+class AllocationSearcher(Searcher):
     """Asks the allocator for trials and tells it how they ended.
 
     Args:
@@ -43,15 +44,17 @@ class AllocationSearcher(Searcher):  # type: ignore[misc] # Ray has no types
         self._outcome_of = outcome_of
         self._seconds_key = seconds_key
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: object
+    ) -> bool:
         """Accept the metric of TuneConfig; the space is the allocator's, ``param_space`` stays empty."""
         return metric in (None, self.metric) and mode in (None, "max")
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial's configuration, or FINISHED."""
         suggestion = self.allocator.ask()
         if suggestion is None:
-            return str(Searcher.FINISHED)
+            return cast("dict[str, Any]", Searcher.FINISHED)  # Ray's own annotation leaves the marker out
         self.numbers[trial_id] = suggestion.number
         return self._to_config(suggestion)
 
@@ -78,7 +81,7 @@ class AllocationSearcher(Searcher):  # type: ignore[misc] # Ray has no types
         return {}
 
 
-class AllocationScheduler(FIFOScheduler):  # type: ignore[misc] # Ray has no types
+class AllocationScheduler(FIFOScheduler):
     """Lets the allocator judge every report of a trial.
 
     Args:
@@ -96,13 +99,13 @@ class AllocationScheduler(FIFOScheduler):  # type: ignore[misc] # Ray has no typ
         counts: Callable[[dict[str, Any]], bool] = lambda result: True,
         seconds_key: str = "time_total_s",
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # Ray's
         self._searcher = searcher
         self._clock_key = clock_key
         self._counts = counts
         self._seconds_key = seconds_key
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Return CONTINUE or STOP."""
         value = float(result[self._searcher.metric]) if self._counts(result) else None
         if value is not None and not math.isfinite(value):

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
+from nls_tune.allocation import Outcome
 from nls_tune.plan import SearchPlan
 from nls_tune.progress import SearchProgress
 from nls_tune.report.live import ProgressView
@@ -35,7 +37,7 @@ class _TrialState:
     written_at: float = 0.0
 
 
-class Recorder(tune.Callback):  # type: ignore[misc] # Ray has no types
+class Recorder(tune.Callback):
     """Turns reports into part files: epochs as they come, the row when the trial ends.
 
     Args:
@@ -59,7 +61,7 @@ class Recorder(tune.Callback):  # type: ignore[misc] # Ray has no types
 
     # Tune's hooks. Tune calls them with keyword arguments.
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
         if trial.trial_id in self._states:
             return
@@ -74,7 +76,12 @@ class Recorder(tune.Callback):  # type: ignore[misc] # Ray has no types
         self._progress.started(level)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any  # noqa: ANN401
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: object,
     ) -> None:
         """Take the epochs of a report; write them if the last time is long enough ago."""
         state = self._states[trial.trial_id]
@@ -85,13 +92,13 @@ class Recorder(tune.Callback):  # type: ignore[misc] # Ray has no types
         if time.monotonic() - state.written_at >= _WRITE_SECONDS:
             self._write_epochs(state)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that finished or was stopped."""
         state = self._states.get(trial.trial_id)
         if state is not None:
             self._end(trial.trial_id, outcome_of(state.report), None)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that failed for good."""
         if trial.trial_id in self._states:
             error = _last_line(trial.get_error() or trial.get_pickled_error() or "unknown error")
@@ -176,7 +183,7 @@ class Recorder(tune.Callback):  # type: ignore[misc] # Ray has no types
         }
 
 
-def outcome_of(report: dict[str, Any]) -> str:
+def outcome_of(report: dict[str, Any]) -> Outcome:
     """Return how a trial ended, from its last report: completed, stopped or diverged."""
     if report.get("diverged"):
         return "diverged"

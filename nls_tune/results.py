@@ -289,7 +289,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
         InputError: If the folder is no run or a part file cannot be read.
     """
     table = _read_parts(RunDirectory(run).trials, trial_schema())
-    return table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]).to_pandas()
+    return _frame(table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]))
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
@@ -305,7 +305,11 @@ def read_epochs(run: str | Path) -> pd.DataFrame:
         InputError: If the folder is no run or a part file cannot be read.
     """
     table = _read_parts(RunDirectory(run).epochs, epoch_schema())
-    return table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")]).to_pandas()
+    return _frame(table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")]))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    return typing.cast("pd.DataFrame", table.to_pandas())
 
 
 def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
@@ -336,7 +340,7 @@ def _check_part(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
         raise InputError(f"{path} lacks the column {missing[0]}; it was not written by nls_tune")
 
 
-def settings_of(row: Mapping[str, Any]) -> TrainingSettings:
+def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
     """Return the training settings that a row of ``trials/`` stands for."""
     values = {
         name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in TrainingSettings.model_fields

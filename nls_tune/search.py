@@ -48,7 +48,7 @@ def run_search(
     space: str | Path | None = None,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     console: Console | None = None,
-    **settings: Any,  # noqa: ANN401 - the fields of SearchSettings, each checked there
+    **settings: Any,
 ) -> SearchResult:
     """Search the smooth rate for each noise level of a dataset.
 
@@ -95,7 +95,7 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
 
     console = console or Console(quiet=True)
     with ExitStack() as stack:
-        # Connecting to a cluster that runs comes first, for its GPUs decide the plan; starting one here comes last.
+        # A running cluster is asked first, because its GPUs decide the plan; one of our own is started last.
         connect = settings.address is not None and not dry_run
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
@@ -128,7 +128,8 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
         content = run.read_json()
         if found := differences(content.get("identity", {}), plan.identity()):
             raise InputError(
-                f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
+                f"{run.path} is a run with other settings: {'; '.join(found)}; "
+                "give another --out, or the same settings"
             )
         return content
     now = datetime.now(UTC)
@@ -196,8 +197,8 @@ def search(
     noise: Annotated[
         str | None,
         typer.Option(
-            help="Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
-            "matrix:FILE, human:worst. By default those of the dataset."
+            help="Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, "
+            "instance:0.4, matrix:FILE, human:worst. By default those of the dataset."
         ),
     ] = None,
     space: Annotated[
@@ -208,8 +209,12 @@ def search(
     ] = "auto",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting (optimizer=adamw) or change a key of the "
-                     "space (lr.low=1e-5, budget.grace_epochs=4). May be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Fix a setting (optimizer=adamw) or change a key of the "
+            "space (lr.low=1e-5, budget.grace_epochs=4). May be repeated.",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the network; short for --set model=NAME.")] = None,
     num_trials: Annotated[
@@ -218,7 +223,7 @@ def search(
     epochs: Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Training samples to use.")] = None,
     val_fraction: Annotated[
-        float | None, typer.Option(help="Share of the labelled samples held out, with noisy labels, for validation.")
+        float | None, typer.Option(help="Share of the labelled samples held out for validation (noisy labels).")
     ] = None,
     noise_seed: Annotated[int, typer.Option(help="Seed of synthetic noise.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of training, split and search.")] = 0,

@@ -29,9 +29,7 @@ def shipped_spaces() -> list[str]:
     return sorted(path.stem for path in _space_folder().glob("*.yaml"))
 
 
-def load_space(
-    name_or_path: str | Path, *, preset: Preset = "gpu", overrides: Sequence[str] = ()
-) -> SearchSpace:
+def load_space(name_or_path: str | Path, *, preset: Preset = "gpu", overrides: Sequence[str] = ()) -> SearchSpace:
     """Read and check a search space.
 
     Args:
@@ -111,7 +109,7 @@ def _check_names(path: Path, content: Mapping[str, Any], presets: object) -> Non
                     raise InputError(f"{path}: {where}{section}: {error}")
 
 
-def _merge(base: Any, update: Any) -> Any:  # noqa: ANN401 - YAML values
+def _merge(base: Any, update: Any) -> Any:
     """Mappings are merged key by key, everything else is replaced."""
     if isinstance(base, dict) and isinstance(update, dict):
         merged = {key: _merge(base.get(key), value) for key, value in update.items()}
@@ -134,9 +132,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         if head not in TrainingSettings.model_fields:
             raise InputError(f"--set: {unknown_name('training setting', head, TrainingSettings.model_fields)}")
         (content.get("space") or {}).pop(head, None)
-        content["start"] = [
-            {k: v for k, v in point.items() if k != head} for point in content.get("start") or []
-        ]
+        content["start"] = [{k: v for k, v in point.items() if k != head} for point in content.get("start") or []]
         content["fixed"] = {**(content.get("fixed") or {}), head: value}
         return
     target = content

@@ -77,7 +77,7 @@ class SearchSpace(BaseModel):
 
     @field_validator("fixed", "start", mode="before")
     @classmethod
-    def _empty(cls, value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+    def _empty(cls, value: Any) -> Any:
         return {} if value is None else value
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class SearchSpace(BaseModel):
         """Return the part of the space that belongs to an arm."""
         return ArmSpace(self, arm)
 
-    def default(self, **given: Any) -> Config:  # noqa: ANN401 - any parameter's value
+    def default(self, **given: Any) -> Config:
         """Return the configuration with every parameter at its default, but for those given."""
         return {name: given.get(name, p.default) for name, p in self.space.items()}
 

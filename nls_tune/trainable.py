@@ -8,15 +8,19 @@ import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import InputError
 from nls_tune.metrics import Objective, best_epoch
 from nls_tune.provenance import cpu_name
 from nls_tune.results import write_atomically
 from nls_tune.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
 
 #: Reports go to the driver at rungs, at the end, and otherwise this often; epochs between travel together.
 _REPORT_SECONDS = 0.5
@@ -62,7 +66,7 @@ class TrialCheckpoint:
         torch.save(state, buffer)
         write_atomically(self.folder / _STATE, buffer.getvalue())
 
-    def load(self, device: Any) -> dict[str, Any] | None:  # noqa: ANN401 - torch.device, not imported here
+    def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the newest state; None if there is none or it cannot be read."""
         import torch
 
@@ -77,7 +81,7 @@ class TrialCheckpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class TrainingTrainable(tune.Trainable):  # type: ignore[misc] # Ray has no types
+class TrainingTrainable(tune.Trainable):
     """Trains one trial.
 
     What trials share comes through ``tune.with_parameters``, once a node: ``arrays`` (the inputs that all noise
@@ -88,7 +92,7 @@ class TrainingTrainable(tune.Trainable):  # type: ignore[misc] # Ray has no type
     * ``report_at``: epochs at which a report must go out, because a scheduler looks at them.
     """
 
-    def setup(
+    def setup(  # type: ignore[override] # tune.with_parameters adds the keywords
         self,
         config: dict[str, Any],
         *,
@@ -134,10 +138,13 @@ class TrainingTrainable(tune.Trainable):  # type: ignore[misc] # Ray has no type
         self._training = Training(dataset, settings, self._device, data=data)
         self._checkpoint = TrialCheckpoint(Path(self._shared["checkpoints"]) / config["trial_id"])
         state = self._checkpoint.load(self._device)
-        if state is not None:
-            self._training.load_state_dict(state)
-        else:
-            self._checkpoint.start({**config, "report_at": None})
+        try:
+            if state is not None:
+                self._training.load_state_dict(state)
+        except InputError:
+            self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
+        if self._training.epoch == 0:
+            self._checkpoint.start({key: config[key] for key in ("trial_id", "noise_level", "settings")})
         self._reported = 0
         self._saved_at = time.monotonic()
 

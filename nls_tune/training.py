@@ -213,7 +213,7 @@ class Training:
                 logits = self.model(inputs)
                 loss = gls_loss(logits, labels, rate)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
             self._optimizer.step()
@@ -254,7 +254,7 @@ class Training:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = []
         size = _EVALUATION_BATCH.get(self.device.type, 1000)
-        for batch, target in zip(inputs.split(size), labels.split(size), strict=True):
+        for batch, target in zip(torch.split(inputs, size), torch.split(labels, size), strict=True):
             if batch.dtype == torch.uint8:
                 batch = batch.to(memory_format=self._memory_format)
                 batch = normalise(batch, self.data.mean, self.data.std)

@@ -190,5 +190,5 @@ def _signal_share(noise_level: str, num_classes: int) -> float | None:
     return 1 - float(rate) * num_classes / (num_classes - 1)
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401 - a cell
+def _number(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else float(value)

@@ -197,7 +197,7 @@ def _not_found(info: DatasetInfo, data_dir: Path | None, problem: str) -> str:
     )
 
 
-def _torchvision_class(info: DatasetInfo) -> Any:  # noqa: ANN401 - torchvision is not typed
+def _torchvision_class(info: DatasetInfo) -> Any:
     from torchvision import datasets  # imports torch
 
     kinds: dict[str, Callable[..., Any]] = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}

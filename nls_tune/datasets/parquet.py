@@ -140,7 +140,7 @@ def _tasks(shards: Sequence[Path], columns: Sequence[Any]) -> Iterator[tuple[Pat
         offset += len(column)
 
 
-def _decode(file: Path, column: Any, row: int, offset: int, *, pixels: np.ndarray) -> int:  # noqa: ANN401 - pyarrow
+def _decode(file: Path, column: Any, row: int, offset: int, *, pixels: np.ndarray) -> int:
     """Decode a slice that starts at `row` of its file into `pixels`, from `offset` on."""
     from PIL import Image  # slow to import, and generated data do without
 

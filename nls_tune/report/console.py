@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter
-from nls_tune.plan import SearchPlan
 from nls_tune.report.text import number, percent, points, rate
 from nls_tune.spaces import ARMS
+
+if TYPE_CHECKING:
+    from nls_tune.plan import SearchPlan
 
 ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
 
@@ -107,7 +110,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
 def level_sentence(summary: LevelSummary) -> str:
     """Say which rate to use at a level, what it gains on test, and whether validation could tell."""
     if summary.recommended is None:
-        return f"{summary.noise_level}: no trial was completed, so nothing can be recommended; lower the learning rate."
+        why = "no trial was completed, so nothing can be recommended; lower the learning rate"
+        return f"{summary.noise_level}: {why}."
     best = summary.arms[summary.recommended]
     config = f"warm-up {best.config['warmup_epochs']}, lr {number(best.config['lr'])}"
     what = "cross-entropy" if summary.recommended == "ce" else f"smooth_rate {rate(best.config['smooth_rate'])}"
@@ -120,7 +124,8 @@ def level_sentence(summary: LevelSummary) -> str:
     name = "the strongest CE" if summary.rival == "ce" else f"r = {rate(other.config['smooth_rate'])}"
     gain = ""
     if summary.test is not None:
-        gain = f", {points(summary.test.difference)} points against {name} ({percent(other.test_accuracy_at_best)})"
+        theirs = percent(other.test_accuracy_at_best)
+        gain = f", {points(summary.test.difference)} points against {name} ({theirs})"
     return f"{start}{gain}; {_told_apart(summary.validation, summary.signal_share, name)}."
 
 

@@ -13,7 +13,8 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def points(value: float, digits: int = 1) -> str:
     """Write a difference of fractions in percentage points, with its sign."""
-    return f"{100 * value:+.{digits}f}".replace("-", "−")
+    shown = round(100 * value, digits) + 0.0  # adding 0 turns -0.0 into 0.0
+    return f"{shown:+.{digits}f}".replace("-", "−")
 
 
 def rate(value: float | None) -> str:
