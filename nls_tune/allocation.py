@@ -74,8 +74,9 @@ class Suggestion:
 class Rungs:
     """Asynchronous successive halving with one bracket.
 
-    From Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A trial that reaches a rung goes on if its value is among the best ``1 / reduction_factor`` of the values
-    that the rung has seen so far, its own included.
+    From Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A trial that reaches a
+    rung goes on if its value is among the best ``1 / reduction_factor`` of the values that the rung has seen so
+    far, its own included.
 
     Attributes:
         levels: Clock values of the rungs, increasing.

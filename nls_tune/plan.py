@@ -76,6 +76,8 @@ class SearchSettings(BaseModel):
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address"}
+#: Settings that have gone into the search space or the preset, and are compared there.
+_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size"}
 
 
 def check_search_settings(**values: Any) -> SearchSettings:
@@ -180,9 +182,9 @@ class SearchPlan:
 
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
-        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER)
+        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE)
         identity = {
-            "settings": {**settings, "noise": [p.level for p in self.levels], "preset": self.preset},
+            "settings": {**settings, "noise": [p.level for p in self.levels]},
             "space": self.space.model_dump(mode="json"),
             "fingerprints": {p.level: p.dataset.fingerprint for p in self.levels},
         }

@@ -63,8 +63,10 @@ class Recorder(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
-        if trial.trial_id in self._states:
-            return
+        if trial.trial_id not in self._states:
+            self._begin(trial)
+
+    def _begin(self, trial: Trial) -> None:
         config = trial.config
         settings = TrainingSettings(**config["settings"])
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
@@ -100,9 +102,10 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that failed for good."""
-        if trial.trial_id in self._states:
-            error = _last_line(trial.get_error() or trial.get_pickled_error() or "unknown error")
-            self._end(trial.trial_id, "failed", error)
+        if trial.trial_id not in self._states:
+            self._begin(trial)  # it failed before it started, for example because a worker lacks a package
+        error = _last_line(trial.get_error() or "unknown error")
+        self._end(trial.trial_id, "failed", error)
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""

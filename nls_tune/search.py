@@ -264,8 +264,7 @@ def search(
         cpus_per_trial=cpus_per_trial,
         address=address,
     )
-    # A pipe has no width: wide enough for the table.
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console = Console()
     result = _search(settings, console, dry_run=dry_run)
     if result is None or result.status == "finished":
         return 0

@@ -72,6 +72,7 @@ class LevelSummary:
         noise_rate: Share of wrong labels, None where unknown.
         noise_cancelling_rate: Of the noise, None where it does not exist.
         signal_share: c of symmetric noise, by which validation differences shrink; None for other noise.
+        statuses: How many trials ended in which way.
         arms: The selected trial of each arm that has a completed one.
         recommended: The arm whose selected trial has the highest validation accuracy; None if there is none.
         rival: What the recommended arm is compared with: CE, or for CE the better of the others on validation.
@@ -84,6 +85,7 @@ class LevelSummary:
     noise_rate: float | None
     noise_cancelling_rate: float | None
     signal_share: float | None
+    statuses: dict[str, int]
     arms: dict[Arm, ArmSummary]
     recommended: Arm | None
     rival: Arm | None
@@ -127,6 +129,7 @@ def _summarise(trials: pd.DataFrame) -> LevelSummary:
         noise_rate=_number(first["noise_rate"]),
         noise_cancelling_rate=_number(first["noise_cancelling_rate"]),
         signal_share=_signal_share(str(first["noise_level"]), int(first["num_classes"])),
+        statuses={str(k): int(v) for k, v in trials["status"].value_counts().items()},
         arms=arms,
         recommended=recommended,
         rival=rival,

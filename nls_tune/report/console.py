@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -51,8 +51,8 @@ def print_plan(plan: SearchPlan, slots: int | None, console: Console) -> None:
         lines.append(f"  {name}: {text} (default {shown})")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for name in ("noise level", "noise rate", "noise-cancelling rate", *(f"{ARM_NAMES[a]} trials" for a in ARMS)):
-        table.add_column(name, justify="left" if name == "noise level" else "right")
+    for name in ("noise level", "noise rate", "noise-cancelling", *(f"trials {ARM_NAMES[a]}" for a in ARMS)):
+        table.add_column(name, justify="left" if name == "noise level" else "right", no_wrap=True)
     for level in plan.levels:
         counts = (str(level.quotas.get(arm, 0)) for arm in ARMS)
         table.add_row(level.level, percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
@@ -66,23 +66,44 @@ def _rungs(plan: SearchPlan) -> str:
     return ", ".join(map(str, levels)) if levels else "none"
 
 
+#: Columns of the results: header, width and justification. All fit into 80 characters.
+_COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
+    ("", 1, "left"),
+    ("arm", 5, "left"),
+    ("rate", 8, "right"),
+    ("warm-up", 7, "right"),
+    ("lr", 9, "right"),
+    ("epoch", 7, "right"),
+    ("val", 7, "right"),
+    ("test", 7, "right"),
+    ("at last", 7, "right"),
+    ("trials", 7, "right"),
+)
+_LEGEND = """\
+*        recommended: the highest validation accuracy
+epoch    the best one, of all: by validation accuracy, smoothed over 3 epochs
+val      that accuracy, on noisy labels; it alone decides
+test     accuracy on clean labels at the best epoch; at last: at the last one
+trials   completed, of all that ran
+"""
+
+
 def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None:
     """Print the table of a search and one sentence a level."""
-    table = Table(box=None, pad_edge=False, caption_justify="left")
-    for name in ("noise level", "noise", "r*"):
-        table.add_column(name, justify="left" if name == "noise level" else "right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("arm", no_wrap=True)
-    for name in ("rate", "warm-up", "lr", "best epoch", "val", "test at best", "test at last", "trials"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for summary in summaries:
-        facts = [summary.noise_level, percent(summary.noise_rate), rate(summary.noise_cancelling_rate)]
-        for arm in ARMS:
-            found = summary.arms.get(arm)
-            if found is None:
-                continue
+    for index, summary in enumerate(summaries):
+        facts = []
+        if summary.noise_rate is not None:
+            facts.append(f"noise rate {percent(summary.noise_rate)}")
+        if summary.noise_cancelling_rate is not None:
+            facts.append(f"noise-cancelling rate {rate(summary.noise_cancelling_rate)}")
+        console.print(
+            f"{summary.noise_level}  ({', '.join(facts)})" if facts else summary.noise_level, style="bold"
+        )
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
+        for header, width, justify in _COLUMNS:
+            table.add_column(header, min_width=width, justify=justify, no_wrap=True)
+        for arm, found in summary.arms.items():
             table.add_row(
-                *facts,
                 "*" if arm == summary.recommended else "",
                 ARM_NAMES[arm],
                 rate(found.config["smooth_rate"]),
@@ -94,15 +115,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
                 percent(found.last_test_accuracy),
                 f"{found.num_completed}/{found.num_trials}",
             )
-            facts = ["", "", ""]
-    console.print(table)
-    console.print(
-        "* recommended: highest validation accuracy (noisy labels, 3-epoch mean). r*: noise-cancelling rate.\n"
-        "Chosen by validation alone; test (clean labels) is only shown. Trials: completed/run.\n",
-        highlight=False,
-        soft_wrap=True,
-        style="dim",
-    )
+        console.print(table)
+    console.print(f"\n{_LEGEND}", highlight=False, markup=False, soft_wrap=True, style="dim")
     for summary in summaries:
         console.print(level_sentence(summary), markup=False, highlight=False, soft_wrap=True)
 
@@ -110,8 +124,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
 def level_sentence(summary: LevelSummary) -> str:
     """Say which rate to use at a level, what it gains on test, and whether validation could tell."""
     if summary.recommended is None:
-        why = "no trial was completed, so nothing can be recommended; lower the learning rate"
-        return f"{summary.noise_level}: {why}."
+        ended = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
+        return f"{summary.noise_level}: no trial was completed ({ended}), so nothing can be recommended."
     best = summary.arms[summary.recommended]
     config = f"warm-up {best.config['warmup_epochs']}, lr {number(best.config['lr'])}"
     what = "cross-entropy" if summary.recommended == "ce" else f"smooth_rate {rate(best.config['smooth_rate'])}"

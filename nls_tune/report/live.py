@@ -52,9 +52,9 @@ class ProgressView:
 
     def _draw(self) -> RenderableType:
         progress = self._progress
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, padding=(0, 1, 0, 0))
         table.add_column("noise level")
-        for name in ("done", "running", "stopped", "diverged", "failed", "best CE", "best r > 0", "best r < 0"):
+        for name in ("done", "running", "stopped", "diverged", "failed", "CE", "r > 0", "r < 0"):
             table.add_column(name, justify="right")
         for name, level in progress.levels.items():
             failed = sum(level.ended[s] for s in ("failed", "out_of_memory", "interrupted"))
@@ -72,5 +72,7 @@ class ProgressView:
         elapsed = duration(time.monotonic() - self._began)
         line = Text(f"{progress.num_ended} of {progress.num_total} trials, {elapsed} gone, {tail}")
         bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
-        note = Text("best: validation accuracy on noisy labels, of completed trials", style="dim")
+        note = Text(
+            "CE, r > 0, r < 0: best validation accuracy so far, on noisy labels, of completed trials", style="dim"
+        )
         return Group(table, bar, line, note)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nls_tune.metrics import Best, best_epoch
+
+# Hundredths as exact numbers of a float: the reference below computes with fractions.
+accuracies = st.lists(st.integers(0, 64).map(lambda n: n / 64), max_size=30)
+first_epochs = st.integers(1, 32)
+
+
+def slow_best(values: list[float], first: int) -> tuple[int, Fraction] | None:
+    """Epoch by epoch, straight from the definition, in exact arithmetic."""
+    best = None
+    for epoch in range(first, len(values) + 1):
+        neighbours = [e for e in (epoch - 1, epoch, epoch + 1) if first <= e <= len(values)]
+        mean = sum(Fraction(values[e - 1]) for e in neighbours) / len(neighbours)
+        if best is None or mean > best[1]:
+            best = (epoch, mean)
+    return best
+
+
+@given(accuracies, first_epochs)
+def test_the_best_epoch_is_that_of_the_definition(values, first):
+    expected, found = slow_best(values, first), best_epoch(values, first)
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.epoch == expected[0]
+        assert found.value == pytest.approx(float(expected[1]))
+
+
+@given(accuracies, first_epochs)
+def test_the_last_epoch_counts_with_its_plain_accuracy(values, first):
+    expected = Best(len(values), values[-1]) if len(values) >= first else None
+    assert best_epoch(values, first, "last") == expected
+
+
+@given(accuracies, accuracies, accuracies)
+def test_what_came_before_the_first_epoch_that_counts_has_no_influence(before, other, after):
+    if len(before) > len(other):
+        before = before[: len(other)]
+    other = other[: len(before)]
+    first = len(before) + 1
+    assert best_epoch(before + after, first) == best_epoch(other + after, first)
+
+
+def test_a_perfect_warmup_is_neither_chosen_nor_smoothed_in():
+    assert best_epoch([1.0, 1.0, 0.25, 0.5], 3) == Best(3, 0.375)
+
+
+def test_a_lone_peak_loses_to_a_plateau():
+    assert best_epoch([0.0, 0.9, 0.0, 0.7, 0.7, 0.7]).epoch in (5, 6)
+
+
+def test_the_ends_are_smoothed_over_two_epochs():
+    assert best_epoch([0.5, 1.0, 0.0, 0.0]) == Best(1, 0.75)
+    assert best_epoch([0.0, 0.0, 1.0, 0.5]) == Best(4, 0.75)
+
+
+def test_a_single_epoch_stands_for_itself():
+    assert best_epoch([0.25]) == Best(1, 0.25)
+    assert best_epoch([1.0, 1.0, 0.25], 3) == Best(3, 0.25)
+
+
+def test_ties_go_to_the_earliest():
+    assert best_epoch([0.5] * 7) == Best(1, 0.5)
+    assert best_epoch([0.5] * 7, 4) == Best(4, 0.5)
+
+
+def test_a_tie_stays_a_tie_whatever_the_order_of_its_sum():
+    # 0.3 + 0.2 + 0.1 and 0.2 + 0.1 + 0.3 differ in the last bit of a float.
+    assert best_epoch([0.0, 0.3, 0.2, 0.1, 0.3, 0.0]).epoch == 3
+
+
+@pytest.mark.parametrize("objective", ["best", "last"])
+@pytest.mark.parametrize(("values", "first"), [([], 1), ([0.5, 0.6], 3)])
+def test_there_is_none_before_the_first_epoch_that_counts(values, first, objective):
+    assert best_epoch(values, first, objective) is None
