@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -104,8 +105,7 @@ class Recorder(tune.Callback):
         """Write the row of a trial that failed for good."""
         if trial.trial_id not in self._states:
             self._begin(trial)  # it failed before it started, for example because a worker lacks a package
-        error = _last_line(trial.get_error() or "unknown error")
-        self._end(trial.trial_id, "failed", error)
+        self._end(trial.trial_id, "failed", _error_of(trial))
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""
@@ -206,7 +206,12 @@ def _line(state: _TrialState, row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _last_line(error: object) -> str:
-    """The last line of a traceback: type and message."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+def _error_of(trial: Trial) -> str:
+    """The last line of a trial's traceback: type and message."""
+    try:
+        # Tune has written it here and nowhere else yet: get_error() looks in the storage, which is synced later.
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "unknown error"

@@ -157,7 +157,7 @@ class SearchSpace(BaseModel):
         parameter = self._rate
         if isinstance(parameter, ChoiceParameter):
             return float(min(parameter.values, key=lambda v: abs(v - rate)))
-        return min(max(rate, parameter.low), parameter.high)
+        return min(max(_round(rate), parameter.low), parameter.high)
 
     def settings(self, config: Config, seed: int) -> TrainingSettings:
         """Return the training settings of a configuration."""

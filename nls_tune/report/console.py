@@ -96,9 +96,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
             facts.append(f"noise rate {percent(summary.noise_rate)}")
         if summary.noise_cancelling_rate is not None:
             facts.append(f"noise-cancelling rate {rate(summary.noise_cancelling_rate)}")
-        console.print(
-            f"{summary.noise_level}  ({', '.join(facts)})" if facts else summary.noise_level, style="bold"
-        )
+        tail = f"  ({', '.join(facts)})" if facts else ""
+        console.print(f"{summary.noise_level}{tail}", style="bold", soft_wrap=True)
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
         for header, width, justify in _COLUMNS:
             table.add_column(header, min_width=width, justify=justify, no_wrap=True)

@@ -72,7 +72,5 @@ class ProgressView:
         elapsed = duration(time.monotonic() - self._began)
         line = Text(f"{progress.num_ended} of {progress.num_total} trials, {elapsed} gone, {tail}")
         bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
-        note = Text(
-            "CE, r > 0, r < 0: best validation accuracy so far, on noisy labels, of completed trials", style="dim"
-        )
+        note = Text("CE, r > 0, r < 0: best validation accuracy (noisy labels) of completed trials", style="dim")
         return Group(table, bar, line, note)
