@@ -42,7 +42,9 @@ def test_warmups_of_different_lengths_are_prefixes_of_each_other(first, second, 
 
 
 def test_milestones_count_from_the_start_of_the_gls_phase():
-    rates = rates_of(epochs=7, warmup_epochs=2, lr=1.0, schedule="step", milestones=(1, 3), gamma=0.5, warmup_lr=9.0)
+    rates = rates_of(
+        epochs=7, warmup_epochs=2, lr=1.0, schedule="step", milestones=(1, 3), gamma=0.5, warmup_lr=9.0
+    )
     assert rates == [9, 9, 1, 0.5, 0.5, 0.25, 0.25]
 
 
@@ -93,7 +95,7 @@ def test_the_columns_of_their_own_are_settings():
         ({"lr": 0}, ["lr", "greater than 0", "got 0"]),
         ({"lr": "fast"}, ["lr", "'fast'"]),
         ({"epochs": 0}, ["epochs", "got 0"]),
-        ({"epochs": 5.5}, ["epochs", "got 5.5"]),
+        ({"epochs": 5.5}, ["epochs", "5.5"]),
         ({"batch_size": 1}, ["batch_size", "2", "got 1"]),
         ({"momentum": 1.0}, ["momentum", "less than 1", "got 1.0"]),
         ({"schedule": "linear"}, ["schedule", "'cosine'", "got 'linear'"]),

@@ -118,6 +118,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
     console.print(f"\n{_LEGEND}", highlight=False, markup=False, soft_wrap=True, style="dim")
     for summary in summaries:
         console.print(level_sentence(summary), markup=False, highlight=False, soft_wrap=True)
+    if failed := sum(summary.statuses.get("failed", 0) for summary in summaries):
+        console.print(f"{failed} trial{'s' if failed > 1 else ''} failed; the column error of trials/ says why.")
 
 
 def level_sentence(summary: LevelSummary) -> str:

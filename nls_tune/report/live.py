@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -73,4 +74,5 @@ class ProgressView:
         line = Text(f"{progress.num_ended} of {progress.num_total} trials, {elapsed} gone, {tail}")
         bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
         note = Text("CE, r > 0, r < 0: best validation accuracy (noisy labels) of completed trials", style="dim")
-        return Group(table, bar, line, note)
+        # The bar ends no line of its own; padding makes it one.
+        return Group(table, Padding(bar, 0), line, note)
