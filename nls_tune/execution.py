@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
@@ -20,7 +21,10 @@ from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ray.tune.schedulers import TrialScheduler
+    from ray.tune.search import Searcher
 
+    from nls_tune.recorder import Recorder
     from nls_tune.report.live import ProgressView
 
 
@@ -115,9 +119,7 @@ def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
         )
     if not gpus:
         if settings.trials_per_gpu > 1:
-            raise InputError(
-                f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away"
-            )
+            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
         return Slots(by_cpu, settings.cpus_per_trial, 0.0)
     return Slots(min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu)
 
@@ -175,7 +177,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
             continue
         settings = TrainingSettings(**trial["settings"])
         config = {name: getattr(settings, name) for name in plan.space.space}
-        if plan.trial_id(trial["noise_level"], config) == folder.name:
+        if plan.trial_id(trial["noise_level"], plan.training_settings(config), "search") == folder.name:
             allocator.requeue(group_key(trial["noise_level"], settings.arm), config)
     return len(adopted)
 
@@ -188,7 +190,7 @@ def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, first_counting: i
     values = {}
     for level in plan.rungs().levels:
         best = best_epoch(accuracies[:level], first_counting, plan.settings.objective)
-        if best is not None and len(curve) >= level:
+        if best is not None and len(accuracies) >= level:
             values[level] = best.value
     return values
 
@@ -215,8 +217,6 @@ def execute(
     Raises:
         RuntimeError: If every trial failed.
     """
-    from ray import tune
-
     from nls_tune.recorder import Recorder
 
     progress = make_progress(plan, slots.count)
@@ -225,11 +225,41 @@ def execute(
     if adopted:
         # A continued sampler must not draw again what it drew in the first session.
         allocator.reseed(plan.settings.seed + adopted)
-    view = make_view(progress)
-    recorder = Recorder(plan, run, run_id, progress, view)
     if not allocator.num_left():
         return "finished"
+    view = make_view(progress)
+    recorder = Recorder(plan, run, run_id, progress, view)
     searcher, scheduler = _adapters(plan, allocator)
+    run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left())
+    if progress.num_ended and progress.num_ended == sum(p.ended["failed"] for p in progress.levels.values()):
+        raise RuntimeError(f"every trial failed, the last with: {recorder.failures[-1]}")
+    return "interrupted" if progress.num_left() else "finished"
+
+
+def run_experiment(
+    plan: SearchPlan,
+    run: RunDirectory,
+    slots: Slots,
+    recorder: Recorder,
+    view: ProgressView,
+    searcher: Searcher,
+    scheduler: TrialScheduler | None,
+    num_trials: int,
+) -> None:
+    """Run one Tune experiment to its end, or until Ctrl-C.
+
+    Args:
+        plan: Whose data and settings the trials share.
+        run: The run directory.
+        slots: What a trial gets and how many run at once.
+        recorder: Writes what the trials report; trials still running at the end are written as interrupted.
+        view: Shown meanwhile.
+        searcher: Gives the trials' configurations.
+        scheduler: Stops trials; None lets all of them run.
+        num_trials: How many to run at most.
+    """
+    from ray import tune
+
     tuner = tune.Tuner(
         _trainable(plan, run, slots),
         tune_config=tune.TuneConfig(
@@ -237,13 +267,14 @@ def execute(
             mode="max",
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=allocator.num_left(),
+            num_samples=num_trials,
             max_concurrent_trials=slots.count,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name=run_id,
+            # A name of its own: Tune mixes two experiments of one name without a word.
+            name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
             storage_path=str(run.tune),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=1),
@@ -258,10 +289,6 @@ def execute(
     finally:
         view.stop()
         recorder.interrupt()
-    if progress.num_ended and progress.num_ended == sum(p.ended["failed"] for p in progress.levels.values()):
-        raise RuntimeError(f"every trial failed, the last with: {recorder.failures[-1]}")
-    done = not allocator.num_left() and not any(p.ended["interrupted"] for p in progress.levels.values())
-    return "finished" if done else "interrupted"
 
 
 def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
@@ -273,12 +300,7 @@ def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
     def to_config(suggestion: Suggestion) -> dict[str, Any]:
         level = suggestion.group.rpartition("/")[0]
         settings = plan.training_settings(suggestion.config)
-        return {
-            "trial_id": plan.trial_id(level, suggestion.config),
-            "noise_level": level,
-            "settings": settings.model_dump(mode="json"),
-            "report_at": rungs,
-        }
+        return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", rungs)
 
     searcher = AllocationSearcher(
         allocator, to_config, metric="best_val_accuracy", outcome_of=outcome_of, seconds_key="train_seconds"
@@ -292,6 +314,19 @@ def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
     return searcher, scheduler
 
 
+def trial_config(
+    trial_id: str, level: str, settings: TrainingSettings, stage: str, report_at: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Return the configuration of a trial for Tune: plain values only."""
+    return {
+        "trial_id": trial_id,
+        "noise_level": level,
+        "stage": stage,
+        "settings": settings.model_dump(mode="json"),
+        "report_at": list(report_at),
+    }
+
+
 def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
     from ray import tune
 
@@ -300,9 +335,7 @@ def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
     # The levels share their inputs: those travel once a node, the labels of each level on their own.
     first = plan.levels[0].dataset
     arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
-    datasets = {
-        p.level: dataclasses.replace(p.dataset, inputs=first.inputs[:0], test_inputs=None) for p in plan.levels
-    }
+    datasets = {p.level: dataclasses.replace(p.dataset, inputs=first.inputs[:0], test_inputs=None) for p in plan.levels}
     shared = {
         "objective": plan.settings.objective,
         "use_gpu": slots.gpus_per_trial > 0,

@@ -48,9 +48,7 @@ class Best(NamedTuple):
     value: float
 
 
-def best_epoch(
-    val_accuracies: Sequence[float], first_counting: int = 1, objective: Objective = "best"
-) -> Best | None:
+def best_epoch(val_accuracies: Sequence[float], first_counting: int = 1, objective: Objective = "best") -> Best | None:
     """Return the epoch that a user would deploy.
 
     It is the epoch with the highest validation accuracy, smoothed by a centred mean over 3 epochs (2 at the
@@ -70,8 +68,6 @@ def best_epoch(
         return None
     if objective == "last":
         return Best(len(val_accuracies), counted[-1])
-    smoothed = [
-        sum(window) / len(window) for i in range(len(counted)) if (window := counted[max(0, i - 1) : i + 2])
-    ]
+    smoothed = [sum(window) / len(window) for i in range(len(counted)) if (window := counted[max(0, i - 1) : i + 2])]
     value = max(smoothed)
     return Best(first_counting + smoothed.index(value), value)

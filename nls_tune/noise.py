@@ -160,9 +160,7 @@ def corrupt_labels(
     if level.kind == "clean":
         return clean.copy()
     if level.kind == "given":
-        raise InputError(
-            "noise level 'given': this dataset carries no given labels; use 'clean' or 'symmetric:0.4'"
-        )
+        raise InputError("noise level 'given': this dataset carries no given labels; use 'clean' or 'symmetric:0.4'")
     if level.kind == "human":
         name, sets = level.source or "", human_labels or {}
         if name not in sets:

@@ -76,8 +76,7 @@ def read_matrix(path: str | Path, num_classes: int) -> NDArray[np.float64]:
     suffix = path.suffix.lower()
     if suffix not in _MATRIX_SUFFIXES:
         raise InputError(
-            f"a transition matrix must be in a {', '.join(_MATRIX_SUFFIXES)} file, "
-            f"got {str(path)!r}; save it as .csv"
+            f"a transition matrix must be in a {', '.join(_MATRIX_SUFFIXES)} file, got {str(path)!r}; save it as .csv"
         )
     try:
         if suffix == ".npy":

@@ -43,6 +43,7 @@ class SearchSettings(BaseModel):
         num_trials: Trials a level.
         epochs: Epochs a trial.
         train_size: Training samples.
+        confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
         val_fraction: Share of the labelled samples held out, with noisy labels, for validation.
         noise_seed: Seeds synthetic noise.
         seed: Seeds training, split and search.
@@ -63,6 +64,7 @@ class SearchSettings(BaseModel):
     num_trials: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
     train_size: Annotated[int, Field(ge=1)] | None = None
+    confirm_seeds: Annotated[int, Field(ge=0, le=20)] | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -75,7 +77,7 @@ class SearchSettings(BaseModel):
 
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
-_MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address"}
+_MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds"}
 #: Settings that have gone into the search space or the preset, and are compared there.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size"}
 
@@ -171,21 +173,26 @@ class SearchPlan:
         """Return the plan of a level."""
         return next(p for p in self.levels if p.level == level)
 
-    def training_settings(self, config: dict[str, Any]) -> TrainingSettings:
-        """Return what a trial of this search trains for a configuration."""
-        return self.space.settings(config, self.settings.seed)
+    def training_settings(self, config: dict[str, Any], seed: int | None = None) -> TrainingSettings:
+        """Return what a trial trains for a configuration, by default with the search's seed."""
+        return self.space.settings(config, self.settings.seed if seed is None else seed)
 
-    def trial_id(self, level: str, config: dict[str, Any]) -> str:
+    def trial_id(self, level: str, settings: TrainingSettings, stage: str) -> str:
         """Return the name of a trial."""
         dataset = self.level_plan(level).dataset
-        return trial_id(dataset.fingerprint, level, dataset.noise_seed, self.training_settings(config), "search")
+        return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
+
+    def confirm_seeds(self) -> list[int]:
+        """Seeds of the confirmation: none of them is the search's."""
+        return [self.settings.seed + 1 + i for i in range(self.space.budget.confirm_seeds)]
 
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
         settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE)
         identity = {
             "settings": {**settings, "noise": [p.level for p in self.levels]},
-            "space": self.space.model_dump(mode="json"),
+            # A finished search may be confirmed with more seeds.
+            "space": self.space.model_dump(mode="json", exclude={"budget": {"confirm_seeds"}}),
             "fingerprints": {p.level: p.dataset.fingerprint for p in self.levels},
         }
         # Through JSON, so that it compares equal with what run.json gives back.
@@ -259,7 +266,11 @@ def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
         )
     changes: Mapping[str, Any] = {
         name: value
-        for name, value in (("trials", settings.num_trials), ("train_size", settings.train_size))
+        for name, value in (
+            ("trials", settings.num_trials),
+            ("train_size", settings.train_size),
+            ("confirm_seeds", settings.confirm_seeds),
+        )
         if value is not None
     }
     space = space.model_copy(update={"budget": budget.model_copy(update=changes)})

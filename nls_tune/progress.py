@@ -77,6 +77,11 @@ class SearchProgress:
         """Trials planned, of all levels."""
         return sum(level.total for level in self.levels.values())
 
+    def num_left(self) -> int:
+        """Trials that are still to end, interrupted ones included."""
+        interrupted = sum(level.ended["interrupted"] for level in self.levels.values())
+        return self.num_total - self.num_ended + interrupted
+
     def seconds_left(self) -> float | None:
         """Estimate the seconds left: epochs to go, at the measured seconds an epoch, over the slots.
 

@@ -7,7 +7,7 @@ name their clock and their value by key.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ray.tune.experiment import Trial
@@ -78,6 +78,36 @@ class AllocationSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher when it starts, and never needs that copy here."""
+        return {}
+
+
+class ListSearcher(Searcher):
+    """Runs a fixed list of trials in its order.
+
+    Args:
+        configs: One a trial.
+        metric: Key of the objective in the reports; Tune asks for one.
+    """
+
+    def __init__(self, configs: Sequence[dict[str, Any]], *, metric: str) -> None:
+        super().__init__(metric=metric, mode="max")
+        self._configs = list(configs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Return the next trial's configuration, or FINISHED."""
+        return self._configs.pop(0) if self._configs else cast("dict[str, Any]", Searcher.FINISHED)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing follows from how a trial ended."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing, see ``AllocationSearcher``."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing, see ``AllocationSearcher``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, see ``AllocationSearcher``."""
         return {}
 
 

@@ -30,6 +30,7 @@ class _TrialState:
 
     trial_id: str
     level: str
+    stage: str
     settings: TrainingSettings
     config: dict[str, Any]
     started_at: datetime
@@ -74,7 +75,7 @@ class Recorder(tune.Callback):
         level = config["noise_level"]
         self._run.remove_trial(config["trial_id"])  # the row of an interrupted trial that now goes on
         self._states[trial.trial_id] = _TrialState(
-            config["trial_id"], level, settings, searched, datetime.now(UTC)
+            config["trial_id"], level, config["stage"], settings, searched, datetime.now(UTC)
         )
         self._progress.started(level)
 
@@ -154,7 +155,7 @@ class Recorder(tune.Callback):
         return {
             "run_id": self._run_id,
             "trial_id": state.trial_id,
-            "stage": "search",
+            "stage": state.stage,
             "arm": state.settings.arm,
             "dataset": dataset.name,
             "num_classes": dataset.num_classes,
@@ -194,7 +195,8 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
 
 
 def _line(state: _TrialState, row: dict[str, Any]) -> str:
-    parts = [f"{state.level} {configuration(state.config)}: {row['status']}"]
+    seed = f" seed {row['seed']}" if state.stage == "confirm" else ""
+    parts = [f"{state.level} {configuration(state.config)}{seed}: {row['status']}"]
     if row["error"]:
         parts.append(row["error"])
     parts.append(f"{row['epochs']} epoch{'s' if row['epochs'] != 1 else ''}")

@@ -184,8 +184,7 @@ class RunDirectory:
                     _write_table(folder / _EMPTY_PART, schema.empty_table())
         except OSError as error:
             raise InputError(
-                f"--out must be a place that can be written, {self.path} is not ({error.strerror}); "
-                "give another place"
+                f"--out must be a place that can be written, {self.path} is not ({error.strerror}); give another place"
             ) from None
 
     @contextmanager
@@ -333,8 +332,7 @@ def _check_part(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
     version = int((found.metadata or {}).get(b"nls_tune.schema_version", b"0"))
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"{path} has schema version {version}, this nls_tune reads {SCHEMA_VERSION}; "
-            "use the version that wrote it"
+            f"{path} has schema version {version}, this nls_tune reads {SCHEMA_VERSION}; use the version that wrote it"
         )
     if missing := [name for name in schema.names if name not in found.names]:
         raise InputError(f"{path} lacks the column {missing[0]}; it was not written by nls_tune")
@@ -342,9 +340,7 @@ def _check_part(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
 
 def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
     """Return the training settings that a row of ``trials/`` stands for."""
-    values = {
-        name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in TrainingSettings.model_fields
-    }
+    values = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in TrainingSettings.model_fields}
     plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
     return TrainingSettings(**plain)
 

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from nls_tune.errors import InputError
-from nls_tune.results import SCHEMA_VERSION, RunDirectory
+from nls_tune.results import SCHEMA_VERSION, RunDirectory, read_trials
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nls_tune.analysis.confirmation import LevelConfirmation
     from nls_tune.analysis.level_summaries import LevelSummary
     from nls_tune.execution import Slots
     from nls_tune.plan import SearchPlan, SearchSettings
+    from nls_tune.progress import SearchProgress
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class SearchResult:
         run: The run directory.
         status: ``finished`` or ``interrupted``.
         levels: One summary a noise level.
+        confirmation: What fresh seeds say, one a level; empty without a confirmation.
     """
 
     run: Path
     status: str
     levels: tuple[LevelSummary, ...]
+    confirmation: tuple[LevelConfirmation, ...]
 
 
 def run_search(
@@ -89,6 +93,7 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
     """Plan, run and summarise a search; a dry run stops after the plan and returns None."""
     from rich.console import Console
 
+    from nls_tune.confirm import missing_trials
     from nls_tune.execution import local_resources, ray_session, slots_of
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
@@ -109,7 +114,7 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
         content = _begin(plan, run)
         print_plan(plan, slots.count, console)
         console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-        if content["status"] != "finished":
+        if content["status"] != "finished" or missing_trials(plan, read_trials(run.path)):
             if not connect:
                 slots = slots_of(stack.enter_context(ray_session(None)), settings)
             _run(plan, run, content, slots, console)
@@ -128,8 +133,7 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
         content = run.read_json()
         if found := differences(content.get("identity", {}), plan.identity()):
             raise InputError(
-                f"{run.path} is a run with other settings: {'; '.join(found)}; "
-                "give another --out, or the same settings"
+                f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
             )
         return content
     now = datetime.now(UTC)
@@ -142,6 +146,7 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
         "identity": plan.identity(),
         "plan": plan.facts(),
         "selection": [],
+        "confirmation": [],
     }
     run.write_json(content)
     return content
@@ -149,6 +154,7 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
 
 def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console) -> None:
     """Run what is missing; whatever happens, run.json says afterwards how it ended."""
+    from nls_tune.confirm import confirm
     from nls_tune.execution import execute
     from nls_tune.provenance import provenance
     from nls_tune.report.live import ProgressView
@@ -157,10 +163,16 @@ def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Sl
     content["sessions"].append(session)
     content["status"] = "running"
     run.write_json(content)
+
+    def make_view(progress: SearchProgress) -> ProgressView:
+        return ProgressView(progress, console)
+
     try:
-        content["status"] = execute(
-            plan, run, content["run_id"], slots, lambda progress: ProgressView(progress, console)
-        )
+        status = execute(plan, run, content["run_id"], slots, make_view)
+        if status == "finished" and plan.confirm_seeds():
+            console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
+            status = confirm(plan, run, content["run_id"], slots, make_view)
+        content["status"] = status
     except KeyboardInterrupt:
         content["status"] = "interrupted"
     except BaseException:
@@ -173,17 +185,23 @@ def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Sl
 
 def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
     """Summarise the run, write its selection, and print the table."""
+    from nls_tune.analysis.confirmation import confirmations
     from nls_tune.analysis.level_summaries import level_summaries
+    from nls_tune.report.confirmation import print_confirmations
     from nls_tune.report.console import print_summaries
-    from nls_tune.results import read_trials
 
-    summaries = level_summaries(read_trials(run.path), [p.level for p in plan.levels])
+    trials, levels = read_trials(run.path), [p.level for p in plan.levels]
+    summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
     content["selection"] = [asdict(summary) for summary in summaries]
+    content["confirmation"] = [asdict(confirmation) for confirmation in confirmed]
     run.write_json(content)
     console.print()
     print_summaries(summaries, console)
+    if confirmed:
+        console.print("\nConfirmation", style="bold")
+        print_confirmations(confirmed, console)
     console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-    return SearchResult(run.path, content["status"], summaries)
+    return SearchResult(run.path, content["status"], summaries, confirmed)
 
 
 # The command line. Typer reads names, types, defaults and help from the signature.
@@ -222,6 +240,10 @@ def search(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Training samples to use.")] = None,
+    confirm_seeds: Annotated[
+        int | None,
+        typer.Option(help="Fresh seeds with which the winners and CE are trained again; 0 turns it off."),
+    ] = None,
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the labelled samples held out for validation (noisy labels).")
     ] = None,
@@ -254,6 +276,7 @@ def search(
         num_trials=num_trials,
         epochs=epochs,
         train_size=train_size,
+        confirm_seeds=confirm_seeds,
         val_fraction=val_fraction,
         noise_seed=noise_seed,
         seed=seed,

@@ -154,7 +154,7 @@ def _space_error(error: ValidationError, path: Path) -> str:
     if first["type"] == "extra_forbidden":
         where = ".".join(str(p) for p in first["loc"][:-1])
         valid = {
-            "budget": ("trials", "epochs", "grace_epochs", "reduction_factor", "train_size"),
+            "budget": ("trials", "epochs", "grace_epochs", "reduction_factor", "train_size", "confirm_seeds"),
         }.get(str(first["loc"][0]), ("type", "low", "high", "default", "scale", "values"))
         return f"{path}: {where}: {unknown_name('key', str(first['loc'][-1]), valid)}"
     return describe_validation_error(error, str(path))

@@ -43,6 +43,7 @@ class Budget(BaseModel):
         grace_epochs: No trial is stopped before this epoch.
         reduction_factor: ASHA keeps one trial in this many at every rung.
         train_size: Training samples to use; None for all.
+        confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,8 @@ class Budget(BaseModel):
     grace_epochs: Annotated[int, Field(ge=1)] = 10
     reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
     train_size: Annotated[int, Field(ge=1)] | None = None
+    # At most 20, because the exact sign-flip test lists 2^n cases.
+    confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 5
 
 
 class SearchSpace(BaseModel):
@@ -161,9 +164,7 @@ class SearchSpace(BaseModel):
 
     def settings(self, config: Config, seed: int) -> TrainingSettings:
         """Return the training settings of a configuration."""
-        return check_training_settings(
-            {**self.fixed, **config, "epochs": self.budget.epochs, "seed": seed}, self.name
-        )
+        return check_training_settings({**self.fixed, **config, "epochs": self.budget.epochs, "seed": seed}, self.name)
 
     def corner_settings(self) -> Iterator[TrainingSettings]:
         """Yield the settings of the defaults with one parameter after another at its ends."""
@@ -286,9 +287,7 @@ class ArmSpace:
             else:
                 log1m = parameter.scale == "log1m"
                 value = _round(-math.expm1(params[name]) if log1m else params[name])
-                low, high = (
-                    self._rate_range(parameter) if name == "smooth_rate" else (parameter.low, parameter.high)
-                )
+                low, high = self._rate_range(parameter) if name == "smooth_rate" else (parameter.low, parameter.high)
                 config[name] = min(max(value, low), high)
         return config
 

@@ -88,7 +88,7 @@ class TrainingTrainable(tune.Trainable):
     levels share), ``datasets`` (each level's dataset without them) and ``shared`` (plain values of the run). The
     configuration of a trial holds plain values only:
 
-    * ``trial_id``, ``noise_level``, ``settings``;
+    * ``trial_id``, ``noise_level``, ``stage``, ``settings``;
     * ``report_at``: epochs at which a report must go out, because a scheduler looks at them.
     """
 
@@ -144,7 +144,7 @@ class TrainingTrainable(tune.Trainable):
         except InputError:
             self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
         if self._training.epoch == 0:
-            self._checkpoint.start({key: config[key] for key in ("trial_id", "noise_level", "settings")})
+            self._checkpoint.start({key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
         self._reported = 0
         self._saved_at = time.monotonic()
 

@@ -34,7 +34,10 @@ def grid_space() -> SearchSpace:
     rates = {"type": "choice", "values": [0.2, 0.1, 0, -1, -2, -4, -8], "default": 0}
     warmups = {"type": "choice", "values": [1, 3], "default": 1}
     return SearchSpace(
-        name="grid", space={"smooth_rate": rates, "warmup_epochs": warmups}, fixed={"lr": 0.1}, budget={"epochs": 9}
+        name="grid",
+        space={"smooth_rate": rates, "warmup_epochs": warmups},
+        fixed={"lr": 0.1},
+        budget={"epochs": 9},
     )
 
 
@@ -235,7 +238,9 @@ def test_no_configuration_runs_twice(searched):
 
 
 def test_a_finite_group_runs_every_point_once(searched):
-    found = [(s.config["smooth_rate"], s.config["warmup_epochs"]) for s in searched.asked if s.group == "b/negative"]
+    found = [
+        (s.config["smooth_rate"], s.config["warmup_epochs"]) for s in searched.asked if s.group == "b/negative"
+    ]
     assert sorted(found) == [(r, w) for r in (-8, -4, -2, -1) for w in (1, 3)]
 
 
@@ -338,7 +343,9 @@ def test_a_diverged_trial_has_the_worst_value(value):
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
 
 
-@pytest.mark.parametrize(("outcome", "value"), [("failed", None), ("failed", 0.5), ("completed", None), ("stopped", None)])
+@pytest.mark.parametrize(
+    ("outcome", "value"), [("failed", None), ("failed", 0.5), ("completed", None), ("stopped", None)]
+)
 def test_a_trial_without_a_result_fails(outcome, value):
     allocator, _ = one_trial(outcome, value)
     (trial,) = allocator.study("a").trials
@@ -407,7 +414,9 @@ def resumed(earlier: Search, seed: int = 1) -> Allocator:
 
 def study_table(allocator: Allocator, key: str) -> list[str]:
     trials = allocator.study(key).trials
-    return sorted(repr((t.state, t.value, sorted(t.params.items()), sorted(t.intermediate_values.items()))) for t in trials)
+    return sorted(
+        repr((t.state, t.value, sorted(t.params.items()), sorted(t.intermediate_values.items()))) for t in trials
+    )
 
 
 @settings(deadline=None, max_examples=12)
@@ -429,7 +438,10 @@ def test_adopting_trials_is_as_good_as_having_run_them(steps):
         assert old.group == new.group
         for level in RUNGS.levels:
             for value in (0.2, 0.45, 0.6, 0.75):
-                verdicts = [a.report(n, level, value, 1.0) for a, n in ((search.allocator, old.number), (again, new.number))]
+                verdicts = [
+                    a.report(n, level, value, 1.0)
+                    for a, n in ((search.allocator, old.number), (again, new.number))
+                ]
                 assert verdicts[0] == verdicts[1]
 
 
@@ -459,7 +471,9 @@ def test_a_start_point_that_was_adopted_is_not_run_again():
     assert asked
     later = resumed(earlier)
     while (suggestion := later.ask()) is not None:
-        assert suggestion.config not in [t.suggestion.config for t in earlier.ended if t.suggestion.group == suggestion.group]
+        assert suggestion.config not in [
+            t.suggestion.config for t in earlier.ended if t.suggestion.group == suggestion.group
+        ]
 
 
 def test_what_was_adopted_is_the_same_trial_after_its_way_through_training_settings():

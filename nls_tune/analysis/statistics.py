@@ -85,8 +85,8 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the exact two-sided p value of the sign-flip test of a mean difference of 0.
 
     Under the null hypothesis each paired difference is as likely to have either sign: p is the share of all
-    2^n assignments of signs whose absolute sum is at least the observed one. Nothing else is assumed. The smallest p
-    that n pairs can give is ``2 / 2**n``.
+    2^n assignments of signs whose absolute sum is at least the observed one. Nothing else is assumed. The smallest
+    p that n pairs can give is ``2 / 2**n``.
 
     Args:
         differences: Paired differences, 1 to 20 of them.
@@ -105,12 +105,12 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     sums = np.abs(signs @ values)
     # Sums of the same numbers in another order differ by rounding; they must count as equal.
     tolerance = 1e-12 * float(np.abs(values).sum())
-    return float((sums >= abs(values.sum()) - tolerance).mean())
+    return float(np.mean(sums >= abs(values.sum()) - tolerance))
 
 
 def smallest_sign_flip_p(num_pairs: int) -> float:
     """Return the smallest p value that the sign-flip test can give with n pairs."""
-    return min(1.0, 2.0 / 2**num_pairs)
+    return min(1.0, 2.0 ** (1 - num_pairs))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -91,9 +91,7 @@ def load_cifar(info: DatasetInfo, data_dir: Path | None = None, progress: Progre
     """
     files = find_cifar(info, data_dir) or _download(info, data_dir, progress)
     _logger.info("the images of %s are those in %s", info.name, files.folder)
-    arrays, facts = cached_arrays(
-        images_of(info), [*files.train, *files.test], lambda: _prepare(info, files, progress)
-    )
+    arrays, facts = cached_arrays(images_of(info), [*files.train, *files.test], lambda: _prepare(info, files, progress))
     return Source(
         info,
         inputs=arrays["inputs"],

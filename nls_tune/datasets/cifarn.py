@@ -25,9 +25,7 @@ from nls_tune.datasets.source import Source
 from nls_tune.errors import InputError
 
 # The whole hash of the commit: shortened ones are resolved by GitHub's web pages only, and may become ambiguous.
-LABELS_URL = (
-    "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/49df7d8a69e355470c77c1c2f2424916325a394b/data/"
-)
+LABELS_URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/49df7d8a69e355470c77c1c2f2424916325a394b/data/"
 _logger = logging.getLogger(__name__)
 _SUBFOLDER = "cifar-n"
 _CLEAN = "clean_label"
@@ -101,8 +99,7 @@ def _check_order(file: Path, clean: np.ndarray, labels: np.ndarray) -> None:
     # Element by element: a sum or a histogram of the two is the same for images in any order.
     if clean.shape != labels.shape:
         raise InputError(
-            f"{file} must have a label for each of the {len(labels):,} images, but has {len(clean):,}; "
-            f"{_AS_PUBLISHED}"
+            f"{file} must have a label for each of the {len(labels):,} images, but has {len(clean):,}; {_AS_PUBLISHED}"
         )
     different = np.flatnonzero(clean != labels)
     if len(different):

@@ -59,9 +59,7 @@ DATASETS: dict[str, DatasetInfo] = {
         DatasetInfo("digits", 10, (1, 8, 8), num_labelled=1_438, num_test=359),
         DatasetInfo("cifar10", 10, _IMAGE, class_map=_CIFAR10_MAP),
         DatasetInfo("cifar100", 100, _IMAGE),
-        DatasetInfo(
-            "cifar10n", 10, _IMAGE, tuple(f"human:{n}" for n in _HUMAN_10), _HUMAN_10, class_map=_CIFAR10_MAP
-        ),
+        DatasetInfo("cifar10n", 10, _IMAGE, tuple(f"human:{n}" for n in _HUMAN_10), _HUMAN_10, class_map=_CIFAR10_MAP),
         DatasetInfo("cifar100n", 100, _IMAGE, ("human:noisy",), ("noisy",)),
     )
 }

@@ -10,13 +10,11 @@ from rich.table import Table
 
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter
-from nls_tune.report.text import number, percent, points, rate
+from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
     from nls_tune.plan import SearchPlan
-
-ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
 
 
 def print_plan(plan: SearchPlan, slots: int | None, console: Console) -> None:
@@ -39,6 +37,13 @@ def print_plan(plan: SearchPlan, slots: int | None, console: Console) -> None:
         f"{budget.epochs} epochs; ASHA stops at epochs {_rungs(plan)}"
         + ("" if slots is None else f"; {slots} at a time"),
     ]
+    if seeds := plan.confirm_seeds():
+        lines.append(
+            f"Then the selected configuration of each arm and CE with the defaults again, with {len(seeds)} fresh "
+            f"seed{'s' if len(seeds) > 1 else ''} each"
+        )
+    else:
+        lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")
     for name, parameter in plan.space.space.items():
         if isinstance(parameter, ChoiceParameter):
             text = ", ".join(str(v) for v in parameter.values)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+#: How arms are called on screens.
+ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
+
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Write a fraction as a percentage; a dash where there is none."""

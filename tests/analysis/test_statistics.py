@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_holm_never_lowers_and_keeps_the_order(values):
     corrected = holm(values)
     assert all(c >= v for c, v in zip(corrected, values, strict=True))
     order = sorted(range(len(values)), key=lambda i: values[i])
-    assert all(corrected[a] <= corrected[b] for a, b in zip(order, order[1:], strict=False))
+    assert all(corrected[a] <= corrected[b] for a, b in itertools.pairwise(order))
 
 
 def test_detectable_difference_has_the_power_it_says():

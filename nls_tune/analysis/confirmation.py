@@ -1,0 +1,184 @@
+"""What fresh seeds say of the selected configurations: accuracies with intervals, and paired differences to CE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nls_tune.analysis.statistics import (
+    SampleMean,
+    detectable_difference,
+    holm,
+    sample_mean,
+    sign_flip_p,
+    smallest_sign_flip_p,
+)
+from nls_tune.spaces import ARMS, Arm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CONFIG = ("smooth_rate", "warmup_epochs", "lr")
+
+
+@dataclass(frozen=True)
+class ConfirmedConfiguration:
+    """One configuration over its confirmation seeds.
+
+    Accuracies are fractions. A seed that diverged counts with its best epoch before that, which is what a user
+    would deploy; one without any epoch that counts, or that failed, is missing.
+
+    Attributes:
+        arm: Of its rate.
+        config: Rate, warm-up length and learning rate.
+        seeds: Those that count, ascending.
+        num_diverged: How many of them diverged.
+        validation: Accuracy on noisy validation labels at the best epoch.
+        test_at_best: Accuracy on clean test labels at the best epoch; None without a test set.
+        test_at_last: The same at the last epoch.
+    """
+
+    arm: Arm
+    config: dict[str, Any]
+    seeds: tuple[int, ...]
+    num_diverged: int
+    validation: SampleMean
+    test_at_best: SampleMean | None
+    test_at_last: SampleMean | None
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """A configuration minus the strongest CE, seed by seed, in test accuracy at the best epoch.
+
+    Attributes:
+        difference: Mean with its t interval.
+        sign_flip_p: Exact p value of a difference of 0.
+        smallest_p: The smallest that this number of seeds can give.
+        holm_p: ``sign_flip_p`` corrected over the levels; of the recommended configurations only, else None.
+        detectable: The smallest true difference that this run could have found; infinite for one seed.
+    """
+
+    difference: SampleMean
+    sign_flip_p: float
+    smallest_p: float
+    holm_p: float | None
+    detectable: float
+
+    @property
+    def proven(self) -> bool:
+        """Whether the t interval excludes 0."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+@dataclass(frozen=True)
+class LevelConfirmation:
+    """The confirmation of one noise level.
+
+    Attributes:
+        noise_level: In its stored spelling.
+        configurations: CE first, then positive and negative rates.
+        strongest_ce: Index of the CE with the highest mean validation accuracy; None without one.
+        recommended: Index of the configuration with the highest mean validation accuracy.
+        comparisons: One a configuration, with the strongest CE; None for that one itself, without a test set,
+            and without common seeds.
+    """
+
+    noise_level: str
+    configurations: tuple[ConfirmedConfiguration, ...]
+    strongest_ce: int | None
+    recommended: int
+    comparisons: tuple[PairedComparison | None, ...]
+
+
+def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelConfirmation, ...]:
+    """Summarise the confirmation trials of a run.
+
+    Args:
+        trials: Rows of ``trials/``.
+        levels: The order of the levels; by default that of their first trials.
+
+    Returns:
+        One for each level that has confirmation trials with an epoch that counts.
+    """
+    rows = trials[(trials["stage"] == "confirm") & trials["best_val_accuracy"].notna()]
+    rows = rows[rows["status"].isin(["completed", "diverged"])]
+    present = list(dict.fromkeys(rows["noise_level"]))
+    order = [level for level in levels if level in present] or present
+    found = [_confirmation(level, rows[rows["noise_level"] == level]) for level in order]
+    return _correct_over_levels(found)
+
+
+def _confirmation(level: str, rows: pd.DataFrame) -> LevelConfirmation:
+    groups = []
+    for arm in ARMS:
+        of_arm = rows[rows["arm"] == arm]
+        groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(_key_columns(rows), sort=False)]
+    configurations = tuple(_configuration(arm, group) for arm, group in groups)
+    validation = [c.validation.mean for c in configurations]
+    ce = [i for i, c in enumerate(configurations) if c.arm == "ce"]
+    strongest = max(ce, key=lambda i: validation[i], default=None)
+    return LevelConfirmation(
+        noise_level=level,
+        configurations=configurations,
+        strongest_ce=strongest,
+        recommended=int(np.argmax(validation)),
+        comparisons=tuple(
+            None if strongest is None or i == strongest else _compare(group, groups[strongest][1])
+            for i, (_, group) in enumerate(groups)
+        ),
+    )
+
+
+def _key_columns(rows: pd.DataFrame) -> list[str]:
+    """The columns in which the configurations of a confirmation can differ; lists cannot be grouped by."""
+    candidates = [*_CONFIG, *(c for c in rows.columns if c.startswith("config_"))]
+    return [c for c in candidates if np.isscalar(rows[c].iloc[0])]
+
+
+def _configuration(arm: Arm, rows: pd.DataFrame) -> ConfirmedConfiguration:
+    first = rows.iloc[0]
+    has_test = bool(rows["test_accuracy_at_best"].notna().all())
+    return ConfirmedConfiguration(
+        arm=arm,
+        config={name: first[name].item() for name in _CONFIG},
+        seeds=tuple(int(seed) for seed in rows["seed"]),
+        num_diverged=int((rows["status"] == "diverged").sum()),
+        validation=sample_mean(rows["best_val_accuracy"].tolist()),
+        test_at_best=sample_mean(rows["test_accuracy_at_best"].tolist()) if has_test else None,
+        test_at_last=sample_mean(rows["last_test_accuracy"].tolist()) if has_test else None,
+    )
+
+
+def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
+    pairs = rows.merge(ce, on="seed", suffixes=("", "_ce"))
+    differences = (pairs["test_accuracy_at_best"] - pairs["test_accuracy_at_best_ce"]).dropna().tolist()
+    if not differences:
+        return None
+    difference = sample_mean(differences)
+    return PairedComparison(
+        difference=difference,
+        sign_flip_p=sign_flip_p(differences),
+        smallest_p=smallest_sign_flip_p(len(differences)),
+        holm_p=None,
+        detectable=detectable_difference(
+            0.0 if math.isnan(difference.standard_deviation) else difference.standard_deviation, len(differences)
+        ),
+    )
+
+
+def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
+    """Correct the p values of the recommended configurations: they are the claims that a run makes."""
+    claims = [c.comparisons[c.recommended] for c in found]
+    corrected = iter(holm([claim.sign_flip_p for claim in claims if claim is not None]))
+    result = []
+    for confirmation, claim in zip(found, claims, strict=True):
+        comparisons = list(confirmation.comparisons)
+        if claim is not None:
+            comparisons[confirmation.recommended] = replace(claim, holm_p=next(corrected))
+        result.append(replace(confirmation, comparisons=tuple(comparisons)))
+    return tuple(result)

@@ -1,0 +1,98 @@
+"""The confirmation of a search on the console."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison
+from nls_tune.analysis.statistics import SampleMean
+from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
+
+_COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
+    ("", 1, "left"),
+    ("arm", 5, "left"),
+    ("rate", 8, "right"),
+    ("warm-up", 7, "right"),
+    ("lr", 9, "right"),
+    ("test", 12, "right"),
+    ("at last", 7, "right"),
+    ("against CE", 20, "right"),
+)
+
+
+def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Console) -> None:
+    """Print the table of a confirmation and one sentence a level."""
+    for index, level in enumerate(confirmations):
+        counts = {len(found.seeds) for found in level.configurations}
+        seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+        console.print(f"{level.noise_level}  ({seeds} fresh seeds)", style="bold", soft_wrap=True)
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
+        for header, width, justify in _COLUMNS:
+            table.add_column(header, min_width=width, justify=justify, no_wrap=True)
+        for i, found in enumerate(level.configurations):
+            comparison = level.comparisons[i]
+            table.add_row(
+                "*" if i == level.recommended else "",
+                ARM_NAMES[found.arm],
+                rate(found.config["smooth_rate"]),
+                str(found.config["warmup_epochs"]),
+                number(found.config["lr"]),
+                _mean(found.test_at_best),
+                percent(None if found.test_at_last is None else found.test_at_last.mean),
+                "strongest" if i == level.strongest_ce else _difference(comparison),
+            )
+        console.print(table)
+    console.print(
+        "\n*: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at\n"
+        "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+        style="dim",
+    )
+    for level in confirmations:
+        console.print(confirmation_sentence(level), markup=False, highlight=False, soft_wrap=True)
+
+
+def confirmation_sentence(level: LevelConfirmation) -> str:
+    """Say what fresh seeds prove of the recommended configuration of a level, and what they could have seen."""
+    best = level.configurations[level.recommended]
+    if level.recommended == level.strongest_ce:
+        return f"{level.noise_level}: over fresh seeds no rate beats cross-entropy on validation."
+    name = f"{level.noise_level}: smooth_rate {rate(best.config['smooth_rate'])}"
+    comparison = level.comparisons[level.recommended]
+    if comparison is None:
+        return f"{name} cannot be compared with cross-entropy on test."
+    if comparison.difference.num_seeds < 2:
+        gain = points(comparison.difference.mean)
+        return f"{name} differs by {gain} points from the strongest CE with one seed, which proves nothing."
+    verdict = "makes no proven difference to"
+    if comparison.proven:
+        verdict = "is better than" if comparison.difference.mean > 0 else "is worse than"
+    p = f"sign-flip p {comparison.sign_flip_p:.2g} (smallest possible {comparison.smallest_p:.2g}"
+    p += f", over all levels {comparison.holm_p:.2g})" if comparison.holm_p is not None else ")"
+    return (
+        f"{name} {verdict} the strongest CE: {_difference(comparison)} points, {p}; "
+        f"this run would have seen a difference of {100 * comparison.detectable:.2f} points."
+    )
+
+
+def _mean(value: SampleMean | None) -> str:
+    if value is None:
+        return "–"
+    spread = "" if math.isnan(value.standard_deviation) else f" ± {100 * value.standard_deviation:.2f}"
+    return f"{100 * value.mean:.2f}{spread}"
+
+
+def _difference(comparison: PairedComparison | None) -> str:
+    if comparison is None:
+        return "–"
+    found = comparison.difference
+    if math.isinf(found.low):
+        return points(found.mean, 2)
+    return f"{points(found.mean, 2)} [{points(found.low, 2)}, {points(found.high, 2)}]"

@@ -1,0 +1,81 @@
+"""The confirmation after a search: fresh seeds, no stopping, resumable, extendable."""
+
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from nls_tune import run_search
+from nls_tune.confirm import missing_trials
+from nls_tune.plan import check_search_settings, make_plan
+from nls_tune.results import read_trials
+
+SETTINGS = {"noise": "symmetric:0.4,symmetric:0.1", "num_trials": 4, "epochs": 6, "train_size": 400}
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("confirm") / "run"
+    console = Console(record=True, width=100, quiet=False, file=(out.parent / "screen.txt").open("w"))
+    result = run_search("twonorm", **SETTINGS, confirm_seeds=2, out=out, console=console)
+    return result, console.export_text()
+
+
+def test_selected_configurations_and_default_ce_run_with_fresh_seeds(run):
+    result, _ = run
+    trials = read_trials(result.run)
+    search, confirm = trials[trials.stage == "search"], trials[trials.stage == "confirm"]
+    assert set(search.seed) == {0}
+    assert set(confirm.seed) == {1, 2}
+    assert not (confirm.status == "stopped").any()
+    assert (confirm.epochs == 6)[confirm.status == "completed"].all()
+    for level, rows in confirm.groupby("noise_level"):
+        rates = set(rows.smooth_rate)
+        selected = {s.config["smooth_rate"] for s in result.levels if s.noise_level == level for s in s.arms.values()}
+        assert rates == selected | {0.0}
+        assert ((rows.smooth_rate == 0) & (rows.lr == 0.003)).sum() == 2  # CE with the defaults
+    assert trials.trial_id.is_unique
+
+
+def test_confirmation_is_printed_and_stored(run):
+    result, screen = run
+    assert "Confirmation with 2 fresh seeds" in screen
+    assert "strongest" in screen
+    assert [c.noise_level for c in result.confirmation] == ["symmetric:0.4", "symmetric:0.1"]
+    stored = json.loads((result.run / "run.json").read_text())
+    assert [c["noise_level"] for c in stored["confirmation"]] == ["symmetric:0.4", "symmetric:0.1"]
+
+
+def test_more_seeds_are_added_and_nothing_runs_twice(run):
+    result, _ = run
+    before = read_trials(result.run).set_index("trial_id")
+    run_search("twonorm", **SETTINGS, confirm_seeds=3, out=result.run)
+    after = read_trials(result.run).set_index("trial_id")
+    confirm = after[after.stage == "confirm"]
+    assert set(confirm.seed) == {1, 2, 3}
+    assert (confirm.groupby("seed").size() == confirm.groupby("seed").size().iloc[0]).all()
+    pd.testing.assert_series_equal(after.loc[before.index].finished_at, before.finished_at)
+
+
+def test_a_cut_confirmation_lists_what_is_missing(run):
+    result, _ = run
+    plan = make_plan(check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=2), 0)
+    trials = read_trials(result.run)
+    assert missing_trials(plan, trials) == []
+    confirm = trials[(trials.stage == "confirm") & (trials.seed <= 2)]
+    lost, cut = confirm.trial_id.iloc[0], confirm.trial_id.iloc[1]
+    trials = trials[trials.trial_id != lost]
+    trials.loc[trials.trial_id == cut, "status"] = "interrupted"
+    assert {config["trial_id"] for config in missing_trials(plan, trials)} == {lost, cut}
+
+
+def test_zero_seeds_turn_it_off():
+    plan = make_plan(check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=0), 0)
+    assert plan.confirm_seeds() == []
+
+
+def _as_settings():
+    return {**SETTINGS, "noise": tuple(SETTINGS["noise"].split(","))}
