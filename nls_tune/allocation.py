@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import random
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from nls_tune.samplers import SamplerName, make_sampler
 
 if TYPE_CHECKING:
     import optuna
@@ -148,25 +149,27 @@ class Allocator:
         groups: The groups, in the order in which ties are broken.
         rungs: Levels and reduction factor; every group gets its own copy. No levels: nothing is stopped.
         seed: Seeds the samplers.
+        sampler: Where configurations come from; ``grid`` runs every point of its (finite) groups in order.
 
     Raises:
         ValueError: If two groups have the same key.
     """
 
-    def __init__(self, groups: Sequence[Group], rungs: Rungs, seed: int = 0) -> None:
+    def __init__(self, groups: Sequence[Group], rungs: Rungs, seed: int = 0, sampler: SamplerName = "tpe") -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if len({g.key for g in groups}) != len(groups):
             raise ValueError(f"group keys must differ, got {[g.key for g in groups]}")
+        self._sampler: SamplerName = sampler
         self._groups: dict[str, _GroupState] = {}
         self._numbers = itertools.count()
         self._where: dict[int, str] = {}
         for group in groups:
-            sampler = _sampler(group, seed)
+            sampler_of_group = make_sampler(sampler, seed, group.key, group.num_trials)
             self._groups[group.key] = _GroupState(
                 group=group,
-                study=optuna.create_study(direction="maximize", sampler=sampler, study_name=group.key),
+                study=optuna.create_study(direction="maximize", sampler=sampler_of_group, study_name=group.key),
                 rungs=Rungs(rungs.levels, rungs.reduction_factor),
                 rng=random.Random(f"{seed}/{group.key}"),  # noqa: S311 - no secrets here
                 queue=list(group.start),
@@ -175,7 +178,8 @@ class Allocator:
     def reseed(self, seed: int) -> None:
         """Seed the samplers anew: after a resume they should not repeat the draws that they began with."""
         for state in self._groups.values():
-            state.study.sampler = _sampler(state.group, seed)
+            group = state.group
+            state.study.sampler = make_sampler(self._sampler, seed, group.key, group.num_trials)
 
     # Asking
 
@@ -209,7 +213,7 @@ class Allocator:
             config = state.queue.pop(0)
             if _canonical(config) not in state.known:
                 return self._ask_for(state, state.group.space.encode(config)), config
-        for _ in range(_MAX_REDRAWS):
+        for _ in range(0 if self._sampler == "grid" else _MAX_REDRAWS):
             trial = state.study.ask(state.group.space.distributions())
             config = state.group.space.decode(trial.params)
             name = _canonical(config)
@@ -230,7 +234,7 @@ class Allocator:
     def _candidates(self, state: _GroupState) -> Iterator[dict[str, Any]]:
         points = state.group.space.points()
         if points is not None:
-            yield from state.rng.sample(points, len(points))
+            yield from points if self._sampler == "grid" else state.rng.sample(points, len(points))
             return
         for _ in range(1000):
             yield {n: _uniform(d, state.rng) for n, d in state.group.space.distributions().items()}
@@ -312,15 +316,6 @@ class Allocator:
     def num_left(self) -> int:
         """Return how many trials are still to be asked for."""
         return sum(s.group.num_trials - s.asked for s in self._groups.values() if s.wants_more())
-
-
-def _sampler(group: Group, seed: int) -> optuna.samplers.BaseSampler:
-    """TPE after some random draws: a third of a small budget, Optuna's usual 10 of a large one."""
-    import optuna
-
-    startup = max(2, min(10, group.num_trials // 3))
-    stream = zlib.crc32(f"{seed}/{group.key}".encode())  # groups must not draw the same numbers
-    return optuna.samplers.TPESampler(seed=stream, n_startup_trials=startup)
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, value: float | None, outcome: Outcome = "completed") -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from nls_tune.allocation import Allocator, Outcome, Suggestion
 from nls_tune.errors import InputError
 from nls_tune.metrics import best_epoch
-from nls_tune.plan import SearchPlan, SearchSettings, group_key
+from nls_tune.plan import SearchPlan, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import RunDirectory, read_epochs, read_trials, settings_of
+from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def execute(
     from nls_tune.recorder import Recorder
 
     progress = make_progress(plan, slots.count)
-    allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed)
+    allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
     adopted = adopt_results(plan, run, allocator, progress)
     if adopted:
         # A continued sampler must not draw again what it drew in the first session.

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, cast
 
 from nls_tune.allocation import Group, Rungs
 from nls_tune.datasets import (
@@ -19,11 +16,12 @@ from nls_tune.datasets import (
     load_source,
     make_noisy,
 )
-from nls_tune.errors import InputError, unknown_name
-from nls_tune.metrics import Objective
+from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise_levels
+from nls_tune.parameters import FloatParameter
 from nls_tune.results import trial_id
-from nls_tune.settings import TrainingSettings, describe_validation_error
+from nls_tune.search_settings import SearchSettings
+from nls_tune.settings import TrainingSettings
 from nls_tune.space_files import load_space
 from nls_tune.spaces import ARMS, Arm, Preset, SearchSpace
 
@@ -31,72 +29,10 @@ from nls_tune.spaces import ARMS, Arm, Preset, SearchSpace
 USUAL_RATE = 0.1
 
 
-class SearchSettings(BaseModel):
-    """What the user asked for; None means: take it from the dataset or the search space.
-
-    Attributes:
-        dataset: Name of a dataset.
-        noise: Noise levels.
-        space: Name of a shipped search space or a YAML file; by default the dataset's own.
-        preset: Preset of the space; ``auto`` takes ``gpu`` where there is one.
-        overrides: ``KEY=VALUE`` changes of the space.
-        num_trials: Trials a level.
-        epochs: Epochs a trial.
-        train_size: Training samples.
-        confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
-        val_fraction: Share of the labelled samples held out, with noisy labels, for validation.
-        noise_seed: Seeds synthetic noise.
-        seed: Seeds training, split and search.
-        objective: ``best`` or ``last`` epoch.
-        data_dir: Where data files are looked for first.
-        out: Run directory.
-        trials_per_gpu: Trials that share a GPU.
-        cpus_per_trial: CPU threads a trial.
-        address: Of an existing Ray cluster.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    dataset: str = "twonorm"
-    noise: tuple[str, ...] | None = None
-    space: str | None = None
-    preset: Literal["auto", "gpu", "cpu"] = "auto"
-    overrides: tuple[str, ...] = ()
-    num_trials: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    train_size: Annotated[int, Field(ge=1)] | None = None
-    confirm_seeds: Annotated[int, Field(ge=0, le=20)] | None = None
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    objective: Objective = "best"
-    data_dir: Path | None = None
-    out: Path | None = None
-    trials_per_gpu: Annotated[int, Field(ge=1)] = 1
-    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    address: str | None = None
-
-
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds"}
 #: Settings that have gone into the search space or the preset, and are compared there.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size"}
-
-
-def check_search_settings(**values: Any) -> SearchSettings:
-    """Build search settings from keyword arguments.
-
-    Raises:
-        InputError: For an unknown name or a value outside its range.
-    """
-    for name in values:
-        if name not in SearchSettings.model_fields:
-            raise unknown_name("search setting", name, SearchSettings.model_fields)
-    try:
-        return SearchSettings(**values)
-    except ValidationError as error:
-        message = describe_validation_error(error)
-        flag, _, rest = message.partition(":")
-        raise InputError(f"--{flag.split('.')[0].replace('_', '-')}:{rest}") from None
 
 
 @dataclass(frozen=True)
@@ -151,7 +87,9 @@ class SearchPlan:
         return sum(sum(level.quotas.values()) for level in self.levels)
 
     def rungs(self) -> Rungs:
-        """The rungs of every group's ASHA; its clock is the epoch."""
+        """The rungs of every group's ASHA, whose clock is the epoch; none without a scheduler."""
+        if self.settings.scheduler == "none":
+            return Rungs(())
         budget = self.space.budget
         return Rungs.geometric(budget.grace_epochs, budget.epochs, budget.reduction_factor)
 
@@ -301,7 +239,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
     space = load_plan_space(settings, preset)
     _check_training(space, info)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
-    quotas = space.quotas(space.budget.trials)
+    quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(space.budget.trials)
     plans = []
     for level in levels:
         dataset = make_noisy(
@@ -315,6 +253,23 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         plans.append(_plan_level(space, dataset, quotas))
     _check_batches(space, plans[0].dataset)
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas))
+
+
+def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
+    """Every point of every arm that has a share, whatever ``trials`` says."""
+    quotas: dict[Arm, int] = {}
+    for arm in ARMS:
+        if not space.arms.get(arm, 0) or not space.has_arm(arm):
+            continue
+        size = space.arm(arm).size()
+        if size is None:
+            real = [n for n, p in space.space.items() if isinstance(p, FloatParameter)]
+            raise InputError(
+                f"--sampler grid needs choices, {real[0]} is a float in {space.name}; "
+                f"fix it with --set {real[0]}=VALUE, make it a choice in a file of your own, or take another sampler"
+            )
+        quotas[arm] = size
+    return quotas
 
 
 def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int]) -> LevelPlan:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from nls_tune.analysis.confirmation import LevelConfirmation
     from nls_tune.analysis.level_summaries import LevelSummary
     from nls_tune.execution import Slots
-    from nls_tune.plan import SearchPlan, SearchSettings
+    from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
+    from nls_tune.search_settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def run_search(
         InputError: Where the command would exit with 2.
         RuntimeError: If every trial failed.
     """
-    from nls_tune.plan import check_search_settings
+    from nls_tune.search_settings import check_search_settings
 
     if isinstance(noise, str):
         noise = tuple(part.strip() for part in noise.split(","))
@@ -250,6 +251,10 @@ def search(
     noise_seed: Annotated[int, typer.Option(help="Seed of synthetic noise.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of training, split and search.")] = 0,
     objective: Annotated[str, typer.Option(help="Epoch that counts: best or last.")] = "best",
+    sampler: Annotated[
+        str, typer.Option(help="Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).")
+    ] = "tpe",
+    scheduler: Annotated[str, typer.Option(help="asha, or none: every trial runs to its end.")] = "asha",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
     ] = None,
@@ -264,7 +269,7 @@ def search(
     """Search the smooth rate for each noise level of a dataset."""
     from rich.console import Console
 
-    from nls_tune.plan import check_search_settings
+    from nls_tune.search_settings import check_search_settings
 
     overrides = [*(set_ or []), *([] if model is None else [f"model={model}"])]
     settings = check_search_settings(
@@ -281,6 +286,8 @@ def search(
         noise_seed=noise_seed,
         seed=seed,
         objective=objective,
+        sampler=sampler,
+        scheduler=scheduler,
         data_dir=data_dir,
         out=out,
         trials_per_gpu=trials_per_gpu,

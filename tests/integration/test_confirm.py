@@ -8,8 +8,9 @@ from rich.console import Console
 
 from nls_tune import run_search
 from nls_tune.confirm import missing_trials
-from nls_tune.plan import check_search_settings, make_plan
+from nls_tune.plan import make_plan
 from nls_tune.results import read_trials
+from nls_tune.search_settings import check_search_settings
 
 SETTINGS = {"noise": "symmetric:0.4,symmetric:0.1", "num_trials": 4, "epochs": 6, "train_size": 400}
 
