@@ -1,6 +1,6 @@
 """Measures how much of a negative rate's gain is left against a cross-entropy (CE) that was tuned as hard.
 
-Run ``python benchmarks/strongest_ce.py`` in the repository (about 15 minutes on 2 cores). For each weight decay and
+Run ``python benchmarks/strongest_ce.py`` in the repository (5 to 10 minutes on 2 cores). For each weight decay and
 each arm of the rate the same number of random draws of warm-up length and learning rate (and, but for CE, of the
 rate) are trained on Twonorm at symmetric:0.4; the draw with the highest noisy validation accuracy is chosen, and
 its test accuracy at its best and at its last epoch is reported, over several draws of the label noise.

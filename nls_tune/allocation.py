@@ -96,7 +96,7 @@ class Rungs:
         while round(level) < longest:
             levels.append(round(level))
             level *= reduction_factor
-        return cls(tuple(levels), reduction_factor)
+        return cls(tuple(dict.fromkeys(levels)), reduction_factor)  # small factors round to the same level
 
     def passes(self, clock: int, value: float) -> bool:
         """Record a value at a rung and say whether its trial goes on; off the rungs it always does."""
@@ -116,6 +116,8 @@ class _Live:
     config: Config
     seconds: float = 0.0
     clock: int = 0
+    #: Verdicts of the rungs so far: a trial that starts again after a lost worker reports some of them twice.
+    verdicts: dict[int, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -130,11 +132,14 @@ class _GroupState:
     seconds: float = 0.0
     asked: int = 0
     live: dict[int, _Live] = field(default_factory=dict)
-    #: Value of every configuration ever given out; None while it runs or when it failed.
-    known: dict[str, float | None] = field(default_factory=dict)
+    #: Every configuration ever given out with its outcome and value; "failed" and None while it runs.
+    known: dict[str, tuple[Outcome, float | None]] = field(default_factory=dict)
+    #: Rungs that a trial passed in an earlier session, by configuration.
+    passed: dict[str, dict[int, bool]] = field(default_factory=dict)
+    exhausted: bool = False
 
     def wants_more(self) -> bool:
-        return self.asked < self.group.num_trials
+        return self.asked < self.group.num_trials and not self.exhausted
 
     def spent(self, expected_seconds: float) -> float:
         """Device seconds for the share, a running trial counted with at least what trials use to take."""
@@ -185,29 +190,43 @@ class Allocator:
 
     def ask(self) -> Suggestion | None:
         """Return the next trial to run, or None when every group has had its trials."""
-        waiting = [s for s in self._groups.values() if s.wants_more()]
-        if not waiting:
-            return None
-        done = [s for s in self._groups.values() if s.asked > len(s.live)]
-        finished = sum(s.asked - len(s.live) for s in done)
-        expected = sum(s.seconds for s in done) / finished if finished else 1.0
-        state = min(waiting, key=lambda s: (s.spent(expected), s.asked / s.group.share))
-        trial, config = self._draw(state)
-        return self._start(state, trial, config)
+        while waiting := [s for s in self._groups.values() if s.wants_more()]:
+            finished = sum(s.asked - len(s.live) for s in self._groups.values())
+            seconds = sum(s.seconds for s in self._groups.values())
+            expected = seconds / finished if finished else 1.0
+            state = min(waiting, key=lambda s: (s.spent(expected), s.asked / s.group.share))
+            if (drawn := self._draw(state)) is not None:
+                return self._start(state, *drawn)
+            state.exhausted = True
+        return None
 
-    def requeue(self, key: str, config: Config) -> None:
-        """Put a configuration at the head of its group: a trial that an earlier run left half done."""
-        self._groups[key].queue.insert(0, config)
+    def requeue(self, key: str, config: Config, rung_values: Mapping[int, float]) -> None:
+        """Put a trial that an earlier session left half done at the head of its group.
+
+        Args:
+            key: Its group.
+            config: Its configuration.
+            rung_values: Its objective at the rungs that it has passed; they count, and are not judged again.
+        """
+        state = self._groups[key]
+        name = _canonical(config)
+        if name in state.known or name in state.passed:
+            return
+        state.queue.insert(0, config)
+        for clock, value in rung_values.items():
+            state.rungs.passes(clock, value)
+        state.passed[name] = dict.fromkeys(rung_values, True)
 
     def _start(self, state: _GroupState, trial: optuna.Trial, config: Config) -> Suggestion:
         number = next(self._numbers)
         state.asked += 1
-        state.live[number] = _Live(trial, config)
-        state.known[_canonical(config)] = None
+        name = _canonical(config)
+        state.live[number] = _Live(trial, config, verdicts=state.passed.pop(name, {}))
+        state.known[name] = ("failed", None)
         self._where[number] = state.group.key
         return Suggestion(number, state.group.key, config)
 
-    def _draw(self, state: _GroupState) -> tuple[optuna.Trial, Config]:
+    def _draw(self, state: _GroupState) -> tuple[optuna.Trial, Config] | None:
         """Take the next queued configuration, else one from the sampler that has not been seen yet."""
         while state.queue:
             config = state.queue.pop(0)
@@ -220,16 +239,19 @@ class Allocator:
             if name not in state.known:
                 return trial, config
             # The sampler learns again what it should have known, and another is drawn.
-            _tell(state.study, trial, state.known[name])
+            outcome, value = state.known[name]
+            if outcome == "stopped" and value is not None:
+                trial.report(value, 0)
+            _tell(state.study, trial, value, outcome)
         return self._draw_at_random(state)
 
-    def _draw_at_random(self, state: _GroupState) -> tuple[optuna.Trial, Config]:
+    def _draw_at_random(self, state: _GroupState) -> tuple[optuna.Trial, Config] | None:
         space = state.group.space
         for params in self._candidates(state):
             config = space.decode(params)
             if _canonical(config) not in state.known:
                 return self._ask_for(state, params), config
-        raise RuntimeError(f"group {state.group.key!r} has no configuration left that was not run")
+        return None
 
     def _candidates(self, state: _GroupState) -> Iterator[dict[str, Any]]:
         points = state.group.space.points()
@@ -260,7 +282,11 @@ class Allocator:
         state = self._groups[self._where[number]]
         live = state.live[number]
         live.seconds, live.clock = seconds, clock
-        return value is None or state.rungs.passes(clock, value)
+        if value is None:
+            return True
+        if clock not in live.verdicts:
+            live.verdicts[clock] = state.rungs.passes(clock, value)
+        return live.verdicts[clock]
 
     def tell(self, number: int, outcome: Outcome, value: float | None, seconds: float | None = None) -> None:
         """Close a trial. Telling one twice is allowed and changes nothing.
@@ -276,7 +302,7 @@ class Allocator:
         if live is None:
             return
         state.seconds += live.seconds if seconds is None else seconds
-        state.known[_canonical(live.config)] = DIVERGED_VALUE if outcome == "diverged" else value
+        state.known[_canonical(live.config)] = (outcome, value)
         if outcome == "stopped" and value is not None:
             live.trial.report(value, live.clock)
         _tell(state.study, live.trial, value, outcome)
@@ -312,6 +338,10 @@ class Allocator:
     def study(self, key: str) -> optuna.Study:
         """Return the Optuna study of a group."""
         return self._groups[key].study
+
+    def num_dropped(self) -> int:
+        """Return how many trials will never be asked for, because their group ran out of configurations."""
+        return sum(s.group.num_trials - s.asked for s in self._groups.values() if s.exhausted)
 
     def num_left(self) -> int:
         """Return how many trials are still to be asked for."""

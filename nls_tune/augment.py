@@ -173,8 +173,7 @@ class Augmentation:
         in_rows = _in_interval(draws.cut_y, self.cutout, images.shape[2])
         in_columns = _in_interval(draws.cut_x, self.cutout, images.shape[3])
         blank = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
-        # The 0 is made on the device: a Python scalar here would be copied there, and the step would wait for it.
-        # `masked_fill` would not, but gives up channels_last.
+        # Not `masked_fill`, which gives up channels_last.
         return torch.where(blank, images.new_zeros(()), images)
 
 

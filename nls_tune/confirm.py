@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.execution import Slots, run_experiment, trial_config
+from nls_tune.cluster import Slots
+from nls_tune.execution import run_experiment, trial_config
 from nls_tune.plan import SearchPlan
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import RunDirectory, read_trials, settings_of

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
-from nls_tune.errors import InputError
+from nls_tune.cluster import Slots
 from nls_tune.metrics import best_epoch
 from nls_tune.plan import SearchPlan, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import RunDirectory, read_epochs, read_trials, settings_of
-from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -29,100 +25,8 @@ if TYPE_CHECKING:
     from nls_tune.report.live import ProgressView
 
 
-@dataclass(frozen=True)
-class Slots:
-    """What a trial gets and how many run at once."""
-
-    count: int
-    cpus_per_trial: int
-    gpus_per_trial: float
-
-
-def local_resources() -> dict[str, float]:
-    """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
-
-
-@contextmanager
-def ray_session(address: str | None) -> Iterator[dict[str, float]]:
-    """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
-
-    Args:
-        address: Of an existing cluster; None starts Ray here. A session that the caller has opened is used
-            and left open.
-
-    Yields:
-        The cluster's resources.
-
-    Raises:
-        InputError: If there is no cluster at the address.
-    """
-    # Before Ray is imported: it reads these once. Users' own values win.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Tune's snapshots are never read: results are the truth. One at the start and one at the end remain.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-    import ray
-
-    for name in ("ray", "ray.tune", "ray.train"):
-        # A trial that fails has its error in its row and in a line on the screen.
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        yield _resources()
-        return
-    try:
-        ray.init(
-            address=address,
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' "
-            "or leave --address away"
-        ) from None
-    try:
-        yield _resources()
-    finally:
-        ray.shutdown()
-
-
-def _resources() -> dict[str, float]:
-    import ray
-
-    return cast("dict[str, float]", ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray's
-
-
-def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
-    """Work out how many trials run at once and what each gets.
-
-    Args:
-        resources: Of the cluster.
-        settings: With ``trials_per_gpu`` and ``cpus_per_trial``.
-
-    Returns:
-        The slots.
-
-    Raises:
-        InputError: If not even one trial fits.
-    """
-    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    by_cpu = cpus // settings.cpus_per_trial
-    if by_cpu < 1:
-        raise InputError(
-            f"--cpus-per-trial must be at most the {cpus} CPUs there are, got {settings.cpus_per_trial}; lower it"
-        )
-    if not gpus:
-        if settings.trials_per_gpu > 1:
-            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
-        return Slots(by_cpu, settings.cpus_per_trial, 0.0)
-    return Slots(min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu)
+#: Statuses whose trials run again when the run is resumed; all others stand.
+_RUN_AGAIN = ("interrupted", "out_of_memory")
 
 
 def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
@@ -150,36 +54,32 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
 
     trials, epochs = read_trials(run.path), read_epochs(run.path)
     curves = dict(iter(epochs.groupby("trial_id")))
-    levels = {p.level for p in plan.levels}
+    trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
     adopted: set[str] = set()
     for row in trials.to_dict("records"):
-        if row["stage"] != "search" or row["status"] == "interrupted" or row["noise_level"] not in levels:
-            continue
-        settings = settings_of(row)
+        settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
-        found = row["best_val_accuracy"] == row["best_val_accuracy"]  # a number, not NaN
-        value = row["best_val_accuracy"] if found else None
+        key = group_key(row["noise_level"], row["arm"])
+        rung_values = _rung_values(plan, curves.get(trial_id), settings.first_counting_epoch)
+        if row["status"] in _RUN_AGAIN:
+            allocator.requeue(key, config, rung_values)
+            continue
+        value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
         outcome: Outcome = row["status"] if row["status"] in ("completed", "stopped", "diverged") else "failed"
-        allocator.adopt(
-            group_key(row["noise_level"], row["arm"]),
-            config,
-            outcome,
-            value,
-            row["train_seconds"],
-            _rung_values(plan, curves.get(row["trial_id"]), settings.first_counting_epoch),
-        )
-        progress.ended(row["noise_level"], row["arm"], row["trial_id"], row["status"], value, adopted=True)
-        adopted.add(row["trial_id"])
+        allocator.adopt(key, config, outcome, value, row["train_seconds"], rung_values)
+        progress.ended(row["noise_level"], row["arm"], trial_id, row["status"], value, adopted=True)
+        adopted.add(trial_id)
     for folder in sorted(run.checkpoints.iterdir(), reverse=True):
         checkpoint = TrialCheckpoint(folder)
-        trial = checkpoint.read_trial()
-        if folder.name in adopted or trial is None:
-            checkpoint.remove()  # the row was written, the folder not yet removed; or the start was torn
+        trial = None if folder.name in adopted else checkpoint.read_trial()
+        if trial is None:
+            checkpoint.remove()  # its row was written and the folder not yet removed; or it is torn
             continue
-        settings = TrainingSettings(**trial["settings"])
-        config = {name: getattr(settings, name) for name in plan.space.space}
-        if plan.trial_id(trial["noise_level"], plan.training_settings(config), "search") == folder.name:
-            allocator.requeue(group_key(trial["noise_level"], settings.arm), config)
+        config = {name: getattr(trial.settings, name) for name in plan.space.space}
+        same = plan.trial_id(trial.noise_level, plan.training_settings(config), "search") == folder.name
+        if trial.stage == "search" and same:
+            rung_values = _rung_values(plan, curves.get(folder.name), trial.settings.first_counting_epoch)
+            allocator.requeue(group_key(trial.noise_level, trial.settings.arm), config, rung_values)
     return len(adopted)
 
 
@@ -226,15 +126,17 @@ def execute(
     if adopted:
         # A continued sampler must not draw again what it drew in the first session.
         allocator.reseed(plan.settings.seed + adopted)
-    if not allocator.num_left():
-        return "finished"
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view)
-    searcher, scheduler = _adapters(plan, allocator)
-    run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left())
-    if progress.num_ended and progress.num_ended == sum(p.ended["failed"] for p in progress.levels.values()):
-        raise RuntimeError(f"every trial failed, the last with: {recorder.failures[-1]}")
-    return "interrupted" if progress.num_left() else "finished"
+    if allocator.num_left():
+        searcher, scheduler = _adapters(plan, allocator)
+        run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left())
+    if progress.num_left() > allocator.num_dropped():
+        return "interrupted"
+    if progress.num_ended == sum(level.ended["failed"] for level in progress.levels.values()):
+        last = f", the last with: {recorder.failures[-1]}" if recorder.failures else "; trials/ says why"
+        raise RuntimeError(f"every trial failed{last}; mend the cause and start again with another --out")
+    return "finished"
 
 
 def run_experiment(

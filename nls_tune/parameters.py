@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from nls_tune.settings import TrainingSettings
 
 
 class FloatParameter(BaseModel):
@@ -70,6 +72,48 @@ class ChoiceParameter(BaseModel):
 
 
 Parameter = Annotated[FloatParameter | IntParameter | ChoiceParameter, Field(discriminator="type")]
+
+
+def coerce(name: str, value: Any) -> Any:
+    """Return the value of a training setting in the type of the setting.
+
+    YAML reads ``1e-3`` as text and ``-4`` as a whole number; a configuration must be equal to itself when it comes
+    back from the results.
+
+    Args:
+        name: Of the setting; unknown names are left to the caller.
+        value: From a file or the command line.
+
+    Returns:
+        The value, for example ``-4.0`` for ``smooth_rate: -4``.
+
+    Raises:
+        ValueError: If it cannot be one.
+    """
+    field = TrainingSettings.model_fields.get(name)
+    if field is None:
+        return value
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", field.annotation))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {error.errors()[0]['msg']}, got {value!r}") from None
+
+
+def coerce_parameter(name: str, parameter: Parameter) -> Parameter:
+    """Return a parameter with its values in the type of its setting.
+
+    Raises:
+        ValueError: If a range is of another type than the setting.
+    """
+    if isinstance(parameter, ChoiceParameter):
+        values = tuple(coerce(name, value) for value in parameter.values)
+        return ChoiceParameter(type="choice", values=values, default=coerce(name, parameter.default))
+    field = TrainingSettings.model_fields.get(name)
+    kind = {float: "float", int: "int"}.get(field.annotation) if field is not None else parameter.type  # type: ignore[arg-type] # None for other types
+    if kind != parameter.type:
+        raise ValueError(f"{name} must be a {kind or 'choice'}, got type {parameter.type}; change its type")
+    return parameter
 
 
 def extremes(parameter: Parameter) -> list[Any]:

@@ -193,9 +193,7 @@ def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
         InputError: For a space that cannot be read or breaks a rule.
     """
     name = settings.space or settings.dataset
-    space = load_space(name, preset=preset, overrides=settings.overrides)
-    if settings.epochs is not None:
-        space = space.with_epochs(settings.epochs)
+    space = load_space(name, preset=preset, epochs=settings.epochs, overrides=settings.overrides)
     budget = space.budget
     if budget.grace_epochs > budget.epochs:
         raise InputError(
@@ -231,7 +229,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         InputError: For anything that cannot work.
     """
     info = dataset_info(settings.dataset)
-    texts = settings.noise or info.default_levels
+    texts = info.default_levels if settings.noise is None else settings.noise
     levels = parse_noise_levels(",".join(texts))
     for level in levels:
         check_level(info, level)

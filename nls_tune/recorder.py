@@ -92,6 +92,7 @@ class Recorder(tune.Callback):
         state.report = result
         # By epoch: a trial that went on from a checkpoint sends some of them again.
         state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})
+        state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= result["epoch"]}
         self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"])
         if time.monotonic() - state.written_at >= _WRITE_SECONDS:
             self._write_epochs(state)
@@ -106,7 +107,8 @@ class Recorder(tune.Callback):
         """Write the row of a trial that failed for good."""
         if trial.trial_id not in self._states:
             self._begin(trial)  # it failed before it started, for example because a worker lacks a package
-        self._end(trial.trial_id, "failed", _error_of(trial))
+        error = _error_of(trial)
+        self._end(trial.trial_id, "out_of_memory" if "OutOfMemoryError" in error else "failed", error)
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""

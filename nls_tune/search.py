@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nls_tune.analysis.confirmation import LevelConfirmation
     from nls_tune.analysis.level_summaries import LevelSummary
-    from nls_tune.execution import Slots
+    from nls_tune.cluster import Slots
     from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
     from nls_tune.search_settings import SearchSettings
@@ -94,15 +94,15 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
     """Plan, run and summarise a search; a dry run stops after the plan and returns None."""
     from rich.console import Console
 
+    from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
     from nls_tune.confirm import missing_trials
-    from nls_tune.execution import local_resources, ray_session, slots_of
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
 
     console = console or Console(quiet=True)
     with ExitStack() as stack:
         # A running cluster is asked first, because its GPUs decide the plan; one of our own is started last.
-        connect = settings.address is not None and not dry_run
+        connect = settings.address is not None
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
@@ -116,7 +116,9 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
         print_plan(plan, slots.count, console)
         console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
         if content["status"] != "finished" or missing_trials(plan, read_trials(run.path)):
-            if not connect:
+            if connect:
+                check_shared(run)
+            else:
                 slots = slots_of(stack.enter_context(ray_session(None)), settings)
             _run(plan, run, content, slots, console)
     return _conclude(plan, run, content, console)

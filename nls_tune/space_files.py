@@ -29,14 +29,17 @@ def shipped_spaces() -> list[str]:
     return sorted(path.stem for path in _space_folder().glob("*.yaml"))
 
 
-def load_space(name_or_path: str | Path, *, preset: Preset = "gpu", overrides: Sequence[str] = ()) -> SearchSpace:
+def load_space(
+    name_or_path: str | Path, *, preset: Preset = "gpu", epochs: int | None = None, overrides: Sequence[str] = ()
+) -> SearchSpace:
     """Read and check a search space.
 
     Args:
         name_or_path: Name of a shipped space, or a YAML file.
         preset: Which preset of the file to apply, where it has it.
+        epochs: Epochs a trial, to which the file's values are scaled; by default the file's own.
         overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
-            of the space (``lr.low=1e-5``), the value is YAML.
+            of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
 
     Returns:
         The space.
@@ -51,14 +54,26 @@ def load_space(name_or_path: str | Path, *, preset: Preset = "gpu", overrides: S
     _check_names(path, content, presets)
     for section, values in (presets.get(preset) or {}).items():
         content[section] = _merge(content.get(section), values)
+    space = _build(path, content)
+    if epochs is not None:
+        space = space.with_epochs(epochs)
+    # With every default written out, so that an override of one arm or budget key leaves the others alone.
+    content = space.model_dump(exclude={"name"})
     for override in overrides:
         _override(content, override)
+    space = _build(path, content)
     try:
-        space = SearchSpace(name=path.stem, **content)
+        space.check_settings()
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{space.name}: ')}") from None
+    return space
+
+
+def _build(path: Path, content: Mapping[str, Any]) -> SearchSpace:
+    try:
+        return SearchSpace(name=path.stem, **content)
     except ValidationError as error:
         raise InputError(_space_error(error, path)) from None
-    space.check_settings()
-    return space
 
 
 def _find(name: str) -> Path:

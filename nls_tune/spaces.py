@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from nls_tune.allocation import Config, largest_remainder
 from nls_tune.errors import InputError, unknown_name
@@ -16,6 +16,8 @@ from nls_tune.parameters import (
     FloatParameter,
     IntParameter,
     Parameter,
+    coerce,
+    coerce_parameter,
     extremes,
     map_parameter,
 )
@@ -80,8 +82,25 @@ class SearchSpace(BaseModel):
 
     @field_validator("fixed", "start", mode="before")
     @classmethod
-    def _empty(cls, value: Any) -> Any:
-        return {} if value is None else value
+    def _empty(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return () if info.field_name == "start" else {}
+        return value
+
+    @field_validator("space")
+    @classmethod
+    def _coerce_space(cls, space: dict[str, Parameter]) -> dict[str, Parameter]:
+        return {name: coerce_parameter(name, parameter) for name, parameter in space.items()}
+
+    @field_validator("start")
+    @classmethod
+    def _coerce_start(cls, start: tuple[Config, ...]) -> tuple[Config, ...]:
+        return tuple({name: coerce(name, value) for name, value in point.items()} for point in start)
+
+    @field_validator("fixed")
+    @classmethod
+    def _coerce_fixed(cls, fixed: dict[str, Any]) -> dict[str, Any]:
+        return {name: coerce(name, value) for name, value in fixed.items()}
 
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:
@@ -97,9 +116,6 @@ class SearchSpace(BaseModel):
             raise ValueError(f"{both[0]} stands in both space and fixed; keep it in one")
         if "smooth_rate" not in searched:
             raise ValueError("space must hold smooth_rate: it is what is searched")
-        rate = self.space["smooth_rate"]
-        if isinstance(rate, IntParameter):
-            raise ValueError("smooth_rate must be a float or a choice, got int")  # noqa: TRY004 - pydantic's way
         for name, parameter in self.space.items():
             if isinstance(parameter, FloatParameter) and parameter.scale == "log1m" and name != "smooth_rate":
                 raise ValueError(f"scale log1m is for smooth_rate alone, got it for {name}; use log")

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,15 @@ _SETTINGS = "trial.json"
 _STATE = "state.pt"
 
 
+@dataclass(frozen=True)
+class StartedTrial:
+    """What a trial wrote down when it started."""
+
+    noise_level: str
+    stage: str
+    settings: TrainingSettings
+
+
 class TrialCheckpoint:
     """The folder of an unfinished trial: what it is, and its newest state.
 
@@ -46,13 +55,13 @@ class TrialCheckpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / _SETTINGS, json.dumps(trial).encode())
 
-    def read_trial(self) -> dict[str, Any] | None:
-        """Return what ``start`` wrote; None if that is missing or torn."""
+    def read_trial(self) -> StartedTrial | None:
+        """Return what ``start`` wrote; None if that is missing, torn or of another version."""
         try:
             trial = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return StartedTrial(trial["noise_level"], trial["stage"], TrainingSettings(**trial["settings"]))
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return trial if isinstance(trial, dict) else None
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state; without the folder, whose trial has ended, nothing is written."""
@@ -141,7 +150,7 @@ class TrainingTrainable(tune.Trainable):
         try:
             if state is not None:
                 self._training.load_state_dict(state)
-        except InputError:
+        except (InputError, RuntimeError, KeyError, TypeError, ValueError):
             self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
         if self._training.epoch == 0:
             self._checkpoint.start({key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
@@ -190,7 +199,10 @@ class TrainingTrainable(tune.Trainable):
         self._saved_at = time.monotonic()
 
     def cleanup(self) -> None:
-        """Keep the state of a trial that is being interrupted."""
+        """Keep the state of a trial that is being interrupted.
+
+        Tune waits about 5 s for this; a trial in the middle of a longer epoch goes on from its last checkpoint.
+        """
         training = getattr(self, "_training", None)
         if training is not None and not training.finished:
             self._save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import time
 from collections.abc import Iterator
@@ -332,7 +333,8 @@ class Training:
                 )
         self.model.load_state_dict(state["model"])
         self._optimizer = self._new_optimizer()
-        self._optimizer.load_state_dict(state["optimizer"])
+        # A copy: the optimiser keeps the tensors that it is given and changes them in place.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.history = [EpochMetrics(**m) for m in state["history"]]
         self._val_correct = [bits.numpy() for bits in state["val_correct"]]
         self._test_correct = [bits.numpy() for bits in state["test_correct"]]
@@ -385,10 +387,14 @@ def _resolve_precision(
     precision: Literal["auto", "float32", "bfloat16"], device: torch.device
 ) -> Literal["float32", "bfloat16"]:
     if precision == "auto":
-        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return "bfloat16" if device.type == "cuda" and _has_bf16() else "float32"
+    if precision == "bfloat16" and device.type == "cuda" and not _has_bf16():
         raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
     return precision
+
+
+def _has_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.noise import parse_noise_level, signal_share
 from nls_tune.results import unpack_correct
 from nls_tune.selection import select
 from nls_tune.spaces import ARMS, Arm
@@ -16,6 +17,8 @@ from nls_tune.spaces import ARMS, Arm
 if TYPE_CHECKING:
     import pandas as pd
 
+#: What describes a configuration even where all trials share it.
+_ALWAYS = ("smooth_rate", "warmup_epochs", "lr")
 #: Two-sided 95 % of a normal distribution.
 Z95 = 1.959963984540054
 
@@ -113,7 +116,8 @@ def _summarise(trials: pd.DataFrame) -> LevelSummary:
     first = trials.iloc[0]
     rows = {arm: select(trials[trials["arm"] == arm]) for arm in ARMS}
     chosen = {arm: row for arm, row in rows.items() if row is not None}
-    arms = {arm: _arm_summary(arm, row, trials[trials["arm"] == arm]) for arm, row in chosen.items()}
+    names = _searched(trials)
+    arms = {arm: _arm_summary(arm, row, trials[trials["arm"] == arm], names) for arm, row in chosen.items()}
     by_validation = sorted(chosen, key=lambda arm: -float(chosen[arm]["best_val_accuracy"]))
     recommended = by_validation[0] if by_validation else None
     rival: Arm | None = "ce" if "ce" in chosen else None
@@ -138,13 +142,13 @@ def _summarise(trials: pd.DataFrame) -> LevelSummary:
     )
 
 
-def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame) -> ArmSummary:
+def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
     return ArmSummary(
         arm=arm,
         num_trials=len(trials),
         num_completed=int((trials["status"] == "completed").sum()),
         trial_id=str(row["trial_id"]),
-        config={name: row[name].item() for name in ("smooth_rate", "warmup_epochs", "lr")},
+        config={name.removeprefix("config_"): _plain(row[name]) for name in names},
         best_epoch=int(row["best_epoch"]),
         epochs=int(row["epochs"]),
         val_accuracy=float(row["best_val_accuracy"]),
@@ -187,11 +191,22 @@ def _paired(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | None:
 
 
 def _signal_share(noise_level: str, num_classes: int) -> float | None:
-    kind, _, rate = noise_level.partition(":")
-    if kind != "symmetric":
+    level = parse_noise_level(noise_level)
+    if level.kind != "symmetric" or level.rate is None:
         return None
-    return 1 - float(rate) * num_classes / (num_classes - 1)
+    return signal_share(level.rate, num_classes)
+
+
+def _searched(trials: pd.DataFrame) -> list[str]:
+    """Rate, warm-up and learning rate, and every other setting in which the trials differ."""
+    others = [c for c in trials.columns if c.startswith("config_") and trials[c].astype(str).nunique() > 1]
+    return [*_ALWAYS, *others]
 
 
 def _number(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a plain Python value."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

@@ -127,6 +127,11 @@ def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[
                 f"{images_of(info)} has {expected:,} {split} samples, but the files in {files.folder} have "
                 f"{len(got):,}; replace them by a complete copy"
             )
+    if (found := len(np.unique(labels))) != info.num_classes:
+        raise InputError(
+            f"{images_of(info)} has {info.num_classes} classes, but the labels in {files.folder} have {found}; "
+            "these are the files of another dataset, give the folder of this one"
+        )
     source = make_source(info, inputs, labels, test_inputs, test_labels)
     names = ("inputs", "labels", "test_inputs", "test_labels", "input_mean", "input_std")
     return {name: getattr(source, name) for name in names}, {"fingerprint": source.fingerprint}

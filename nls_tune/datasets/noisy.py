@@ -114,10 +114,7 @@ def make_noisy(
         class_map=info.class_map,
         human_labels=source.human_labels,
     )
-    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
-    rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed]))
-    order = stratified_order(noisy, rng)
-    train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
+    train, val = _split(noisy, num_train, num_val, split_seed)
     return NoisyDataset(
         name=info.name,
         noise_level=str(level),
@@ -135,6 +132,14 @@ def make_noisy(
         noise_rate=noise_rate(source.labels, noisy),
         fingerprint=hash_arrays(noisy, train, val, seed=source.fingerprint),
     )
+
+
+def _split(noisy: np.ndarray, num_train: int, num_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted indices of the training and the validation samples."""
+    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
+    rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, seed]))
+    order = stratified_order(noisy, rng)
+    return np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
 
 
 def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | None) -> tuple[int, int]:

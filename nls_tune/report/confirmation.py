@@ -30,7 +30,9 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
     for index, level in enumerate(confirmations):
         counts = {len(found.seeds) for found in level.configurations}
         seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
-        console.print(f"{level.noise_level}  ({seeds} fresh seeds)", style="bold", soft_wrap=True)
+        console.print(
+            f"{level.noise_level}  ({seeds} fresh seeds)", style="bold", markup=False, highlight=False, soft_wrap=True
+        )
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
         for header, width, justify in _COLUMNS:
             table.add_column(header, min_width=width, justify=justify, no_wrap=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference
+from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter
 from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 from nls_tune.spaces import ARMS
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from nls_tune.plan import SearchPlan
 
 
-def print_plan(plan: SearchPlan, slots: int | None, console: Console) -> None:
+def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
     """Say what the search is going to do.
 
     Args:
         plan: The plan.
-        slots: Trials that run at once; None before a cluster is known.
+        slots: Trials that run at once.
         console: Where to print.
     """
     budget, info = plan.space.budget, plan.info
@@ -35,7 +36,7 @@ def print_plan(plan: SearchPlan, slots: int | None, console: Console) -> None:
         f"Space {plan.space.name}, preset {plan.preset} ({plan.preset_reason}), model {model}",
         f"{len(plan.levels)} noise level{'s' if len(plan.levels) > 1 else ''}, {plan.num_trials} trials of "
         f"{budget.epochs} epochs; ASHA stops at epochs {_rungs(plan)}"
-        + ("" if slots is None else f"; {slots} at a time"),
+        f"; {slots} at a time",
     ]
     if seeds := plan.confirm_seeds():
         lines.append(
@@ -56,11 +57,12 @@ def print_plan(plan: SearchPlan, slots: int | None, console: Console) -> None:
         lines.append(f"  {name}: {text} (default {shown})")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for name in ("noise level", "noise rate", "noise-cancelling", *(f"trials {ARM_NAMES[a]}" for a in ARMS)):
+    for name in ("noise level", "noise rate", "noise-cancelling rate", *(ARM_NAMES[a] for a in ARMS)):
         table.add_column(name, justify="left" if name == "noise level" else "right", no_wrap=True)
     for level in plan.levels:
         counts = (str(level.quotas.get(arm, 0)) for arm in ARMS)
-        table.add_row(level.level, percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
+        name = Text(level.level)  # not a string: those are read as markup
+        table.add_row(name, percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
     console.print(table)
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
@@ -90,11 +92,15 @@ epoch    the best one, of all: by validation accuracy, smoothed over 3 epochs
 val      that accuracy, on noisy labels; it alone decides
 test     accuracy on clean labels at the best epoch; at last: at the last one
 trials   completed, of all that ran
+The sentences compare single best epochs, sample by sample.
 """
 
 
 def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None:
     """Print the table of a search and one sentence a level."""
+    if not summaries:
+        console.print("No trial has ended yet.")
+        return
     for index, summary in enumerate(summaries):
         facts = []
         if summary.noise_rate is not None:
@@ -102,7 +108,7 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
         if summary.noise_cancelling_rate is not None:
             facts.append(f"noise-cancelling rate {rate(summary.noise_cancelling_rate)}")
         tail = f"  ({', '.join(facts)})" if facts else ""
-        console.print(f"{summary.noise_level}{tail}", style="bold", soft_wrap=True)
+        console.print(f"{summary.noise_level}{tail}", style="bold", markup=False, highlight=False, soft_wrap=True)
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
         for header, width, justify in _COLUMNS:
             table.add_column(header, min_width=width, justify=justify, no_wrap=True)
@@ -133,23 +139,32 @@ def level_sentence(summary: LevelSummary) -> str:
         ended = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
         return f"{summary.noise_level}: no trial was completed ({ended}), so nothing can be recommended."
     best = summary.arms[summary.recommended]
-    config = f"warm-up {best.config['warmup_epochs']}, lr {number(best.config['lr'])}"
-    what = "cross-entropy" if summary.recommended == "ce" else f"smooth_rate {rate(best.config['smooth_rate'])}"
-    start = f"{summary.noise_level}: use {what} ({config})"
-    if best.test_accuracy_at_best is not None:
-        start += f", test {percent(best.test_accuracy_at_best)}"
+    start = f"{summary.noise_level}: use {_configuration(best)}"
+    test = "" if best.test_accuracy_at_best is None else f", test {percent(best.test_accuracy_at_best)}"
     if summary.rival is None or summary.validation is None:
-        return f"{start}; there is no completed trial to compare it with."
+        return f"{start}{test}; there is no completed trial to compare it with."
     other = summary.arms[summary.rival]
     name = "the strongest CE" if summary.rival == "ce" else f"r = {rate(other.config['smooth_rate'])}"
     gain = ""
     if summary.test is not None:
         theirs = percent(other.test_accuracy_at_best)
         gain = f", {points(summary.test.difference)} points against {name} ({theirs})"
-    return f"{start}{gain}; {_told_apart(summary.validation, summary.signal_share, name)}."
+    if not summary.validation.distinct and summary.rival == "ce":
+        start += " or cross-entropy"
+    return f"{start}{test}{gain}; {_told_apart(summary.validation, summary.signal_share)}."
 
 
-def _told_apart(validation: PairedDifference, signal_share: float | None, name: str) -> str:
+def _configuration(arm: ArmSummary) -> str:
+    """Name a configuration: the rate, then all else that was searched."""
+    others = [f"warm-up {arm.config['warmup_epochs']}", f"lr {number(arm.config['lr'])}"]
+    for name, value in arm.config.items():
+        if name not in ("smooth_rate", "warmup_epochs", "lr"):
+            others.append(f"{name} {number(value) if isinstance(value, float) else value}")
+    what = "cross-entropy" if arm.arm == "ce" else f"smooth_rate {rate(arm.config['smooth_rate'])}"
+    return f"{what} ({', '.join(others)})"
+
+
+def _told_apart(validation: PairedDifference, signal_share: float | None) -> str:
     verdict = "validation tells them apart" if validation.distinct else "validation cannot tell them apart"
     text = f"{points(validation.difference)} points, paired standard error {100 * validation.standard_error:.1f}"
     if signal_share is not None and 0 < signal_share < 1:

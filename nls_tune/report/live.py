@@ -60,7 +60,7 @@ class ProgressView:
         for name, level in progress.levels.items():
             failed = sum(level.ended[s] for s in ("failed", "out_of_memory", "interrupted"))
             table.add_row(
-                name,
+                Text(name),
                 f"{level.num_ended}/{level.total}",
                 str(level.running),
                 str(level.ended["stopped"]),

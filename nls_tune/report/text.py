@@ -22,7 +22,7 @@ def points(value: float, digits: int = 1) -> str:
 
 def rate(value: float | None) -> str:
     """Write a smooth rate; a dash where there is none."""
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
+    return "–" if value is None else f"{value + 0.0:.4g}".replace("-", "−")
 
 
 def number(value: float) -> str:

@@ -1,0 +1,155 @@
+"""Ray on this machine or on a cluster: starting it, what it has, how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from nls_tune.errors import InputError
+from nls_tune.results import RunDirectory
+from nls_tune.search_settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a trial gets and how many run at once."""
+
+    count: int
+    cpus_per_trial: int
+    gpus_per_trial: float
+
+
+def local_resources() -> dict[str, float]:
+    """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[dict[str, float]]:
+    """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
+
+    Args:
+        address: Of an existing cluster; None starts Ray here. A session that the caller has opened is used
+            and left open.
+
+    Yields:
+        The cluster's resources.
+
+    Raises:
+        InputError: If there is no cluster at the address.
+    """
+    # Before Ray is imported: it reads these once. Users' own values win.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Tune's snapshots are never read: results are the truth. One at the start and one at the end remain.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+    import ray
+
+    # A trial that fails has its error in its row and in a line on the screen.
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _start_ray(address)
+        yield _resources()
+    finally:
+        if ours:
+            ray.shutdown()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _start_ray(address: str | None) -> None:
+    import ray
+
+    # "local" and not None, which would join whatever cluster runs here; with the resources that the plan has seen.
+    resources = local_resources()
+    here: dict[str, Any] = {
+        "num_cpus": int(resources["CPU"]),
+        "num_gpus": int(resources["GPU"]),
+        "include_dashboard": False,
+    }
+    try:
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else here)
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if address is None:
+            raise RuntimeError(f"Ray does not start on this machine: {reason}") from None
+        raise InputError(
+            f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' "
+            "or leave --address away"
+        ) from None
+
+
+def check_shared(run: RunDirectory) -> None:
+    """Check that every node of the cluster sees the run directory: checkpoints are written there.
+
+    Raises:
+        InputError: If a node does not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    @ray.remote(num_cpus=0)
+    def sees(path: str) -> bool:
+        return Path(path).exists()
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's
+    answers = [
+        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            str(run.run_json)
+        )
+        for node in nodes
+    ]
+    for node, seen in zip(nodes, ray.get(answers), strict=True):
+        if not seen:
+            raise InputError(
+                f"--out must be a folder that every node sees, {run.path} is not there on node "
+                f"{node['NodeManagerAddress']}; give one on shared storage"
+            )
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    return cast("dict[str, float]", ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray's
+
+
+def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
+    """Work out how many trials run at once and what each gets.
+
+    Args:
+        resources: Of the cluster.
+        settings: With ``trials_per_gpu`` and ``cpus_per_trial``.
+
+    Returns:
+        The slots.
+
+    Raises:
+        InputError: If not even one trial fits.
+    """
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    by_cpu = cpus // settings.cpus_per_trial
+    if by_cpu < 1:
+        raise InputError(
+            f"--cpus-per-trial must be at most the {cpus} CPUs there are, got {settings.cpus_per_trial}; lower it"
+        )
+    if not gpus:
+        if settings.trials_per_gpu > 1:
+            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
+        return Slots(by_cpu, settings.cpus_per_trial, 0.0)
+    return Slots(min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu)
