@@ -11,6 +11,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nls_tune.samplers import SamplerName, make_sampler
@@ -383,9 +384,11 @@ def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
     Returns:
         Whole numbers that add up to ``total``.
     """
-    exact = [total * share / sum(shares) for share in shares]
-    parts = [int(x + 1e-9) for x in exact]
-    order = sorted(range(len(shares)), key=lambda i: (-(exact[i] - parts[i]), i))
+    # In fractions: rounding would break ties that are exact.
+    whole = [Fraction(share) for share in shares]
+    exact = [total * share / sum(whole) for share in whole]
+    parts = [int(x) for x in exact]
+    order = sorted(range(len(shares)), key=lambda i: (parts[i] - exact[i], i))
     for i in order[: total - sum(parts)]:
         parts[i] += 1
     return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -68,6 +69,8 @@ def best_epoch(val_accuracies: Sequence[float], first_counting: int = 1, objecti
         return None
     if objective == "last":
         return Best(len(val_accuracies), counted[-1])
-    smoothed = [sum(window) / len(window) for i in range(len(counted)) if (window := counted[max(0, i - 1) : i + 2])]
+    smoothed = [
+        math.fsum(window) / len(window) for i in range(len(counted)) if (window := counted[max(0, i - 1) : i + 2])
+    ]
     value = max(smoothed)
     return Best(first_counting + smoothed.index(value), value)

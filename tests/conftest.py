@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +13,39 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import config_columns, trial_id, trial_schema
+from nls_tune.search_settings import check_search_settings
 from nls_tune.settings import TrainingSettings
 
+sys.path.append(str(Path(__file__).parent / "datasets"))  # its fake data serve other tests, too
 _BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory):
+    """Keep all tests away from the cache and the Ray clusters of whoever runs them."""
+    ray_folder = tempfile.mkdtemp(prefix="nls-")  # Ray puts sockets there, whose paths must be short
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RAY_TMPDIR", ray_folder)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+    shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_plan() -> SearchPlan:
+    """A plan of four short trials at one noise level, without ASHA."""
+    settings = check_search_settings(
+        noise=("symmetric:0.4",),
+        preset="cpu",
+        epochs=6,
+        num_trials=4,
+        train_size=500,
+        overrides=("budget.grace_epochs=40",),
+    )
+    return make_plan(settings, 0, progress=False)
 
 
 def _trial_row(

@@ -61,8 +61,8 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         table.add_column(name, justify="left" if name == "noise level" else "right", no_wrap=True)
     for level in plan.levels:
         counts = (str(level.quotas.get(arm, 0)) for arm in ARMS)
-        name = Text(level.level)  # not a string: those are read as markup
-        table.add_row(name, percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
+        # Not a string: those are read as markup.
+        table.add_row(Text(level.level), percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
     console.print(table)
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from trial_rows import trial_row, trials_frame
+
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_difference
+from nls_tune.results import STATUSES
+
+correctness = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+def bits(text: str) -> np.ndarray:
+    return np.array([c == "1" for c in text])
+
+
+# Paired differences
+
+
+@given(correctness)
+def test_a_difference_and_its_error_are_those_of_the_paired_samples(pairs):
+    a, b = (np.array(values) for values in zip(*pairs, strict=True))
+    found = paired_difference(a, b)
+    per_sample = a.astype(float) - b.astype(float)
+    assert found.difference == pytest.approx(a.mean() - b.mean())
+    assert found.standard_error == pytest.approx(np.std(per_sample) / math.sqrt(len(pairs)), abs=1e-12)
+    assert found.num_samples == len(pairs)
+
+
+def test_the_error_is_that_of_scipys_paired_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(500) < 0.8, rng.random(500) < 0.7
+    found = paired_difference(a, b)
+    statistic = stats.ttest_rel(a.astype(float), b.astype(float)).statistic
+    # The test divides by n - 1.
+    assert found.difference / found.standard_error == pytest.approx(statistic * math.sqrt(500 / 499))
+
+
+@given(correctness)
+def test_the_other_way_round_only_the_sign_changes(pairs):
+    a, b = (np.array(values) for values in zip(*pairs, strict=True))
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert back == PairedDifference(-there.difference, there.standard_error, there.num_samples)
+
+
+def test_samples_on_which_both_agree_make_it_surer():
+    a, b = bits("1100"), bits("0000")
+    many = paired_difference(np.concatenate([a, bits("1" * 96)]), np.concatenate([b, bits("1" * 96)]))
+    assert many.difference == 0.02
+    assert many.standard_error < paired_difference(a, b).standard_error
+
+
+def test_equal_predictions_differ_by_nothing():
+    found = paired_difference(bits("1011"), bits("1011"))
+    assert (found.difference, found.standard_error, found.distinct) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("difference", "distinct"), [(0.0197, True), (0.0195, False), (-0.0197, True), (0, False)]
+)
+def test_a_difference_is_distinct_outside_of_two_standard_errors(difference, distinct):
+    assert PairedDifference(difference, 0.01, 1000).distinct == distinct
+
+
+@pytest.mark.parametrize(("a", "b"), [("101", "10"), ("", "")])
+def test_only_the_same_samples_can_be_compared(a, b):
+    with pytest.raises(ValueError, match="the same samples"):
+        paired_difference(bits(a), bits(b))
+
+
+# Levels
+
+
+def make_rows(values: dict[str, float], **changes):
+    """A completed trial for each arm, with 1,000 validation and 501 test samples."""
+    rates = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
+    val, test = np.arange(1000), np.arange(501)
+    return [
+        trial_row(
+            {"smooth_rate": rates[arm]},
+            val_correct=val < 1000 * value,
+            test_correct=test < 501 * (value + 0.1),
+            minute=i,
+            **changes,
+        )
+        for i, (arm, value) in enumerate(values.items())
+    ]
+
+
+def summary_of(rows):
+    (summary,) = level_summaries(trials_frame(rows))
+    return summary
+
+
+def test_the_recommended_arm_is_compared_with_cross_entropy():
+    rows = make_rows({"ce": 0.6, "positive": 0.65, "negative": 0.7})
+    summary = summary_of(rows)
+    assert (summary.recommended, summary.rival) == ("negative", "ce")
+    assert summary.validation.difference == pytest.approx(0.1)
+    assert summary.validation.num_samples == 1000
+    # 501 samples fill 62 bytes and a part of another, whose padding is no sample.
+    assert summary.test.num_samples == 501
+    assert summary.test == paired_difference(np.arange(501) < 501 * 0.8, np.arange(501) < 501 * 0.7)
+
+
+def test_a_recommended_cross_entropy_is_compared_with_the_best_of_the_rest():
+    rows = make_rows({"ce": 0.7, "positive": 0.65, "negative": 0.6})
+    summary = summary_of(rows)
+    assert (summary.recommended, summary.rival) == ("ce", "positive")
+    assert summary.validation.difference == pytest.approx(0.05)
+
+
+def test_a_tie_goes_to_cross_entropy():
+    rows = make_rows({"negative": 0.7, "positive": 0.7, "ce": 0.7})
+    assert summary_of(rows).recommended == "ce"
+
+
+@pytest.mark.parametrize(
+    ("values", "recommended"),
+    [({"ce": 0.7}, "ce"), ({"negative": 0.7}, "negative"), ({"positive": 0.6, "negative": 0.7}, "negative")],
+)
+def test_without_a_rival_there_is_no_difference(values, recommended):
+    summary = summary_of(make_rows(values))
+    assert summary.recommended == recommended
+    assert summary.rival is None
+    assert summary.validation is None
+    assert summary.test is None
+
+
+def test_the_test_set_does_not_recommend():
+    right, wrong = np.ones(10, bool), np.zeros(10, bool)
+    rows = [
+        trial_row({"smooth_rate": 0.0}, val_correct=bits("1100000000"), test_correct=right),
+        trial_row({"smooth_rate": -1.0}, val_correct=bits("1110000000"), test_correct=wrong),
+    ]
+    summary = summary_of(rows)
+    assert summary.recommended == "negative"
+    assert summary.test.difference == -1
+
+
+def test_without_a_test_set_nothing_is_said_of_it():
+    rows = [trial_row({"smooth_rate": rate}, val_correct=bits(b)) for rate, b in ((0.0, "1100"), (-1.0, "1110"))]
+    summary = summary_of(rows)
+    assert summary.validation.difference == 0.25
+    assert summary.test is None
+    assert summary.arms["ce"].test_accuracy_at_best is None
+    assert summary.arms["ce"].last_test_accuracy is None
+
+
+@pytest.mark.parametrize("status", [s for s in STATUSES if s != "completed"])
+def test_without_a_completed_trial_nothing_is_recommended(status):
+    summary = summary_of(make_rows({"ce": 0.6, "negative": 0.7}, status=status))
+    assert summary.arms == {}
+    assert summary.recommended is None
+    assert summary.rival is None
+    assert summary.validation is None
+
+
+def test_an_arm_is_described_by_its_selected_trial():
+    rows = make_rows({"ce": 0.6})
+    rows.append(trial_row({"lr": 0.5}, status="stopped", best_val_accuracy=0.9, minute=9))
+    arm = summary_of(rows).arms["ce"]
+    assert (arm.arm, arm.num_trials, arm.num_completed, arm.trial_id) == ("ce", 2, 1, rows[0]["trial_id"])
+    assert arm.config == {"smooth_rate": 0.0, "warmup_epochs": 2, "lr": 0.01}
+    assert {type(v) for v in arm.config.values()} == {int, float}
+    assert (arm.best_epoch, arm.epochs) == (5, 10)
+    assert arm.val_accuracy == pytest.approx(0.6)
+    assert arm.last_val_accuracy == pytest.approx(0.59)
+    assert arm.test_accuracy_at_best == rows[0]["test_accuracy_at_best"]
+    assert arm.last_test_accuracy == rows[0]["last_test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("level", "num_classes", "expected"),
+    [
+        ("symmetric:0.4", 2, 0.2),
+        ("symmetric:0.6", 10, 1 / 3),
+        ("symmetric:0", 10, 1),
+        ("symmetric:0.9", 10, 0),
+        ("pairflip:0.3", 10, None),
+        ("human:worst", 10, None),
+        ("clean", 10, None),
+    ],
+)
+def test_the_signal_share_is_that_of_symmetric_noise(level, num_classes, expected):
+    summary = summary_of([trial_row(noise_level=level, num_classes=num_classes)])
+    assert summary.signal_share == (None if expected is None else pytest.approx(expected, abs=1e-12))
+
+
+def test_what_is_unknown_is_none():
+    summary = summary_of([trial_row(noise_rate=None, noise_cancelling_rate=None)])
+    assert summary.noise_rate is None
+    assert summary.noise_cancelling_rate is None
+
+
+def test_levels_come_in_the_order_asked_for_or_in_which_they_started():
+    rows = [trial_row(noise_level=level, minute=i) for i, level in enumerate(("b", "a", "c"))]
+    frame = trials_frame(rows)
+    assert [s.noise_level for s in level_summaries(frame)] == ["b", "a", "c"]
+    assert [s.noise_level for s in level_summaries(frame, ["a", "none", "b", "c"])] == ["a", "b", "c"]
+
+
+def test_levels_are_summarised_apart():
+    low = make_rows({"ce": 0.5, "negative": 0.6}, noise_level="pairflip:0.3")
+    high = make_rows({"ce": 0.9, "negative": 0.8}, noise_level="symmetric:0.1")
+    assert [s.recommended for s in level_summaries(trials_frame(low + high))] == ["negative", "ce"]
+
+
+def test_confirmation_takes_no_part():
+    rows = make_rows({"ce": 0.6})
+    rows += make_rows({"negative": 0.9}, stage="confirm")
+    assert summary_of(rows).recommended == "ce"
+    assert level_summaries(trials_frame(rows[1:])) == ()
+
+
+def test_no_trials_no_summaries():
+    assert level_summaries(trials_frame([])) == ()

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from trial_rows import trial_row, trials_frame
+
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
+from nls_tune.plan import make_plan
+from nls_tune.report.console import level_sentence, print_plan, print_summaries
+from nls_tune.search_settings import check_search_settings
+
+
+@pytest.fixture
+def summarise():
+    rates = {"ce": 0.0, "positive": 0.25, "negative": -2.5}
+
+    def make(values: dict[str, float], *, test: bool = True, num: int = 1000, **changes):
+        order = np.arange(num)
+        rows = [
+            trial_row(
+                {"smooth_rate": rates[arm]},
+                val_correct=order < round(num * value),
+                test_correct=order < round(num * (value + 0.2)) if test else None,
+                minute=i,
+                **changes,
+            )
+            for i, (arm, value) in enumerate(values.items())
+        ]
+        (summary,) = level_summaries(trials_frame(rows))
+        return summary
+
+    return make
+
+
+def printed(draw, *args) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    draw(*args, console)
+    return console.file.getvalue()
+
+
+# The sentence of a level
+
+
+def test_a_rate_that_validation_can_tell_from_cross_entropy(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}))
+    assert sentence == (
+        "symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01), test 85.0 %, "
+        "+5.0 points against the strongest CE (80.0 %); validation tells them apart "
+        "(+5.0 points, paired standard error 0.7; divided by c = 0.2: +25.0, 3.4)."
+    )
+
+
+def test_a_rate_that_validation_cannot_tell_from_cross_entropy(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.61}, num=100))
+    assert "validation cannot tell them apart (+1.0 points, paired standard error 1.0" in sentence
+
+
+def test_a_loss_on_test_is_said_as_it_is(summarise):
+    summary = summarise({"ce": 0.6, "negative": 0.65})
+    sentence = level_sentence(replace(summary, test=PairedDifference(-0.03, 0.01, 1000)))
+    assert "use smooth_rate −2.5" in sentence
+    assert "−3.0 points against the strongest CE" in sentence
+
+
+def test_cross_entropy_is_recommended_against_the_best_other_rate(summarise):
+    sentence = level_sentence(summarise({"ce": 0.7, "positive": 0.65, "negative": 0.6}))
+    assert "use cross-entropy (warm-up 2, lr 0.01), test 90.0 %, +5.0 points against r = 0.25 (85.0 %)" in sentence
+    assert "strongest CE" not in sentence
+
+
+@pytest.mark.parametrize("arm", ["ce", "negative"])
+def test_a_trial_alone_has_nothing_to_be_compared_with(summarise, arm):
+    sentence = level_sentence(summarise({arm: 0.7}))
+    assert sentence.endswith("test 90.0 %; there is no completed trial to compare it with.")
+
+
+def test_nothing_completed_nothing_recommended(summarise):
+    sentence = level_sentence(summarise({"ce": 0.7, "negative": 0.6}, status="diverged"))
+    assert sentence.startswith("symmetric:0.4: no trial was completed")
+    assert "use " not in sentence
+
+
+def test_without_a_test_set_validation_alone_is_told(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, test=False))
+    assert sentence.startswith(
+        "symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01); validation tells them apart"
+    )
+    assert "test" not in sentence
+
+
+@pytest.mark.parametrize("level", ["human:worst", "pairflip:0.3", "symmetric:0", "clean"])
+def test_only_symmetric_noise_is_divided_by_its_signal(summarise, level):
+    assert "divided by" not in level_sentence(summarise({"ce": 0.6, "negative": 0.65}, noise_level=level))
+
+
+def test_noise_without_a_signal_is_not_divided_by(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, noise_level="symmetric:0.5"))
+    assert "divided by" not in sentence
+
+
+def test_equal_trials_differ_by_no_negative_nothing(summarise):
+    assert "−0.0" not in level_sentence(summarise({"ce": 0.6, "negative": 0.6}))
+
+
+# The table
+
+
+def test_the_table_has_a_row_an_arm_and_marks_the_recommended(summarise):
+    summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
+    lines = printed(print_summaries, [summary]).splitlines()
+    assert lines[0] == "symmetric:0.4  (noise rate 40.0 %, noise-cancelling rate −4)"
+    assert [line.split() for line in lines[2:5]] == [
+        ["CE", "0", "2", "0.01", "5/10", "60.0", "%", "80.0", "%", "78.0", "%", "1/1"],
+        ["r", ">", "0", "0.25", "2", "0.01", "5/10", "55.0", "%", "75.0", "%", "73.0", "%", "1/1"],
+        ["*", "r", "<", "0", "−2.5", "2", "0.01", "5/10", "65.0", "%", "85.0", "%", "83.0", "%", "1/1"],
+    ]
+    assert level_sentence(summary) in lines
+
+
+def test_the_table_of_a_level_without_a_completed_trial_is_its_sentence(summarise):
+    text = printed(print_summaries, [summarise({"ce": 0.6}, status="failed")])
+    assert "no trial was completed (1 failed)" in text
+
+
+def test_what_is_unknown_is_left_out_of_the_heading(summarise):
+    summary = summarise({"ce": 0.6}, noise_level="given", noise_rate=None, noise_cancelling_rate=None)
+    assert printed(print_summaries, [summary]).splitlines()[0] == "given"
+
+
+def test_the_table_fits_a_terminal_of_80_columns(summarise):
+    summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
+    arm = summary.arms["negative"]
+    config = {"smooth_rate": -0.2857, "warmup_epochs": 120, "lr": 1.235e-05}
+    wide = replace(
+        arm, config=config, best_epoch=220, epochs=220, val_accuracy=1.0, num_completed=100, num_trials=100
+    )
+    console = Console(file=io.StringIO(), width=80)
+    print_summaries([replace(summary, arms={**summary.arms, "negative": wide})], console)
+    table = console.file.getvalue().split("recommended:")[0].splitlines()
+    row = next(line for line in table if "r < 0" in line)
+    for text in ("−0.2857", "120", "1.235e-05", "220/220", "100.0 %", "100/100"):
+        assert text in row
+    assert max(map(len, table)) <= 80
+
+
+@pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
+def test_a_name_is_not_taken_as_markup(summarise, level):
+    text = printed(print_summaries, [summarise({"ce": 0.6}, noise_level=level)])
+    assert text.count(level) == 2  # over the table and in the sentence
+
+
+# The plan
+
+
+@pytest.fixture(scope="module")
+def plan():
+    settings = check_search_settings(
+        dataset="digits", noise=("symmetric:0.4", "pairflip:0.3"), num_trials=8, epochs=20, train_size=300
+    )
+    return make_plan(settings, 0, progress=False)
+
+
+def test_the_plan_says_what_will_run(plan):
+    text = printed(print_plan, plan, 4)
+    for part in (
+        "digits", "300 training", "144 validation (noisy labels)", "359 test samples", "10 classes", "preset cpu",
+        "no GPU found", "model small_cnn", "2 noise levels, 16 trials of 20 epochs", "ASHA stops at epochs 3, 9",
+        "4 at a time", "smooth_rate: -8 to 0.8, uniform in log(1 − r) (default -0.5)",
+        "warmup_epochs: 0 to 8 (default 2)", "lr: 1e-05 to 0.1, uniform in log (default 0.003)",
+    ):  # fmt: skip
+        assert part in text
+    rows = {
+        line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("symmetric", "pairflip"))
+    }
+    assert rows["symmetric:0.4"][-4:] == ["−0.8", "2", "2", "4"]
+    assert rows["pairflip:0.3"][-3:] == ["2", "2", "4"]
+
+
+def test_the_plan_of_an_unknown_cluster_says_nothing_of_slots(plan):
+    assert "at a time" not in printed(print_plan, plan, None)
+
+
+def test_the_plan_without_rungs_says_so(plan):
+    budget = plan.space.budget.model_copy(update={"grace_epochs": 20})
+    whole = replace(plan, space=plan.space.model_copy(update={"budget": budget}))
+    assert "ASHA stops at epochs none" in printed(print_plan, whole, None)
+
+
+@pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
+def test_a_name_in_the_plan_is_not_taken_as_markup(plan, level):
+    first = plan.levels[0]
+    named = replace(first, dataset=replace(first.dataset, noise_level=level))
+    assert level in printed(print_plan, replace(plan, levels=(named,)), None)
+
+
+def test_notes_are_printed(plan):
+    assert "Note: mind the gap" in printed(print_plan, replace(plan, notes=("mind the gap",)), None)
