@@ -201,7 +201,7 @@ class Allocator:
             state.exhausted = True
         return None
 
-    def requeue(self, key: str, config: Config, rung_values: Mapping[int, float]) -> None:
+    def requeue(self, key: str, config: Config, rung_values: Mapping[int, float] | None = None) -> None:
         """Put a trial that an earlier session left half done at the head of its group.
 
         Args:
@@ -214,9 +214,9 @@ class Allocator:
         if name in state.known or name in state.passed:
             return
         state.queue.insert(0, config)
-        for clock, value in rung_values.items():
+        for clock, value in (rung_values or {}).items():
             state.rungs.passes(clock, value)
-        state.passed[name] = dict.fromkeys(rung_values, True)
+        state.passed[name] = dict.fromkeys(rung_values or {}, True)
 
     def _start(self, state: _GroupState, trial: optuna.Trial, config: Config) -> Suggestion:
         number = next(self._numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 
@@ -64,7 +65,7 @@ class ChoiceParameter(BaseModel):
     def _check(self) -> ChoiceParameter:
         if not self.values:
             raise ValueError("values must not be empty")
-        if len({repr(v) for v in self.values}) != len(self.values):
+        if any(a == b for a, b in itertools.combinations(self.values, 2)):
             raise ValueError(f"values must differ, got {list(self.values)}")
         if self.default not in self.values:
             raise ValueError(f"default must be one of {list(self.values)}, got {self.default!r}")
@@ -112,7 +113,8 @@ def coerce_parameter(name: str, parameter: Parameter) -> Parameter:
     field = TrainingSettings.model_fields.get(name)
     kind = {float: "float", int: "int"}.get(field.annotation) if field is not None else parameter.type  # type: ignore[arg-type] # None for other types
     if kind != parameter.type:
-        raise ValueError(f"{name} must be a {kind or 'choice'}, got type {parameter.type}; change its type")
+        rule = f"{kind} or a choice" if kind else "choice"
+        raise ValueError(f"{name} must be a {rule}, got type {parameter.type}; change its type")
     return parameter
 
 
@@ -128,7 +130,9 @@ def map_parameter(parameter: Parameter, change: Callable[[float], int]) -> Param
     if isinstance(parameter, ChoiceParameter):
         values = tuple(dict.fromkeys(change(v) for v in parameter.values))
         return ChoiceParameter(type="choice", values=values, default=change(parameter.default))
-    update = {key: change(getattr(parameter, key)) for key in ("low", "high", "default")}
+    update: dict[str, Any] = {key: change(getattr(parameter, key)) for key in ("low", "high", "default")}
+    if parameter.scale == "log" and update["low"] < 1:
+        update["scale"] = "linear"  # there is no logarithm of 0
     return parameter.model_copy(update=update)
 
 

@@ -64,8 +64,10 @@ class SearchProgress:
             progress.best[arm] = max(value, progress.best.get(arm, 0.0))
         if not adopted:
             progress.running -= 1
-            self._ended_epochs += self._running_epochs.pop(trial_id, 0)
-            self._ended_trials += 1
+            epochs = self._running_epochs.pop(trial_id, 0)
+            if epochs:  # a trial that failed at once says nothing of how long the others take
+                self._ended_epochs += epochs
+                self._ended_trials += 1
 
     @property
     def num_ended(self) -> int:
@@ -85,7 +87,7 @@ class SearchProgress:
     def seconds_left(self) -> float | None:
         """Estimate the seconds left: epochs to go, at the measured seconds an epoch, over the slots.
 
-        Trials still to come are taken as long as those that ended were on average, stopped ones included.
+        Trials without a report yet are taken as long as those that ended were on average, stopped ones included.
 
         Returns:
             The estimate, or None before an epoch has been measured.
@@ -94,8 +96,7 @@ class SearchProgress:
         if not measured:
             return None
         mean_length = self._ended_epochs / self._ended_trials if self._ended_trials else float(self.epochs)
-        running = sum(level.running for level in self.levels.values())
-        waiting = max(0, self.num_total - self.num_ended - running)
+        waiting = self.num_total - self.num_ended - len(self._running_epochs)
         in_flight = sum(max(0.0, mean_length - done) for done in self._running_epochs.values())
         seconds_an_epoch = sum(self._seconds.values()) / measured
         return (waiting * mean_length + in_flight) * seconds_an_epoch / max(1, self.slots)

@@ -172,8 +172,13 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
-        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, _LOCK}
-        foreign = self.path.is_dir() and any(p.name not in ours for p in self.path.iterdir())
+        ours = {self.trials.name, self.epochs.name, self.checkpoints.name}
+        try:
+            # Hidden files are ours as well: what a process that was killed left of its first write.
+            found = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+        except OSError as error:
+            raise InputError(f"--out cannot be read, {self.path} ({error.strerror}); give another place") from None
+        foreign = [name for name in found if name not in ours and not name.startswith(".")]
         if foreign and not self.run_json.exists():
             raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
         try:
@@ -232,6 +237,8 @@ class RunDirectory:
         try:
             content = json.loads(self.run_json.read_text(encoding="utf-8"))
             version = content["schema_version"]
+            if not isinstance(version, int):
+                raise TypeError(f"schema_version is {version!r}")
         except FileNotFoundError:
             raise InputError(f"{self.path} is no run: it has no run.json") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -318,13 +325,13 @@ def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
     for path in sorted(folder.glob("[!.]*.parquet")):
         try:
             table = pq.read_table(path, partitioning=None)
+            _check_part(path, table.schema, schema)
+            tables.append(table.select(schema.names).cast(schema))
         except FileNotFoundError:
             continue  # a part of a trial that is run again may be replaced while we look
         except (OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path} cannot be read as Parquet ({reason}); remove or restore it") from None
-        _check_part(path, table.schema, schema)
-        tables.append(table.select(schema.names).cast(schema))
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 

@@ -140,7 +140,8 @@ def describe_validation_error(error: ValidationError, where: str = "") -> str:
     shown = f", got {value!r}" if isinstance(value, str | int | float | bool | list | None) and key else ""
     place = ": ".join(part for part in (where, key) if part)
     tail = f" (and {more} more)" if more else ""
-    return f"{place}: {rule}{shown if 'got ' not in rule else ''}{tail}" if place else f"{rule}{tail}"
+    said = f"got {value!r}" in rule or "got '" in rule
+    return f"{place}: {rule}{'' if said else shown}{tail}" if place else f"{rule}{tail}"
 
 
 def check_training_settings(values: dict[str, Any], where: str = "") -> TrainingSettings:

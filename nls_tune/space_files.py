@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.settings import TrainingSettings, describe_validation_error
-from nls_tune.spaces import Preset, SearchSpace
+from nls_tune.spaces import Budget, Preset, SearchSpace
 
 _SECTIONS = ("space", "arms", "fixed", "start", "budget")
 
@@ -118,6 +119,8 @@ def _check_names(path: Path, content: Mapping[str, Any], presets: object) -> Non
                 known = (*_SECTIONS, "presets")
                 raise InputError(f"{path}: {where}{unknown_name('key', str(section), known)}")
         for section in ("space", "fixed"):
+            if not isinstance(values.get(section) or {}, dict):
+                raise InputError(f"{path}: {where}{section} must be a mapping, got {values[section]!r}")
             for name in values.get(section) or {}:
                 if name not in TrainingSettings.model_fields:
                     error = unknown_name("training setting", str(name), TrainingSettings.model_fields)
@@ -163,13 +166,20 @@ def _override(content: dict[str, Any], override: str) -> None:
     target[rest[0]] = value
 
 
+#: Keys by where pydantic says that one is unknown: in the budget, or in a parameter of a type.
+_KEYS = {
+    "budget": tuple(Budget.model_fields),
+    "float": tuple(FloatParameter.model_fields),
+    "int": tuple(IntParameter.model_fields),
+    "choice": tuple(ChoiceParameter.model_fields),
+}
+
+
 def _space_error(error: ValidationError, path: Path) -> str:
-    """One line for pydantic's report; an unknown key of a parameter or budget gets the nearest name."""
-    first = error.errors()[0]
-    if first["type"] == "extra_forbidden":
-        where = ".".join(str(p) for p in first["loc"][:-1])
-        valid = {
-            "budget": ("trials", "epochs", "grace_epochs", "reduction_factor", "train_size", "confirm_seeds"),
-        }.get(str(first["loc"][0]), ("type", "low", "high", "default", "scale", "values"))
-        return f"{path}: {where}: {unknown_name('key', str(first['loc'][-1]), valid)}"
+    """One line for pydantic's report; an unknown key gets the nearest name, before what else is wrong."""
+    for found in error.errors():
+        if found["type"] == "extra_forbidden" and found["loc"][-2] in _KEYS:
+            *where, kind, key = (str(part) for part in found["loc"])
+            place = ".".join(where) or kind
+            return f"{path}: {place}: {unknown_name('key', key, _KEYS[kind])}"
     return describe_validation_error(error, str(path))

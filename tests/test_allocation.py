@@ -390,13 +390,15 @@ def test_keys_of_groups_must_differ():
         Allocator([Group("a", SPACE.arm("ce"), 1)] * 2, RUNGS)
 
 
-def test_a_group_that_asks_for_more_than_there_is_says_so():
-    part = GRID.arm("ce")
-    allocator = Allocator([Group("a", part, 3)], RUNGS)
-    found = {allocator.ask().config["warmup_epochs"] for _ in range(2)}
-    assert found == {1, 3}
-    with pytest.raises(RuntimeError, match="'a' has no configuration left"):
-        allocator.ask()
+def test_a_group_that_has_no_configuration_left_ends_and_the_others_go_on():
+    allocator = Allocator([Group("a", GRID.arm("ce"), 3), Group("b", SPACE.arm("ce"), 4)], RUNGS)
+    asked = []
+    while (suggestion := allocator.ask()) is not None:
+        asked.append(suggestion)
+    assert {s.config["warmup_epochs"] for s in asked if s.group == "a"} == {1, 3}
+    assert sum(s.group == "b" for s in asked) == 4
+    assert allocator.num_dropped() == 1
+    assert allocator.num_left() == 0
 
 
 def test_the_same_seed_gives_the_same_search():

@@ -120,11 +120,17 @@ def test_training_settings_are_those_of_the_search(digits):
 
 def test_trials_are_named_by_level_configuration_and_data(twonorm):
     config = twonorm.space.default()
-    first, second = twonorm.trial_id("symmetric:0.1", config), twonorm.trial_id("symmetric:0.2", config)
-    assert len({first, second, twonorm.trial_id("symmetric:0.1", {**config, "lr": 0.004})}) == 3
-    assert plan_of(noise=("symmetric:0.1",)).trial_id("symmetric:0.1", config) == first
-    assert plan_of(noise=("symmetric:0.1",), noise_seed=1).trial_id("symmetric:0.1", config) != first
-    assert plan_of(noise=("symmetric:0.1",), seed=1).trial_id("symmetric:0.1", config) != first
+
+    def name(plan, level, config=config, stage="search", seed=None):
+        return plan.trial_id(level, plan.training_settings(config, seed), stage)
+
+    first, second = name(twonorm, "symmetric:0.1"), name(twonorm, "symmetric:0.2")
+    assert len({first, second, name(twonorm, "symmetric:0.1", {**config, "lr": 0.004})}) == 3
+    assert name(plan_of(noise=("symmetric:0.1",)), "symmetric:0.1") == first
+    assert name(plan_of(noise=("symmetric:0.1",), noise_seed=1), "symmetric:0.1") != first
+    assert name(plan_of(noise=("symmetric:0.1",), seed=1), "symmetric:0.1") != first
+    assert name(twonorm, "symmetric:0.1", stage="confirm") != first
+    assert name(twonorm, "symmetric:0.1", seed=1) != first
 
 
 def test_the_paper_grid_runs_every_rate_of_every_level_once():
@@ -135,7 +141,7 @@ def test_the_paper_grid_runs_every_rate_of_every_level_once():
     found = []
     while (suggestion := allocator.ask()) is not None:
         level = suggestion.group.rpartition("/")[0]
-        found.append((plan.trial_id(level, suggestion.config), level, float(suggestion.config["smooth_rate"])))
+        found.append((plan.trial_id(level, plan.training_settings(suggestion.config), "search"), level, float(suggestion.config["smooth_rate"])))
         allocator.tell(suggestion.number, "completed", 0.5, 1.0)
     assert len({name for name, *_ in found}) == len(found) == 28
     paper = [-8, -6, -4, -2, -1, -0.8, -0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8]

@@ -164,7 +164,7 @@ def test_choices_may_be_written_without_a_dot(write):
 
 def test_a_setting_can_be_fixed(write):
     space = load_space(write(SPACE), overrides=["model= cnn9 ", "flip=true", "milestones=[3, 5]"])
-    assert space.fixed == {"model": "cnn9", "flip": True, "milestones": [3, 5]}
+    assert space.fixed == {"model": "cnn9", "flip": True, "milestones": (3, 5)}
 
 
 def test_fixing_a_searched_setting_takes_it_out_of_the_space(write):

@@ -411,7 +411,6 @@ def test_a_space_that_breaks_a_rule_is_refused(changes, fragments):
     ("changes", "fragments"),
     [
         ({"fixed": {"batch_size": 1}}, ["batch_size", "got 1"]),
-        ({"fixed": {"model": None}}, ["model"]),
         ({"space": {"smooth_rate": LOG1M, "warmup_epochs": {**WARMUP, "high": 40}}}, ["warmup_epochs", "40 of"]),
         ({"space": {"smooth_rate": LOG1M, "momentum": {"type": "float", "low": 0.5, "high": 1, "default": 0.9}}},
          ["momentum", "less than 1"]),

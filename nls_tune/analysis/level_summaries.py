@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nls_tune.noise import parse_noise_level, signal_share
+from nls_tune.noise import signal_share
 from nls_tune.results import unpack_correct
 from nls_tune.selection import select
 from nls_tune.spaces import ARMS, Arm
@@ -191,10 +191,8 @@ def _paired(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | None:
 
 
 def _signal_share(noise_level: str, num_classes: int) -> float | None:
-    level = parse_noise_level(noise_level)
-    if level.kind != "symmetric" or level.rate is None:
-        return None
-    return signal_share(level.rate, num_classes)
+    kind, _, rate = noise_level.partition(":")
+    return signal_share(float(rate), num_classes) if kind == "symmetric" else None
 
 
 def _searched(trials: pd.DataFrame) -> list[str]:

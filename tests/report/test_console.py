@@ -180,14 +180,10 @@ def test_the_plan_says_what_will_run(plan):
     assert rows["pairflip:0.3"][-3:] == ["2", "2", "4"]
 
 
-def test_the_plan_of_an_unknown_cluster_says_nothing_of_slots(plan):
-    assert "at a time" not in printed(print_plan, plan, None)
-
-
 def test_the_plan_without_rungs_says_so(plan):
     budget = plan.space.budget.model_copy(update={"grace_epochs": 20})
     whole = replace(plan, space=plan.space.model_copy(update={"budget": budget}))
-    assert "ASHA stops at epochs none" in printed(print_plan, whole, None)
+    assert "ASHA stops at epochs none" in printed(print_plan, whole, 2)
 
 
 @pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
