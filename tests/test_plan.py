@@ -203,7 +203,6 @@ def test_facts_are_plain_json(digits):
         ({"train_size": 100}, ["budget.train_size: 200 -> 100"]),
         ({"overrides": ("batch_size=16",)}, ["fixed.batch_size: 32 -> 16"]),
         ({"noise": ("symmetric:0.2",)}, ["noise", "symmetric:0.2"]),
-        ({"val_fraction": 0.2}, ["val_fraction: None -> 0.2"]),
     ],
 )
 def test_what_decides_the_results_may_not_differ(digits, changes, words):
@@ -267,7 +266,6 @@ def test_the_preset_follows_the_machine_unless_asked_for(preset, gpus, expected)
         ({"num_trials": 0}, ["--num-trials", "got 0"]),
         ({"epochs": 0}, ["--epochs", "got 0"]),
         ({"train_size": -1}, ["--train-size", "got -1"]),
-        ({"val_fraction": 1.0}, ["--val-fraction", "got 1.0"]),
         ({"seed": -1}, ["--seed", "got -1"]),
         ({"noise_seed": 2**32}, ["--noise-seed"]),
         ({"objective": "first"}, ["--objective", "'best' or 'last'", "'first'"]),
