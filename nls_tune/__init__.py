@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nls_tune.settings import TrainingSettings as TrainingSettings
     from nls_tune.training import Training as Training
 
+__version__ = "0.1.0"
+
 _HOME = {
     "NoisyDataset": "datasets",
     "load_dataset": "datasets",
@@ -47,10 +49,6 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("nls-tune")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

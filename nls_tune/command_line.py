@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,9 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a dash that a locale lacks must not end the program
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except InputError as error:
@@ -31,6 +35,9 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Typer brings its own copy of click or uses an installed one: usage errors are known by what they carry.
         if hasattr(error, "format_message"):
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error.format_message())
+                return 0
             return _say(error.format_message(), 2)
         raise
     return code if isinstance(code, int) else 0

@@ -11,13 +11,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("nls-tune", "torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow")
+from nls_tune import __version__
+
+_PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow")
 
 
 def provenance() -> dict[str, Any]:
     """Return versions, git commit, hardware and command as plain JSON values; None where unknown."""
+    versions = {"python": platform.python_version(), "nls-tune": __version__}
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {**versions, **{name: _version(name) for name in _PACKAGES}},
         "git_commit": _git_commit(),
         "hardware": {"node": platform.node(), "cpu": cpu_name(), "cpus": os.cpu_count(), "gpus": _gpu_names()},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -73,7 +73,6 @@ class Recorder(tune.Callback):
         settings = TrainingSettings(**config["settings"])
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
         level = config["noise_level"]
-        self._run.remove_trial(config["trial_id"])  # the row of an interrupted trial that now goes on
         self._states[trial.trial_id] = _TrialState(
             config["trial_id"], level, config["stage"], settings, searched, datetime.now(UTC)
         )

@@ -215,10 +215,6 @@ class RunDirectory:
         """Write or replace the row of a finished trial."""
         _write_rows(self.trials / f"{row['trial_id']}.parquet", [row], trial_schema())
 
-    def remove_trial(self, trial_id: str) -> None:
-        """Remove the row of a trial that is run again."""
-        (self.trials / f"{trial_id}.parquet").unlink(missing_ok=True)
-
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write or replace the epochs of one trial."""
         _write_rows(self.epochs / f"{rows[0]['trial_id']}.parquet", rows, epoch_schema())

@@ -154,6 +154,7 @@ class TrainingTrainable(tune.Trainable):
             self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
         if self._training.epoch == 0:
             self._checkpoint.start({key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
+        self._begun_at = self._training.epoch
         self._reported = 0
         self._saved_at = time.monotonic()
 
@@ -204,7 +205,8 @@ class TrainingTrainable(tune.Trainable):
         Tune waits about 5 s for this; a trial in the middle of a longer epoch goes on from its last checkpoint.
         """
         training = getattr(self, "_training", None)
-        if training is not None and not training.finished:
+        # Tune may make an actor for a trial and never run it, while another one is training that trial.
+        if training is not None and not training.finished and training.epoch > self._begun_at:
             self._save()
         self._release()
 

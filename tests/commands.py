@@ -34,10 +34,7 @@ class Done:
 
 def is_one_line_error(text: str) -> bool:
     return (
-        text.startswith("error: ")
-        and text.count("\n") == 1
-        and "Traceback" not in text
-        and not set("╭╰│") & set(text)
+        text.startswith("error: ") and text.count("\n") == 1 and "Traceback" not in text and not set("╭╰│") & set(text)
     )
 
 
@@ -56,9 +53,7 @@ def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, st
 class Program:
     """A program that runs, in a process group of its own, as a shell starts it."""
 
-    def __init__(
-        self, command: tuple[str, ...], folder: Path, env: Mapping[str, str | None] | None = None
-    ) -> None:
+    def __init__(self, command: tuple[str, ...], folder: Path, env: Mapping[str, str | None] | None = None) -> None:
         self._began = time.monotonic()
         self._out, self._err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
@@ -117,9 +112,7 @@ def started(*command: str, folder: Path, env: Mapping[str, str | None] | None = 
             program.stop()
 
 
-def run(
-    *command: str, folder: Path, env: Mapping[str, str | None] | None = None, seconds: float = PATIENCE
-) -> Done:
+def run(*command: str, folder: Path, env: Mapping[str, str | None] | None = None, seconds: float = PATIENCE) -> Done:
     """Run a program to its end."""
     with started(*command, folder=folder, env=env) as program:
         return program.wait(seconds)

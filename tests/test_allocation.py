@@ -242,9 +242,7 @@ def test_no_configuration_runs_twice(searched):
 
 
 def test_a_finite_group_runs_every_point_once(searched):
-    found = [
-        (s.config["smooth_rate"], s.config["warmup_epochs"]) for s in searched.asked if s.group == "b/negative"
-    ]
+    found = [(s.config["smooth_rate"], s.config["warmup_epochs"]) for s in searched.asked if s.group == "b/negative"]
     assert sorted(found) == [(r, w) for r in (-8, -4, -2, -1) for w in (1, 3)]
 
 
@@ -460,8 +458,7 @@ def test_adopting_trials_is_as_good_as_having_run_them(steps):
         for level in RUNGS.levels:
             for value in (0.2, 0.45, 0.6, 0.75):
                 verdicts = [
-                    a.report(n, level, value, 1.0)
-                    for a, n in ((search.allocator, old.number), (again, new.number))
+                    a.report(n, level, value, 1.0) for a, n in ((search.allocator, old.number), (again, new.number))
                 ]
                 assert verdicts[0] == verdicts[1]
 

@@ -63,9 +63,7 @@ sizes = st.integers(1, 7)
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_crop_and_flip_equal_the_reference(
-    batch, channels, height, width, padding, flip, dtype, channels_last, seed
-):
+def test_crop_and_flip_equal_the_reference(batch, channels, height, width, padding, flip, dtype, channels_last, seed):
     augmentation = Augmentation(crop_padding=padding, flip=flip)
     images = _images(batch, channels, height, width).to(dtype)
     if channels_last:
@@ -316,9 +314,7 @@ def test_normalise_refuses_what_it_cannot_scale():
     mean = torch.ones(3)
     with pytest.raises(TypeError, match=r"uint8 or float, got torch\.int64"):
         normalise(torch.zeros(2, 3, 4, 4, dtype=torch.int64), mean, mean)
-    with pytest.raises(
-        ValueError, match=r"mean has one value per channel of the inputs, shape \(1,\), got \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"mean has one value per channel of the inputs, shape \(1,\), got \(3,\)"):
         normalise(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), mean, mean)
     with pytest.raises(ValueError, match=r"std has one value per channel of the inputs, shape \(3,\), got \(1,\)"):
         normalise(torch.zeros(2, 3), mean, mean[:1])

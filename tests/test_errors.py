@@ -27,9 +27,7 @@ def test_nothing_is_suggested_where_nothing_is_near():
 
 
 def test_valid_names_keep_their_order_and_may_come_from_an_iterator():
-    assert str(unknown_name("arm", "x", iter(["ce", "positive", "negative"]))).endswith(
-        "valid: ce, positive, negative"
-    )
+    assert str(unknown_name("arm", "x", iter(["ce", "positive", "negative"]))).endswith("valid: ce, positive, negative")
 
 
 @given(st.text())

@@ -41,9 +41,7 @@ def test_equals_soft_target_cross_entropy_at_every_rate(rate, shape, reduction):
     logits, targets = sample(shape)
     soft = soft_targets(targets, 5, rate)
     expected = F.cross_entropy(logits, soft, reduction=reduction)
-    torch.testing.assert_close(
-        gls_loss(logits, targets, rate, reduction=reduction), expected, atol=1e-10, rtol=1e-10
-    )
+    torch.testing.assert_close(gls_loss(logits, targets, rate, reduction=reduction), expected, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(
         gradient(lambda z: gls_loss(z, targets, rate, reduction=reduction).sum(), logits),
         gradient(lambda z: F.cross_entropy(z, soft, reduction=reduction).sum(), logits),
@@ -269,9 +267,7 @@ def test_large_logits_and_rates_stay_exact_in_float32():
     logits, targets = sample(dtype=torch.float32)
     for scale, rate in ((1e4, -8.0), (1e4, 0.8), (1.0, -1e3)):
         precise = gls_loss((logits * scale).double() + 1e3, targets, rate)
-        torch.testing.assert_close(
-            gls_loss(logits * scale + 1e3, targets, rate).double(), precise, rtol=1e-4, atol=0
-        )
+        torch.testing.assert_close(gls_loss(logits * scale + 1e3, targets, rate).double(), precise, rtol=1e-4, atol=0)
 
 
 def test_the_module_is_the_function():

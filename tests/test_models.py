@@ -223,9 +223,7 @@ def test_cnn9_drops_out_in_training_only():
 
 
 def test_an_unknown_name_gets_the_nearest_one():
-    with pytest.raises(
-        InputError, match=r"unknown model 'resnet81' \(did you mean 'resnet18'\?\); valid: resnet18,"
-    ):
+    with pytest.raises(InputError, match=r"unknown model 'resnet81' \(did you mean 'resnet18'\?\); valid: resnet18,"):
         check_model("resnet81", SHAPE)
 
 

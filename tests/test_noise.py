@@ -220,9 +220,7 @@ class TestCorrupt:
     def test_says_what_the_dataset_lacks(self, level, message):
         human = {"random1": clean_labels(10), "aggre": clean_labels(10)}
         with pytest.raises(InputError, match=message):
-            corrupt_labels(
-                parse_noise_level(level), clean_labels(10), num_classes=10, noise_seed=0, human_labels=human
-            )
+            corrupt_labels(parse_noise_level(level), clean_labels(10), num_classes=10, noise_seed=0, human_labels=human)
 
     def test_says_that_there_are_no_human_labels(self):
         with pytest.raises(InputError, match=r"it has: none; use for example 'symmetric:0\.4'"):
@@ -254,9 +252,7 @@ class TestCorrupt:
     @pytest.mark.parametrize("level", ["clean", "symmetric:0.4", "instance:0.4"])
     def test_refuses_labels(self, labels, message, level):
         with pytest.raises(InputError, match=message):
-            corrupt_labels(
-                parse_noise_level(level), labels, num_classes=10, noise_seed=0, features=np.zeros((2, 1))
-            )
+            corrupt_labels(parse_noise_level(level), labels, num_classes=10, noise_seed=0, features=np.zeros((2, 1)))
 
     @pytest.mark.parametrize("seed", [-1, 0.5, None, True])
     def test_refuses_seeds(self, seed):

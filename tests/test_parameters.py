@@ -41,9 +41,7 @@ def test_choices_that_are_equal_are_no_two_choices(values):
 
 
 def test_a_range_may_be_a_point():
-    assert parameter(type="float", low=1, high=1, default=1) == FloatParameter(
-        type="float", low=1, high=1, default=1
-    )
+    assert parameter(type="float", low=1, high=1, default=1) == FloatParameter(type="float", low=1, high=1, default=1)
 
 
 def test_extremes_are_the_ends_or_all_choices():

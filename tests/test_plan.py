@@ -39,9 +39,7 @@ def test_the_defaults_are_those_of_twonorm(twonorm):
     assert twonorm.notes == ()
 
 
-@pytest.mark.parametrize(
-    ("level", "rate"), [("0", 0), ("0.1", -0.25), ("0.2", -2 / 3), ("0.3", -1.5), ("0.4", -4)]
-)
+@pytest.mark.parametrize(("level", "rate"), [("0", 0), ("0.1", -0.25), ("0.2", -2 / 3), ("0.3", -1.5), ("0.4", -4)])
 def test_every_level_starts_with_zero_the_usual_and_the_noise_cancelling_rate(twonorm, level, rate):
     found = twonorm.level_plan(f"symmetric:{level}")
     assert found.noise_cancelling_rate == pytest.approx(rate, abs=1e-12)
@@ -141,7 +139,13 @@ def test_the_paper_grid_runs_every_rate_of_every_level_once():
     found = []
     while (suggestion := allocator.ask()) is not None:
         level = suggestion.group.rpartition("/")[0]
-        found.append((plan.trial_id(level, plan.training_settings(suggestion.config), "search"), level, float(suggestion.config["smooth_rate"])))
+        found.append(
+            (
+                plan.trial_id(level, plan.training_settings(suggestion.config), "search"),
+                level,
+                float(suggestion.config["smooth_rate"]),
+            )
+        )
         allocator.tell(suggestion.number, "completed", 0.5, 1.0)
     assert len({name for name, *_ in found}) == len(found) == 28
     paper = [-8, -6, -4, -2, -1, -0.8, -0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8]

@@ -133,9 +133,7 @@ def test_duckdb_reads_the_same(run):
     query = f"SELECT * EXCLUDE (started_at, finished_at) FROM '{run.trials}/*.parquet' ORDER BY started_at"
     found = duckdb.sql(query).fetchall()
     names = [n for n in TRIAL_COLUMNS if not n.endswith("ed_at")]
-    assert [dict(zip(names, values, strict=True)) for values in found] == [
-        {n: row[n] for n in names} for row in rows
-    ]
+    assert [dict(zip(names, values, strict=True)) for values in found] == [{n: row[n] for n in names} for row in rows]
 
 
 def test_bits_are_one_a_sample_in_order(run):
@@ -161,14 +159,6 @@ def test_a_row_is_replaced_whole(run):
     run.write_trial(trial_row(status="interrupted"))
     run.write_trial(trial_row(status="completed"))
     assert read_trials(run.path)["status"].tolist() == ["completed"]
-
-
-def test_a_row_can_be_removed_also_twice(run):
-    row = trial_row()
-    run.write_trial(row)
-    run.remove_trial(row["trial_id"])
-    run.remove_trial(row["trial_id"])
-    assert read_trials(run.path).empty
 
 
 @pytest.mark.parametrize("change", [{"colour": "red"}, None])

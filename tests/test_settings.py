@@ -42,9 +42,7 @@ def test_warmups_of_different_lengths_are_prefixes_of_each_other(first, second, 
 
 
 def test_milestones_count_from_the_start_of_the_gls_phase():
-    rates = rates_of(
-        epochs=7, warmup_epochs=2, lr=1.0, schedule="step", milestones=(1, 3), gamma=0.5, warmup_lr=9.0
-    )
+    rates = rates_of(epochs=7, warmup_epochs=2, lr=1.0, schedule="step", milestones=(1, 3), gamma=0.5, warmup_lr=9.0)
     assert rates == [9, 9, 1, 0.5, 0.5, 0.25, 0.25]
 
 

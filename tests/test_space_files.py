@@ -40,9 +40,7 @@ def error_of(path: str | Path, **options) -> str:
 
 
 def test_every_dataset_has_a_space_of_its_name():
-    assert {"twonorm", "waveform", "digits", "cifar10", "cifar100", "cifar10n", "cifar100n"} < set(
-        shipped_spaces()
-    )
+    assert {"twonorm", "waveform", "digits", "cifar10", "cifar100", "cifar10n", "cifar100n"} < set(shipped_spaces())
 
 
 @pytest.mark.parametrize("epochs", [None, 1, 2, 6])

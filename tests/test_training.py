@@ -103,9 +103,7 @@ def assert_same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def numbers(training: Training) -> list[dict[str, Any]]:
     """The metrics that must not depend on when and where they were computed."""
-    return [
-        {k: v for k, v in vars(m).items() if k not in ("seconds", "peak_memory_bytes")} for m in training.history
-    ]
+    return [{k: v for k, v in vars(m).items() if k not in ("seconds", "peak_memory_bytes")} for m in training.history]
 
 
 @contextmanager
@@ -347,9 +345,7 @@ def test_each_part_of_the_augmentation_changes_what_is_trained_on(images, part):
 # What is computed
 
 
-def reference(
-    training: Training, dataset: NoisyDataset, *, fresh: bool = True
-) -> tuple[torch.nn.Module, list[float]]:
+def reference(training: Training, dataset: NoisyDataset, *, fresh: bool = True) -> tuple[torch.nn.Module, list[float]]:
     """Train a copy with torch's own loss on soft targets, on the batches that the training sees."""
     s, model = training.settings, copy.deepcopy(training.model)
     order = training.data.train_inputs

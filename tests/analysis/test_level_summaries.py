@@ -60,9 +60,7 @@ def test_equal_predictions_differ_by_nothing():
     assert (found.difference, found.standard_error, found.distinct) == (0, 0, False)
 
 
-@pytest.mark.parametrize(
-    ("difference", "distinct"), [(0.0197, True), (0.0195, False), (-0.0197, True), (0, False)]
-)
+@pytest.mark.parametrize(("difference", "distinct"), [(0.0197, True), (0.0195, False), (-0.0197, True), (0, False)])
 def test_a_difference_is_distinct_outside_of_two_standard_errors(difference, distinct):
     assert PairedDifference(difference, 0.01, 1000).distinct == distinct
 

@@ -86,9 +86,7 @@ def test_nothing_completed_nothing_recommended(summarise):
 
 def test_without_a_test_set_validation_alone_is_told(summarise):
     sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, test=False))
-    assert sentence.startswith(
-        "symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01); validation tells them apart"
-    )
+    assert sentence.startswith("symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01); validation tells them apart")
     assert "test" not in sentence
 
 
@@ -135,9 +133,7 @@ def test_the_table_fits_a_terminal_of_80_columns(summarise):
     summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
     arm = summary.arms["negative"]
     config = {"smooth_rate": -0.2857, "warmup_epochs": 120, "lr": 1.235e-05}
-    wide = replace(
-        arm, config=config, best_epoch=220, epochs=220, val_accuracy=1.0, num_completed=100, num_trials=100
-    )
+    wide = replace(arm, config=config, best_epoch=220, epochs=220, val_accuracy=1.0, num_completed=100, num_trials=100)
     console = Console(file=io.StringIO(), width=80)
     print_summaries([replace(summary, arms={**summary.arms, "negative": wide})], console)
     table = console.file.getvalue().split("recommended:")[0].splitlines()
@@ -173,9 +169,7 @@ def test_the_plan_says_what_will_run(plan):
         "warmup_epochs: 0 to 8 (default 2)", "lr: 1e-05 to 0.1, uniform in log (default 0.003)",
     ):  # fmt: skip
         assert part in text
-    rows = {
-        line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("symmetric", "pairflip"))
-    }
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("symmetric", "pairflip"))}
     assert rows["symmetric:0.4"][-4:] == ["−0.8", "2", "2", "4"]
     assert rows["pairflip:0.3"][-3:] == ["2", "2", "4"]
 

@@ -1,0 +1,264 @@
+"""A search as a command: what it prints, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from commands import SEARCH, environment, run_search
+from conftest import ARGUMENTS, LEVELS
+
+from nls_tune import read_epochs, read_trials
+from nls_tune.analysis.level_summaries import level_summaries
+from nls_tune.results import epoch_schema, settings_of, trial_schema
+
+pytestmark = pytest.mark.timeout(180)
+STATUSES = {"completed", "stopped", "diverged"}
+
+
+@pytest.fixture(scope="module")
+def out(watched_search) -> str:
+    return watched_search.done.out
+
+
+@pytest.fixture(scope="module")
+def run(watched_search):
+    return watched_search.run
+
+
+@pytest.fixture(scope="module")
+def trials(run) -> pd.DataFrame:
+    return read_trials(run)
+
+
+class TestOutput:
+    def test_it_succeeds_and_says_nothing_on_stderr(self, watched_search):
+        assert (watched_search.done.code, watched_search.done.err) == (0, "")
+
+    def test_ray_and_optuna_say_nothing(self, out):
+        for word in ("ray", "Tune", "Trainable", "[I 2", "WARNING", "pid=", "\x1b", "━"):
+            assert word not in out
+
+    def test_the_plan_comes_first(self, out):
+        lines = out.splitlines()
+        assert lines[0] == (
+            "Search of twonorm: 500 training, 4000 validation (noisy labels), 10000 test samples, 2 classes"
+        )
+        assert any(line.startswith("2 noise levels, 12 trials of 24 epochs; ASHA stops at") for line in lines[:5])
+
+    def test_every_trial_is_one_plain_line(self, out, trials):
+        lines = [line for line in out.splitlines() if re.match(r"\[\d+/12\] ", line)]
+        assert [line.partition("]")[0] for line in lines] == [f"[{n}/12" for n in range(1, 13)]
+        for level in LEVELS:
+            assert sum(f"] {level} r=" in line for line in lines) == 6
+        for status in STATUSES:
+            assert sum(f": {status}, " in line for line in lines) == (trials["status"] == status).sum()
+
+    def test_a_table_and_a_sentence_for_each_level(self, out):
+        for level in LEVELS:
+            (sentence,) = re.findall(rf"^{level}: use .*$", out, re.MULTILINE)
+            assert re.search(r"validation (tells|cannot tell) them apart \([+−]", sentence)
+            assert "points against" in sentence
+        after = out[out.index("[12/12]") :]
+        rows = [line.split() for line in after.splitlines() if re.search(r"\d/\d+ *$", line)]
+        arms = [" ".join(w for w in row[:4] if w in ("CE", "r", ">", "<", "0")) for row in rows]
+        assert len(arms) == 6
+        assert sum("*" in row for row in rows) == 2
+
+    def test_it_says_where_the_results_are(self, out, run):
+        assert f"Results: {run}" in out.splitlines()
+
+
+class TestResults:
+    def test_status(self, run):
+        content = json.loads((run / "run.json").read_text())
+        assert content["status"] == "finished"
+        assert content["schema_version"] == 1
+
+    def test_there_are_all_trials_and_each_once(self, trials):
+        assert len(trials) == trials["trial_id"].nunique() == 12
+        assert set(trials["status"]) <= STATUSES
+        assert trials["run_id"].nunique() == 1
+
+    def test_every_arm_has_its_share(self, trials):
+        counts = trials.groupby(["noise_level", "arm"]).size()
+        for level in LEVELS:
+            # 6 trials in shares of 1/4, 1/4 and 1/2, rounded by largest remainder
+            assert counts[level].to_dict() == {"ce": 2, "negative": 3, "positive": 1}
+
+    def test_the_start_points_were_run(self, trials):
+        cancelling = {"symmetric:0.2": -2 / 3, "symmetric:0.4": -4.0}
+        for level in LEVELS:
+            rates = trials.loc[trials["noise_level"] == level, "smooth_rate"].tolist()
+            for rate in (0.0, 0.1, cancelling[level]):
+                assert any(abs(rate - r) < 1e-4 for r in rates), (level, rate)
+
+    def test_arms_follow_from_the_rate(self, trials):
+        arm = trials["smooth_rate"].map(lambda r: "ce" if r == 0 else "positive" if r > 0 else "negative")
+        assert (arm == trials["arm"]).all()
+
+    @pytest.mark.parametrize(("name", "schema"), [("trials", trial_schema()), ("epochs", epoch_schema())])
+    def test_every_part_has_the_schema(self, run, name, schema):
+        parts = sorted((run / name).iterdir())
+        assert len(parts) == 13
+        for part in parts:
+            found = pq.read_schema(part)
+            assert fields_of(found) == fields_of(schema), part
+            assert found.metadata[b"nls_tune.schema_version"] == b"1"
+
+    @pytest.mark.parametrize(("name", "schema"), [("trials", trial_schema()), ("epochs", epoch_schema())])
+    def test_pandas_pyarrow_and_duckdb_read_the_same(self, run, name, schema):
+        frame = pd.read_parquet(run / name)
+        table = pq.read_table(run / name)
+        assert fields_of(table.schema) == fields_of(schema)
+        assert list(frame.columns) == schema.names
+        described = duckdb.sql(f"describe from read_parquet('{run}/{name}/*.parquet')").fetchall()
+        assert [(row[0], row[1]) for row in described] == [(f.name, duckdb_type(f.type)) for f in schema]
+        counted = duckdb.sql(f"select count(*) from read_parquet('{run}/{name}/*.parquet')").fetchall()
+        assert (table.num_rows, counted) == (len(frame), [(len(frame),)])
+        for field in schema:
+            if not field.nullable:
+                assert frame[field.name].notna().all(), field.name
+
+    def test_epochs_agree_with_trials(self, run, trials):
+        epochs = read_epochs(run)
+        assert len(epochs) == trials["epochs"].sum()
+        for row in trials.to_dict("records"):
+            curve = epochs[epochs["trial_id"] == row["trial_id"]]
+            assert curve["epoch"].tolist() == list(range(1, row["epochs"] + 1))
+            assert (curve["phase"] == "warmup").sum() == min(row["warmup_epochs"], row["epochs"])
+            assert curve["val_accuracy"].iloc[-1] == row["last_val_accuracy"]
+            at_best = curve.loc[curve["epoch"] == row["best_epoch"], "test_accuracy"]
+            assert at_best.tolist() == [row["test_accuracy_at_best"]]
+            assert curve["seconds"].sum() == pytest.approx(row["train_seconds"])
+
+    def test_no_trial_wins_by_its_warm_up(self, trials):
+        others = trials[trials["arm"] != "ce"]
+        assert (others["best_epoch"] > others["warmup_epochs"]).all()
+
+    def test_stopped_trials_stopped_at_a_rung(self, run, trials):
+        epochs = set(trials.loc[trials["status"] == "stopped", "epochs"])
+        assert epochs <= {4, 11, 12}
+        assert (trials.loc[trials["status"] == "completed", "epochs"] == 24).all()
+
+    def test_rows_hold_all_that_a_training_needs(self, trials):
+        for row in trials.to_dict("records"):
+            settings = settings_of(row)
+            assert (settings.epochs, settings.model, settings.smooth_rate) == (24, "mlp", row["smooth_rate"])
+
+    def test_the_selection_follows_from_the_trials(self, run):
+        content = json.loads((run / "run.json").read_text())
+        summaries = level_summaries(read_trials(run), LEVELS)
+        assert content["selection"] == json.loads(json.dumps([dataclasses.asdict(s) for s in summaries]))
+        assert [s["noise_level"] for s in content["selection"]] == list(LEVELS)
+        for summary in content["selection"]:
+            assert summary["recommended"] in summary["arms"]
+            best = max(arm["val_accuracy"] for arm in summary["arms"].values())
+            assert summary["arms"][summary["recommended"]]["val_accuracy"] == best
+            assert summary["validation"]["num_samples"] == 4000
+            assert summary["test"]["num_samples"] == 10_000
+
+    def test_where_the_results_come_from(self, run):
+        content = json.loads((run / "run.json").read_text())
+        (session,) = content["sessions"]
+        assert {"python", "torch", "ray", "optuna", "pyarrow"} <= set(session["versions"])
+        assert all(session["versions"][name] for name in ("python", "torch", "ray", "optuna"))
+        assert session["hardware"]["cpus"] == os.cpu_count()
+        assert "--num-trials 6" in session["command"]
+        assert session["started_at"] < session["finished_at"]
+        assert set(content["identity"]["fingerprints"]) == set(LEVELS)
+        assert all(len(found) == 64 for found in content["identity"]["fingerprints"].values())
+
+    def test_no_checkpoint_and_no_temporary_file_is_left(self, run):
+        assert list((run / "checkpoints").iterdir()) == []
+        left = [p.name for p in run.rglob("*") if p.name.startswith(".") and p.name != ".lock"]
+        assert [name for name in left if name.endswith(".tmp")] == []
+
+
+def fields_of(schema: pa.Schema) -> list[tuple[str, str, bool]]:
+    """Names, types and nullability; Parquet has a name of its own for what is in a list."""
+    return [(f.name, str(f.type).replace("element:", "item:"), f.nullable) for f in schema]
+
+
+def duckdb_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{duckdb_type(kind.value_type)}[]"
+    names = {
+        pa.string(): "VARCHAR",
+        pa.int64(): "BIGINT",
+        pa.float64(): "DOUBLE",
+        pa.bool_(): "BOOLEAN",
+        pa.binary(): "BLOB",
+    }
+    return names.get(kind, "TIMESTAMP WITH TIME ZONE")
+
+
+class TestFinishedRun:
+    def test_the_same_command_prints_the_results_again_without_starting_ray(self, watched_search, run):
+        before = {part.name: part.stat().st_mtime_ns for part in (run / "trials").iterdir()}
+        done = run_search(*ARGUMENTS, "--out", "run", folder=run.parent)
+        assert (done.code, done.err) == (0, "")
+        last = watched_search.done.out[watched_search.done.out.index("[12/12]") :].partition("\n")[2]
+        assert done.out.endswith(last)
+        assert "[12/12]" not in done.out
+        assert done.seconds < 10
+        assert {part.name: part.stat().st_mtime_ns for part in (run / "trials").iterdir()} == before
+        assert len(json.loads((run / "run.json").read_text())["sessions"]) == 1
+
+    def test_other_settings_are_refused_with_the_list_of_differences(self, run):
+        arguments = [*ARGUMENTS, "--seed", "3", "--objective", "last"]
+        done = run_search(*arguments, "--out", "run", folder=run.parent)
+        assert done.has_failed_in_one_line(), done
+        for part in ("settings.seed: 0 -> 3", "settings.objective: best -> last", "--out"):
+            assert part in done.err
+
+
+def test_in_a_terminal_a_live_table_is_shown_and_then_the_results(tmp_path):
+    arguments = ("--noise", "symmetric:0.4", "--epochs", "60", "--num-trials", "4", "--train-size", "500")
+    code, text = run_in_terminal((*SEARCH, *arguments, "--preset", "cpu", "--out", "run"), tmp_path)
+    assert code == 0, text
+    assert "\x1b[" in text
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert re.search(r"noise level\s+done\s+running\s+stopped\s+diverged\s+failed", plain)
+    assert re.search(r"symmetric:0\.4\s+[0-4]/4\s+[0-2]\s", plain)
+    assert "of 4 trials" in plain
+    assert "[1/4]" not in plain  # lines are for those who have no terminal
+    end = plain[plain.rindex("of 4 trials") :]
+    assert re.search(r"symmetric:0\.4: use ", end)
+    assert "Results: " in end
+    assert len(read_trials(tmp_path / "run")) == 4
+
+
+def run_in_terminal(command: tuple[str, ...], folder, seconds: float = 100.0) -> tuple[int, str]:
+    """Run a program with a terminal of its own of 80 columns; return its exit code and all that was shown."""
+    master, slave = pty.openpty()
+    env = environment({"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "40", "NO_COLOR": None})
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env) as process:
+        os.close(slave)
+        shown, deadline = b"", time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not select.select([master], [], [], 0.2)[0]:
+                continue
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            shown += part
+        else:
+            process.kill()
+        code = process.wait()
+    os.close(master)
+    return code, shown.decode(errors="replace")

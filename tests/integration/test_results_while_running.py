@@ -1,0 +1,29 @@
+"""The tables of a run can be read at any moment: before the first trial ends, while it goes on, at its end."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import PARTS
+
+from nls_tune.results import epoch_schema, trial_schema
+
+pytestmark = pytest.mark.timeout(180)
+KINDS = [f"{reader} {part}" for reader in ("pandas", "duckdb") for part in PARTS]
+
+
+def test_no_read_ever_failed(watched_search):
+    assert watched_search.reader.errors == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_were_seen_to_come_and_none_to_go(watched_search, kind):
+    counts = watched_search.reader.counts[kind]
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    assert len(counts) > 20
+    assert len(set(counts)) > 2  # it was read between the first row and the last
+
+
+def test_every_read_had_all_columns(watched_search):
+    expected = {("trials", *trial_schema().names), ("epochs", *epoch_schema().names)}
+    assert watched_search.reader.columns == expected

@@ -1,0 +1,221 @@
+"""A search that was interrupted or killed goes on with the same command, here or where its folder was moved to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from commands import SEARCH, Done, run, run_search, started, wait_until
+
+from nls_tune import Training, load_dataset, read_epochs, read_trials
+from nls_tune.results import settings_of
+
+pytestmark = pytest.mark.timeout(240)
+EPOCHS = 160
+#: Five trials that ASHA does not stop; two run at a time, each for some seconds.
+ARGUMENTS = (
+    "--noise", "symmetric:0.4", "--epochs", str(EPOCHS), "--num-trials", "5", "--train-size", "500",
+    "--set", "budget.grace_epochs=40", "--preset", "cpu", "--out", "run",
+)  # fmt: skip
+#: A time that no epoch takes: it marks those that were not trained again.
+MARK = 12345.0
+
+
+def num_rows(path: Path) -> int:
+    return len(list((path / "trials").glob("[!e]*.parquet")))
+
+
+def half_done(path: Path) -> list[Path]:
+    return [folder for folder in (path / "checkpoints").iterdir() if (folder / "trial.json").exists()]
+
+
+def rows(path: Path) -> pd.DataFrame:
+    return read_trials(path).set_index("trial_id")
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A search that was interrupted with Ctrl-C while one other command wanted the same folder, then resumed."""
+
+    run: Path
+    second: Done
+    interrupted: Done
+    rows_between: pd.DataFrame
+    epochs_saved: dict[str, int]
+    resumed: Done
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory) -> Interrupted:
+    folder = tmp_path_factory.mktemp("interrupted")
+    path = folder / "run"
+    with started(*SEARCH, *ARGUMENTS, folder=folder) as program:
+        wait_until(lambda: num_rows(path) >= 1, "a trial has ended")
+        second = run_search(*ARGUMENTS, folder=folder)
+        wait_until(lambda: len(half_done(path)) >= 1, "a trial is running")
+        program.press_ctrl_c()
+        done = program.wait()
+    between = rows(path)
+    epochs_saved = {}
+    for checkpoint in half_done(path):
+        file = checkpoint / "state.pt"
+        state = torch.load(file, weights_only=True)
+        epochs_saved[checkpoint.name] = len(state["history"])
+        state["history"][0]["seconds"] = MARK
+        torch.save(state, file)
+    resumed = run_search(*ARGUMENTS, folder=folder, seconds=120)
+    return Interrupted(path, second, done, between, epochs_saved, resumed)
+
+
+class TestCtrlC:
+    def test_it_ends_with_130_and_says_how_to_go_on(self, interrupted):
+        done = interrupted.interrupted
+        assert (done.code, done.err) == (130, "")
+        command = f"python -m nls_tune.search {shlex.join(ARGUMENTS)}"
+        assert done.out.splitlines()[-1].endswith(f"To go on: {command}")
+        assert "Traceback" not in done.out
+
+    def test_what_was_running_has_a_row_that_says_so(self, interrupted):
+        statuses = interrupted.rows_between["status"]
+        assert set(statuses) == {"completed", "interrupted"}
+        assert 1 <= (statuses == "interrupted").sum() <= 2
+
+    def test_the_state_of_what_was_running_was_saved(self, interrupted):
+        between = interrupted.rows_between
+        running = set(between.index[between["status"] == "interrupted"])
+        assert set(interrupted.epochs_saved) == running
+        assert all(0 < epochs < EPOCHS for epochs in interrupted.epochs_saved.values())
+
+    def test_run_json_says_so(self, interrupted):
+        sessions = json.loads((interrupted.run / "run.json").read_text())["sessions"]
+        assert len(sessions) == 2
+        assert all(session["finished_at"] for session in sessions)
+
+
+class TestSecondProcess:
+    def test_it_is_refused(self, interrupted):
+        assert interrupted.second.has_failed_in_one_line(), interrupted.second
+        assert "another search is writing to" in interrupted.second.err
+        assert str(interrupted.run) in interrupted.second.err
+
+
+class TestResumed:
+    def test_it_finishes(self, interrupted):
+        assert (interrupted.resumed.code, interrupted.resumed.err) == (0, "")
+        assert json.loads((interrupted.run / "run.json").read_text())["status"] == "finished"
+
+    def test_every_trial_is_there_once_and_complete(self, interrupted):
+        trials = rows(interrupted.run)
+        assert len(trials) == trials.index.nunique() == 5
+        assert set(trials["status"]) == {"completed"}
+        assert trials.groupby("arm").size().to_dict() == {"ce": 1, "negative": 3, "positive": 1}
+
+    def test_only_what_was_missing_was_run(self, interrupted):
+        adopted = (interrupted.rows_between["status"] != "interrupted").sum()
+        lines = re.findall(r"^\[(\d)/5\]", interrupted.resumed.out, re.MULTILINE)
+        assert [int(number) for number in lines] == list(range(adopted + 1, 6))
+
+    def test_adopted_rows_are_untouched(self, interrupted):
+        before = interrupted.rows_between
+        adopted = before[before["status"] == "completed"]
+        pd.testing.assert_frame_equal(rows(interrupted.run).loc[adopted.index], adopted)
+
+    def test_interrupted_trials_went_on_from_their_checkpoints(self, interrupted):
+        epochs = read_epochs(interrupted.run)
+        marked = set(epochs.loc[epochs["seconds"] == MARK, "trial_id"])
+        assert marked == set(interrupted.epochs_saved)
+
+    def test_no_checkpoint_is_left(self, interrupted):
+        assert list((interrupted.run / "checkpoints").iterdir()) == []
+
+    def test_the_numbers_are_those_of_a_training_that_nothing_stops(self, interrupted):
+        trials, epochs = read_trials(interrupted.run), read_epochs(interrupted.run)
+        assert interrupted.epochs_saved
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as the trials had
+        try:
+            for trial_id in interrupted.epochs_saved:
+                row = trials[trials["trial_id"] == trial_id].iloc[0]
+                dataset = load_dataset("twonorm", "symmetric:0.4", train_size=500)
+                training = Training(dataset, settings_of(row))
+                while not training.finished:
+                    training.run_epoch()
+                found = epochs[epochs["trial_id"] == trial_id]
+                expected = pd.DataFrame([dataclasses.asdict(metrics) for metrics in training.history])
+                for name in ("train_loss", "val_loss", "val_accuracy", "test_accuracy"):
+                    assert found[name].tolist() == expected[name].tolist(), name
+        finally:
+            torch.set_num_threads(threads)
+
+
+class TestKilledAndMoved:
+    @pytest.fixture(scope="class")
+    def moved(self, tmp_path_factory, interrupted) -> tuple[Path, Done, set[str]]:
+        """A search that was killed; its folder was moved and the search resumed there."""
+        folder = tmp_path_factory.mktemp("killed")
+        path = folder / "run"
+        with started(*SEARCH, *ARGUMENTS, folder=folder) as program:
+            wait_until(lambda: num_rows(path) >= 1 and half_done(path), "a trial has ended and another runs")
+            program.kill()
+        ended = set(rows(path).index)
+        other = tmp_path_factory.mktemp("elsewhere")
+        shutil.move(path, other / "run")
+        return other / "run", run_search(*ARGUMENTS, folder=other, seconds=120), ended
+
+    def test_it_finishes_where_it_is_now(self, moved):
+        path, done, _ = moved
+        assert (done.code, done.err) == (0, "")
+        assert f"Results: {path}" in done.out
+        assert not (path.parents[1] / "killed0" / "run").exists()
+
+    def test_every_trial_is_there_once_and_complete(self, moved):
+        path, done, ended = moved
+        trials = rows(path)
+        assert len(trials) == 5
+        assert set(trials["status"]) == {"completed"}
+        assert ended <= set(trials.index)
+        lines = re.findall(r"^\[(\d)/5\]", done.out, re.MULTILINE)
+        assert len(lines) == 5 - len(ended)
+
+    def test_what_both_searches_ran_is_the_same(self, moved, interrupted):
+        """One was interrupted, the other killed and moved: trials of one name have the same numbers."""
+        first, second = rows(interrupted.run), rows(moved[0])
+        both = sorted(set(first.index) & set(second.index))
+        assert len(both) >= 3  # the start points at least
+        for name in ("best_val_accuracy", "best_epoch", "last_test_accuracy", "val_correct_at_best"):
+            assert first.loc[both, name].tolist() == second.loc[both, name].tolist(), name
+
+
+def test_ctrl_c_while_ray_starts_is_an_interruption_too(tmp_path):
+    with started(*SEARCH, *ARGUMENTS, folder=tmp_path) as program:
+        wait_until(lambda: "Results: " in program.out, "the plan has been printed")
+        program.press_ctrl_c()
+        done = program.wait()
+    assert done.code == 130
+    assert "Traceback" not in done.out + done.err
+    assert "--out run" in done.out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_the_resume_command_names_the_folder_that_the_search_chose(tmp_path):
+    """Without --out, the folder is in the command that is printed, and the printed command is right."""
+    arguments = [*ARGUMENTS[: ARGUMENTS.index("--out")], "--num-trials", "1"]
+    code = (
+        "import sys; from nls_tune import search; "
+        "search._run = lambda plan, run, content, slots, console: content.update(status='interrupted'); "
+        "search.__dict__['_search'].__globals__['_run'] = search._run; "
+        "from nls_tune.command_line import run_app; sys.exit(run_app(search.app))"
+    )
+    done = run(sys.executable, "-c", code, *arguments, folder=tmp_path)
+    assert done.code == 130, done
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert done.out.splitlines()[-1].endswith(f"--out {folder}")

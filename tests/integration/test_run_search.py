@@ -1,0 +1,77 @@
+"""``run_search`` from Python, in a Ray session that the caller has opened."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from nls_tune import InputError, SearchResult, read_trials, run_search
+
+pytestmark = pytest.mark.timeout(150)
+SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500}
+
+
+@pytest.fixture(scope="module")
+def session():
+    """A Ray session of the caller's."""
+    ray = pytest.importorskip("ray")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def found(session, tmp_path_factory) -> SearchResult:
+    out = tmp_path_factory.mktemp("python") / "a run #1 [%20é]"
+    return run_search("twonorm", out=out, overrides={"lr.low": 1e-3, "momentum": 0.8}, **SETTINGS)
+
+
+def test_it_returns_what_the_command_prints(found):
+    assert isinstance(found, SearchResult)
+    assert found.status == "finished"
+    (level,) = found.levels
+    assert level.noise_level == "symmetric:0.4"
+    assert set(level.arms) == {"ce", "positive", "negative"}
+    assert level.recommended in level.arms
+    assert 0.5 < level.arms[level.recommended].val_accuracy < 1
+
+
+def test_the_callers_session_is_left_open(found, session):
+    assert session.is_initialized()
+    assert session.get(session.remote(lambda: 42).remote()) == 42
+
+
+def test_overrides_reach_the_trials(found):
+    trials = read_trials(found.run)
+    assert len(trials) == 4
+    assert set(trials["config_momentum"]) == {0.8}
+    assert trials["lr"].min() >= 1e-3
+
+
+def test_the_folder_may_have_any_name(found):
+    assert found.run.name == "a run #1 [%20é]"
+    assert json.loads((found.run / "run.json").read_text())["status"] == "finished"
+
+
+def test_the_same_call_returns_the_same_again(found, session):
+    text = io.StringIO()
+    overrides = {"lr.low": 1e-3, "momentum": 0.8}
+    again = run_search(out=found.run, overrides=overrides, console=Console(file=text, width=100), **SETTINGS)
+    assert again == found
+    assert "symmetric:0.4: use " in text.getvalue()
+
+
+def test_other_settings_are_an_input_error(found):
+    with pytest.raises(InputError, match=r"settings\.seed: 0 -> 1"):
+        run_search(out=found.run, overrides={"lr.low": 1e-3, "momentum": 0.8}, seed=1, **SETTINGS)
+
+
+def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):
+    """The machine has enough of them, the session has not."""
+    monkeypatch.setattr("nls_tune.execution.local_resources", lambda: {"CPU": 64, "GPU": 0})
+    with pytest.raises(InputError, match="--cpus-per-trial must be at most the 2 CPUs"):
+        run_search(out=tmp_path / "run", cpus_per_trial=3, **SETTINGS)
+    assert session.is_initialized()

@@ -1,0 +1,336 @@
+"""The callback that turns Tune's events into part files, driven by hand, without starting Ray."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from nls_tune import read_epochs, read_trials
+from nls_tune.execution import make_progress
+from nls_tune.progress import SearchProgress
+from nls_tune.recorder import Recorder, outcome_of
+from nls_tune.results import RunDirectory, epoch_schema, settings_of, trial_schema
+from nls_tune.trainable import TrialCheckpoint
+
+LEVEL = "symmetric:0.4"
+STATE_BYTES = b"state"
+
+
+class FakeView:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def trial_ended(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Driven:
+    """A recorder, and trials that go through their lives."""
+
+    def __init__(self, plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self.run = RunDirectory(folder / "run")
+        self.run.create()
+        self.progress: SearchProgress = make_progress(plan, 2)
+        self.view = FakeView()
+        self.recorder = Recorder(plan, self.run, "run-1", self.progress, self.view)
+
+    def trial(self, name: str = "t1", error: str | None = None, **config: Any) -> SimpleNamespace:
+        searched = self.plan.space.default(**{"smooth_rate": -4.0, **config})
+        identity = self.plan.trial_id(LEVEL, self.plan.training_settings(searched), "search")
+        settings = self.plan.training_settings(searched).model_dump(mode="json")
+        file = self.folder / f"{name}.error"
+        if error is not None:
+            file.write_text(error)
+        described = {
+            "trial_id": identity,
+            "noise_level": LEVEL,
+            "stage": "search",
+            "settings": settings,
+            "report_at": [1],
+        }
+        return SimpleNamespace(trial_id=name, config=described, error_file=str(file), status="RUNNING")
+
+    def start(self, trial) -> TrialCheckpoint:
+        self.recorder.on_trial_start(iteration=1, trials=[trial], trial=trial)
+        checkpoint = TrialCheckpoint(self.run.checkpoints / trial.config["trial_id"])
+        checkpoint.start({key: trial.config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
+        return checkpoint
+
+    def report(self, trial, epochs: range, **changes: Any) -> None:
+        result = report(epochs, **changes)
+        self.recorder.on_trial_result(iteration=1, trials=[trial], trial=trial, result=result)
+
+    def complete(self, trial) -> None:
+        self.recorder.on_trial_complete(iteration=1, trials=[trial], trial=trial)
+
+    def fail(self, trial) -> None:
+        self.recorder.on_trial_error(iteration=1, trials=[trial], trial=trial)
+
+    def row(self) -> dict[str, Any]:
+        (row,) = read_trials(self.run.path).to_dict("records")
+        return row
+
+
+def epoch(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "epoch": number,
+        "phase": "warmup" if number == 1 else "gls",
+        "lr": 0.01,
+        "train_loss": 0.5,
+        "train_accuracy": 0.6,
+        "val_loss": 0.7,
+        "val_accuracy": 0.5 + number / 100,
+        "test_accuracy": 0.8 + number / 100,
+        "diverged": False,
+        "seconds": 2.0,
+        "peak_memory_bytes": 1000,
+        **changes,
+    }
+
+
+def report(epochs: range, **changes: Any) -> dict[str, Any]:
+    last = epochs[-1]
+    counts = last > 1
+    return {
+        "epoch": last,
+        "best_val_accuracy": 0.5 + last / 100 if counts else 0.0,
+        "best_epoch": last if counts else None,
+        "val_correct_at_best": np.packbits(np.arange(4000) % 2 == 0).tobytes() if counts else None,
+        "test_correct_at_best": np.packbits(np.arange(10_000) % 4 > 0).tobytes() if counts else None,
+        "diverged": False,
+        "finished": last == 6,
+        "train_seconds": 2.0 * last,
+        "new_epochs": [epoch(number) for number in epochs],
+        "device": "a CPU",
+        "node": "here",
+        **changes,
+    }
+
+
+@pytest.fixture
+def driven(tiny_plan, tmp_path) -> Driven:
+    return Driven(tiny_plan, tmp_path)
+
+
+def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
+    before = datetime.now(UTC)
+    trial = driven.trial()
+    checkpoint = driven.start(trial)
+    driven.report(trial, range(1, 4))
+    driven.report(trial, range(4, 7))
+    driven.complete(trial)
+    row = driven.row()
+    expected = {
+        "run_id": "run-1",
+        "trial_id": trial.config["trial_id"],
+        "stage": "search",
+        "arm": "negative",
+        "dataset": "twonorm",
+        "noise_level": LEVEL,
+        "noise_cancelling_rate": pytest.approx(-4.0),
+        "noise_rate": tiny_plan.levels[0].dataset.noise_rate,
+        "smooth_rate": -4.0,
+        "warmup_epochs": 1,
+        "config_epochs": 6,
+        "config_model": "mlp",
+        "status": "completed",
+        "epochs": 6,
+        "best_epoch": 6,
+        "best_val_accuracy": pytest.approx(0.56),
+        "test_accuracy_at_best": pytest.approx(0.86),
+        "last_val_accuracy": pytest.approx(0.56),
+        "last_test_accuracy": pytest.approx(0.86),
+        "num_val": 4000,
+        "num_test": 10_000,
+        "train_seconds": 12.0,
+        "device": "a CPU",
+        "node": "here",
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert pd.isna(row["error"])
+    assert len(row["val_correct_at_best"]) == 500
+    assert before <= row["started_at"] <= row["finished_at"] <= datetime.now(UTC) + timedelta(seconds=1)
+    assert settings_of(row) == tiny_plan.training_settings(tiny_plan.space.default(smooth_rate=-4.0))
+    assert not checkpoint.folder.exists()
+    for folder, schema in ((driven.run.trials, trial_schema()), (driven.run.epochs, epoch_schema())):
+        found = pq.read_schema(folder / f"{row['trial_id']}.parquet")
+        assert [(f.name, f.nullable) for f in found] == [(f.name, f.nullable) for f in schema]
+        assert found.metadata[b"nls_tune.schema_version"] == b"1"
+
+
+def test_the_epochs_of_a_trial(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    epochs = read_epochs(driven.run.path)
+    assert epochs["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert epochs["phase"].tolist() == ["warmup"] + ["gls"] * 5
+    assert set(epochs["trial_id"]) == {trial.config["trial_id"]}
+    assert set(epochs["arm"]) == {"negative"}
+    assert epochs["val_accuracy"].tolist() == [pytest.approx(0.5 + n / 100) for n in range(1, 7)]
+
+
+def test_epochs_are_there_while_the_trial_runs_but_not_written_at_every_report(driven, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("nls_tune.recorder.time.monotonic", lambda: now)
+    trial = driven.trial()
+    driven.start(trial)
+    written = []
+    for number, seconds in ((1, 0), (2, 1), (3, 4), (4, 6)):
+        now = 100.0 + seconds
+        driven.report(trial, range(number, number + 1))
+        written.append(len(read_epochs(driven.run.path)))
+    assert written == [1, 1, 1, 4]
+    assert len(read_trials(driven.run.path)) == 0
+
+
+def test_a_trial_that_goes_on_after_a_lost_worker_has_every_epoch_once(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 4))
+    started_at = driven.recorder._states["t1"].started_at
+    driven.start(trial)  # Tune says so again when it restarts the trial
+    driven.report(trial, range(1, 7), train_seconds=5.0)
+    driven.complete(trial)
+    assert read_epochs(driven.run.path)["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert (driven.row()["started_at"], driven.row()["epochs"]) == (started_at, 6)
+    assert driven.progress.levels[LEVEL].running == 0
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        ({"finished": True}, "completed"),
+        ({"finished": False}, "stopped"),
+        ({"finished": True, "diverged": True}, "diverged"),
+    ],
+)
+def test_how_a_trial_ended(driven, last, status):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 4), **last)
+    driven.complete(trial)
+    assert driven.row()["status"] == status == outcome_of(report(range(1, 4), **last))
+    assert driven.progress.levels[LEVEL].ended == {status: 1}
+
+
+def test_a_trial_that_diverged_in_its_warm_up_has_no_best_epoch(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    broken = epoch(1, train_loss=float("nan"), val_loss=float("nan"), diverged=True)
+    driven.report(trial, range(1, 2), diverged=True, finished=True, new_epochs=[broken])
+    driven.complete(trial)
+    row = driven.row()
+    assert row["status"] == "diverged"
+    for name in ("best_epoch", "best_val_accuracy", "test_accuracy_at_best"):
+        assert np.isnan(row[name]), name
+    assert row["val_correct_at_best"] is None
+    assert bool(read_epochs(driven.run.path)["diverged"].item())
+
+
+class TestFailures:
+    def test_the_error_is_one_line(self, driven):
+        trial = driven.trial(error="Traceback (most recent call last):\n  File ...\nValueError: it broke\n\n")
+        checkpoint = driven.start(trial)
+        driven.report(trial, range(1, 4))
+        driven.fail(trial)
+        row = driven.row()
+        assert (row["status"], row["error"], row["epochs"]) == ("failed", "ValueError: it broke", 3)
+        assert driven.recorder.failures == ["ValueError: it broke"]
+        assert "failed, ValueError: it broke" in driven.view.lines[0]
+        assert not checkpoint.folder.exists()
+
+    def test_one_that_fails_before_its_first_report(self, driven):
+        trial = driven.trial(error="RuntimeError: no memory")
+        driven.start(trial)
+        driven.fail(trial)
+        row = driven.row()
+        assert (row["status"], row["epochs"], row["device"]) == ("failed", 0, "unknown")
+        assert len(read_epochs(driven.run.path)) == 0
+
+    def test_one_that_fails_before_it_starts(self, driven):
+        driven.fail(driven.trial(error="ModuleNotFoundError: No module named 'torch'"))
+        assert driven.row()["error"] == "ModuleNotFoundError: No module named 'torch'"
+        level = driven.progress.levels[LEVEL]
+        assert (level.ended, level.running) == ({"failed": 1}, 0)
+
+    @pytest.mark.parametrize("error", [None, "", "\n \n"])
+    def test_without_a_message_it_still_says_something(self, driven, error):
+        trial = driven.trial(error=error)
+        driven.start(trial)
+        driven.fail(trial)
+        assert driven.row()["error"] == "unknown error"
+
+    def test_one_that_failed_is_not_interrupted_as_well(self, driven):
+        trial = driven.trial(error="ValueError: it broke")
+        driven.start(trial)
+        driven.fail(trial)
+        driven.recorder.interrupt()
+        assert driven.row()["status"] == "failed"
+
+
+class TestInterruption:
+    def test_what_was_running_gets_rows_and_keeps_its_checkpoint(self, driven):
+        done, running, young = driven.trial("t1"), driven.trial("t2", smooth_rate=0.1), driven.trial("t3", lr=0.02)
+        checkpoints = {trial.trial_id: driven.start(trial) for trial in (done, running, young)}
+        driven.report(done, range(1, 7))
+        driven.complete(done)
+        driven.report(running, range(1, 4))
+        driven.recorder.interrupt()
+        rows = read_trials(driven.run.path).set_index("trial_id")
+        found = {t.trial_id: rows.loc[t.config["trial_id"], "status"] for t in (done, running, young)}
+        assert found == {"t1": "completed", "t2": "interrupted", "t3": "interrupted"}
+        assert {name: c.folder.exists() for name, c in checkpoints.items()} == {
+            "t1": False,
+            "t2": True,
+            "t3": True,
+        }
+        assert rows.loc[running.config["trial_id"], "epochs"] == 3
+        assert sorted(read_epochs(driven.run.path).groupby("trial_id").size()) == [3, 6]
+
+    def test_a_row_that_says_interrupted_is_replaced_by_the_trials_end(self, driven, tiny_plan):
+        trial = driven.trial()
+        driven.start(trial)
+        driven.recorder.interrupt()
+        progress = make_progress(tiny_plan, 2)
+        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", progress, driven.view)
+        driven.start(trial)
+        driven.report(trial, range(1, 7))
+        driven.complete(trial)
+        assert driven.row()["status"] == "completed"
+
+    def test_readers_find_every_row_while_an_interrupted_trial_goes_on(self, driven, tiny_plan):
+        """A part must be replaced, not removed: a reader that has listed the folder opens it a moment later."""
+        trial = driven.trial()
+        driven.start(trial)
+        driven.recorder.interrupt()
+        before = sorted(driven.run.trials.glob("*.parquet"))
+        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", make_progress(tiny_plan, 2), driven.view)
+        driven.start(trial)
+        assert sorted(driven.run.trials.glob("*.parquet")) == before
+
+
+def test_the_line_of_a_trial_says_what_a_reader_looks_for(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    (line,) = driven.view.lines
+    assert "\n" not in line
+    for part in (LEVEL, "r=−4", "completed", "6 epochs", "val 56.0 %", "test 86.0 %", "epoch 6"):
+        assert part in line
+
+
+def test_tune_can_pickle_it_whatever_it_holds(driven):
+    driven.recorder._unpicklable = lambda: None
+    assert len(pickle.dumps(driven.recorder)) < 500

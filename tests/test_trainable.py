@@ -1,0 +1,236 @@
+"""The checkpoint of a trial, and the trainable as Tune drives it, without starting Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nls_tune import TrainingSettings, load_dataset
+from nls_tune.datasets import NoisyDataset
+from nls_tune.trainable import StartedTrial, TrainingTrainable, TrialCheckpoint
+from nls_tune.training import Training
+
+CPU = torch.device("cpu")
+TRIAL = {
+    "trial_id": "abc",
+    "noise_level": "symmetric:0.4",
+    "stage": "search",
+    "settings": {"model": "mlp", "epochs": 6},
+}
+STARTED = StartedTrial("symmetric:0.4", "search", TrainingSettings(model="mlp", epochs=6))
+
+
+class TestTrialCheckpoint:
+    @pytest.fixture
+    def checkpoint(self, tmp_path) -> TrialCheckpoint:
+        return TrialCheckpoint(tmp_path / "checkpoints" / "abc")
+
+    def test_what_was_written_is_read(self, checkpoint):
+        checkpoint.start(TRIAL)
+        checkpoint.save({"epoch": 1, "weights": torch.ones(3)})
+        checkpoint.save({"epoch": 2, "weights": torch.zeros(3)})
+        again = TrialCheckpoint(checkpoint.folder)
+        assert again.read_trial() == STARTED
+        state = again.load(CPU)
+        assert state is not None
+        assert (state["epoch"], state["weights"].tolist()) == (2, [0, 0, 0])
+        assert len(list(checkpoint.folder.iterdir())) == 2  # no temporary file is left
+
+    def test_before_the_start_there_is_nothing(self, checkpoint):
+        assert checkpoint.read_trial() is None
+        assert checkpoint.load(CPU) is None
+        checkpoint.remove()
+
+    @pytest.mark.parametrize("content", ["", '{"trial_id": "a', "[1, 2]", "null", b"\xff\xfe"])
+    def test_a_torn_description_is_none(self, checkpoint, content):
+        checkpoint.start(TRIAL)
+        (file,) = checkpoint.folder.iterdir()
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert checkpoint.read_trial() is None
+
+    @pytest.mark.parametrize("part", [0, 0.5, 0.99])
+    def test_a_torn_state_means_from_the_start(self, checkpoint, part):
+        checkpoint.start(TRIAL)
+        before = set(checkpoint.folder.iterdir())
+        checkpoint.save({"weights": torch.ones(1000)})
+        (file,) = set(checkpoint.folder.iterdir()) - before
+        content = file.read_bytes()
+        file.write_bytes(content[: int(part * len(content))])
+        assert checkpoint.load(CPU) is None
+        assert checkpoint.read_trial() == STARTED
+
+    def test_nothing_in_a_state_is_executed(self, checkpoint, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "owned"), "w"))
+
+        checkpoint.start(TRIAL)
+        checkpoint.save({"epoch": 1})
+        (file,) = checkpoint.folder.glob("*.pt")
+        for content in (pickle.dumps({"a": Evil()}, protocol=2), None):
+            if content is None:
+                torch.save({"a": Evil()}, file)
+            else:
+                file.write_bytes(content)
+            (tmp_path / "owned").unlink(missing_ok=True)
+            assert checkpoint.load(CPU) is None
+            assert not (tmp_path / "owned").exists()
+
+    def test_a_state_that_is_no_dictionary_means_from_the_start(self, checkpoint):
+        checkpoint.start(TRIAL)
+        checkpoint.save([1, 2])  # type: ignore[arg-type]
+        assert checkpoint.load(CPU) is None
+
+    def test_once_removed_a_late_save_writes_nothing(self, checkpoint):
+        checkpoint.start(TRIAL)
+        checkpoint.remove()
+        checkpoint.save({"epoch": 1})
+        assert not checkpoint.folder.exists()
+
+
+SETTINGS = {"model": "mlp", "epochs": 6, "warmup_epochs": 2, "smooth_rate": -1.0, "lr": 0.01, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> NoisyDataset:
+    return load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset) -> list[dict[str, Any]]:
+    """The epochs of a training that nothing stops."""
+    training = Training(dataset, TrainingSettings(**SETTINGS))
+    while not training.finished:
+        training.run_epoch()
+    return [dataclasses.asdict(metrics) for metrics in training.history]
+
+
+@pytest.fixture
+def make(dataset, tmp_path):
+    """Make a trainable as a worker does, with one thread."""
+    threads = torch.get_num_threads()
+    arrays = {"inputs": dataset.inputs, "test_inputs": dataset.test_inputs}
+    datasets = {dataset.noise_level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
+    shared = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "checkpoints": str(tmp_path)}
+
+    def made(config: dict[str, Any]) -> TrainingTrainable:
+        trainable = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
+        trainable.setup(config, arrays=arrays, datasets=datasets, shared=shared)
+        return trainable
+
+    yield made
+    torch.set_num_threads(threads)
+
+
+def config(trial_id: str = "abc", report_at: tuple[int, ...] = (), **changes: Any) -> dict[str, Any]:
+    settings = TrainingSettings(**{**SETTINGS, **changes}).model_dump(mode="json")
+    return {
+        "trial_id": trial_id,
+        "noise_level": "symmetric:0.2",
+        "stage": "search",
+        "settings": settings,
+        "report_at": list(report_at),
+    }
+
+
+def without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in epoch.items() if k not in ("seconds", "peak_memory_bytes")} for epoch in epochs]
+
+
+def reports_of(trainable: TrainingTrainable) -> list[dict[str, Any]]:
+    reports = [trainable.step()]
+    while not reports[-1]["done"]:
+        reports.append(trainable.step())
+    return reports
+
+
+def epochs_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [epoch for report in reports for epoch in report["new_epochs"]]
+
+
+class TestTrainingTrainable:
+    def test_every_epoch_is_reported_once_and_reports_come_where_they_are_wanted(self, make, uninterrupted):
+        reports = reports_of(make(config(report_at=(1, 3))))
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        assert {1, 3, 6} <= {report["epoch"] for report in reports}
+        assert [report["finished"] for report in reports] == [False] * (len(reports) - 1) + [True]
+        assert len({frozenset(report) for report in reports}) == 1  # every report has every key
+
+    def test_in_the_warm_up_nothing_counts(self, make):
+        first, *_, last = reports_of(make(config(report_at=(1, 2, 3))))
+        assert (first["best_val_accuracy"], first["best_epoch"], first["val_correct_at_best"]) == (0.0, None, None)
+        assert last["best_epoch"] > 2
+        assert last["best_val_accuracy"] > 0
+
+    def test_divergence_ends_a_trial_without_an_error(self, make):
+        last = reports_of(make(config(lr=1e30, warmup_lr=1e30)))[-1]
+        assert (last["diverged"], last["done"], last["epoch"]) == (True, True, 1)
+        assert last["best_val_accuracy"] == 0.0
+
+    def test_a_trial_that_is_stopped_goes_on_where_it_was(self, make, tmp_path, uninterrupted):
+        first = make(config(report_at=(1, 2, 3, 4)))
+        for _ in range(4):
+            first.step()
+        first.cleanup()
+        assert json.loads((tmp_path / "abc" / "trial.json").read_text())["trial_id"] == "abc"
+        second = make(config())
+        reports = reports_of(second)
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        # The first four were not trained again: they have the very times of the first process.
+        times = [epoch["seconds"] for epoch in epochs_of(reports)]
+        assert times[:4] == [m["seconds"] for m in torch.load(tmp_path / "abc" / "state.pt")["history"]]
+
+    def test_the_state_of_other_settings_is_not_taken(self, make, tmp_path, uninterrupted):
+        other = make(config(report_at=(1,), lr=0.02))
+        other.step()
+        other.cleanup()
+        assert without_times(epochs_of(reports_of(make(config())))) == without_times(uninterrupted)
+
+    def test_a_trainable_takes_over_the_next_trial(self, make, uninterrupted):
+        trainable = make(config("first", lr=0.05))
+        reports_of(trainable)
+        assert trainable.reset_config(config("second")) is True
+        assert without_times(epochs_of(reports_of(trainable))) == without_times(uninterrupted)
+
+    def test_a_finished_trial_saves_nothing_more(self, make, tmp_path):
+        trainable = make(config())
+        reports_of(trainable)
+        TrialCheckpoint(tmp_path / "abc").remove()  # as the driver does when it has written the row
+        trainable.cleanup()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_stopped_trial_whose_row_is_written_saves_nothing_more(self, make, tmp_path):
+        trainable = make(config(report_at=(1,)))
+        trainable.step()
+        TrialCheckpoint(tmp_path / "abc").remove()
+        trainable.cleanup()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_trainable_that_never_trains_leaves_nothing(self, make, tmp_path):
+        """Tune starts actors that it then does not need: they must not leave a folder behind."""
+        make(config()).cleanup()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_trainable_that_never_trains_does_not_touch_the_state_of_the_one_that_does(self, make, tmp_path):
+        needless = make(config())
+        working = make(config(report_at=(1, 2, 3)))
+        for _ in range(3):
+            working.step()
+        working.cleanup()
+        needless.cleanup()
+        state = TrialCheckpoint(tmp_path / "abc").load(CPU)
+        assert state is not None
+        assert len(state["history"]) == 3
+
+    def test_the_folder_says_what_the_trial_is_before_its_first_report(self, make, tmp_path):
+        """A run that is killed finds in it what was running."""
+        trainable = make(config(report_at=(1,)))
+        trainable.step()
+        trial = TrialCheckpoint(Path(tmp_path) / "abc").read_trial()
+        assert trial == {key: config()[key] for key in ("trial_id", "noise_level", "settings")}
