@@ -212,74 +212,89 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+_Dataset = Annotated[str, typer.Option(help="Name of the dataset.")]
+_Noise = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
+        "matrix:FILE, human:worst. By default those of the dataset."
+    ),
+]
+_Space = Annotated[str | None, typer.Option(help="Shipped search space or YAML file. By default the dataset's own.")]
+_Preset = Annotated[str, typer.Option(help="Preset of the space: gpu, cpu, or auto (gpu where there is one).")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Fix a setting (optimizer=adamw) or change a key of the space (lr.low=1e-5, budget.grace_epochs=4). "
+        "May be repeated.",
+    ),
+]
+_Model = Annotated[str | None, typer.Option(help="Name of the network; short for --set model=NAME.")]
+_NumTrials = Annotated[int | None, typer.Option(help="Trials a noise level, start points and all arms included.")]
+_Epochs = Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")]
+_TrainSize = Annotated[int | None, typer.Option(help="Training samples to use.")]
+_ConfirmSeeds = Annotated[
+    int | None, typer.Option(help="Fresh seeds with which the winners and CE are trained again; 0 turns it off.")
+]
+_ValFraction = Annotated[
+    float | None, typer.Option(help="Share of the labelled samples held out for validation (noisy labels).")
+]
+_NoiseSeed = Annotated[int, typer.Option(help="Seed of synthetic noise.")]
+_Seed = Annotated[int, typer.Option(help="Seed of training, split and search.")]
+_Objective = Annotated[str, typer.Option(help="Epoch that counts: best or last.")]
+_Sampler = Annotated[
+    str, typer.Option(help="Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).")
+]
+_Scheduler = Annotated[str, typer.Option(help="asha, or none: every trial runs to its end.")]
+_DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
+]
+_Out = Annotated[Path | None, typer.Option(help="Run directory; an unfinished one is resumed. [runs/DATASET-TIME]")]
+_TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU.")]
+_CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
+_Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+
+
 @app.command()
 def search(
-    dataset: Annotated[str, typer.Option(help="Name of the dataset.")] = "twonorm",
-    noise: Annotated[
-        str | None,
-        typer.Option(
-            help="Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, "
-            "instance:0.4, matrix:FILE, human:worst. By default those of the dataset."
-        ),
-    ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="Shipped search space or YAML file. By default the dataset's own.")
-    ] = None,
-    preset: Annotated[
-        str, typer.Option(help="Preset of the space: gpu, cpu, or auto (gpu where there is one).")
-    ] = "auto",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Fix a setting (optimizer=adamw) or change a key of the "
-            "space (lr.low=1e-5, budget.grace_epochs=4). May be repeated.",
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Name of the network; short for --set model=NAME.")] = None,
-    num_trials: Annotated[
-        int | None, typer.Option(help="Trials a noise level, start points and all arms included.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training samples to use.")] = None,
-    confirm_seeds: Annotated[
-        int | None,
-        typer.Option(help="Fresh seeds with which the winners and CE are trained again; 0 turns it off."),
-    ] = None,
-    val_fraction: Annotated[
-        float | None, typer.Option(help="Share of the labelled samples held out for validation (noisy labels).")
-    ] = None,
-    noise_seed: Annotated[int, typer.Option(help="Seed of synthetic noise.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of training, split and search.")] = 0,
-    objective: Annotated[str, typer.Option(help="Epoch that counts: best or last.")] = "best",
-    sampler: Annotated[
-        str, typer.Option(help="Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).")
-    ] = "tpe",
-    scheduler: Annotated[str, typer.Option(help="asha, or none: every trial runs to its end.")] = "asha",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run directory; an unfinished one is resumed. [runs/DATASET-TIME]")
-    ] = None,
-    trials_per_gpu: Annotated[int, typer.Option(help="Trials that share a GPU.")] = 1,
-    cpus_per_trial: Annotated[int, typer.Option(help="CPU threads a trial.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dataset: _Dataset = "twonorm",
+    noise: _Noise = None,
+    space: _Space = None,
+    preset: _Preset = "auto",
+    set_: _Set = None,
+    model: _Model = None,
+    num_trials: _NumTrials = None,
+    epochs: _Epochs = None,
+    train_size: _TrainSize = None,
+    confirm_seeds: _ConfirmSeeds = None,
+    val_fraction: _ValFraction = None,
+    noise_seed: _NoiseSeed = 0,
+    seed: _Seed = 0,
+    objective: _Objective = "best",
+    sampler: _Sampler = "tpe",
+    scheduler: _Scheduler = "asha",
+    data_dir: _DataDir = None,
+    out: _Out = None,
+    trials_per_gpu: _TrialsPerGpu = 1,
+    cpus_per_trial: _CpusPerTrial = 1,
+    address: _Address = None,
+    dry_run: _DryRun = False,
 ) -> int:
     """Search the smooth rate for each noise level of a dataset."""
     from rich.console import Console
 
     from nls_tune.search_settings import check_search_settings
 
-    overrides = [*(set_ or []), *([] if model is None else [f"model={model}"])]
+    overrides = (*(set_ or []), *([] if model is None else [f"model={model}"]))
     settings = check_search_settings(
         dataset=dataset,
         noise=None if noise is None else tuple(part.strip() for part in noise.split(",")),
         space=space,
         preset=preset,
-        overrides=tuple(overrides),
+        overrides=overrides,
         num_trials=num_trials,
         epochs=epochs,
         train_size=train_size,

@@ -152,8 +152,7 @@ class TrainingTrainable(tune.Trainable):
                 self._training.load_state_dict(state)
         except (InputError, RuntimeError, KeyError, TypeError, ValueError):
             self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
-        if self._training.epoch == 0:
-            self._checkpoint.start({key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
+        self._description = {key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")}
         self._begun_at = self._training.epoch
         self._reported = 0
         self._saved_at = time.monotonic()
@@ -165,6 +164,8 @@ class TrainingTrainable(tune.Trainable):
             The epochs since the last report and the state of the trial; ``done`` at the end.
         """
         training, begin = self._training, time.monotonic()
+        if training.epoch == 0:
+            self._checkpoint.start(self._description)
         while not training.finished:
             training.run_epoch()
             if training.epoch in self._report_at or time.monotonic() - begin >= _REPORT_SECONDS:

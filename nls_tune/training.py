@@ -114,8 +114,6 @@ class Training:
         self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
         self._optimizer = self._new_optimizer()
 
-    # What a caller looks at
-
     @property
     def epoch(self) -> int:
         """Epochs finished."""
@@ -284,8 +282,6 @@ class Training:
             fused=True,
         )
 
-    # Randomness
-
     def _stream(self, epoch: int) -> int:
         """A 63-bit seed for (seed, epoch); epoch 0 is the initialisation."""
         return int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
@@ -295,8 +291,6 @@ class Training:
 
     def _seeded(self, epoch: int) -> _Seeded:
         return _Seeded(self._stream(epoch), self.device)
-
-    # State
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""

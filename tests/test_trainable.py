@@ -233,4 +233,4 @@ class TestTrainingTrainable:
         trainable = make(config(report_at=(1,)))
         trainable.step()
         trial = TrialCheckpoint(Path(tmp_path) / "abc").read_trial()
-        assert trial == {key: config()[key] for key in ("trial_id", "noise_level", "settings")}
+        assert trial == StartedTrial("symmetric:0.2", "search", TrainingSettings(**config()["settings"]))

@@ -81,20 +81,19 @@ def make_noisy(
 ) -> NoisyDataset:
     """Put noise on the labels and split off a validation set.
 
-    All labelled samples get noisy labels, so that training and validation have the same noise; then both are cut
-    from one stratified order of the noisy labels, which needs no clean ones. A smaller ``train_size`` takes a
-    part of the same training samples and leaves the validation set alone.
+    Training and validation have the same noise and are cut from one stratified order of the noisy labels, which
+    needs no clean ones. A smaller ``train_size`` leaves the validation set alone.
 
     Args:
         source: The clean data.
         level: The noise.
-        noise_seed: The seed of the noise.
+        noise_seed: Its seed.
         val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
         train_size: The number of training samples; None: all that do not validate.
         split_seed: The seed of the split.
 
     Returns:
-        The dataset. Inputs and clean labels are those of the source, not copies.
+        The dataset; inputs and clean labels are not copied.
 
     Raises:
         InputError: The dataset cannot have this noise, or a size is out of range.
