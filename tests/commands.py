@@ -88,10 +88,15 @@ class Program:
 
     def kill(self) -> None:
         """End the program without a chance to clean up; what it started must follow by itself."""
-        children = descendants(self.process.pid)
+        children = {pid: command_of(pid) for pid in descendants(self.process.pid)}
         self.process.kill()
         self.process.wait()
-        wait_until(lambda: not any(is_alive(pid) for pid in children), "the program's own processes are gone")
+        # Ray's agents look for their parent once a minute only, and do no harm.
+        agents = {pid for pid, command in children.items() if command.endswith("Agent")}
+        wait_until(lambda: not any(is_alive(pid) for pid in {*children} - agents), "what it started is gone, too")
+        for pid in agents:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End the program and all that it started, however it is."""

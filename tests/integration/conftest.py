@@ -13,6 +13,7 @@ LEVELS = ("symmetric:0.2", "symmetric:0.4")
 #: Six trials at each of two levels; ASHA stops some at epochs 4 and 12.
 ARGUMENTS = (
     "--noise", ",".join(LEVELS), "--epochs", "24", "--num-trials", "6", "--train-size", "500", "--preset", "cpu",
+    "--confirm-seeds", "0",
 )  # fmt: skip
 PARTS = ("trials", "epochs")
 

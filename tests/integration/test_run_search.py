@@ -11,7 +11,7 @@ from rich.console import Console
 from nls_tune import InputError, SearchResult, read_trials, run_search
 
 pytestmark = pytest.mark.timeout(150)
-SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500}
+SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_other_settings_are_an_input_error(found):
 
 def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):
     """The machine has enough of them, the session has not."""
-    monkeypatch.setattr("nls_tune.execution.local_resources", lambda: {"CPU": 64, "GPU": 0})
+    monkeypatch.setattr("nls_tune.cluster.local_resources", lambda: {"CPU": 64, "GPU": 0})
     with pytest.raises(InputError, match="--cpus-per-trial must be at most the 2 CPUs"):
         run_search(out=tmp_path / "run", cpus_per_trial=3, **SETTINGS)
     assert session.is_initialized()
