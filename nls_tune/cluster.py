@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,9 +72,28 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
             logger.setLevel(level)
 
 
+def _check_reachable(address: str) -> None:
+    """Say soon that nobody answers at HOST:PORT; Ray itself keeps trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like: Ray knows what they mean
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> InputError:
+    return InputError(
+        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave --address away"
+    )
+
+
 def _start_ray(address: str | None) -> None:
     import ray
 
+    if address is not None:
+        _check_reachable(address)
     # "local" and not None, which would join whatever cluster runs here; with the resources that the plan has seen.
     resources = local_resources()
     here: dict[str, Any] = {
@@ -89,10 +109,7 @@ def _start_ray(address: str | None) -> None:
         reason = " ".join(str(error).split())[:200]
         if address is None:
             raise RuntimeError(f"Ray does not start on this machine: {reason}") from None
-        raise InputError(
-            f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' "
-            "or leave --address away"
-        ) from None
+        raise _no_cluster(address, reason) from None
 
 
 def check_shared(run: RunDirectory) -> None:

@@ -116,11 +116,15 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
         print_plan(plan, slots.count, console)
         console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
         if content["status"] != "finished" or missing_trials(plan, read_trials(run.path)):
-            if connect:
-                check_shared(run)
-            else:
-                slots = slots_of(stack.enter_context(ray_session(None)), settings)
-            _run(plan, run, content, slots, console)
+            try:
+                if connect:
+                    check_shared(run)
+                else:
+                    slots = slots_of(stack.enter_context(ray_session(None)), settings)
+                _run(plan, run, content, slots, console)
+            except KeyboardInterrupt:
+                content["status"] = "interrupted"
+                run.write_json(content)
     return _conclude(plan, run, content, console)
 
 
@@ -176,9 +180,7 @@ def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Sl
             console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
             status = confirm(plan, run, content["run_id"], slots, make_view)
         content["status"] = status
-    except KeyboardInterrupt:
-        content["status"] = "interrupted"
-    except BaseException:
+    except Exception:
         content["status"] = "failed"
         raise
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -123,18 +124,19 @@ def arm_of(smooth_rate: float) -> str:
 OWN_COLUMNS = ("smooth_rate", "warmup_epochs", "lr", "seed")
 
 
-def describe_validation_error(error: ValidationError, where: str = "") -> str:
+def describe_validation_error(error: ValidationError, where: str = "", skip: Collection[str] = ()) -> str:
     """Turn pydantic's report into one line: place, value, rule.
 
     Args:
         error: What pydantic raised.
         where: What to put before the first message, for example a file name.
+        skip: Parts of the place that the user has not written.
 
     Returns:
         The first problem, and how many more there are.
     """
     first, more = error.errors()[0], error.error_count() - 1
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in skip)
     rule = first["msg"].removeprefix("Value error, ")
     value = first.get("input")
     shown = f", got {value!r}" if isinstance(value, str | int | float | bool | list | None) and key else ""

@@ -182,4 +182,4 @@ def _space_error(error: ValidationError, path: Path) -> str:
             *where, kind, key = (str(part) for part in found["loc"])
             place = ".".join(where) or kind
             return f"{path}: {place}: {unknown_name('key', key, _KEYS[kind])}"
-    return describe_validation_error(error, str(path))
+    return describe_validation_error(error, str(path), skip=("float", "int", "choice"))

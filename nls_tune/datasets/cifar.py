@@ -127,7 +127,7 @@ def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[
                 f"{images_of(info)} has {expected:,} {split} samples, but the files in {files.folder} have "
                 f"{len(got):,}; replace them by a complete copy"
             )
-    if (found := len(np.unique(labels))) != info.num_classes:
+    if (found := len(np.unique(labels))) < min(info.num_classes, info.num_labelled):
         raise InputError(
             f"{images_of(info)} has {info.num_classes} classes, but the labels in {files.folder} have {found}; "
             "these are the files of another dataset, give the folder of this one"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import SEARCH, environment, run_search
-from conftest import ARGUMENTS, LEVELS
+from watching import ARGUMENTS, LEVELS
 
 from nls_tune import read_epochs, read_trials
 from nls_tune.analysis.level_summaries import level_summaries
@@ -225,8 +225,8 @@ class TestFinishedRun:
 
 
 def test_in_a_terminal_a_live_table_is_shown_and_then_the_results(tmp_path):
-    arguments = ("--noise", "symmetric:0.4", "--epochs", "60", "--num-trials", "4", "--train-size", "500")
-    code, text = run_in_terminal((*SEARCH, *arguments, "--preset", "cpu", "--out", "run"), tmp_path)
+    arguments = ("--noise", "symmetric:0.4", "--epochs", "40", "--num-trials", "4", "--train-size", "500")
+    code, text = run_in_terminal((*SEARCH, *arguments, "--confirm-seeds", "0", "--out", "run"), tmp_path)
     assert code == 0, text
     assert "\x1b[" in text
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

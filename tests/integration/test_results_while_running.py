@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import PARTS
+from watching import PARTS
 
 from nls_tune.results import epoch_schema, trial_schema
 

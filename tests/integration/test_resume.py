@@ -7,25 +7,26 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from commands import SEARCH, Done, run, run_search, started, wait_until
+from commands import SEARCH, Done, command_of, descendants, run_search, started, wait_until
 
 from nls_tune import Training, load_dataset, read_epochs, read_trials
 from nls_tune.results import settings_of
 
 pytestmark = pytest.mark.timeout(240)
-EPOCHS = 160
+EPOCHS = 120
 #: Five trials that ASHA does not stop; two run at a time, each for some seconds.
 ARGUMENTS = (
     "--noise", "symmetric:0.4", "--epochs", str(EPOCHS), "--num-trials", "5", "--train-size", "500",
     "--scheduler", "none", "--confirm-seeds", "0", "--preset", "cpu", "--out", "run",
 )  # fmt: skip
+#: How trials end that nothing stops: with so many epochs the most negative rates may diverge.
+ENDED = {"completed", "diverged"}
 #: A time that no epoch takes: it marks those that were not trained again.
 MARK = 12345.0
 
@@ -86,7 +87,7 @@ class TestCtrlC:
 
     def test_what_was_running_has_a_row_that_says_so(self, interrupted):
         statuses = interrupted.rows_between["status"]
-        assert set(statuses) == {"completed", "interrupted"}
+        assert set(statuses) <= ENDED | {"interrupted"}
         assert 1 <= (statuses == "interrupted").sum() <= 2
 
     def test_the_state_of_what_was_running_was_saved(self, interrupted):
@@ -116,7 +117,7 @@ class TestResumed:
     def test_every_trial_is_there_once_and_complete(self, interrupted):
         trials = rows(interrupted.run)
         assert len(trials) == trials.index.nunique() == 5
-        assert set(trials["status"]) == {"completed"}
+        assert set(trials["status"]) <= ENDED
         assert trials.groupby("arm").size().to_dict() == {"ce": 1, "negative": 3, "positive": 1}
 
     def test_only_what_was_missing_was_run(self, interrupted):
@@ -126,8 +127,10 @@ class TestResumed:
 
     def test_adopted_rows_are_untouched(self, interrupted):
         before = interrupted.rows_between
-        adopted = before[before["status"] == "completed"]
-        pd.testing.assert_frame_equal(rows(interrupted.run).loc[adopted.index], adopted)
+        adopted = before[before["status"] != "interrupted"]
+        assert not adopted.empty
+        # A column of whole numbers becomes one of floats where a value is missing.
+        pd.testing.assert_frame_equal(rows(interrupted.run).loc[adopted.index], adopted, check_dtype=False)
 
     def test_interrupted_trials_went_on_from_their_checkpoints(self, interrupted):
         epochs = read_epochs(interrupted.run)
@@ -182,7 +185,7 @@ class TestKilledAndMoved:
         path, done, ended = moved
         trials = rows(path)
         assert len(trials) == 5
-        assert set(trials["status"]) == {"completed"}
+        assert set(trials["status"]) <= ENDED
         assert ended <= set(trials.index)
         lines = re.findall(r"^\[(\d)/5\]", done.out, re.MULTILINE)
         assert len(lines) == 5 - len(ended)
@@ -193,30 +196,18 @@ class TestKilledAndMoved:
         both = sorted(set(first.index) & set(second.index))
         assert len(both) >= 3  # the start points at least
         for name in ("best_val_accuracy", "best_epoch", "last_test_accuracy", "val_correct_at_best"):
-            assert first.loc[both, name].tolist() == second.loc[both, name].tolist(), name
+            pd.testing.assert_series_equal(first.loc[both, name], second.loc[both, name], check_dtype=False)
 
 
 def test_ctrl_c_while_ray_starts_is_an_interruption_too(tmp_path):
     with started(*SEARCH, *ARGUMENTS, folder=tmp_path) as program:
-        wait_until(lambda: "Results: " in program.out, "the plan has been printed")
+        wait_until(
+            lambda: any("gcs_server" in command_of(pid) for pid in descendants(program.process.pid)),
+            "Ray is starting",
+        )
         program.press_ctrl_c()
         done = program.wait()
     assert done.code == 130
     assert "Traceback" not in done.out + done.err
     assert "--out run" in done.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
-
-
-def test_the_resume_command_names_the_folder_that_the_search_chose(tmp_path):
-    """Without --out, the folder is in the command that is printed, and the printed command is right."""
-    arguments = [*ARGUMENTS[: ARGUMENTS.index("--out")], "--num-trials", "1"]
-    code = (
-        "import sys; from nls_tune import search; "
-        "search._run = lambda plan, run, content, slots, console: content.update(status='interrupted'); "
-        "search.__dict__['_search'].__globals__['_run'] = search._run; "
-        "from nls_tune.command_line import run_app; sys.exit(run_app(search.app))"
-    )
-    done = run(sys.executable, "-c", code, *arguments, folder=tmp_path)
-    assert done.code == 130, done
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert done.out.splitlines()[-1].endswith(f"--out {folder}")

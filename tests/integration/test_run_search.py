@@ -7,8 +7,9 @@ import json
 
 import pytest
 from rich.console import Console
+from sabotage import sabotage
 
-from nls_tune import InputError, SearchResult, read_trials, run_search
+from nls_tune import InputError, SearchResult, read_epochs, read_trials, run_search
 
 pytestmark = pytest.mark.timeout(150)
 SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
@@ -75,3 +76,29 @@ def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--cpus-per-trial must be at most the 2 CPUs"):
         run_search(out=tmp_path / "run", cpus_per_trial=3, **SETTINGS)
     assert session.is_initialized()
+
+
+def test_when_every_trial_fails_that_is_an_error(session, tmp_path):
+    settings = {**SETTINGS, "num_trials": 1}
+    sabotage(tmp_path / "run", smooth_rate=0.0, **settings)
+    with pytest.raises(RuntimeError, match=r"every trial failed, the last with: FileExistsError.*") as caught:
+        run_search(out=tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    assert read_trials(tmp_path / "run")["status"].tolist() == ["failed"]
+
+
+def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, width=140)
+    overrides = {"lr": 1e30, "warmup_lr": 1e30}
+    result = run_search(out=tmp_path / "run", overrides=overrides, console=console, **SETTINGS)
+    assert result.status == "finished"
+    assert (result.levels[0].recommended, result.levels[0].statuses) == (None, {"diverged": 4})
+    assert "symmetric:0.4: no trial was completed (4 diverged), so nothing can be recommended." in text.getvalue()
+    assert "nan" not in text.getvalue().lower()
+    rows = read_trials(result.run)
+    assert rows["status"].tolist() == ["diverged"] * 4
+    assert rows["best_epoch"].isna().all()
+    assert rows["error"].isna().all()
+    assert read_epochs(result.run)["diverged"].any()

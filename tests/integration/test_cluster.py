@@ -1,0 +1,104 @@
+"""The same search on a Ray cluster that runs already, and addresses at which there is none."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import Done, Program, environment, run_search, wait_until
+from watching import ARGUMENTS
+
+from nls_tune import read_trials
+
+pytestmark = pytest.mark.timeout(240)
+RAY = str(Path(sys.executable).with_name("ray"))
+#: A cluster with tokens would refuse workers that have none, see Ray's documentation of RAY_AUTH_MODE.
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The address of a cluster of two CPUs, of a process group of its own."""
+    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
+    command = (
+        RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
+        "--disable-usage-stats", f"--temp-dir={os.environ['RAY_TMPDIR']}/cluster",
+    )  # fmt: skip
+    head = Program(command, folder, ENVIRONMENT)
+    try:
+        found = f"127.0.0.1:{port}"
+        wait_until(lambda: is_healthy(found) or not head.running, "the cluster answers")
+        assert head.running, head.wait()
+        yield found
+    finally:
+        head.stop()
+
+
+def is_healthy(address: str) -> bool:
+    """Whether a cluster answers."""
+    command = (RAY, "health-check", "--address", address)
+    done = subprocess.run(command, env=environment(ENVIRONMENT), capture_output=True, timeout=60, check=False)
+    return done.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def searched(address, tmp_path_factory) -> tuple[Done, Path]:
+    folder = tmp_path_factory.mktemp("driver")
+    # A worker finds the package although the cluster was not started where it is.
+    done = run_search(*ARGUMENTS, "--out", "run", "--address", address, folder=folder, env=ENVIRONMENT, seconds=120)
+    return done, folder / "run"
+
+
+def test_it_succeeds_and_says_nothing_on_stderr(searched):
+    assert (searched[0].code, searched[0].err) == (0, "")
+
+
+def test_the_trials_are_those_of_a_search_on_this_machine(searched, watched_search):
+    """Which trials a sampler draws depends on the order in which others end; the start points do not."""
+    here, there = (read_trials(path).set_index("trial_id") for path in (watched_search.run, searched[1]))
+    assert len(there) == len(here) == 12
+    assert there.groupby(["noise_level", "arm"]).size().equals(here.groupby(["noise_level", "arm"]).size())
+    both = sorted(set(here.index) & set(there.index))
+    starts = here[(here["smooth_rate"].isin([0, 0.1])) & (here["lr"] == 0.003)].index
+    assert len(starts) == 4
+    assert set(starts) <= set(both)
+    ended = [trial for trial in both if here.loc[trial, "epochs"] == there.loc[trial, "epochs"]]
+    assert ended
+    for name in ("best_val_accuracy", "best_epoch", "last_test_accuracy", "val_correct_at_best"):
+        pd.testing.assert_series_equal(here.loc[ended, name], there.loc[ended, name])
+
+
+def test_no_checkpoint_is_left(searched):
+    assert list((searched[1] / "checkpoints").iterdir()) == []
+
+
+def test_the_cluster_goes_on(searched, address):
+    assert is_healthy(address)
+
+
+class TestWrongAddress:
+    def refused(self, folder: Path, address: str) -> Done:
+        done = run_search(*ARGUMENTS, "--out", "run", "--address", address, folder=folder, env=ENVIRONMENT, seconds=30)
+        assert done.has_failed_in_one_line(), done
+        assert f"no Ray cluster answers at {address!r}" in done.err
+        assert not (folder / "run").exists()
+        return done
+
+    def test_nothing_listens_there(self, tmp_path):
+        done = self.refused(tmp_path, f"127.0.0.1:{free_port()}")
+        assert "ray start --head" in done.err
+
+    @pytest.mark.parametrize("address", ["no such address", "127.0.0.1:port"])
+    def test_it_is_no_address(self, tmp_path, address):
+        self.refused(tmp_path, address)

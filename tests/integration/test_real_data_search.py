@@ -1,0 +1,77 @@
+"""A search on CIFAR-10 with human labels, from the published files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from commands import Done, run, run_search
+
+from nls_tune import read_trials
+from nls_tune.datasets.locations import DATA_VARIABLE
+
+pytestmark = [pytest.mark.real_data, pytest.mark.timeout(400)]
+ARGUMENTS = (
+    "--dataset", "cifar10n", "--noise", "human:worst", "--model", "small_cnn", "--train-size", "500",
+    "--epochs", "2", "--num-trials", "4", "--val-fraction", "0.02", "--preset", "cpu", "--confirm-seeds", "0",
+)  # fmt: skip
+TIMED = (
+    "import sys, time; from nls_tune.datasets import load_source; import torch, torchvision; "
+    "begin = time.perf_counter(); load_source('cifar10n', progress=False); print(time.perf_counter() - begin)"
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, str]:
+    """The variable that names the folder of the real files."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"needs {DATA_VARIABLE}, the folder of the real CIFAR files")
+    return {DATA_VARIABLE: str(Path(folder).absolute())}
+
+
+@pytest.fixture(scope="module")
+def searched(data, tmp_path_factory) -> tuple[Done, Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("real")
+    env = {**data, "XDG_CACHE_HOME": str(folder / "cache")}
+    return run_search(*ARGUMENTS, "--out", "run", folder=folder, env=env, seconds=300), folder, env
+
+
+def test_it_succeeds_and_shows_the_published_rate(searched):
+    done = searched[0]
+    assert (done.code, done.err) == (0, "")
+    assert (
+        "Search of cifar10n: 500 training, 1000 validation (noisy labels), 10000 test samples, 10 classes" in done.out
+    )
+    plan, _, results = done.out.partition("Results: ")
+    assert re.search(r"^human:worst +40\.2 % ", plan, re.MULTILINE)
+    assert "noise rate 40.2 %" in results
+
+
+def test_the_rows_hold_the_noise(searched):
+    trials = read_trials(searched[1] / "run")
+    assert len(trials) == 4
+    assert trials["noise_rate"].tolist() == [pytest.approx(0.40208)] * 4
+    # The symmetric equivalent of that rate: -(1 - c) / c with c = 1 - e * 10 / 9.
+    assert trials["noise_cancelling_rate"].tolist() == [pytest.approx(-0.8076, abs=2e-3)] * 4
+    assert set(trials["num_val"]) == {1000}
+    content = json.loads((searched[1] / "run" / "run.json").read_text())
+    assert content["status"] == "finished"
+
+
+def test_the_second_start_loads_the_data_in_a_moment(searched):
+    _, folder, env = searched
+    done = run(sys.executable, "-c", TIMED, folder=folder, env=env)
+    assert (done.code, done.err) == (0, "")
+    assert float(done.out) < 2
+
+
+def test_a_second_search_starts_soon(searched):
+    _, folder, env = searched
+    done = run_search(*ARGUMENTS, "--dry-run", folder=folder, env=env)
+    assert (done.code, done.err) == (0, "")
+    assert done.seconds < 15
