@@ -1,6 +1,6 @@
 """Searches the smooth rate of a generated dataset, then looks at the trials with pandas.
 
-python examples/quickstart.py                     # twonorm, 40 % of the labels flipped, about a minute
+python examples/quickstart.py                     # 40 % of the labels flipped; half a minute on two cores
 python examples/quickstart.py --num-trials 4 --epochs 6 --train-size 500 --out runs/quick
 """
 
