@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -188,10 +192,24 @@ def run_experiment(
     )
     view.start()
     try:
-        tuner.fit()
+        with _terminate_as_interrupt():
+            tuner.fit()
     finally:
         view.stop()
         recorder.interrupt()
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, which batch systems send before they kill, like Ctrl-C: Tune ends the trials in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -250,7 +250,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         )
         plans.append(_plan_level(space, dataset, quotas))
     _check_batches(space, plans[0].dataset)
-    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas))
+    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas, plans))
 
 
 def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
@@ -318,8 +318,12 @@ def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
         check_fit(settings, dataset.num_train, dataset.input_shape)
 
 
-def _notes(space: SearchSpace, quotas: dict[Arm, int]) -> tuple[str, ...]:
-    notes = []
+def _notes(space: SearchSpace, quotas: dict[Arm, int], levels: Sequence[LevelPlan]) -> tuple[str, ...]:
+    notes = [
+        f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
+        for level in levels
+        if level.noise_rate is not None and level.noise_cancelling_rate is None
+    ]
     for arm in ARMS:
         size = space.arm(arm).size() if arm in quotas else None
         if size is not None and quotas[arm] == size:

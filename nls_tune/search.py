@@ -19,6 +19,7 @@ from nls_tune.errors import InputError
 from nls_tune.results import SCHEMA_VERSION, RunDirectory, read_trials
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from nls_tune.analysis.confirmation import LevelConfirmation
@@ -115,7 +116,9 @@ def _search(settings: SearchSettings, console: Console | None, *, dry_run: bool)
         content = _begin(plan, run)
         print_plan(plan, slots.count, console)
         console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-        if content["status"] != "finished" or missing_trials(plan, read_trials(run.path)):
+        trials = read_trials(run.path)
+        complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
+        if not complete or missing_trials(plan, trials):
             try:
                 if connect:
                     check_shared(run)
@@ -188,6 +191,11 @@ def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Sl
         run.write_json(content)
 
 
+def _count_search_trials(trials: pd.DataFrame) -> int:
+    """A row that somebody removed is missed by this number, and run again."""
+    return int((trials["stage"] == "search").sum())
+
+
 def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
     """Summarise the run, write its selection, and print the table."""
     from nls_tune.analysis.confirmation import confirmations
@@ -197,6 +205,7 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
 
     trials, levels = read_trials(run.path), [p.level for p in plan.levels]
     summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
+    content["search_trials"] = _count_search_trials(trials)
     content["selection"] = [asdict(summary) for summary in summaries]
     content["confirmation"] = [asdict(confirmation) for confirmation in confirmed]
     run.write_json(content)

@@ -313,3 +313,11 @@ def test_what_cannot_work_is_refused_before_anything_runs(changes, fragments):
     assert len(message.splitlines()) == 1
     for fragment in fragments:
         assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("level", "hopeless"), [("symmetric:0.4", False), ("symmetric:0.5", True), ("symmetric:1", True)]
+)
+def test_noise_that_validation_cannot_choose_under_is_said(level, hopeless):
+    notes = plan_of(noise=(level,)).notes
+    assert any(level in note and "cannot choose" in note for note in notes) == hopeless

@@ -31,7 +31,11 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
         counts = {len(found.seeds) for found in level.configurations}
         seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
         console.print(
-            f"{level.noise_level}  ({seeds} fresh seeds)", style="bold", markup=False, highlight=False, soft_wrap=True
+            f"{level.noise_level}  ({seeds} fresh seed{'s' if seeds != '1' else ''})",
+            style="bold",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
         for header, width, justify in _COLUMNS:
@@ -48,7 +52,7 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
                 percent(None if found.test_at_last is None else found.test_at_last.mean),
                 "strongest" if i == level.strongest_ce else _difference(comparison),
             )
-        console.print(table)
+        console.print(table, width=120, crop=False)  # numbers are never cut; wide ones make a long line
     console.print(
         "\n*: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at\n"
         "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n",

@@ -125,7 +125,7 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
                 percent(found.last_test_accuracy),
                 f"{found.num_completed}/{found.num_trials}",
             )
-        console.print(table)
+        console.print(table, width=120, crop=False)  # numbers are never cut; wide ones make a long line
     console.print(f"\n{_LEGEND}", highlight=False, markup=False, soft_wrap=True, style="dim")
     for summary in summaries:
         console.print(level_sentence(summary), markup=False, highlight=False, soft_wrap=True)
@@ -151,6 +151,8 @@ def level_sentence(summary: LevelSummary) -> str:
         gain = f", {points(summary.test.difference)} points against {name} ({theirs})"
     if not summary.validation.distinct and summary.rival == "ce":
         start += " or cross-entropy"
+    if summary.noise_rate is not None and summary.noise_cancelling_rate is None:
+        return f"{summary.noise_level}: right labels do not outweigh wrong ones, so noisy validation cannot choose."
     return f"{start}{test}{gain}; {_told_apart(summary.validation, summary.signal_share)}."
 
 

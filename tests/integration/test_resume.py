@@ -211,3 +211,23 @@ def test_ctrl_c_while_ray_starts_is_an_interruption_too(tmp_path):
     assert "Traceback" not in done.out + done.err
     assert "--out run" in done.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_termination_ends_it_in_order_and_a_removed_row_is_run_again(tmp_path):
+    """Batch systems send SIGTERM; and somebody may remove a part file that is damaged."""
+    path = tmp_path / "run"
+    with started(*SEARCH, *ARGUMENTS, folder=tmp_path) as program:
+        wait_until(lambda: num_rows(path) >= 1, "a trial has ended")
+        wait_until(lambda: len(half_done(path)) >= 1, "a trial is running")
+        program.process.terminate()
+        done = program.wait()
+    assert (done.code, done.err) == (130, "")
+    assert "--out run" in done.out
+    assert json.loads((path / "run.json").read_text())["status"] == "interrupted"
+
+    assert run_search(*ARGUMENTS, folder=tmp_path).code == 0
+    lost = rows(path).index[0]
+    (path / "trials" / f"{lost}.parquet").unlink()
+    again = run_search(*ARGUMENTS, folder=tmp_path)
+    assert (again.code, again.err) == (0, "")
+    assert len(rows(path)) == 5
