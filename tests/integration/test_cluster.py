@@ -55,8 +55,10 @@ def is_healthy(address: str) -> bool:
 @pytest.fixture(scope="module")
 def searched(address, tmp_path_factory) -> tuple[Done, Path]:
     folder = tmp_path_factory.mktemp("driver")
-    # A worker finds the package although the cluster was not started where it is.
-    done = run_search(*ARGUMENTS, "--out", "run", "--address", address, folder=folder, env=ENVIRONMENT, seconds=120)
+    # A worker finds the package although the cluster was not started where it is. "auto" is the cluster of
+    # RAY_ADDRESS before any other, and must not be somebody else's on this machine.
+    env = {**ENVIRONMENT, "RAY_ADDRESS": address}
+    done = run_search(*ARGUMENTS, "--out", "run", "--address", "auto", folder=folder, env=env, seconds=120)
     return done, folder / "run"
 
 
@@ -85,6 +87,14 @@ def test_no_checkpoint_is_left(searched):
 
 def test_the_cluster_goes_on(searched, address):
     assert is_healthy(address)
+
+
+def test_it_can_be_named_by_its_address(address, tmp_path):
+    arguments = ("--noise", "symmetric:0.4", "--epochs", "4", "--num-trials", "1", "--train-size", "300")
+    arguments = (*arguments, "--preset", "cpu", "--confirm-seeds", "0", "--out", "run", "--address", address)
+    done = run_search(*arguments, folder=tmp_path, env=ENVIRONMENT)
+    assert (done.code, done.err) == (0, "")
+    assert len(read_trials(tmp_path / "run")) == 1
 
 
 class TestWrongAddress:
