@@ -168,6 +168,9 @@ def _configuration(arm: ArmSummary) -> str:
 
 def _told_apart(validation: PairedDifference, signal_share: float | None) -> str:
     verdict = "validation tells them apart" if validation.distinct else "validation cannot tell them apart"
+    if validation.distinct and validation.difference < 0:
+        # In short trials the smoothed accuracy, which decides, and that of a single epoch can disagree.
+        verdict = "but at these single epochs, not smoothed, validation prefers the latter"
     text = f"{points(validation.difference)} points, paired standard error {100 * validation.standard_error:.1f}"
     if signal_share is not None and 0 < signal_share < 1:
         clean, error = validation.difference / signal_share, validation.standard_error / signal_share

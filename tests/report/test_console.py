@@ -189,3 +189,12 @@ def test_a_name_in_the_plan_is_not_taken_as_markup(plan, level):
 
 def test_notes_are_printed(plan):
     assert "Note: mind the gap" in printed(print_plan, replace(plan, notes=("mind the gap",)), None)
+
+
+def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said():
+    from nls_tune.analysis.level_summaries import PairedDifference
+    from nls_tune.report.console import _told_apart
+
+    assert "prefers the latter" in _told_apart(PairedDifference(-0.05, 0.006, 5000), None)
+    assert "prefers" not in _told_apart(PairedDifference(-0.005, 0.006, 5000), None)
+    assert "tells them apart" in _told_apart(PairedDifference(0.05, 0.006, 5000), None)
