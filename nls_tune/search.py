@@ -323,8 +323,7 @@ def search(
         address=address,
     )
     console = Console()
-    result = _search(settings, console, dry_run=dry_run)
-    if result is None or result.status == "finished":
+    if (result := _search(settings, console, dry_run=dry_run)) is None or result.status == "finished":
         return 0
     console.print(
         f"Interrupted; what was finished is kept. To go on: {_resume_command(result.run)}",

@@ -81,8 +81,7 @@ def make_noisy(
 ) -> NoisyDataset:
     """Put noise on the labels and split off a validation set.
 
-    Training and validation have the same noise and are cut from one stratified order of the noisy labels, which
-    needs no clean ones. A smaller ``train_size`` leaves the validation set alone.
+    Both splits have the same noise and come from one stratified order of the noisy labels; no clean ones needed.
 
     Args:
         source: The clean data.
