@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nls_tune.noise import transition_matrix as transition_matrix
     from nls_tune.results import read_epochs as read_epochs
     from nls_tune.results import read_trials as read_trials
-    from nls_tune.search import SearchResult as SearchResult
-    from nls_tune.search import run_search as run_search
+    from nls_tune.session import SearchResult as SearchResult
+    from nls_tune.session import run_search as run_search
     from nls_tune.settings import TrainingSettings as TrainingSettings
     from nls_tune.training import Training as Training
 
@@ -39,8 +39,8 @@ _HOME = {
     "transition_matrix": "noise",
     "read_epochs": "results",
     "read_trials": "results",
-    "SearchResult": "search",
-    "run_search": "search",
+    "SearchResult": "session",
+    "run_search": "session",
     "TrainingSettings": "settings",
     "Training": "training",
 }

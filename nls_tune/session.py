@@ -1,0 +1,214 @@
+"""One session of a search: plan, run what is missing, confirm, summarise."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nls_tune.errors import InputError
+from nls_tune.results import SCHEMA_VERSION, RunDirectory, read_trials
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from nls_tune.analysis.confirmation import LevelConfirmation
+    from nls_tune.analysis.level_summaries import LevelSummary
+    from nls_tune.cluster import Slots
+    from nls_tune.plan import SearchPlan
+    from nls_tune.progress import SearchProgress
+    from nls_tune.search_settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leaves behind.
+
+    Attributes:
+        run: The run directory.
+        status: ``finished`` or ``interrupted``.
+        levels: One summary a noise level.
+        confirmation: What fresh seeds say, one a level; empty without a confirmation.
+    """
+
+    run: Path
+    status: str
+    levels: tuple[LevelSummary, ...]
+    confirmation: tuple[LevelConfirmation, ...]
+
+
+def run_search(
+    dataset: str = "twonorm",
+    *,
+    noise: str | Sequence[str] | None = None,
+    space: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    console: Console | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Search the smooth rate for each noise level of a dataset.
+
+    The same call with the same ``out`` resumes a run that did not finish.
+
+    Args:
+        dataset: Name of a dataset.
+        noise: Noise levels, as a list or comma-separated; by default those of the dataset.
+        space: Name of a shipped search space or a YAML file; by default the dataset's own.
+        overrides: Changes of the space: ``{"model": "cnn9", "lr.low": 1e-5}``, or ``KEY=VALUE`` strings.
+        console: Where to print plan, progress and results; None prints nothing.
+        **settings: Other fields of ``SearchSettings``, for example ``num_trials``, ``epochs``, ``out``.
+
+    Returns:
+        The run directory and one summary a level.
+
+    Raises:
+        InputError: Where the command would exit with 2.
+        RuntimeError: If every trial failed.
+    """
+    from nls_tune.search_settings import check_search_settings
+
+    if isinstance(noise, str):
+        noise = tuple(part.strip() for part in noise.split(","))
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    checked = check_search_settings(
+        dataset=dataset,
+        noise=None if noise is None else tuple(noise),
+        space=None if space is None else str(space),
+        overrides=tuple(overrides),
+        **settings,
+    )
+    return cast("SearchResult", run_settings(checked, console, dry_run=False))  # only a dry run has none
+
+
+def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: bool) -> SearchResult | None:
+    """Plan, run and summarise a search; a dry run stops after the plan and returns None."""
+    from rich.console import Console
+
+    from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
+    from nls_tune.confirm import missing_trials
+    from nls_tune.plan import make_plan
+    from nls_tune.report.console import print_plan
+
+    console = console or Console(quiet=True)
+    with ExitStack() as stack:
+        # A running cluster is asked first, because its GPUs decide the plan; one of our own is started last.
+        connect = settings.address is not None
+        resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
+        slots = slots_of(resources, settings)
+        plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
+        if dry_run:
+            print_plan(plan, slots.count, console)
+            return None
+        run = RunDirectory(settings.out or _default_out(settings.dataset))
+        run.create()
+        stack.enter_context(run.lock())
+        content = _begin(plan, run)
+        print_plan(plan, slots.count, console)
+        console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+        trials = read_trials(run.path)
+        complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
+        if not complete or missing_trials(plan, trials):
+            try:
+                if connect:
+                    check_shared(run)
+                else:
+                    slots = slots_of(stack.enter_context(ray_session(None)), settings)
+                _run(plan, run, content, slots, console)
+            except KeyboardInterrupt:
+                content["status"] = "interrupted"
+                run.write_json(content)
+    return _conclude(plan, run, content, console)
+
+
+def _default_out(dataset: str) -> Path:
+    return Path("runs") / f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
+    """Write run.json of a new run, or read that of an earlier one and refuse it if the settings differ."""
+    from nls_tune.plan import differences
+
+    if run.run_json.exists():
+        content = run.read_json()
+        if found := differences(content.get("identity", {}), plan.identity()):
+            raise InputError(
+                f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
+            )
+        return content
+    now = datetime.now(UTC)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        "status": "running",
+        "created_at": now.isoformat(),
+        "sessions": [],
+        "identity": plan.identity(),
+        "plan": plan.facts(),
+        "selection": [],
+        "confirmation": [],
+    }
+    run.write_json(content)
+    return content
+
+
+def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console) -> None:
+    """Run what is missing; whatever happens, run.json says afterwards how it ended."""
+    from nls_tune.confirm import confirm
+    from nls_tune.execution import execute
+    from nls_tune.provenance import provenance
+    from nls_tune.report.live import ProgressView
+
+    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(slots)}
+    content["sessions"].append(session)
+    content["status"] = "running"
+    run.write_json(content)
+
+    def make_view(progress: SearchProgress) -> ProgressView:
+        return ProgressView(progress, console)
+
+    try:
+        status = execute(plan, run, content["run_id"], slots, make_view)
+        if status == "finished" and plan.confirm_seeds():
+            console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
+            status = confirm(plan, run, content["run_id"], slots, make_view)
+        content["status"] = status
+    except Exception:
+        content["status"] = "failed"
+        raise
+    finally:
+        session["finished_at"] = datetime.now(UTC).isoformat()
+        run.write_json(content)
+
+
+def _count_search_trials(trials: pd.DataFrame) -> int:
+    """A row that somebody removed is missed by this number, and run again."""
+    return int((trials["stage"] == "search").sum())
+
+
+def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
+    """Summarise the run, write its selection, and print the table."""
+    from nls_tune.analysis.confirmation import confirmations
+    from nls_tune.analysis.level_summaries import level_summaries
+    from nls_tune.report.confirmation import print_confirmations
+    from nls_tune.report.console import print_summaries
+
+    trials, levels = read_trials(run.path), [p.level for p in plan.levels]
+    summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
+    content["search_trials"] = _count_search_trials(trials)
+    content["selection"] = [asdict(summary) for summary in summaries]
+    content["confirmation"] = [asdict(confirmation) for confirmation in confirmed]
+    run.write_json(content)
+    console.print()
+    print_summaries(summaries, console)
+    if confirmed:
+        console.print("\nConfirmation", style="bold")
+        print_confirmations(confirmed, console)
+    console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+    return SearchResult(run.path, content["status"], summaries, confirmed)
