@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from nls_tune.samplers import SamplerName, make_sampler
+from nls_tune.samplers import SamplerName, make_sampler, startup_trials
 
 if TYPE_CHECKING:
     import optuna
@@ -26,6 +26,10 @@ Outcome = Literal["completed", "stopped", "diverged", "failed"]
 #: Value told for a trial that diverged: the worst accuracy there is, finite, so that no sampler chokes on it.
 DIVERGED_VALUE = 0.0
 _MAX_REDRAWS = 8
+#: A group learns from another one that has completed this many trials,
+_MIN_COMPLETED_TO_TEACH = 3
+#: and takes over this many configurations at most.
+_MAX_TAKEN_OVER = 2
 
 
 class ConfigSpace(Protocol):
@@ -54,6 +58,8 @@ class Group:
         num_trials: How many trials it runs, start points included.
         start: Configurations that run first.
         share: Device time that it deserves, relative to the other groups.
+        siblings: Groups to learn from, by key: what a good configuration of theirs would be here. Before its own
+            trials can guide the sampler, a group tries what is best in them so far.
     """
 
     key: str
@@ -61,6 +67,7 @@ class Group:
     num_trials: int
     start: tuple[Config, ...] = ()
     share: float = 1.0
+    siblings: Mapping[str, Callable[[Config], Config]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,10 @@ class _GroupState:
     #: Rungs that a trial passed in an earlier session, by configuration.
     passed: dict[str, dict[int, bool]] = field(default_factory=dict)
     exhausted: bool = False
+    completed: int = 0
+    best: tuple[float, Config] | None = None
+    #: Groups that this one has taken a configuration from.
+    teachers: set[str] = field(default_factory=set)
 
     def wants_more(self) -> bool:
         return self.asked < self.group.num_trials and not self.exhausted
@@ -233,6 +244,8 @@ class Allocator:
             config = state.queue.pop(0)
             if _canonical(config) not in state.known:
                 return self._ask_for(state, state.group.space.encode(config)), config
+        if (taken := self._taken_over(state)) is not None:
+            return self._ask_for(state, state.group.space.encode(taken)), taken
         for _ in range(0 if self._sampler == "grid" else _MAX_REDRAWS):
             trial = state.study.ask(state.group.space.distributions())
             config = state.group.space.decode(trial.params)
@@ -245,6 +258,20 @@ class Allocator:
                 trial.report(value, 0)
             _tell(state.study, trial, value, outcome)
         return self._draw_at_random(state)
+
+    def _taken_over(self, state: _GroupState) -> Config | None:
+        """What is best in another group, as a configuration of this one, while this one knows little itself."""
+        if state.completed >= startup_trials(state.group.num_trials) or len(state.teachers) >= _MAX_TAKEN_OVER:
+            return None
+        for key, translate in state.group.siblings.items():
+            sibling = self._groups[key]
+            if key in state.teachers or sibling.best is None or sibling.completed < _MIN_COMPLETED_TO_TEACH:
+                continue
+            state.teachers.add(key)
+            config = translate(sibling.best[1])
+            if _canonical(config) not in state.known:
+                return config
+        return None
 
     def _draw_at_random(self, state: _GroupState) -> tuple[optuna.Trial, Config] | None:
         space = state.group.space
@@ -304,6 +331,10 @@ class Allocator:
             return
         state.seconds += live.seconds if seconds is None else seconds
         state.known[_canonical(live.config)] = (outcome, value)
+        if outcome == "completed" and value is not None:
+            state.completed += 1
+            if state.best is None or value > state.best[0]:
+                state.best = (value, live.config)
         if outcome == "stopped" and value is not None:
             live.trial.report(value, live.clock)
         _tell(state.study, live.trial, value, outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from nls_tune.allocation import Group, Rungs
@@ -21,7 +22,7 @@ from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise
 from nls_tune.parameters import FloatParameter
 from nls_tune.results import trial_id
 from nls_tune.search_settings import SearchSettings
-from nls_tune.settings import TrainingSettings
+from nls_tune.settings import TrainingSettings, arm_of
 from nls_tune.space_files import load_space
 from nls_tune.spaces import ARMS, Arm, Preset, SearchSpace
 
@@ -102,6 +103,13 @@ class SearchPlan:
                 num_trials=quota,
                 start=level.start[arm][:quota],
                 share=quota,
+                siblings={
+                    group_key(other.level, arm): partial(
+                        translated, self.space, arm, other.noise_cancelling_rate, level.noise_cancelling_rate
+                    )
+                    for other in self.levels
+                    if other is not level and arm in other.quotas
+                },
             )
             for level in self.levels
             for arm, quota in level.quotas.items()
@@ -162,6 +170,32 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         elif old != new:
             found.append(f"{prefix}{key}: {old} -> {new}")
     return found
+
+
+def translated(
+    space: SearchSpace, arm: Arm, there: float | None, here: float | None, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return how a configuration of one noise level looks at another.
+
+    Theory puts the optimum of every level at the same place in ``log(1 - r) - log(1 - r*)``. A rate that would
+    leave its arm stays as it is.
+
+    Args:
+        space: That both levels search.
+        arm: Of the configuration.
+        there: Noise-cancelling rate r* of its level; None where it does not exist.
+        here: That of the other level.
+        config: The configuration.
+
+    Returns:
+        The configuration at the other level, inside the space.
+    """
+    arm_space, moved = space.arm(arm), dict(config)
+    if there is not None and here is not None:
+        rate = space.clip_rate(1 - (1 - moved["smooth_rate"]) * (1 - here) / (1 - there))
+        if arm_of(rate) == arm:
+            moved["smooth_rate"] = rate
+    return arm_space.decode(arm_space.encode(moved))
 
 
 def group_key(level: str, arm: str) -> str:

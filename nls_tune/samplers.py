@@ -12,6 +12,11 @@ SamplerName = Literal["tpe", "random", "gp", "cmaes", "grid"]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
 
+def startup_trials(num_trials: int) -> int:
+    """Return how many trials of a group come before its sampler has a model: a third of them, 2 to 10."""
+    return max(2, min(10, num_trials // 3))
+
+
 def make_sampler(name: SamplerName, seed: int, group: str, num_trials: int) -> optuna.samplers.BaseSampler:
     """Return the sampler of a group's study.
 
@@ -31,7 +36,7 @@ def make_sampler(name: SamplerName, seed: int, group: str, num_trials: int) -> o
     from optuna import samplers
 
     stream = zlib.crc32(f"{seed}/{group}".encode())
-    startup = max(2, min(10, num_trials // 3))
+    startup = startup_trials(num_trials)
     if name == "tpe":
         return samplers.TPESampler(seed=stream, n_startup_trials=startup)
     if name == "gp":

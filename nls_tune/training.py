@@ -207,7 +207,7 @@ class Training:
         rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        for inputs, labels in self._batches(epoch):
+        for inputs, labels in self.batches(epoch):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
                 logits = self.model(inputs)
                 loss = gls_loss(logits, labels, rate)
@@ -220,8 +220,8 @@ class Training:
             num_correct += (logits.detach().argmax(1) == labels).sum()
         return loss_sum, num_correct
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
         data, generator = self.data, self._generator(epoch)
         num_train = len(data.train_labels)
         order = torch.randperm(num_train, generator=generator).to(self.device)

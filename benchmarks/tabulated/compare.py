@@ -1,0 +1,279 @@
+"""Compares ways to search on the tables: regret at fixed budgets, ablations, and what noisy validation costs.
+
+Run ``python benchmarks/tabulated/compare.py`` in the repository; it takes a few minutes a table on 2 cores.
+Regret is the test accuracy of the grid's best point minus that of the recommended one, both where a user would stop
+and as means over the tabulated seeds. Defaults were looked at on one half of the test samples (``--half a``);
+what is reported is the other half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from replay import (
+    Ended,
+    GridSearch,
+    RandomSearch,
+    RayOptuna,
+    Variant,
+    replay,
+    replay_variant,
+    trial_rows,
+    variants,
+)
+from table import FOLDER, Level, Point, Table
+
+from nls_tune.selection import select
+
+NAMES = ("twonorm", "waveform", "digits")
+#: Epochs a level at which regret is read.
+BUDGETS = (100, 200, 400, 800)
+CLOSE = 0.005
+EVIDENCE = FOLDER.parent / "evidence"
+_TABLES: dict[str, Table] = {}
+
+METHODS: dict[str, Callable[[Table, int], list[Ended]]] = {
+    "nls_tune": lambda table, seed: replay_variant(table, seed, Variant()),
+    "full grid": lambda table, seed: replay(GridSearch(table, seed), table, warm_store=False),
+    "random search": lambda table, seed: replay(RandomSearch(table, seed), table, warm_store=False),
+    "OptunaSearch + ASHA by level": lambda table, seed: replay(RayOptuna(table, seed), table, warm_store=False),
+    "the same, informed": lambda table, seed: replay(RayOptuna(table, seed, informed=True), table),
+}
+
+
+def table_of(name: str) -> Table:
+    """Return a table, read once a process."""
+    if name not in _TABLES:
+        _TABLES[name] = Table(name)
+    return _TABLES[name]
+
+
+def regret_path(table: Table, ended: Sequence[Ended], half: str, objective: Any = "best") -> list[tuple[float, float]]:
+    """Return the mean regret over levels after every trial, with the epochs that had been trained a level."""
+    best = {level.name: max(level.truth(half).values()) for level in table.levels}
+    truth = {level.name: level.truth(half, objective) for level in table.levels}
+    leader: dict[str, tuple[float, float]] = {
+        level.name: (-math.inf, best[level.name] - 1 / table.num_classes) for level in table.levels
+    }
+    path = []
+    for trial in ended:
+        if trial.completed and trial.value is not None and trial.value > leader[trial.level][0]:
+            leader[trial.level] = (trial.value, best[trial.level] - truth[trial.level][trial.point])
+        mean = float(np.mean([regret for _, regret in leader.values()]))
+        path.append((trial.epochs_trained / len(table.levels), mean))
+    return path
+
+
+def summary(path: list[tuple[float, float]]) -> dict[str, float]:
+    """Return regret at the budgets, at the end, and the epochs after which it stays close."""
+    found = {}
+    for budget in BUDGETS:
+        before = [regret for epochs, regret in path if epochs <= budget]
+        found[f"regret_at_{budget}"] = before[-1] if before else math.nan
+    found["regret_at_end"] = path[-1][1]
+    found["epochs"] = path[-1][0]
+    far = [i for i, (_, regret) in enumerate(path) if regret > CLOSE]
+    after = far[-1] + 1 if far else 0
+    found["epochs_until_close"] = path[after][0] if after < len(path) else math.inf
+    return found
+
+
+def posterior_regret(table: Table, ended: list[Ended], half: str) -> dict[str, float]:
+    """Return the mean regret over levels at the end, of the raw best and of the posterior mean."""
+    regrets: dict[str, list[float]] = {"raw": [], "posterior": []}
+    for level in table.levels:
+        truth, mine = level.truth(half), [t for t in ended if t.level == level.name]
+        completed = [t for t in mine if t.completed and t.value is not None]
+        if not completed:
+            continue
+        best = max(truth.values())
+        raw = max(completed, key=lambda t: (t.value, -t.order))
+        regrets["raw"].append(best - truth[raw.point])
+        regrets["posterior"].append(best - truth[_recommended(table, level, mine)])
+    return {f"regret_of_{k}": float(np.mean(v)) if v else math.nan for k, v in regrets.items()}
+
+
+def _recommended(table: Table, level: Level, ended: list[Ended]) -> Point:
+    """The point that the package recommends: of the arms' selected trials, the one with the highest validation."""
+    rows = trial_rows(table, level, ended)
+    chosen = [select(rows[rows["arm"] == arm]) for arm in ("ce", "positive", "negative")]
+    best = max((row for row in chosen if row is not None), key=lambda row: row["best_val_accuracy"])
+    return next(t.point for t in ended if str(t.order) == best["trial_id"])
+
+
+def one(task: tuple[str, str, int, str]) -> dict[str, float]:
+    """Replay one method or ablation with one seed."""
+    name, method, seed, half = task
+    table = table_of(name)
+    if method in METHODS:
+        ended = METHODS[method](table, seed)
+        found = summary(regret_path(table, ended, half))
+        return {**found, **posterior_regret(table, ended, half)} if method == "nls_tune" else found
+    variant = dict(variants())[method]
+    return summary(regret_path(table, replay_variant(table, seed, variant), half, variant.objective))
+
+
+def warm_seed_regret(task: tuple[int, int, str]) -> dict[str, float]:
+    """Replay on the table whose seeds share their data, with some seeds of warm-up and training."""
+    seeds, seed, half = task
+    table = table_of("twonorm_seeds")
+    return summary(regret_path(table, replay_variant(table, seed, Variant(seeds=seeds)), half))
+
+
+def selection_regret(task: tuple[str, str, bool, int]) -> dict[str, float]:
+    """Return what it costs to choose by noisy validation instead of clean labels, for random sets of trials.
+
+    Sets of 24 trials are drawn from the grid as a search with arms would share them out, all at full length. The clean
+    choice is made by one half of the test samples; both are judged by the other half.
+    """
+    name, level_name, quarter, draws = task
+    table = table_of(name)
+    level = next(lv for lv in table.levels if lv.name == level_name)
+    judge, clean = level.truth("b"), level.truth("a")
+    rng = random.Random(f"{name}/{level_name}")
+    losses: dict[str, list[float]] = {"raw": [], "posterior": []}
+    for _ in range(draws):
+        seed = rng.choice(level.seeds)
+        ended = [_as_ended(table, level, seed, point, quarter, i) for i, point in enumerate(_draw_points(table, rng))]
+        done = [t for t in ended if t.completed]
+        if not done:
+            continue
+        ideal = judge[max((t.point for t in done), key=lambda p: clean[p])]
+        raw = max(done, key=lambda t: (t.value, -t.order))
+        losses["raw"].append(ideal - judge[raw.point])
+        losses["posterior"].append(ideal - judge[_recommended(table, level, ended)])
+    return {
+        "num_val": level.num_val // 4 if quarter else level.num_val,
+        **{k: float(np.mean(v)) for k, v in losses.items()},
+        **{f"{k}_error": float(np.std(v) / math.sqrt(len(v))) for k, v in losses.items()},
+        "difference_error": float(
+            np.std(np.subtract(losses["posterior"], losses["raw"])) / math.sqrt(len(losses["raw"]))
+        ),
+    }
+
+
+def _draw_points(table: Table, rng: random.Random, trials: int = 24) -> list[Point]:
+    shares = {"ce": trials // 4, "positive": trials // 4, "negative": trials - 2 * (trials // 4)}
+    found = []
+    for arm, count in shares.items():
+        mine = [
+            i for i, r in enumerate(table.rates) if (r > 0) - (r < 0) == {"ce": 0, "positive": 1, "negative": -1}[arm]
+        ]
+        points = [(i, w, lr) for i in mine for w in range(len(table.warmups)) for lr in range(len(table.lrs))]
+        found += rng.sample(points, min(count, len(points)))
+    return found
+
+
+def _as_ended(table: Table, level: Level, seed: int, point: Point, quarter: bool, order: int) -> Ended:
+    curve = level.curves[seed][point]
+    best = curve.objective(table.epochs, quarter=quarter)
+    return Ended(0.0, level.name, point, seed, None if best is None else best[1], not curve.diverged, order)
+
+
+def describe(rows: Sequence[dict[str, float]], rng: np.random.Generator) -> dict[str, Any]:
+    """Return the median of every number with a 95 % bootstrap interval."""
+    found: dict[str, Any] = {"seeds": len(rows)}
+    draws = rng.integers(0, len(rows), (2000, len(rows)))
+    for key in rows[0]:
+        values = np.array([row[key] for row in rows])
+        with np.errstate(invalid="ignore"):
+            medians = np.median(values[draws], axis=1)
+            low, high = (float(x) for x in np.quantile(medians, [0.025, 0.975], method="nearest"))
+        found[key] = {"median": float(np.median(values)), "interval": [low, high], "mean": float(np.mean(values))}
+    return found
+
+
+def show(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Print medians, regrets in points."""
+    print(f"\n{title}")
+    keys = [*(f"regret_at_{b}" for b in BUDGETS), "regret_at_end"]
+    print(f"{'':34}" + "".join(f"{k.removeprefix('regret_'):>16}" for k in keys) + f"{'epochs':>8}{'until close':>22}")
+    for name, row in rows.items():
+        cells = []
+        for key in keys:
+            low, high = (100 * x for x in row[key]["interval"])
+            cells.append(f"{100 * row[key]['median']:.2f} [{low:.2f},{high:.2f}]")
+        close = row["epochs_until_close"]
+        until = f"{close['median']:.0f} [{close['interval'][0]:.0f},{close['interval'][1]:.0f}]"
+        print(f"{name:34}" + "".join(f"{c:>16}" for c in cells) + f"{row['epochs']['median']:8.0f}{until:>22}")
+
+
+def main() -> None:
+    """Replay everything, print the tables and write the evidence."""
+    from nls_tune.provenance import provenance
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", nargs="+", default=list(NAMES))
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--half", choices=["a", "b"], default="b", help="test samples that judge")
+    parser.add_argument("--only", nargs="+", default=None, help="methods and ablations to replay; all by default")
+    parser.add_argument("--no-selection", action="store_true", help="leave out what noisy validation costs")
+    parser.add_argument("--draws", type=int, default=200, help="sets of trials for the cost of noisy validation")
+    parser.add_argument("--out", type=Path, default=EVIDENCE / "search_efficiency.json")
+    options = parser.parse_args()
+    wanted = options.only or [*METHODS, *(name for name, _ in variants() if name != "as shipped")]
+    rng, evidence = np.random.default_rng(0), dict[str, Any]()
+    workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for name in options.names:
+            tasks = [(name, method, seed, options.half) for method in wanted for seed in range(options.seeds)]
+            results = list(pool.map(one, tasks, chunksize=5))
+            rows = {
+                method: describe([r for t, r in zip(tasks, results, strict=True) if t[1] == method], rng)
+                for method in wanted
+            }
+            evidence[name] = {
+                "epochs_a_level_of_the_grid": table_of(name).size * table_of(name).epochs,
+                "methods": rows,
+            }
+            show(f"{name}: median regret in points of test accuracy, by epochs a level", rows)
+        if not options.only and (FOLDER / "twonorm_seeds.parquet").exists():
+            rows = {}
+            for seeds in (1, 3):
+                tasks = [(seeds, seed, options.half) for seed in range(options.seeds)]
+                rows[f"{seeds} seed{'s' if seeds > 1 else ''}"] = describe(list(pool.map(warm_seed_regret, tasks)), rng)
+            evidence["twonorm_seeds"] = rows
+            show("twonorm, trials of one search from 1 or 3 seeds", rows)
+        if not options.no_selection:
+            evidence["selection"] = _selection_table(pool, options.names, options.draws)
+    content = {
+        "what": "searches replayed on tabulated trainings; regret as a fraction, medians over seeds, 95 % bootstrap",
+        "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
+        "half": options.half,
+        **evidence,
+    }
+    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _selection_table(pool: ProcessPoolExecutor, names: Sequence[str], draws: int) -> list[dict[str, Any]]:
+    extra = [n for n in ("cifar10", "cifar10n") if (FOLDER / f"{n}.parquet").exists()]
+    tasks = [
+        (n, lv.name, quarter, draws) for n in [*names, *extra] for lv in table_of(n).levels for quarter in (False, True)
+    ]
+    rows = [
+        {"dataset": t[0], "noise_level": t[1], **r}
+        for t, r in zip(tasks, pool.map(selection_regret, tasks), strict=True)
+    ]
+    print("\nWhat choosing by noisy validation costs, in points of test accuracy (standard error)")
+    print(f"{'dataset':12}{'noise level':16}{'validation':>11}{'raw best':>16}{'posterior mean':>18}{'difference':>18}")
+    for r in rows:
+        raw, posterior = (f"{100 * r[k]:.2f} ({100 * r[f'{k}_error']:.2f})" for k in ("raw", "posterior"))
+        difference = f"{100 * (r['posterior'] - r['raw']):+.2f} ({100 * r['difference_error']:.2f})"
+        print(f"{r['dataset']:12}{r['noise_level']:16}{r['num_val']:11}{raw:>16}{posterior:>18}{difference:>18}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
