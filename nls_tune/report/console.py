@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
-from nls_tune.parameters import ChoiceParameter, FloatParameter
+from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
@@ -50,6 +50,8 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
             text = ", ".join(str(v) for v in parameter.values)
         else:
             text = f"{number(parameter.low)} to {number(parameter.high)}"
+            if isinstance(parameter, IntParameter) and parameter.step > 1:
+                text += f" in steps of {parameter.step}"
             if parameter.scale != "linear":
                 scale = "log(1 − r)" if parameter.scale == "log1m" else "log"
                 text += f", uniform in {scale}"
