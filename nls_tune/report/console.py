@@ -15,6 +15,8 @@ from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nls_tune.plan import SearchPlan
 
 
@@ -45,6 +47,10 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         )
     else:
         lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")
+    if plan.shares_warmups:
+        lines.append("CE warm-ups are trained once and shared")
+    elif plan.settings.warmup_store not in (None, "none"):
+        lines.append("No two configurations of this space have the same CE warm-up: --warmup-store is not used")
     for name, parameter in plan.space.space.items():
         if isinstance(parameter, ChoiceParameter):
             text = ", ".join(str(v) for v in parameter.values)
@@ -68,6 +74,16 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
     console.print(table)
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def epochs_line(trials: pd.DataFrame) -> str | None:
+    """Say how many epochs the trials of a run have, and how many were reused; None if none were.
+
+    Args:
+        trials: Rows of ``trials/``.
+    """
+    epochs, reused = int(trials["epochs"].sum()), int(trials["epochs_reused"].sum())
+    return f"{epochs:,} epochs, {reused:,} of them reused warm-ups" if reused else None
 
 
 def _rungs(plan: SearchPlan) -> str:
