@@ -42,8 +42,8 @@ def best_of(task: tuple[float, str, int, int]) -> dict[str, Any]:
     import torch
 
     from nls_tune import Training, TrainingSettings, load_dataset
+    from nls_tune.devices import DeviceData
     from nls_tune.metrics import best_epoch
-    from nls_tune.training import DeviceData
 
     weight_decay, arm, noise_seed, num_draws = task
     torch.set_num_threads(1)

@@ -398,7 +398,9 @@ def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
     low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
     if low is None or high is None:
         return rng.choice(distribution.choices)  # type: ignore[attr-defined] # categorical
-    return rng.randint(low, high) if isinstance(low, int) else rng.uniform(low, high)
+    if isinstance(low, int):
+        return rng.randrange(low, high + 1, distribution.step)  # type: ignore[attr-defined] # of whole numbers
+    return rng.uniform(low, high)
 
 
 def _canonical(config: Config) -> str:

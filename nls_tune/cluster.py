@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,12 +113,28 @@ def _start_ray(address: str | None) -> None:
         raise _no_cluster(address, reason) from None
 
 
-def check_shared(run: RunDirectory) -> None:
-    """Check that every node of the cluster sees the run directory: checkpoints are written there.
+def check_shared(run: RunDirectory, store: Path | None = None) -> None:
+    """Check that every node of the cluster sees the folders that trials write to.
+
+    Args:
+        run: The run directory, where checkpoints are written.
+        store: The store of shared warm-ups, if it is another folder.
 
     Raises:
         InputError: If a node does not.
     """
+    _check_seen(run.run_json, "--out", run.path)
+    if store is not None:
+        # A file of its own: a folder of that name may be there on every node and still be another one.
+        probe = store / f".probe-{secrets.token_hex(8)}"
+        probe.write_bytes(b"")
+        try:
+            _check_seen(probe, "--warmup-store", store)
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def _check_seen(file: Path, flag: str, folder: Path) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -127,15 +144,13 @@ def check_shared(run: RunDirectory) -> None:
 
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's
     answers = [
-        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            str(run.run_json)
-        )
+        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(str(file))
         for node in nodes
     ]
     for node, seen in zip(nodes, ray.get(answers), strict=True):
         if not seen:
             raise InputError(
-                f"--out must be a folder that every node sees, {run.path} is not there on node "
+                f"{flag} must be a folder that every node sees, {folder} is not there on node "
                 f"{node['NodeManagerAddress']}; give one on shared storage"
             )
 

@@ -101,5 +101,6 @@ def confirm(
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view)
     searcher = ListSearcher(configs, metric="best_val_accuracy")
-    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs))
+    lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
+    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs), lengths)
     return "interrupted" if progress.num_left() else "finished"

@@ -134,7 +134,8 @@ def execute(
     recorder = Recorder(plan, run, run_id, progress, view)
     if allocator.num_left():
         searcher, scheduler = _adapters(plan, allocator)
-        run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left())
+        lengths = plan.space.warmup_lengths()
+        run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
     if progress.num_left() > allocator.num_dropped():
         return "interrupted"
     if progress.num_ended == sum(level.ended["failed"] for level in progress.levels.values()):
@@ -152,6 +153,7 @@ def run_experiment(
     searcher: Searcher,
     scheduler: TrialScheduler | None,
     num_trials: int,
+    warmup_epochs: Sequence[int],
 ) -> None:
     """Run one Tune experiment to its end, or until Ctrl-C.
 
@@ -164,11 +166,12 @@ def run_experiment(
         searcher: Gives the trials' configurations.
         scheduler: Stops trials; None lets all of them run.
         num_trials: How many to run at most.
+        warmup_epochs: The lengths of warm-ups that trials can ask for; these are stored and shared.
     """
     from ray import tune
 
     tuner = tune.Tuner(
-        _trainable(plan, run, slots),
+        _trainable(plan, run, slots, warmup_epochs),
         tune_config=tune.TuneConfig(
             metric="best_val_accuracy",
             mode="max",
@@ -248,7 +251,7 @@ def trial_config(
     }
 
 
-def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
+def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots, warmup_epochs: Sequence[int]) -> Any:
     from ray import tune
 
     from nls_tune.trainable import TrainingTrainable
@@ -262,6 +265,8 @@ def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
         "use_gpu": slots.gpus_per_trial > 0,
         "cpus_per_trial": slots.cpus_per_trial,
         "checkpoints": str(run.checkpoints),
+        "warmup_store": str(store) if (store := plan.warmup_store(run)) else None,
+        "warmup_epochs": list(warmup_epochs),
     }
     return tune.with_resources(
         tune.with_parameters(TrainingTrainable, arrays=arrays, datasets=datasets, shared=shared),

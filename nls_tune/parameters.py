@@ -36,13 +36,14 @@ class FloatParameter(BaseModel):
 
 
 class IntParameter(BaseModel):
-    """A whole number between ``low`` and ``high``, both included."""
+    """A whole number ``low``, ``low + step``, ... up to ``high``, both ends included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     type: Literal["int"]
     low: int
     high: int
     default: int
+    step: Annotated[int, Field(ge=1)] = 1
     scale: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -50,7 +51,24 @@ class IntParameter(BaseModel):
         _check_range(self.low, self.high, self.default)
         if self.scale == "log" and self.low < 1:
             raise ValueError(f"scale log needs low of at least 1, got {self.low}")
+        if self.scale == "log" and self.step > 1:
+            raise ValueError(f"scale log takes no step, got {self.step}; leave step away")
+        for name, value in (("high", self.high), ("default", self.default)):
+            if (value - self.low) % self.step:
+                raise ValueError(
+                    f"{name} must be low {self.low} plus a multiple of step {self.step}, got {value}; "
+                    f"take {self.nearest(value)}, or change low or step"
+                )
         return self
+
+    def values(self) -> range:
+        """Return every value."""
+        return range(self.low, self.high + 1, self.step)
+
+    def nearest(self, value: float) -> int:
+        """Return the value that is nearest to a number."""
+        steps = round((min(max(value, self.low), self.high) - self.low) / self.step)
+        return self.low + min(steps, (self.high - self.low) // self.step) * self.step
 
 
 class ChoiceParameter(BaseModel):
@@ -125,14 +143,36 @@ def extremes(parameter: Parameter) -> list[Any]:
     return [parameter.low, parameter.high]
 
 
-def map_parameter(parameter: Parameter, change: Callable[[float], int]) -> Parameter:
-    """Return a parameter with every value changed; choices that fall together become one."""
+def contains(parameter: Parameter, value: Any) -> bool:
+    """Return whether a value lies in a parameter."""
+    if isinstance(parameter, ChoiceParameter):
+        return value in parameter.values
+    if isinstance(parameter, IntParameter):
+        return value in parameter.values()
+    return bool(parameter.low <= value <= parameter.high)
+
+
+def map_parameter(parameter: Parameter, change: Callable[[float], int], ratio: float = 1.0) -> Parameter:
+    """Return a parameter with every value changed.
+
+    Args:
+        parameter: A choice, whose values become one where they fall together, or a range.
+        change: Of a value.
+        ratio: By which a step of more than 1 is scaled; ``high`` and ``default`` move onto the new grid.
+
+    Returns:
+        The changed parameter.
+    """
     if isinstance(parameter, ChoiceParameter):
         values = tuple(dict.fromkeys(change(v) for v in parameter.values))
         return ChoiceParameter(type="choice", values=values, default=change(parameter.default))
     update: dict[str, Any] = {key: change(getattr(parameter, key)) for key in ("low", "high", "default")}
     if parameter.scale == "log" and update["low"] < 1:
         update["scale"] = "linear"  # there is no logarithm of 0
+    if isinstance(parameter, IntParameter) and parameter.step > 1:
+        low, high, step = update["low"], update["high"], max(1, round(parameter.step * ratio))
+        update |= {"step": step, "high": high - (high - low) % step}
+        update["default"] = parameter.model_copy(update=update).nearest(update["default"])
     return parameter.model_copy(update=update)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from nls_tune.allocation import Group, Rungs
@@ -20,7 +21,7 @@ from nls_tune.datasets import (
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise_levels
 from nls_tune.parameters import FloatParameter
-from nls_tune.results import trial_id
+from nls_tune.results import RunDirectory, trial_id
 from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings, arm_of
 from nls_tune.space_files import load_space
@@ -31,7 +32,7 @@ USUAL_RATE = 0.1
 
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
-_MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds"}
+_MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "warmup_store"}
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 
@@ -127,6 +128,19 @@ class SearchPlan:
         """Return the name of a trial."""
         dataset = self.level_plan(level).dataset
         return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
+
+    @property
+    def shares_warmups(self) -> bool:
+        """Whether CE warm-ups are trained once and shared."""
+        return self.settings.warmup_store != "none" and self.space.shares_warmups()
+
+    def warmup_store(self, run: RunDirectory) -> Path | None:
+        """Return the folder of shared CE warm-ups, by default one in the run directory; None if none are shared."""
+        if not self.shares_warmups:
+            return None
+        given = self.settings.warmup_store
+        # Absolute, because worker processes have other working directories.
+        return run.warmups if given is None else Path(given).expanduser().absolute()
 
     def confirm_seeds(self) -> list[int]:
         """Seeds of the confirmation: none of them is the search's."""

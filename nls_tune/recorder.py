@@ -93,7 +93,8 @@ class Recorder(tune.Callback):
         state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})
         state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= result["epoch"]}
         self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"])
-        if time.monotonic() - state.written_at >= _WRITE_SECONDS:
+        # A trial that waits for a warm-up reports that it is there, and no epochs.
+        if state.epochs and time.monotonic() - state.written_at >= _WRITE_SECONDS:
             self._write_epochs(state)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
@@ -169,7 +170,7 @@ class Recorder(tune.Callback):
             "status": status,
             "error": error,
             "epochs": len(state.epochs),
-            "epochs_reused": 0,
+            "epochs_reused": report.get("epochs_reused", 0),
             "best_epoch": best,
             "best_val_accuracy": report["best_val_accuracy"] if best else None,
             "test_accuracy_at_best": state.epochs[best]["test_accuracy"] if best else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,6 +162,7 @@ class RunDirectory:
         self.trials = self.path / "trials"
         self.epochs = self.path / "epochs"
         self.checkpoints = self.path / "checkpoints"
+        self.warmups = self.path / "warmups"
         self.tune = self.path / "tune"
         self.run_json = self.path / "run.json"
 
@@ -172,7 +174,7 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
-        ours = {self.trials.name, self.epochs.name, self.checkpoints.name}
+        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, self.warmups.name}
         try:
             # Hidden files are ours as well: what a process that was killed left of its first write.
             found = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
@@ -210,6 +212,10 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+    def remove_warmups(self) -> None:
+        """Remove the store of shared warm-ups: whoever needed them is finished."""
+        shutil.rmtree(self.warmups, ignore_errors=True)
 
     def write_trial(self, row: Mapping[str, Any]) -> None:
         """Write or replace the row of a finished trial."""

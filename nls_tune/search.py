@@ -58,6 +58,13 @@ _Out = Annotated[Path | None, typer.Option(help="Run directory; an unfinished on
 _TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU.")]
 _CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
 _Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
+_WarmupStore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of shared CE warm-ups, which several runs may use; none: no sharing. [OUT/warmups]",
+    ),
+]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
@@ -84,6 +91,7 @@ def search(
     trials_per_gpu: _TrialsPerGpu = 1,
     cpus_per_trial: _CpusPerTrial = 1,
     address: _Address = None,
+    warmup_store: _WarmupStore = None,
     dry_run: _DryRun = False,
 ) -> int:
     """Search the smooth rate for each noise level of a dataset."""
@@ -114,6 +122,7 @@ def search(
         trials_per_gpu=trials_per_gpu,
         cpus_per_trial=cpus_per_trial,
         address=address,
+        warmup_store=warmup_store,
     )
     console = Console()
     if (result := run_settings(settings, console, dry_run=dry_run)) is None or result.status == "finished":

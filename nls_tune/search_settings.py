@@ -38,6 +38,8 @@ class SearchSettings(BaseModel):
         trials_per_gpu: Trials that share a GPU.
         cpus_per_trial: CPU threads a trial.
         address: Of an existing Ray cluster.
+        warmup_store: Folder of shared CE warm-ups, which several runs may use; by default one in the run directory
+            that is removed when the run is finished; ``none`` for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,7 @@ class SearchSettings(BaseModel):
     trials_per_gpu: Annotated[int, Field(ge=1)] = 1
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     address: str | None = None
+    warmup_store: Annotated[str, Field(min_length=1)] | None = None
 
 
 def check_search_settings(**values: Any) -> SearchSettings:

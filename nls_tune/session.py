@@ -95,6 +95,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
     from nls_tune.confirm import missing_trials
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
+    from nls_tune.warmup import check_store
 
     console = console or Console(quiet=True)
     with ExitStack() as stack:
@@ -107,6 +108,9 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
             print_plan(plan, slots.count, console)
             return None
         run = RunDirectory(settings.out or _default_out(settings.dataset))
+        store = plan.warmup_store(run)
+        if store is not None and settings.warmup_store is not None:
+            check_store(store)  # before anything is made
         run.create()
         stack.enter_context(run.lock())
         content = _begin(plan, run)
@@ -115,9 +119,11 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         trials = read_trials(run.path)
         complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
         if not complete or missing_trials(plan, trials):
+            if store is not None and (warning := check_store(store)):
+                console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
             try:
                 if connect:
-                    check_shared(run)
+                    check_shared(run, None if settings.warmup_store is None else store)
                 else:
                     slots = slots_of(stack.enter_context(ray_session(None)), settings)
                 _run(plan, run, content, slots, console)
@@ -175,9 +181,13 @@ def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Sl
 
     try:
         status = execute(plan, run, content["run_id"], slots, make_view)
+        if status == "finished":
+            run.remove_warmups()  # the confirmation has other seeds
         if status == "finished" and plan.confirm_seeds():
             console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
             status = confirm(plan, run, content["run_id"], slots, make_view)
+            if status == "finished":
+                run.remove_warmups()
         content["status"] = status
     except Exception:
         content["status"] = "failed"
@@ -197,7 +207,7 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
     from nls_tune.analysis.confirmation import confirmations
     from nls_tune.analysis.level_summaries import level_summaries
     from nls_tune.report.confirmation import print_confirmations
-    from nls_tune.report.console import print_summaries
+    from nls_tune.report.console import epochs_line, print_summaries
 
     trials, levels = read_trials(run.path), [p.level for p in plan.levels]
     summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
@@ -210,5 +220,7 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
     if confirmed:
         console.print("\nConfirmation", style="bold")
         print_confirmations(confirmed, console)
+    if line := epochs_line(trials):
+        console.print(line, highlight=False)
     console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
     return SearchResult(run.path, content["status"], summaries, confirmed)

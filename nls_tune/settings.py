@@ -12,6 +12,9 @@ from nls_tune.errors import InputError, unknown_name
 
 Phase = Literal["warmup", "gls"]
 
+#: Settings that a CE warm-up's epochs do not depend on: trainings that differ in nothing else share them.
+_NOT_OF_WARMUP = ("smooth_rate", "warmup_epochs", "lr", "schedule", "milestones", "gamma", "epochs")
+
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Epochs = Annotated[int, Field(ge=1)]
@@ -96,6 +99,10 @@ class TrainingSettings(BaseModel):
         No trial may win by its CE warm-up; for CE the warm-up is what is compared.
         """
         return 1 if self.smooth_rate == 0 else self.warmup_epochs + 1
+
+    def warmup_settings(self) -> dict[str, Any]:
+        """Return the settings that shape a warm-up epoch, as plain JSON values."""
+        return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP))
 
     def phase(self, epoch: int) -> Phase:
         """The phase of a 1-based epoch."""

@@ -18,6 +18,7 @@ from nls_tune.parameters import (
     Parameter,
     coerce,
     coerce_parameter,
+    contains,
     extremes,
     map_parameter,
 )
@@ -201,13 +202,25 @@ class SearchSpace(BaseModel):
             values = {**self.fixed, **self.default(**point), "epochs": self.budget.epochs}
             check_training_settings(values, where)
             for name, value in point.items():
-                parameter = self.space[name]
-                if isinstance(parameter, ChoiceParameter):
-                    inside = value in parameter.values
-                else:
-                    inside = parameter.low <= value <= parameter.high
-                if not inside:
+                if not contains(self.space[name], value):
                     raise InputError(f"{where}: {name} must lie in the space, got {value}; widen the space")
+
+    def warmup_lengths(self) -> list[int]:
+        """Return the values above 0 that warmup_epochs can take, increasing."""
+        parameter = self.space.get("warmup_epochs")
+        if isinstance(parameter, IntParameter):
+            values = list(parameter.values())
+        elif isinstance(parameter, ChoiceParameter):
+            values = list(parameter.values)
+        else:
+            values = [self.settings(self.default(), 0).warmup_epochs]
+        return sorted(value for value in values if value > 0)
+
+    def shares_warmups(self) -> bool:
+        """Whether two configurations can have the same CE warm-up: never where a real number that shapes it varies."""
+        shaping = self.settings(self.default(), 0).warmup_settings()
+        varies = (isinstance(p, FloatParameter) and p.low < p.high for name, p in self.space.items() if name in shaping)
+        return bool(self.warmup_lengths()) and not any(varies)
 
     def with_epochs(self, epochs: int) -> SearchSpace:
         """Return the space for trials of another length.
@@ -238,14 +251,19 @@ class SearchSpace(BaseModel):
 
         space, fixed = dict(self.space), dict(self.fixed)
         if "warmup_epochs" in space:
-            space["warmup_epochs"] = map_parameter(space["warmup_epochs"], warmup)
+            space["warmup_epochs"] = map_parameter(space["warmup_epochs"], warmup, ratio)
         if "warmup_epochs" in fixed:
             fixed["warmup_epochs"] = warmup(fixed["warmup_epochs"])
         for name in ("milestones", "warmup_milestones"):
             if name in fixed:
                 fixed[name] = sorted({at_least_one(m) for m in fixed[name]})
+
+        def start_warmup(value: int) -> int:
+            parameter = space["warmup_epochs"]
+            return parameter.nearest(warmup(value)) if isinstance(parameter, IntParameter) else warmup(value)
+
         start = tuple(
-            {**point, "warmup_epochs": warmup(point["warmup_epochs"])} if "warmup_epochs" in point else point
+            {**point, "warmup_epochs": start_warmup(point["warmup_epochs"])} if "warmup_epochs" in point else point
             for point in self.start
         )
         grace = min(at_least_one(self.budget.grace_epochs), epochs)
@@ -279,7 +297,7 @@ class ArmSpace:
             # Indices, not values: a value may be a list, which Optuna does not take.
             return CategoricalDistribution(range(len(self._choices(name, parameter))))
         if isinstance(parameter, IntParameter):
-            return IntDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
+            return IntDistribution(parameter.low, parameter.high, parameter.scale == "log", parameter.step)
         return FloatDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
 
     def _rate_range(self, parameter: FloatParameter) -> tuple[float, float]:
@@ -315,7 +333,10 @@ class ArmSpace:
             if isinstance(parameter, ChoiceParameter):
                 params[name] = self._choices(name, parameter).index(value)
                 continue
-            if isinstance(parameter, FloatParameter) and parameter.scale == "log1m":
+            if isinstance(parameter, IntParameter):
+                params[name] = parameter.nearest(value)
+                continue
+            if parameter.scale == "log1m":
                 value = math.log1p(-value)
             low, high = distribution.low, distribution.high  # type: ignore[attr-defined] # int or float
             params[name] = min(max(value, low), high)
@@ -331,7 +352,7 @@ class ArmSpace:
             if isinstance(parameter, ChoiceParameter):
                 values: list[Any] = list(d.choices)  # type: ignore[attr-defined]
             elif isinstance(parameter, IntParameter):
-                values = list(range(parameter.low, parameter.high + 1))
+                values = list(parameter.values())
             else:
                 values = [d.low]  # type: ignore[attr-defined]
             axes.append([(name, v) for v in values])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Reports go to the driver at rungs, at the end, and otherwise this often; epochs between travel together.
 _REPORT_SECONDS = 0.5
+#: How often a trial looks whether the warm-up that another one trains is there.
+_POLL_SECONDS = 0.05
 #: A checkpoint is this old at most when a process is killed.
 CHECKPOINT_SECONDS = 30.0
 
@@ -99,6 +101,10 @@ class TrainingTrainable(tune.Trainable):
 
     * ``trial_id``, ``noise_level``, ``stage``, ``settings``;
     * ``report_at``: epochs at which a report must go out, because a scheduler looks at them.
+
+    Epochs that a trial has not trained now, but taken over from the store of warm-ups or from its own checkpoint, are
+    reported rung by rung as if it had: a scheduler sees the same reports whatever was reused. A trial that waits for
+    another one's warm-up sends reports without epochs, so that Tune can stop it.
     """
 
     def setup(  # type: ignore[override] # tune.with_parameters adds the keywords
@@ -132,7 +138,9 @@ class TrainingTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         import torch
 
-        from nls_tune.training import DeviceData, Training
+        from nls_tune.devices import DeviceData
+        from nls_tune.training import Training
+        from nls_tune.warmup import SharedWarmup
 
         level = config["noise_level"]
         if self._cached is None or self._cached[0] != level:
@@ -143,7 +151,7 @@ class TrainingTrainable(tune.Trainable):
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         settings = TrainingSettings(**config["settings"])
-        self._report_at = frozenset(config["report_at"])
+        self._report_at = sorted(config["report_at"])
         self._training = Training(dataset, settings, self._device, data=data)
         self._checkpoint = TrialCheckpoint(Path(self._shared["checkpoints"]) / config["trial_id"])
         state = self._checkpoint.load(self._device)
@@ -153,8 +161,11 @@ class TrainingTrainable(tune.Trainable):
         except (InputError, RuntimeError, KeyError, TypeError, ValueError):
             self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
         self._description = {key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")}
+        store = self._shared["warmup_store"]
+        self._warmup = SharedWarmup(store and Path(store), self._training, self._shared["warmup_epochs"])
         self._begun_at = self._training.epoch
         self._reported = 0
+        self._described = False
         self._saved_at = time.monotonic()
 
     def step(self) -> dict[str, Any]:
@@ -164,36 +175,61 @@ class TrainingTrainable(tune.Trainable):
             The epochs since the last report and the state of the trial; ``done`` at the end.
         """
         training, begin = self._training, time.monotonic()
-        if training.epoch == 0:
+        if training.epoch == 0 and not self._described:
             self._checkpoint.start(self._description)
-        while not training.finished:
-            training.run_epoch()
-            if training.epoch in self._report_at or time.monotonic() - begin >= _REPORT_SECONDS:
+            self._described = True
+        while (rung := self._rung_to_report()) is None and not training.finished:
+            self._advance()
+            if time.monotonic() - begin >= _REPORT_SECONDS:
                 break
-        if not training.finished and time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+        stale = time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
+        if stale and not training.finished and training.epoch > self._begun_at:
             self._save()
-        return self._report()
+        return self._report(training.epoch if rung is None else rung)
 
-    def _report(self) -> dict[str, Any]:
+    def _rung_to_report(self) -> int | None:
+        """The first rung that has been reached and not reported; None if there is none."""
+        return next((e for e in self._report_at if self._reported < e <= self._training.epoch), None)
+
+    def _advance(self) -> None:
+        """Train an epoch, or take over a warm-up, or wait a moment for it."""
+        turn = self._warmup.turn()
+        if turn == "wait":
+            time.sleep(_POLL_SECONDS)
+        elif turn == "train":
+            try:
+                self._training.run_epoch()
+            except BaseException:
+                # In the middle of an epoch the state is of no epoch: nobody must go on from it.
+                self._warmup.abandon()
+                self._training = None  # type: ignore[assignment] # the trial starts again or ends
+                raise
+            self._warmup.trained()
+
+    def _report(self, epoch: int) -> dict[str, Any]:
+        """The state of the trial as it was after an epoch."""
         training = self._training
-        best = best_epoch(training.val_accuracies(), training.settings.first_counting_epoch, self._objective)
+        accuracies, first_counting = training.val_accuracies(epoch), training.settings.first_counting_epoch
+        best = best_epoch(accuracies, first_counting, self._objective)
         val_bits, test_bits = training.correct_bits(best.epoch) if best else (None, None)
-        new = training.history[self._reported :]
-        self._reported = training.epoch
+        new = training.history[self._reported : epoch]
+        self._reported = epoch
+        finished = training.finished and epoch == training.epoch
         return {
-            "epoch": training.epoch,
+            "epoch": epoch,
+            "epochs_reused": min(training.epochs_reused, epoch),
             # Every report carries every key; 0.0 stands for an objective that does not count yet.
             "best_val_accuracy": best.value if best else 0.0,
             "best_epoch": best.epoch if best else None,
             "val_correct_at_best": val_bits,
             "test_correct_at_best": test_bits,
-            "diverged": training.diverged,
-            "finished": training.finished,
-            "train_seconds": sum(m.seconds for m in training.history),
+            "diverged": training.diverged and finished,
+            "finished": finished,
+            "train_seconds": sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
             "new_epochs": [asdict(m) for m in new],
             "device": self._device_name,
             "node": platform.node(),
-            "done": training.finished,
+            "done": finished,
         }
 
     def _save(self) -> None:
@@ -214,6 +250,8 @@ class TrainingTrainable(tune.Trainable):
     def _release(self) -> None:
         import torch
 
-        self._training = None  # type: ignore[assignment] # the next trial makes its own
+        if (warmup := getattr(self, "_warmup", None)) is not None:
+            warmup.close()
+        self._training = self._warmup = None  # type: ignore[assignment] # the next trial makes its own
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

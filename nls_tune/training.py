@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-import resource
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nls_tune import __version__
 from nls_tune.augment import Augmentation, normalise
 from nls_tune.datasets import NoisyDataset
+from nls_tune.devices import DeviceData, Seeded, peak_memory_bytes, resolve_precision
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
 from nls_tune.metrics import EpochMetrics
@@ -24,51 +25,7 @@ from nls_tune.settings import TrainingSettings
 
 #: On CPUs the activations of a small batch stay in the cache: twice the speed of 1,000 a batch.
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2000}
-_STATE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class DeviceData:
-    """A dataset as tensors on a device: uint8 images, or standardised float32 features.
-
-    Build it once a device and pass it to every training on that data.
-    """
-
-    train_inputs: Tensor
-    train_labels: Tensor
-    val_inputs: Tensor
-    val_labels: Tensor
-    test_inputs: Tensor | None
-    test_labels: Tensor | None
-    mean: Tensor
-    std: Tensor
-    fingerprint: str
-
-    @classmethod
-    def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
-        """Copy a dataset to a device."""
-        device = torch.device(device)
-        mean, std = (torch.from_numpy(np.array(a)).to(device) for a in (dataset.input_mean, dataset.input_std))
-
-        def tensor(array: np.ndarray) -> Tensor:
-            # Fancy indexing has copied already; arrays from Ray's object store are read-only.
-            return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
-
-        def inputs(array: np.ndarray) -> Tensor:
-            values = tensor(array)
-            return values if values.dtype == torch.uint8 else normalise(values, mean, std)
-
-        return cls(
-            train_inputs=inputs(dataset.inputs[dataset.train_indices]),
-            train_labels=tensor(dataset.noisy_labels[dataset.train_indices]),
-            val_inputs=inputs(dataset.inputs[dataset.val_indices]),
-            val_labels=tensor(dataset.noisy_labels[dataset.val_indices]),
-            test_inputs=None if dataset.test_inputs is None else inputs(dataset.test_inputs),
-            test_labels=None if dataset.test_labels is None else tensor(dataset.test_labels),
-            mean=mean,
-            std=std,
-            fingerprint=dataset.fingerprint,
-        )
+_STATE_VERSION = 2
 
 
 class Training:
@@ -83,6 +40,10 @@ class Training:
         settings: What to train.
         device: Where to train.
         data: The dataset on that device, if it is there already.
+
+    Attributes:
+        history: The metrics of the finished epochs.
+        epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
 
     Raises:
         InputError: If the settings do not fit the data or the device.
@@ -103,12 +64,13 @@ class Training:
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with self._seeded(0):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
-        self._precision = _resolve_precision(settings.precision, self.device)
+        self._precision = resolve_precision(settings.precision, self.device)
         images = len(dataset.input_shape) == 3
         self._memory_format = torch.channels_last if images else torch.contiguous_format
         self.model = model.to(self.device)
         self.model.to(memory_format=self._memory_format)
         self.history: list[EpochMetrics] = []
+        self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
         self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
@@ -129,9 +91,9 @@ class Training:
         """Whether there is nothing left to train: all epochs are done, or it diverged."""
         return self.diverged or self.epoch >= self.settings.epochs
 
-    def val_accuracies(self) -> list[float]:
-        """Validation accuracy of every epoch that did not diverge."""
-        return [m.val_accuracy for m in self.history if not m.diverged]
+    def val_accuracies(self, epochs: int | None = None) -> list[float]:
+        """Validation accuracy of every epoch, or of the first ``epochs``, that did not diverge."""
+        return [m.val_accuracy for m in self.history[:epochs] if not m.diverged]
 
     def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
         """Return which validation and test samples an epoch got right.
@@ -193,7 +155,7 @@ class Training:
             test_accuracy=test_accuracy,
             diverged=not is_finite,
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=_peak_memory_bytes(self.device),
+            peak_memory_bytes=peak_memory_bytes(self.device),
         )
         self.history.append(metrics)
         return metrics
@@ -289,8 +251,8 @@ class Training:
     def _generator(self, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._stream(epoch))
 
-    def _seeded(self, epoch: int) -> _Seeded:
-        return _Seeded(self._stream(epoch), self.device)
+    def _seeded(self, epoch: int) -> Seeded:
+        return Seeded(self._stream(epoch), self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""
@@ -298,6 +260,8 @@ class Training:
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
             "fingerprint": self.data.fingerprint,
+            "warmup": self.warmup_identity(),
+            "epochs_reused": self.epochs_reused,
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "history": [asdict(m) for m in self.history],
@@ -325,28 +289,56 @@ class Training:
                     f"the saved state has another {key} ({state.get(key)!r}, expected {value!r}); "
                     "start this training anew"
                 )
-        self.model.load_state_dict(state["model"])
-        self._optimizer = self._new_optimizer()
+        self._restore(state)
+        self.epochs_reused = state["epochs_reused"]
+
+    def warmup_identity(self) -> dict[str, Any]:
+        """Return all that decides what a warm-up epoch computes: trainings that agree in it share their warm-up."""
+        return {
+            "state_version": _STATE_VERSION,
+            "nls_tune": __version__,
+            "torch": str(torch.__version__),
+            "fingerprint": self.data.fingerprint,
+            "device": self.device.type,
+            # The number of threads decides the order of sums, so the last bits.
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+            "settings": {**self.settings.warmup_settings(), "precision": self._precision},
+        }
+
+    def load_warmup(self, state: dict[str, Any]) -> None:
+        """Take over the CE warm-up of another configuration, as far as it is trained.
+
+        All epochs so far are replaced and count as reused.
+
+        Args:
+            state: What ``state_dict`` returned within the warm-up of a training with the same ``warmup_identity``.
+
+        Raises:
+            InputError: If it is of another warm-up or longer than this one's; nothing has changed then.
+        """
+        if state.get("warmup") != self.warmup_identity():
+            raise InputError("the saved state is of another warm-up; start this training anew")
+        if len(state["history"]) > self.settings.warmup_epochs:
+            raise InputError(
+                f"the saved warm-up must be at most {self.settings.warmup_epochs} epochs long, "
+                f"got {len(state['history'])}; start this training anew"
+            )
+        self._restore(state)
+        self.epochs_reused = self.epoch
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over what a state says of network, optimiser and epochs."""
+        shapes = [{n: t.shape for n, t in m.items()} for m in (self.model.state_dict(), state["model"])]
+        if shapes[0] != shapes[1]:  # checked before anything is changed
+            raise InputError("the saved state is of another network; start this training anew")
+        history = [EpochMetrics(**m) for m in state["history"]]
+        optimizer = self._new_optimizer()
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.history = [EpochMetrics(**m) for m in state["history"]]
-        self._val_correct = [bits.numpy() for bits in state["val_correct"]]
-        self._test_correct = [bits.numpy() for bits in state["test_correct"]]
-
-
-class _Seeded:
-    """Seeds torch's global generators inside a ``with`` block and puts them back afterwards."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._seed = seed
-        self._fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *raised: object) -> None:
-        self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+        optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.model.load_state_dict(state["model"])
+        self._optimizer, self.history = optimizer, history
+        self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
+        self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]
 
 
 def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
@@ -375,23 +367,3 @@ def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int
             raise InputError(
                 f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
             )
-
-
-def _resolve_precision(
-    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    if precision == "auto":
-        return "bfloat16" if device.type == "cuda" and _has_bf16() else "float32"
-    if precision == "bfloat16" and device.type == "cuda" and not _has_bf16():
-        raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
-    return precision
-
-
-def _has_bf16() -> bool:
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

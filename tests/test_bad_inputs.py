@@ -194,6 +194,7 @@ MATRICES = [
 ]
 PLACES = [
     case("--out file", "--out must be a folder", "file is a file"),
+    case("--warmup-store file", "--warmup-store must be a folder that can be written", "file is not", "none"),
     case("--out file/run", "--out", "can be written", "file/run is not"),
     case("--out foreign", "--out must be empty or a run", "foreign"),
     case("--out torn", "torn", "run.json", "cannot be read"),
@@ -382,6 +383,7 @@ def observe(folder, tmp_path):
         "--space torn.yaml",
         "--train-size 4001",
         "--out file/run",
+        "--warmup-store file/store",
     ],
 )
 def test_no_process_is_started_and_ray_is_not_imported(observe, arguments):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from nls_tune.allocation import Allocator
 from nls_tune.errors import InputError
 from nls_tune.plan import choose_preset, differences, group_key, make_plan
+from nls_tune.results import RunDirectory
 from nls_tune.search_settings import check_search_settings
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
@@ -222,6 +224,7 @@ def test_what_decides_where_and_how_fast_may_differ(digits):
         "trials_per_gpu": 2,
         "cpus_per_trial": 2,
         "address": "auto",
+        "warmup_store": "none",
     }
     assert plan_of(**{**DIGITS, **changes}).identity() == digits.identity()
 
@@ -321,3 +324,13 @@ def test_what_cannot_work_is_refused_before_anything_runs(changes, fragments):
 def test_noise_that_validation_cannot_choose_under_is_said(level, hopeless):
     notes = plan_of(noise=(level,)).notes
     assert any(level in note and "cannot choose" in note for note in notes) == hopeless
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [(None, "run/warmups"), ("none", None), ("~/store", "store"), ("a/b", "a/b")]
+)
+def test_where_shared_warm_ups_are(digits, tmp_path, monkeypatch, given, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plan = dataclasses.replace(digits, settings=digits.settings.model_copy(update={"warmup_store": given}))
+    assert plan.warmup_store(RunDirectory("run")) == (place and tmp_path / place)

@@ -238,6 +238,28 @@ def test_a_trial_that_diverged_in_its_warm_up_has_no_best_epoch(driven):
     assert bool(read_epochs(driven.run.path)["diverged"].item())
 
 
+def test_a_trial_that_waits_for_a_warm_up_and_then_reuses_it(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    waiting = {"epoch": 0, "best_epoch": None, "best_val_accuracy": 0.0, "new_epochs": [], "train_seconds": 0}
+    driven.report(trial, range(0, 1), **waiting, epochs_reused=0)
+    assert len(read_epochs(driven.run.path)) == 0
+    assert driven.progress.seconds_left() is None
+    driven.report(trial, range(1, 4), epochs_reused=1, train_seconds=4.0)
+    assert len(read_epochs(driven.run.path)) == 3
+    driven.complete(trial)
+    row = driven.row()
+    assert (row["epochs"], row["epochs_reused"], row["train_seconds"]) == (3, 1, 4.0)
+
+
+def test_a_trial_that_is_interrupted_while_it_waits_has_a_row(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(0, 1), epoch=0, best_epoch=None, best_val_accuracy=0.0, new_epochs=[], train_seconds=0)
+    driven.recorder.interrupt()
+    assert (driven.row()["status"], driven.row()["epochs"], driven.row()["epochs_reused"]) == ("interrupted", 0, 0)
+
+
 class TestFailures:
     def test_the_error_is_one_line(self, driven):
         trial = driven.trial(error="Traceback (most recent call last):\n  File ...\nValueError: it broke\n\n")

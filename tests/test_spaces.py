@@ -446,3 +446,57 @@ def test_a_real_range_for_a_setting_that_is_not_real_is_refused(name, parameter)
 def test_a_rate_that_is_no_number_is_refused(bad):
     with pytest.raises((ValidationError, InputError), match="smooth_rate"):
         make_space(space={"smooth_rate": rates(-1, bad)}).check_settings()
+
+
+TENS = {"type": "int", "low": 10, "high": 30, "step": 10, "default": 20}
+
+
+class TestStep:
+    """Whole numbers on a grid: what is sampled, listed, adopted and scaled lies on it."""
+
+    def space(self, **changes):
+        space = {"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR}
+        return make_space(**{"space": space, "start": ({"warmup_epochs": 30},), **changes})
+
+    def test_sampled_and_encoded_values_lie_on_the_grid(self):
+        part = self.space().arm("ce")
+        distribution = part.distributions()["warmup_epochs"]
+        assert (distribution.low, distribution.high, distribution.step) == (10, 30, 10)
+        encoded = [part.encode({"smooth_rate": 0.0, "warmup_epochs": w, "lr": 0.01}) for w in (1, 17, 30, 99)]
+        assert [params["warmup_epochs"] for params in encoded] == [10, 20, 30, 30]
+
+    def test_all_points_are_listed(self):
+        space = self.space(space={"smooth_rate": rates(0, -1), "warmup_epochs": TENS}, fixed={"lr": 0.1})
+        assert [point["warmup_epochs"] for point in space.arm("ce").points()] == [10, 20, 30]
+
+    @pytest.mark.parametrize("epochs", [1, 2, 5, 7, 13, 20, 39, 41, 57, 100, 400])
+    def test_other_lengths_keep_the_space_valid(self, epochs):
+        scaled = self.space().with_epochs(epochs)
+        again = SearchSpace.model_validate(scaled.model_dump())
+        again.check_settings()
+        assert scaled.space["warmup_epochs"].high < epochs
+
+    def test_a_start_point_off_the_grid_is_refused(self):
+        with pytest.raises(InputError, match="warmup_epochs must lie in the space, got 25"):
+            self.space(start=({"warmup_epochs": 25},)).check_settings()
+
+
+@pytest.mark.parametrize(
+    ("changes", "lengths", "shared"),
+    [
+        ({}, [10, 20, 30], True),
+        ({"warmup_epochs": {"type": "choice", "values": [8, 0, 3], "default": 0}}, [3, 8], True),
+        ({"warmup_epochs": {"type": "int", "low": 0, "high": 0, "default": 0}}, [], False),
+        ({"warmup_lr": {"type": "choice", "values": [0.1, 0.2], "default": 0.1}}, [10, 20, 30], True),
+        ({"warmup_lr": {**LR}}, [10, 20, 30], False),
+        ({"gamma": {**LR}}, [10, 20, 30], True),
+    ],
+)
+def test_which_warm_ups_a_space_can_ask_for(changes, lengths, shared):
+    space = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR, **changes})
+    assert (space.warmup_lengths(), space.shares_warmups()) == (lengths, shared)
+
+
+def test_a_fixed_warm_up_has_one_length():
+    space = make_space(space={"smooth_rate": LOG1M}, fixed={"warmup_epochs": 7, "lr": 0.1})
+    assert (space.warmup_lengths(), space.shares_warmups()) == ([7], True)

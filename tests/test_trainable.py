@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +113,23 @@ def uninterrupted(dataset) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def make(dataset, tmp_path):
+def warmup_store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("warmups")
+
+
+@pytest.fixture
+def make(dataset, tmp_path, warmup_store):
     """Make a trainable as a worker does, with one thread."""
     threads = torch.get_num_threads()
     arrays = {"inputs": dataset.inputs, "test_inputs": dataset.test_inputs}
     datasets = {dataset.noise_level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
     shared = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "checkpoints": str(tmp_path)}
+    shared |= {"warmup_store": str(warmup_store), "warmup_epochs": [1, 2, 4]}
 
-    def made(config: dict[str, Any]) -> TrainingTrainable:
+    def made(config: dict[str, Any], store: bool = True) -> TrainingTrainable:
+        mine = shared if store else {**shared, "warmup_store": None}
         trainable = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
-        trainable.setup(config, arrays=arrays, datasets=datasets, shared=shared)
+        trainable.setup(config, arrays=arrays, datasets=datasets, shared=mine)
         return trainable
 
     yield made
@@ -234,3 +242,89 @@ class TestTrainingTrainable:
         trainable.step()
         trial = TrialCheckpoint(Path(tmp_path) / "abc").read_trial()
         assert trial == StartedTrial("symmetric:0.2", "search", TrainingSettings(**config()["settings"]))
+
+
+JUDGED = ("epoch", "best_val_accuracy", "best_epoch", "val_correct_at_best", "test_correct_at_best", "diverged",
+          "finished")  # fmt: skip
+
+
+class TestSharedWarmup:
+    @pytest.mark.parametrize("rate", [0.0, -1.0])
+    def test_rungs_within_a_warm_up_that_was_taken_over_are_reported_as_if_it_had_been_trained(self, make, rate):
+        described = {"report_at": (1, 3, 4, 5), "smooth_rate": rate, "warmup_epochs": 4}
+        plain = {r["epoch"]: r for r in reports_of(make(config("alone", **described), store=False))}
+        reports_of(make(config("first", **described, lr=0.02)))
+        trainable = make(config("second", **described))
+        reports = reports_of(trainable)
+        assert [report["epoch"] for report in reports] == [1, 3, 4, 5, 6]
+        assert [report["epochs_reused"] for report in reports] == [1, 3, 4, 4, 4]
+        for report in reports:
+            expected = plain[report["epoch"]]
+            assert {key: report[key] for key in JUDGED} == {key: expected[key] for key in JUDGED}
+        assert without_times(epochs_of(reports)) == without_times(epochs_of(list(plain.values())))
+        assert [report["train_seconds"] for report in reports[:3]] == [0, 0, 0]
+        assert reports[-1]["train_seconds"] == sum(e["seconds"] for e in epochs_of(reports)[4:])
+
+    def test_a_warm_up_that_diverged_is_taken_over_as_that(self, make):
+        described = {"warmup_lr": 1e30, "warmup_epochs": 4, "report_at": (1,)}
+        reports_of(make(config("first", **described)))
+        last = reports_of(make(config("second", **described)))[-1]
+        assert (last["diverged"], last["done"], last["epoch"], last["epochs_reused"]) == (True, True, 1, 1)
+
+    def test_who_waits_says_so_and_goes_on_when_the_epoch_is_there(self, make, uninterrupted, monkeypatch):
+        holder = make(config("holder", report_at=(1,), lr=0.02))
+        holder.step()
+        waiting = make(config("waiting"))
+        began = time.monotonic()
+        beat = waiting.step()
+        assert time.monotonic() - began < 2
+        assert (beat["epoch"], beat["best_epoch"], beat["new_epochs"], beat["done"]) == (0, None, [], False)
+        assert frozenset(beat) == frozenset(holder.step())
+        reports = reports_of(waiting)
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        assert reports[-1]["epochs_reused"] == 2
+
+    @pytest.mark.parametrize("end", ["cleanup", "reset", "error"])
+    def test_however_the_trainer_ends_another_one_goes_on_from_there(self, make, uninterrupted, monkeypatch, end):
+        long = {"report_at": (3,), "warmup_epochs": 5}  # epoch 3 is no length that is asked for
+        holder = make(config("holder", **long))
+        holder.step()
+        if end == "cleanup":
+            holder.cleanup()
+        elif end == "reset":
+            holder.reset_config(config("other", seed=1))
+        else:
+            with monkeypatch.context() as patch:
+                patch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
+                with pytest.raises(RuntimeError, match="no memory"):
+                    holder.step()
+        reports = reports_of(make(config("next", **long, lr=0.02)))
+        taken = {"cleanup": 3, "reset": 3, "error": 2}[end]  # what an error leaves is of no epoch
+        assert reports[-1]["epochs_reused"] == taken
+        alone = reports_of(make(config("alone", **long, lr=0.02), store=False))
+        assert without_times(epochs_of(reports)) == without_times(epochs_of(alone))
+
+    def test_an_error_in_an_epoch_leaves_no_state_to_go_on_from(self, make, tmp_path, monkeypatch):
+        trainable = make(config(report_at=(3,)))
+        trainable.step()
+        monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
+        with pytest.raises(RuntimeError):
+            trainable.step()
+        trainable.cleanup()
+        assert TrialCheckpoint(tmp_path / "abc").load(CPU) is None
+
+    def test_what_was_reused_stays_so_when_the_trial_is_continued(self, make):
+        reports_of(make(config("first", lr=0.02)))
+        second = make(config("second", report_at=(3,)))
+        second.step()
+        second.cleanup()
+        last = reports_of(make(config("second")))[-1]
+        assert (last["epoch"], last["epochs_reused"]) == (6, 2)
+
+    def test_a_trainable_that_never_trains_holds_nothing(self, make, warmup_store):
+        make(config("needless"))
+        assert list(warmup_store.iterdir()) == []
+
+
+def _fail():
+    raise RuntimeError("no memory")

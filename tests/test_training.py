@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from nls_tune.datasets import NoisyDataset, load_source, make_noisy
+from nls_tune.devices import DeviceData
 from nls_tune.errors import InputError
 from nls_tune.noise_levels import parse_noise_level
 from nls_tune.settings import TrainingSettings
-from nls_tune.training import DeviceData, Training, check_fit
+from nls_tune.training import Training, check_fit
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
-from nls_tune.parameters import ChoiceParameter, FloatParameter
+from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nls_tune.plan import SearchPlan
 
 
@@ -45,11 +47,17 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         )
     else:
         lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")
+    if plan.shares_warmups:
+        lines.append("CE warm-ups are trained once and shared")
+    elif plan.settings.warmup_store not in (None, "none"):
+        lines.append("No two configurations of this space have the same CE warm-up: --warmup-store is not used")
     for name, parameter in plan.space.space.items():
         if isinstance(parameter, ChoiceParameter):
             text = ", ".join(str(v) for v in parameter.values)
         else:
             text = f"{number(parameter.low)} to {number(parameter.high)}"
+            if isinstance(parameter, IntParameter) and parameter.step > 1:
+                text += f" in steps of {parameter.step}"
             if parameter.scale != "linear":
                 scale = "log(1 − r)" if parameter.scale == "log1m" else "log"
                 text += f", uniform in {scale}"
@@ -66,6 +74,16 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
     console.print(table)
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def epochs_line(trials: pd.DataFrame) -> str | None:
+    """Say how many epochs the trials of a run have, and how many were reused; None if none were.
+
+    Args:
+        trials: Rows of ``trials/``.
+    """
+    epochs, reused = int(trials["epochs"].sum()), int(trials["epochs_reused"].sum())
+    return f"{epochs:,} epochs, {reused:,} of them reused warm-ups" if reused else None
 
 
 def _rungs(plan: SearchPlan) -> str:

@@ -92,9 +92,12 @@ def test_the_cluster_goes_on(searched, address):
 def test_it_can_be_named_by_its_address(address, tmp_path):
     arguments = ("--noise", "symmetric:0.4", "--epochs", "4", "--num-trials", "1", "--train-size", "300")
     arguments = (*arguments, "--preset", "cpu", "--confirm-seeds", "0", "--out", "run", "--address", address)
-    done = run_search(*arguments, folder=tmp_path, env=ENVIRONMENT)
+    store = ("--warmup-store", "store", "--set", "warmup_epochs.default=1")
+    done = run_search(*arguments, *store, folder=tmp_path, env=ENVIRONMENT)
     assert (done.code, done.err) == (0, "")
     assert len(read_trials(tmp_path / "run")) == 1
+    (warmup,) = (tmp_path / "store").iterdir()  # and no file that looked whether the nodes see the folder
+    assert (warmup / "epoch-0001.pt").exists()
 
 
 class TestWrongAddress:

@@ -41,6 +41,18 @@ def test_selected_configurations_and_default_ce_run_with_fresh_seeds(run):
     assert trials.trial_id.is_unique
 
 
+def test_the_configurations_share_the_warm_up_of_each_seed(run):
+    result, screen = run
+    trials = read_trials(result.run)
+    for _, rows in trials.groupby(["stage", "noise_level", "seed"]):
+        if not set(rows["status"]) <= {"completed", "diverged"}:
+            continue  # what was stopped within its warm-up has trained a part of it
+        assert (rows["warmup_epochs"] - rows["epochs_reused"]).sum() == rows["warmup_epochs"].max()
+    assert trials.loc[trials["stage"] == "confirm", "epochs_reused"].sum() > 0
+    assert f"{trials['epochs_reused'].sum()} of them reused warm-ups" in screen
+    assert not (result.run / "warmups").exists()
+
+
 def test_confirmation_is_printed_and_stored(run):
     result, screen = run
     assert "Confirmation with 2 fresh seeds" in screen

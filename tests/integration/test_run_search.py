@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from sabotage import sabotage
@@ -55,6 +56,7 @@ def test_overrides_reach_the_trials(found):
 def test_the_folder_may_have_any_name(found):
     assert found.run.name == "a run #1 [%20é]"
     assert json.loads((found.run / "run.json").read_text())["status"] == "finished"
+    assert not (found.run / "warmups").exists()
 
 
 def test_the_same_call_returns_the_same_again(found, session):
@@ -102,3 +104,36 @@ def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_pat
     assert rows["best_epoch"].isna().all()
     assert rows["error"].isna().all()
     assert read_epochs(result.run)["diverged"].any()
+
+
+def test_shared_warm_ups_change_no_number(session, tmp_path):
+    """The same trials with the store of warm-ups and without."""
+    settings = {**SETTINGS, "num_trials": 5, "scheduler": "none", "sampler": "random"}
+    settings["overrides"] = {"warmup_epochs.high": 5, "warmup_epochs.default": 3}
+    tables, screens = [], []
+    for name, store in (("shared", tmp_path / "store"), ("alone", "none")):
+        text = io.StringIO()
+        console = Console(file=text, width=120)
+        run_search(out=tmp_path / name, warmup_store=str(store), console=console, **settings)
+        frames = (read_trials(tmp_path / name), read_epochs(tmp_path / name))
+        tables.append([frame.sort_values([c for c in ("trial_id", "epoch") if c in frame]) for frame in frames])
+        screens.append(text.getvalue())
+    (trials, epochs), (trials_alone, epochs_alone) = tables
+    differ = ["run_id", "epochs_reused", "train_seconds", "wall_seconds", "started_at", "finished_at"]
+    for one, other, leave in (
+        (trials, trials_alone, differ),
+        (epochs, epochs_alone, ["run_id", "seconds", "peak_memory_bytes"]),
+    ):
+        pd.testing.assert_frame_equal(
+            one.drop(columns=leave).reset_index(drop=True), other.drop(columns=leave).reset_index(drop=True)
+        )
+    assert trials_alone["epochs_reused"].sum() == 0
+    trained = (trials["warmup_epochs"] - trials["epochs_reused"]).sum()
+    assert trained == trials["warmup_epochs"].max()  # every warm-up epoch once
+    reused = trials["epochs_reused"].sum()
+    assert reused > 0
+    assert f"{trials['epochs'].sum()} epochs, {reused} of them reused warm-ups" in screens[0]
+    said = ["CE warm-ups are trained once and shared" in screen for screen in screens]
+    assert (said, "reused" in screens[1]) == ([True, False], False)
+    assert any((tmp_path / "store").iterdir())
+    assert not (tmp_path / "shared" / "warmups").exists()

@@ -10,7 +10,7 @@ from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
 from nls_tune.plan import make_plan
-from nls_tune.report.console import level_sentence, print_plan, print_summaries
+from nls_tune.report.console import epochs_line, level_sentence, print_plan, print_summaries
 from nls_tune.search_settings import check_search_settings
 
 
@@ -198,3 +198,29 @@ def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said():
     assert "prefers the latter" in _told_apart(PairedDifference(-0.05, 0.006, 5000), None)
     assert "prefers" not in _told_apart(PairedDifference(-0.005, 0.006, 5000), None)
     assert "tells them apart" in _told_apart(PairedDifference(0.05, 0.006, 5000), None)
+
+
+@pytest.mark.parametrize(
+    ("store", "varied", "line"),
+    [
+        (None, False, "CE warm-ups are trained once and shared"),
+        ("none", False, ""),
+        ("a/folder", False, "CE warm-ups are trained once and shared"),
+        (None, True, ""),
+        ("a/folder", True, "No two configurations of this space have the same CE warm-up: --warmup-store is not used"),
+    ],
+)
+def test_the_plan_says_whether_warm_ups_are_shared(plan, store, varied, line):
+    space = plan.space
+    if varied:
+        fixed = {name: value for name, value in space.fixed.items() if name != "warmup_lr"}
+        space = space.model_copy(update={"fixed": fixed, "space": {**space.space, "warmup_lr": space.space["lr"]}})
+    changed = replace(plan, settings=plan.settings.model_copy(update={"warmup_store": store}), space=space)
+    said = [text for text in printed(print_plan, changed, 2).splitlines() if "CE warm-up" in text]
+    assert said == [line] * bool(line)
+
+
+def test_how_much_was_reused_is_said_in_one_line():
+    rows = [trial_row(minute=n, epochs=600, epochs_reused=155 * n) for n in range(3)]
+    assert epochs_line(trials_frame(rows)) == "1,800 epochs, 465 of them reused warm-ups"
+    assert epochs_line(trials_frame(rows[:1])) is None

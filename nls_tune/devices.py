@@ -1,0 +1,100 @@
+"""What belongs to a device: a dataset as its tensors, its random generators, its precision and memory."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nls_tune.augment import normalise
+from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import InputError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """A dataset as tensors on a device: uint8 images, or standardised float32 features.
+
+    Build it once a device and pass it to every training on that data.
+    """
+
+    train_inputs: Tensor
+    train_labels: Tensor
+    val_inputs: Tensor
+    val_labels: Tensor
+    test_inputs: Tensor | None
+    test_labels: Tensor | None
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+
+    @classmethod
+    def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
+        """Copy a dataset to a device."""
+        device = torch.device(device)
+        mean, std = (torch.from_numpy(np.array(a)).to(device) for a in (dataset.input_mean, dataset.input_std))
+
+        def tensor(array: np.ndarray) -> Tensor:
+            # Fancy indexing has copied already; arrays from Ray's object store are read-only.
+            return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+        def inputs(array: np.ndarray) -> Tensor:
+            values = tensor(array)
+            return values if values.dtype == torch.uint8 else normalise(values, mean, std)
+
+        return cls(
+            train_inputs=inputs(dataset.inputs[dataset.train_indices]),
+            train_labels=tensor(dataset.noisy_labels[dataset.train_indices]),
+            val_inputs=inputs(dataset.inputs[dataset.val_indices]),
+            val_labels=tensor(dataset.noisy_labels[dataset.val_indices]),
+            test_inputs=None if dataset.test_inputs is None else inputs(dataset.test_inputs),
+            test_labels=None if dataset.test_labels is None else tensor(dataset.test_labels),
+            mean=mean,
+            std=std,
+            fingerprint=dataset.fingerprint,
+        )
+
+
+class Seeded:
+    """Seeds torch's global generators inside a ``with`` block and puts them back afterwards."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *raised: object) -> None:
+        self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+
+
+def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """Return the precision that ``auto`` stands for on a device.
+
+    Raises:
+        InputError: If the device lacks what was asked for.
+    """
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" and _has_bf16() else "float32"
+    if precision == "bfloat16" and device.type == "cuda" and not _has_bf16():
+        raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
+    return precision
+
+
+def _has_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak of allocated device memory (CUDA) or of the process (CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
