@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
+from nls_tune.budgets import TimeBudget
 from nls_tune.cluster import Slots
 from nls_tune.metrics import best_epoch
 from nls_tune.plan import SearchPlan, group_key
@@ -106,6 +107,7 @@ def execute(
     run_id: str,
     slots: Slots,
     make_view: Callable[[SearchProgress], ProgressView],
+    budget: TimeBudget,
 ) -> str:
     """Run what is missing of a search.
 
@@ -115,9 +117,10 @@ def execute(
         run_id: Of the run.
         slots: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
+        budget: Of wall time, not started.
 
     Returns:
-        ``finished`` or ``interrupted``.
+        ``trials``, ``time_budget`` (what ended it) or ``interrupted``.
 
     Raises:
         RuntimeError: If every trial failed.
@@ -125,6 +128,7 @@ def execute(
     from nls_tune.recorder import Recorder
 
     progress = make_progress(plan, slots.count)
+    progress.budget = budget
     allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
     adopted = adopt_results(plan, run, allocator, progress)
     if adopted:
@@ -132,15 +136,22 @@ def execute(
         allocator.reseed(plan.settings.seed + adopted)
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view)
-    if allocator.num_left():
-        searcher, scheduler = _adapters(plan, allocator)
-        run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left())
-    if progress.num_left() > allocator.num_dropped():
+    if allocator.num_left() and not budget.used_up():
+        searcher, scheduler = _adapters(plan, allocator, budget)
+        budget.start()
+        try:
+            run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left())
+        finally:
+            budget.stop()
+    out_of_time = budget.used_up() and not sum(level.ended["interrupted"] for level in progress.levels.values())
+    has_more = progress.num_left() > allocator.num_dropped()
+    if has_more and not out_of_time:
         return "interrupted"
-    if progress.num_ended == sum(level.ended["failed"] for level in progress.levels.values()):
+    failed = sum(level.ended["failed"] for level in progress.levels.values())
+    if progress.num_ended == failed and (failed or not out_of_time):
         last = f", the last with: {recorder.failures[-1]}" if recorder.failures else "; trials/ says why"
         raise RuntimeError(f"every trial failed{last}; mend the cause and start again with another --out")
-    return "finished"
+    return "time_budget" if has_more else "trials"
 
 
 def run_experiment(
@@ -212,7 +223,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
+def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tuple[Any, Any]:
     from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
     from nls_tune.recorder import outcome_of
 
@@ -224,7 +235,12 @@ def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
         return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", rungs)
 
     searcher = AllocationSearcher(
-        allocator, to_config, metric="best_val_accuracy", outcome_of=outcome_of, seconds_key="train_seconds"
+        allocator,
+        to_config,
+        metric="best_val_accuracy",
+        outcome_of=outcome_of,
+        seconds_key="train_seconds",
+        is_over=budget.check,
     )
     scheduler = AllocationScheduler(
         searcher,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter
-from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
+from nls_tune.report.text import ARM_NAMES, duration, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         f"{budget.epochs} epochs; ASHA stops at epochs {_rungs(plan)}"
         f"; {slots} at a time",
     ]
+    if (seconds := plan.settings.time_budget) is not None:
+        then = "; the confirmation follows and is not counted" if plan.confirm_seeds() else ""
+        lines.append(f"The search ends after {duration(seconds)} at the latest, all sessions of the run together{then}")
     if seeds := plan.confirm_seeds():
         lines.append(
             f"Then the selected configuration of each arm and CE with the defaults again, with {len(seeds)} fresh "
