@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from nls_tune.allocation import Group, Rungs
+from nls_tune.budgets import parse_level_weights
 from nls_tune.datasets import (
     DatasetInfo,
     NoisyDataset,
@@ -33,6 +34,8 @@ USUAL_RATE = 0.1
 _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "time_budget"}
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+#: Settings that are compared in one spelling, and only where they were given.
+_IF_GIVEN = {"level_weight"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class LevelPlan:
         noise_cancelling_rate: r*, None where it does not exist.
         quotas: Trials by arm.
         start: Start points by arm.
+        weight: Trials relative to those of a level of weight 1.
     """
 
     dataset: NoisyDataset
@@ -52,6 +56,7 @@ class LevelPlan:
     noise_cancelling_rate: float | None
     quotas: dict[Arm, int]
     start: dict[Arm, tuple[dict[str, Any], ...]]
+    weight: float = 1.0
 
     @property
     def level(self) -> str:
@@ -126,7 +131,9 @@ class SearchPlan:
 
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
-        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE)
+        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
+        if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
+            settings["level_weight"] = weights
         identity = {
             "settings": {**settings, "noise": [p.level for p in self.levels]},
             # A finished search may be confirmed with more seeds.
@@ -237,7 +244,11 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
     space = load_plan_space(settings, preset)
     _check_training(space, info)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
-    quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(space.budget.trials)
+    weights = parse_level_weights(settings.level_weight, levels)
+    if weights and settings.sampler == "grid":
+        raise InputError(
+            "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
+        )
     plans = []
     for level in levels:
         dataset = make_noisy(
@@ -248,9 +259,9 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
             train_size=space.budget.train_size,
             split_seed=settings.seed,
         )
-        plans.append(_plan_level(space, dataset, quotas))
+        plans.append(_plan_level(space, dataset, settings, weights.get(str(level), 1.0)))
     _check_batches(space, plans[0].dataset)
-    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas, plans))
+    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, plans))
 
 
 def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
@@ -270,7 +281,8 @@ def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
     return quotas
 
 
-def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int]) -> LevelPlan:
+def _plan_level(space: SearchSpace, dataset: NoisyDataset, settings: SearchSettings, weight: float) -> LevelPlan:
+    quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(_num_trials(space, weight))
     rate = cancelling_rate(dataset)
     rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
     return LevelPlan(
@@ -279,6 +291,7 @@ def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int
         noise_cancelling_rate=rate,
         quotas=quotas,
         start={arm: space.arm(arm).start(rates) for arm in quotas},
+        weight=weight,
     )
 
 
@@ -301,6 +314,11 @@ def cancelling_rate(dataset: NoisyDataset) -> float | None:
     return noise_cancelling_rate(noise_rate, dataset.num_classes)
 
 
+def _num_trials(space: SearchSpace, weight: float) -> int:
+    """Trials of a level; even a small weight leaves it one."""
+    return max(1, round(space.budget.trials * weight))
+
+
 def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
     """Check model and image settings against the dataset before anything is loaded."""
     from nls_tune.models import check_model
@@ -318,18 +336,28 @@ def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
         check_fit(settings, dataset.num_train, dataset.input_shape)
 
 
-def _notes(space: SearchSpace, quotas: dict[Arm, int], levels: Sequence[LevelPlan]) -> tuple[str, ...]:
+def _notes(space: SearchSpace, levels: Sequence[LevelPlan]) -> tuple[str, ...]:
     notes = [
         f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
         for level in levels
         if level.noise_rate is not None and level.noise_cancelling_rate is None
     ]
+    if all(level.quotas == levels[0].quotas for level in levels):
+        notes += _notes_on_arms(space, levels[0])
+    else:
+        notes += [f"{level.level}: {note}" for level in levels for note in _notes_on_arms(space, level)]
+    if not any("ce" in level.quotas for level in levels):
+        notes.append("without the ce arm no gain can be told; give it a share in arms")
+    return tuple(notes)
+
+
+def _notes_on_arms(space: SearchSpace, level: LevelPlan) -> list[str]:
+    """What is to say of the arms of a level that are exhausted by their trials, or get none."""
+    notes, quotas = [], level.quotas
     for arm in ARMS:
         size = space.arm(arm).size() if arm in quotas else None
         if size is not None and quotas[arm] == size:
             notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
         if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
-            notes.append(f"arm {arm} gets no trial of {space.budget.trials}; raise --num-trials")
-    if "ce" not in quotas:
-        notes.append("without the ce arm no gain can be told; give it a share in arms")
-    return tuple(notes)
+            notes.append(f"arm {arm} gets no trial of {_num_trials(space, level.weight)}; raise --num-trials")
+    return notes
