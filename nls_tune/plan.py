@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from nls_tune.allocation import Group, Rungs
@@ -25,6 +25,7 @@ from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings
 from nls_tune.space_files import load_space
 from nls_tune.spaces import ARMS, Arm, Preset, SearchSpace
+from nls_tune.warm_start import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 
 #: The rate that ordinary label smoothing uses most; always tried.
 USUAL_RATE = 0.1
@@ -35,7 +36,7 @@ _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address",
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight"}
+_IF_GIVEN = {"level_weight", "warm_start"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class LevelPlan:
         quotas: Trials by arm.
         start: Start points by arm.
         weight: Trials relative to those of a level of weight 1.
+        warm: What an earlier run gave to the start points.
     """
 
     dataset: NoisyDataset
@@ -57,6 +59,7 @@ class LevelPlan:
     quotas: dict[Arm, int]
     start: dict[Arm, tuple[dict[str, Any], ...]]
     weight: float = 1.0
+    warm: tuple[WarmPoint, ...] = ()
 
     @property
     def level(self) -> str:
@@ -134,6 +137,8 @@ class SearchPlan:
         settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
             settings["level_weight"] = weights
+        if self.settings.warm_start is not None:
+            settings["warm_start"] = str(self.settings.warm_start)
         identity = {
             "settings": {**settings, "noise": [p.level for p in self.levels]},
             # A finished search may be confirmed with more seeds.
@@ -154,6 +159,7 @@ class SearchPlan:
                 "num_val": p.dataset.num_val,
                 "trials": p.quotas,
                 "start": p.start,
+                "warm_start": [asdict(point) for point in p.warm],
             }
             for p in self.levels
         ]
@@ -249,9 +255,8 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         raise InputError(
             "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
         )
-    plans = []
-    for level in levels:
-        dataset = make_noisy(
+    datasets = [
+        make_noisy(
             source,
             level,
             noise_seed=settings.noise_seed,
@@ -259,7 +264,13 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
             train_size=space.budget.train_size,
             split_seed=settings.seed,
         )
-        plans.append(_plan_level(space, dataset, settings, weights.get(str(level), 1.0)))
+        for level in levels
+    ]
+    warm = _warm_points(settings, space, datasets)
+    plans = [
+        _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
+        for dataset in datasets
+    ]
     _check_batches(space, plans[0].dataset)
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, plans))
 
@@ -281,7 +292,24 @@ def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
     return quotas
 
 
-def _plan_level(space: SearchSpace, dataset: NoisyDataset, settings: SearchSettings, weight: float) -> LevelPlan:
+def _warm_points(
+    settings: SearchSettings, space: SearchSpace, datasets: Sequence[NoisyDataset]
+) -> dict[str, tuple[WarmPoint, ...]]:
+    if settings.warm_start is None:
+        return {}
+    stored = stored_warm_points(settings.out, settings.warm_start)
+    if stored is not None:
+        return stored
+    return read_warm_points(settings.warm_start, space, {d.noise_level: d.noise_rate for d in datasets})
+
+
+def _plan_level(
+    space: SearchSpace,
+    dataset: NoisyDataset,
+    settings: SearchSettings,
+    weight: float,
+    warm: tuple[WarmPoint, ...],
+) -> LevelPlan:
     quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(_num_trials(space, weight))
     rate = cancelling_rate(dataset)
     rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
@@ -290,8 +318,9 @@ def _plan_level(space: SearchSpace, dataset: NoisyDataset, settings: SearchSetti
         noise_rate=dataset.noise_rate,
         noise_cancelling_rate=rate,
         quotas=quotas,
-        start={arm: space.arm(arm).start(rates) for arm in quotas},
+        start={arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas},
         weight=weight,
+        warm=warm,
     )
 
 

@@ -51,6 +51,12 @@ _LevelWeight = Annotated[
         help="Trials of a noise level relative to the others: 2 gives it twice as many. May be repeated.",
     ),
 ]
+_WarmStart = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN", help="An earlier run: what was selected there, at the nearest noise level, is tried early."
+    ),
+]
 _Epochs = Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")]
 _TrainSize = Annotated[int | None, typer.Option(help="Training samples to use.")]
 _ConfirmSeeds = Annotated[
@@ -87,6 +93,7 @@ def search(
     num_trials: _NumTrials = None,
     time_budget: _TimeBudget = None,
     level_weight: _LevelWeight = None,
+    warm_start: _WarmStart = None,
     epochs: _Epochs = None,
     train_size: _TrainSize = None,
     confirm_seeds: _ConfirmSeeds = None,

@@ -26,6 +26,7 @@ class SearchSettings(BaseModel):
         num_trials: Trials a level.
         time_budget: Wall seconds of the search, over all sessions of the run; also as text, ``90s``, ``30m``, ``2h``.
         level_weight: ``LEVEL=WEIGHT``: a level of weight 2 gets twice the trials of one of weight 1, the default.
+        warm_start: Directory of an earlier run whose selected configurations become start points.
         epochs: Epochs a trial.
         train_size: Training samples.
         confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
@@ -52,6 +53,7 @@ class SearchSettings(BaseModel):
     num_trials: Annotated[int, Field(ge=1)] | None = None
     time_budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     level_weight: tuple[str, ...] = ()
+    warm_start: Path | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
     train_size: Annotated[int, Field(ge=1)] | None = None
     confirm_seeds: Annotated[int, Field(ge=0, le=20)] | None = None

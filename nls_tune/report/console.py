@@ -11,11 +11,11 @@ from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter
-from nls_tune.report.text import ARM_NAMES, duration, number, percent, points, rate
+from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
-    from nls_tune.plan import SearchPlan
+    from nls_tune.plan import LevelPlan, SearchPlan
 
 
 def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
@@ -67,8 +67,20 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         # Not a string: those are read as markup.
         table.add_row(Text(level.level), percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
     console.print(table)
+    for level in plan.levels:
+        if level.warm:
+            console.print(_warm_line(level, plan), markup=False, highlight=False, soft_wrap=True)
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _warm_line(level: LevelPlan, plan: SearchPlan) -> str:
+    """Say where the start points of a level come from, and for how many there is no trial."""
+    points = "; ".join(f"{configuration(point.config)} (its {point.noise_level})" for point in level.warm)
+    run = {arm: level.start[arm][:quota] for arm, quota in level.quotas.items()}
+    waiting = sum(point.config not in run.get(point.arm, ()) for point in level.warm)
+    tail = f"; no trial is left for {waiting} of them, raise --num-trials" if waiting else ""
+    return f"{level.level} starts also from {plan.settings.warm_start}: {points}{tail}"
 
 
 def _rungs(plan: SearchPlan) -> str:
