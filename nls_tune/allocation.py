@@ -367,7 +367,8 @@ def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
     low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
     if low is None or high is None:
         return rng.choice(distribution.choices)  # type: ignore[attr-defined] # categorical
-    return rng.randint(low, high) if isinstance(low, int) else rng.uniform(low, high)
+    step = distribution.step  # type: ignore[attr-defined] # int or float
+    return rng.uniform(low, high) if step is None else low + step * rng.randint(0, round((high - low) / step))
 
 
 def _canonical(config: Config) -> str:
