@@ -134,6 +134,22 @@ RANGES = [
     case("--val-fraction nan", "--val-fraction", "got nan"),
     case("--val-fraction 0.00001", "1e-05 of 8,000", "0 for validation"),
     case("--seed -1", "--seed", "got -1"),
+    case("--time-budget 0", "--time-budget", "above 0", "90s, 30m", "'0'"),
+    case("--time-budget -5m", "--time-budget", "above 0", "'-5m'"),
+    case("--time-budget soon", "--time-budget", "90s, 30m", "'soon'"),
+    case("--time-budget 1d", "--time-budget", "'1d'"),
+    case("--level-weight symmetric:0.5=2", "--level-weight", "'symmetric:0.5'", "symmetric:0, symmetric:0.1"),
+    case("--level-weight symetric:0.4=2", "--level-weight", "did you mean 'symmetric:0.4'?"),
+    case("--level-weight symmetric:0.4=0", "--level-weight", "above 0", "'symmetric:0.4=0'"),
+    case("--level-weight symmetric:0.4=-1", "--level-weight", "above 0", "-1"),
+    case("--level-weight symmetric:0.4=inf", "--level-weight", "at most 1000", "inf"),
+    case("--level-weight symmetric:0.4=much", "--level-weight", "'symmetric:0.4=much'"),
+    case("--level-weight symmetric:0.4", "LEVEL=WEIGHT", "'symmetric:0.4'"),
+    case("--level-weight symmetric:0.4=1,symmetric:0.40=2", "--level-weight", "twice"),
+    case(
+        "--level-weight symmetric:0.4=2 --sampler grid --set lr=0.1 --set warmup_epochs=1 --set optimizer=sgd",
+        "--level-weight", "--sampler grid",
+    ),
     case("--noise-seed 4294967296", "--noise-seed", "4294967296"),
     case("--cpus-per-trial 10000", "--cpus-per-trial", "10000"),
     case("--cpus-per-trial 0", "--cpus-per-trial", "got 0"),
@@ -202,6 +218,9 @@ PLACES = [
     case("--out odd", "odd", "run.json"),
     case("--out odd_text", "odd_text", "run.json"),
     case("--out little", "little", "other settings"),
+    case("--warm-start missing", "--warm-start", "missing", "is no run"),
+    case("--warm-start file", "--warm-start", "is no run"),
+    case("--warm-start foreign", "--warm-start", "is no run"),
 ]
 
 

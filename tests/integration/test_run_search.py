@@ -102,3 +102,37 @@ def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_pat
     assert rows["best_epoch"].isna().all()
     assert rows["error"].isna().all()
     assert read_epochs(result.run)["diverged"].any()
+
+
+class TestTimeBudget:
+    """Trials that take hours, and seconds to run them in."""
+
+    LONG = {**SETTINGS, "epochs": 100_000, "noise": ["symmetric:0.4", "symmetric:0.1", "clean"], "num_trials": 4}
+
+    def run(self, out, seconds):
+        text = io.StringIO()
+        result = run_search(out=out, time_budget=seconds, console=Console(file=text, width=140), **self.LONG)
+        return result, text.getvalue(), json.loads((out / "run.json").read_text())
+
+    def test_it_ends_a_search_that_a_larger_one_continues(self, session, tmp_path):
+        out = tmp_path / "run"
+        first, text, content = self.run(out, "3s")
+        assert (first.status, content["ended_by"]) == ("finished", "time_budget")
+        rows = read_trials(out)
+        assert set(rows["status"]) == {"stopped"}
+        assert 1 <= len(rows) <= 2  # as many as run at once
+        for level in self.LONG["noise"]:
+            assert f"{level}: no trial " in text
+        assert f"with {len(rows)} of 12 trials begun" in text
+        (used,) = (s["search_seconds"] for s in content["sessions"])
+        assert used >= 3
+
+        again, text_again, content_again = self.run(out, "3s")
+        assert again == first
+        assert len(content_again["sessions"]) == 1
+        assert text_again[text_again.index("symmetric:0.4: no trial ") :] in text
+
+        _, _, content = self.run(out, used + 2)
+        assert len(content["sessions"]) == 2
+        assert content["ended_by"] == "time_budget"
+        assert len(read_trials(out)) > len(rows)
