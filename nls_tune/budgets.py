@@ -28,7 +28,9 @@ def parse_duration(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
     if not 0 < seconds < math.inf:
-        raise InputError(f"a duration must be above 0 and be written like 90s, 30m, 1.5h or plain seconds, got {text!r}")
+        raise InputError(
+            f"a duration must be above 0 and be written like 90s, 30m, 1.5h or plain seconds, got {text!r}"
+        )
     return seconds
 
 

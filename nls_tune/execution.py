@@ -163,6 +163,7 @@ def run_experiment(
     searcher: Searcher,
     scheduler: TrialScheduler | None,
     num_trials: int,
+    draws: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Run one Tune experiment to its end, or until Ctrl-C.
 
@@ -175,11 +176,12 @@ def run_experiment(
         searcher: Gives the trials' configurations.
         scheduler: Stops trials; None lets all of them run.
         num_trials: How many to run at most.
+        draws: Noise level and noise seed of the data that trials need besides the search's.
     """
     from ray import tune
 
     tuner = tune.Tuner(
-        _trainable(plan, run, slots),
+        _trainable(plan, run, slots, draws),
         tune_config=tune.TuneConfig(
             metric="best_val_accuracy",
             mode="max",
@@ -252,19 +254,32 @@ def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tup
 
 
 def trial_config(
-    trial_id: str, level: str, settings: TrainingSettings, stage: str, report_at: Sequence[int] = ()
+    trial_id: str,
+    level: str,
+    settings: TrainingSettings,
+    stage: str,
+    report_at: Sequence[int] = (),
+    *,
+    noise_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Return the configuration of a trial for Tune: plain values only."""
+    """Return the configuration of a trial for Tune: plain values only; a noise seed where it is not the search's."""
     return {
         "trial_id": trial_id,
         "noise_level": level,
+        "noise_seed": noise_seed,
+        "data": data_key(level, noise_seed),
         "stage": stage,
         "settings": settings.model_dump(mode="json"),
         "report_at": list(report_at),
     }
 
 
-def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
+def data_key(level: str, noise_seed: int | None = None) -> str:
+    """Return the name of a dataset among those that the trials of an experiment share."""
+    return level if noise_seed is None else f"{level} noise_seed={noise_seed}"
+
+
+def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots, draws: Sequence[tuple[str, int]]) -> Any:
     from ray import tune
 
     from nls_tune.trainable import TrainingTrainable
@@ -272,7 +287,9 @@ def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots) -> Any:
     # The levels share their inputs: those travel once a node, the labels of each level on their own.
     first = plan.levels[0].dataset
     arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
-    datasets = {p.level: dataclasses.replace(p.dataset, inputs=first.inputs[:0], test_inputs=None) for p in plan.levels}
+    datasets = {data_key(p.level): p.dataset for p in plan.levels}
+    datasets |= {data_key(level, noise_seed): plan.dataset(level, noise_seed) for level, noise_seed in draws}
+    datasets = {k: dataclasses.replace(d, inputs=first.inputs[:0], test_inputs=None) for k, d in datasets.items()}
     shared = {
         "objective": plan.settings.objective,
         "use_gpu": slots.gpus_per_trial > 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from nls_tune.allocation import Group, Rungs
@@ -12,14 +12,16 @@ from nls_tune.budgets import parse_level_weights
 from nls_tune.datasets import (
     DatasetInfo,
     NoisyDataset,
+    Source,
     check_level,
     dataset_info,
     load_source,
     make_noisy,
 )
 from nls_tune.errors import InputError
-from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise_levels
+from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
 from nls_tune.parameters import FloatParameter
+from nls_tune.plan_notes import plan_notes, weighted_trials
 from nls_tune.results import trial_id
 from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings
@@ -36,7 +38,7 @@ _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address",
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight", "warm_start"}
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class SearchPlan:
         preset_reason: Why.
         levels: In the order of the command.
         notes: What the user should know before it starts, one sentence each.
+        source: The clean data.
     """
 
     settings: SearchSettings
@@ -88,6 +91,8 @@ class SearchPlan:
     preset_reason: str
     levels: tuple[LevelPlan, ...]
     notes: tuple[str, ...]
+    source: Source = field(repr=False)
+    _draws: dict[tuple[str, int], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_trials(self) -> int:
@@ -123,20 +128,40 @@ class SearchPlan:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
 
-    def trial_id(self, level: str, settings: TrainingSettings, stage: str) -> str:
+    def dataset(self, level: str, noise_seed: int | None = None) -> NoisyDataset:
+        """Return the data of a level with the search's draw of the noise; other draws are made when asked for."""
+        planned = self.level_plan(level).dataset
+        if noise_seed is None or noise_seed == planned.noise_seed:
+            return planned
+        key = (level, noise_seed)
+        if key not in self._draws:
+            self._draws[key] = _make_dataset(
+                self.source, parse_noise_level(level), self.settings, self.space, noise_seed
+            )
+        return self._draws[key]
+
+    def trial_id(self, level: str, settings: TrainingSettings, stage: str, noise_seed: int | None = None) -> str:
         """Return the name of a trial."""
-        dataset = self.level_plan(level).dataset
+        dataset = self.dataset(level, noise_seed)
         return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
 
     def confirm_seeds(self) -> list[int]:
         """Seeds of the confirmation: none of them is the search's."""
         return [self.settings.seed + 1 + i for i in range(self.space.budget.confirm_seeds)]
 
+    def confirm_noise_seed(self, level: str, seed: int) -> int | None:
+        """The draw of the noise of a confirmation's seed, one for all configurations; None: that of the search."""
+        if not self.settings.noise_draws or not parse_noise_level(level).is_drawn:
+            return None
+        return self.settings.noise_seed + seed - self.settings.seed
+
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
         settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
             settings["level_weight"] = weights
+        if self.settings.noise_draws:
+            settings["noise_draws"] = True
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)
         identity = {
@@ -248,6 +273,8 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         check_level(info, level)
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
+    if settings.noise_draws and not space.budget.confirm_seeds:
+        raise InputError("--noise-draws needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
     _check_training(space, info)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     weights = parse_level_weights(settings.level_weight, levels)
@@ -255,24 +282,28 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         raise InputError(
             "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
         )
-    datasets = [
-        make_noisy(
-            source,
-            level,
-            noise_seed=settings.noise_seed,
-            val_fraction=settings.val_fraction,
-            train_size=space.budget.train_size,
-            split_seed=settings.seed,
-        )
-        for level in levels
-    ]
+    datasets = [_make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
     warm = _warm_points(settings, space, datasets)
     plans = [
         _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
         for dataset in datasets
     ]
     _check_batches(space, plans[0].dataset)
-    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, plans))
+    notes = plan_notes(space, plans, settings)
+    return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
+
+
+def _make_dataset(
+    source: Source, level: NoiseLevel, settings: SearchSettings, space: SearchSpace, noise_seed: int
+) -> NoisyDataset:
+    return make_noisy(
+        source,
+        level,
+        noise_seed=noise_seed,
+        val_fraction=settings.val_fraction,
+        train_size=space.budget.train_size,
+        split_seed=settings.seed,
+    )
 
 
 def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
@@ -310,7 +341,7 @@ def _plan_level(
     weight: float,
     warm: tuple[WarmPoint, ...],
 ) -> LevelPlan:
-    quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(_num_trials(space, weight))
+    quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(weighted_trials(space, weight))
     rate = cancelling_rate(dataset)
     rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
     return LevelPlan(
@@ -343,11 +374,6 @@ def cancelling_rate(dataset: NoisyDataset) -> float | None:
     return noise_cancelling_rate(noise_rate, dataset.num_classes)
 
 
-def _num_trials(space: SearchSpace, weight: float) -> int:
-    """Trials of a level; even a small weight leaves it one."""
-    return max(1, round(space.budget.trials * weight))
-
-
 def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
     """Check model and image settings against the dataset before anything is loaded."""
     from nls_tune.models import check_model
@@ -363,30 +389,3 @@ def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
 
     for settings in space.corner_settings():
         check_fit(settings, dataset.num_train, dataset.input_shape)
-
-
-def _notes(space: SearchSpace, levels: Sequence[LevelPlan]) -> tuple[str, ...]:
-    notes = [
-        f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
-        for level in levels
-        if level.noise_rate is not None and level.noise_cancelling_rate is None
-    ]
-    if all(level.quotas == levels[0].quotas for level in levels):
-        notes += _notes_on_arms(space, levels[0])
-    else:
-        notes += [f"{level.level}: {note}" for level in levels for note in _notes_on_arms(space, level)]
-    if not any("ce" in level.quotas for level in levels):
-        notes.append("without the ce arm no gain can be told; give it a share in arms")
-    return tuple(notes)
-
-
-def _notes_on_arms(space: SearchSpace, level: LevelPlan) -> list[str]:
-    """What is to say of the arms of a level that are exhausted by their trials, or get none."""
-    notes, quotas = [], level.quotas
-    for arm in ARMS:
-        size = space.arm(arm).size() if arm in quotas else None
-        if size is not None and quotas[arm] == size:
-            notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
-        if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
-            notes.append(f"arm {arm} gets no trial of {_num_trials(space, level.weight)}; raise --num-trials")
-    return notes

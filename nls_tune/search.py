@@ -62,6 +62,9 @@ _TrainSize = Annotated[int | None, typer.Option(help="Training samples to use.")
 _ConfirmSeeds = Annotated[
     int | None, typer.Option(help="Fresh seeds with which the winners and CE are trained again; 0 turns it off.")
 ]
+_NoiseDraws = Annotated[
+    bool, typer.Option("--noise-draws", help="Draw synthetic noise anew for every fresh seed of the confirmation.")
+]
 _ValFraction = Annotated[
     float | None, typer.Option(help="Share of the labelled samples held out for validation (noisy labels).")
 ]
@@ -97,6 +100,7 @@ def search(
     epochs: _Epochs = None,
     train_size: _TrainSize = None,
     confirm_seeds: _ConfirmSeeds = None,
+    noise_draws: _NoiseDraws = False,
     val_fraction: _ValFraction = None,
     noise_seed: _NoiseSeed = 0,
     seed: _Seed = 0,

@@ -65,7 +65,9 @@ def read_warm_points(
         if (row := select(rows)) is not None:
             selected[cast("Arm", arm)][str(level)] = row
     if not any(selected.values()):
-        raise InputError(f"--warm-start: no trial of a search was completed in {run}; take another run, or leave it out")
+        raise InputError(
+            f"--warm-start: no trial of a search was completed in {run}; take another run, or leave it out"
+        )
     return {level: tuple(_points_of(level, rate, selected, space)) for level, rate in noise_rates.items()}
 
 

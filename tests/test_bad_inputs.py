@@ -138,6 +138,7 @@ RANGES = [
     case("--time-budget -5m", "--time-budget", "above 0", "'-5m'"),
     case("--time-budget soon", "--time-budget", "90s, 30m", "'soon'"),
     case("--time-budget 1d", "--time-budget", "'1d'"),
+    case("--noise-draws --confirm-seeds 0", "--noise-draws", "--confirm-seeds"),
     case("--level-weight symmetric:0.5=2", "--level-weight", "'symmetric:0.5'", "symmetric:0, symmetric:0.1"),
     case("--level-weight symetric:0.4=2", "--level-weight", "did you mean 'symmetric:0.4'?"),
     case("--level-weight symmetric:0.4=0", "--level-weight", "above 0", "'symmetric:0.4=0'"),
@@ -148,7 +149,8 @@ RANGES = [
     case("--level-weight symmetric:0.4=1,symmetric:0.40=2", "--level-weight", "twice"),
     case(
         "--level-weight symmetric:0.4=2 --sampler grid --set lr=0.1 --set warmup_epochs=1 --set optimizer=sgd",
-        "--level-weight", "--sampler grid",
+        "--level-weight",
+        "--sampler grid",
     ),
     case("--noise-seed 4294967296", "--noise-seed", "4294967296"),
     case("--cpus-per-trial 10000", "--cpus-per-trial", "10000"),

@@ -138,7 +138,10 @@ def test_the_points_are_those_of_the_beginning_also_when_the_earlier_run_is_gone
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"warm_start": Path("nowhere")}, "--warm-start: .*nowhere is no run"), ({}, "no trial of a search was completed")],
+    [
+        ({"warm_start": Path("nowhere")}, "--warm-start: .*nowhere is no run"),
+        ({}, "no trial of a search was completed"),
+    ],
 )
 def test_a_run_that_gives_nothing(make, earlier, changes, message):
     earlier.add("symmetric:0.4", -2.0, status="stopped")

@@ -12,6 +12,7 @@ from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
 from nls_tune.plan import make_plan
 from nls_tune.report.console import level_sentence, print_plan, print_summaries
 from nls_tune.search_settings import check_search_settings
+from nls_tune.warm_start import WarmPoint, with_warm_points
 
 
 @pytest.fixture
@@ -198,3 +199,23 @@ def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said():
     assert "prefers the latter" in _told_apart(PairedDifference(-0.05, 0.006, 5000), None)
     assert "prefers" not in _told_apart(PairedDifference(-0.005, 0.006, 5000), None)
     assert "tells them apart" in _told_apart(PairedDifference(0.05, 0.006, 5000), None)
+
+
+def test_a_plan_says_its_time_budget_and_where_start_points_come_from():
+    plan = make_plan(check_search_settings(noise=("symmetric:0.4",), num_trials=4), 0, progress=False)
+    config = {"smooth_rate": -2.0, "warmup_epochs": 3, "lr": 0.01}
+    warm = (WarmPoint("negative", config, "symmetric:0.3"), WarmPoint("ce", {**config, "smooth_rate": 0.0}, "clean"))
+    settings = check_search_settings(time_budget="90s", warm_start="runs/earlier")
+    start = {arm: with_warm_points(points, arm, warm) for arm, points in plan.levels[0].start.items()}
+    told = replace(plan, settings=settings, levels=(replace(plan.levels[0], start=start, warm=warm),))
+    text = printed(print_plan, told, 2)
+    assert "The search ends after 1 min 30 s at the latest, all sessions of the run together" in text
+    assert "the confirmation follows and is not counted" in text
+    # CE has one trial, which its default takes.
+    assert (
+        "symmetric:0.4 starts also from runs/earlier: r=−2 warm-up 3 lr=0.01 (its symmetric:0.3); "
+        "r=0 warm-up 3 lr=0.01 (its clean); no trial is left for 1 of them, raise --num-trials"
+    ) in text
+    plain = printed(print_plan, plan, 2)
+    assert "starts also" not in plain
+    assert "at the latest" not in plain
