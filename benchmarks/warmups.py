@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nls_tune.allocation import Allocator, Group, Rungs
+from nls_tune.allocation import Allocator, Group
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.plan import USUAL_RATE, make_plan
+from nls_tune.rungs import Rungs
 from nls_tune.search_settings import check_search_settings
 from nls_tune.space_files import load_space
 from nls_tune.spaces import SearchSpace

@@ -11,9 +11,9 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from nls_tune.rungs import Rungs
 from nls_tune.samplers import SamplerName, make_sampler, startup_trials
 
 if TYPE_CHECKING:
@@ -77,43 +77,6 @@ class Suggestion:
     number: int
     group: str
     config: Config
-
-
-@dataclass
-class Rungs:
-    """Asynchronous successive halving with one bracket.
-
-    From Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A trial that reaches a
-    rung goes on if its value is among the best ``1 / reduction_factor`` of the values that the rung has seen so
-    far, its own included.
-
-    Attributes:
-        levels: Clock values of the rungs, increasing.
-        reduction_factor: Keep one in this many.
-    """
-
-    levels: tuple[int, ...]
-    reduction_factor: float = 3.0
-    _values: dict[int, list[float]] = field(default_factory=dict)
-
-    @classmethod
-    def geometric(cls, grace: int, longest: int, reduction_factor: float) -> Rungs:
-        """Return rungs at ``grace * reduction_factor**k``, all below the longest trial's clock."""
-        levels: list[int] = []
-        level = float(grace)
-        while round(level) < longest:
-            levels.append(round(level))
-            level *= reduction_factor
-        return cls(tuple(dict.fromkeys(levels)), reduction_factor)  # small factors round to the same level
-
-    def passes(self, clock: int, value: float) -> bool:
-        """Record a value at a rung and say whether its trial goes on; off the rungs it always does."""
-        if clock not in self.levels:
-            return True
-        values = self._values.setdefault(clock, [])
-        values.append(value)
-        keep = max(1, int(len(values) / self.reduction_factor))
-        return value >= sorted(values, reverse=True)[keep - 1]
 
 
 @dataclass
@@ -398,30 +361,9 @@ def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
     low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
     if low is None or high is None:
         return rng.choice(distribution.choices)  # type: ignore[attr-defined] # categorical
-    if isinstance(low, int):
-        return rng.randrange(low, high + 1, distribution.step)  # type: ignore[attr-defined] # of whole numbers
-    return rng.uniform(low, high)
+    step = distribution.step  # type: ignore[attr-defined] # int or float
+    return rng.uniform(low, high) if step is None else low + step * rng.randint(0, round((high - low) / step))
 
 
 def _canonical(config: Config) -> str:
     return repr(sorted(config.items()))
-
-
-def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
-    """Split a whole number by shares: floors first, the rest to the largest remainders, ties to the first.
-
-    Args:
-        total: What to split.
-        shares: Non-negative weights, not all 0.
-
-    Returns:
-        Whole numbers that add up to ``total``.
-    """
-    # In fractions: rounding would break ties that are exact.
-    whole = [Fraction(share) for share in shares]
-    exact = [total * share / sum(whole) for share in whole]
-    parts = [int(x) for x in exact]
-    order = sorted(range(len(shares)), key=lambda i: (parts[i] - exact[i], i))
-    for i in order[: total - sum(parts)]:
-        parts[i] += 1
-    return parts

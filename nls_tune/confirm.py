@@ -63,11 +63,12 @@ def missing_trials(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any
     configurations = confirm_configurations(plan, trials)
     for seed in plan.confirm_seeds():
         for level, configs in configurations.items():
+            noise_seed = plan.confirm_noise_seed(level, seed)
             for config in configs:
                 settings = plan.training_settings(config, seed)
-                trial_id = plan.trial_id(level, settings, "confirm")
+                trial_id = plan.trial_id(level, settings, "confirm", noise_seed)
                 if trial_id not in done:
-                    missing.append(trial_config(trial_id, level, settings, "confirm"))
+                    missing.append(trial_config(trial_id, level, settings, "confirm", noise_seed=noise_seed))
     return missing
 
 
@@ -100,7 +101,8 @@ def confirm(
     progress = SearchProgress(levels, slots.count, plan.space.budget.epochs)
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view)
+    draws = sorted({(c["noise_level"], c["noise_seed"]) for c in configs if c["noise_seed"] is not None})
     searcher = ListSearcher(configs, metric="best_val_accuracy")
     lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs), lengths)
+    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs), lengths, draws)
     return "interrupted" if progress.num_left() else "finished"

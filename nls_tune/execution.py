@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
+from nls_tune.budgets import TimeBudget
 from nls_tune.cluster import Slots
 from nls_tune.metrics import best_epoch
 from nls_tune.plan import SearchPlan, group_key
@@ -106,6 +107,7 @@ def execute(
     run_id: str,
     slots: Slots,
     make_view: Callable[[SearchProgress], ProgressView],
+    budget: TimeBudget,
 ) -> str:
     """Run what is missing of a search.
 
@@ -115,9 +117,10 @@ def execute(
         run_id: Of the run.
         slots: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
+        budget: Of wall time, not started.
 
     Returns:
-        ``finished`` or ``interrupted``.
+        ``trials``, ``time_budget`` (what ended it) or ``interrupted``.
 
     Raises:
         RuntimeError: If every trial failed.
@@ -125,6 +128,7 @@ def execute(
     from nls_tune.recorder import Recorder
 
     progress = make_progress(plan, slots.count)
+    progress.budget = budget
     allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
     adopted = adopt_results(plan, run, allocator, progress)
     if adopted:
@@ -132,16 +136,23 @@ def execute(
         allocator.reseed(plan.settings.seed + adopted)
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view)
-    if allocator.num_left():
-        searcher, scheduler = _adapters(plan, allocator)
+    if allocator.num_left() and not budget.used_up():
+        searcher, scheduler = _adapters(plan, allocator, budget)
         lengths = plan.space.warmup_lengths()
-        run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
-    if progress.num_left() > allocator.num_dropped():
+        budget.start()
+        try:
+            run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
+        finally:
+            budget.stop()
+    out_of_time = budget.used_up() and not sum(level.ended["interrupted"] for level in progress.levels.values())
+    has_more = progress.num_left() > allocator.num_dropped()
+    if has_more and not out_of_time:
         return "interrupted"
-    if progress.num_ended == sum(level.ended["failed"] for level in progress.levels.values()):
+    failed = sum(level.ended["failed"] for level in progress.levels.values())
+    if progress.num_ended == failed and (failed or not out_of_time):
         last = f", the last with: {recorder.failures[-1]}" if recorder.failures else "; trials/ says why"
         raise RuntimeError(f"every trial failed{last}; mend the cause and start again with another --out")
-    return "finished"
+    return "time_budget" if has_more else "trials"
 
 
 def run_experiment(
@@ -154,6 +165,7 @@ def run_experiment(
     scheduler: TrialScheduler | None,
     num_trials: int,
     warmup_epochs: Sequence[int],
+    draws: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Run one Tune experiment to its end, or until Ctrl-C.
 
@@ -167,11 +179,12 @@ def run_experiment(
         scheduler: Stops trials; None lets all of them run.
         num_trials: How many to run at most.
         warmup_epochs: The lengths of warm-ups that trials can ask for; these are stored and shared.
+        draws: Noise level and noise seed of the data that trials need besides the search's.
     """
     from ray import tune
 
     tuner = tune.Tuner(
-        _trainable(plan, run, slots, warmup_epochs),
+        _trainable(plan, run, slots, warmup_epochs, draws),
         tune_config=tune.TuneConfig(
             metric="best_val_accuracy",
             mode="max",
@@ -215,7 +228,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
+def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tuple[Any, Any]:
     from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
     from nls_tune.recorder import outcome_of
 
@@ -227,7 +240,12 @@ def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
         return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", rungs)
 
     searcher = AllocationSearcher(
-        allocator, to_config, metric="best_val_accuracy", outcome_of=outcome_of, seconds_key="train_seconds"
+        allocator,
+        to_config,
+        metric="best_val_accuracy",
+        outcome_of=outcome_of,
+        seconds_key="train_seconds",
+        is_over=budget.check,
     )
     scheduler = AllocationScheduler(
         searcher,
@@ -239,19 +257,38 @@ def _adapters(plan: SearchPlan, allocator: Allocator) -> tuple[Any, Any]:
 
 
 def trial_config(
-    trial_id: str, level: str, settings: TrainingSettings, stage: str, report_at: Sequence[int] = ()
+    trial_id: str,
+    level: str,
+    settings: TrainingSettings,
+    stage: str,
+    report_at: Sequence[int] = (),
+    *,
+    noise_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Return the configuration of a trial for Tune: plain values only."""
+    """Return the configuration of a trial for Tune: plain values only; a noise seed where it is not the search's."""
     return {
         "trial_id": trial_id,
         "noise_level": level,
+        "noise_seed": noise_seed,
+        "data": data_key(level, noise_seed),
         "stage": stage,
         "settings": settings.model_dump(mode="json"),
         "report_at": list(report_at),
     }
 
 
-def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots, warmup_epochs: Sequence[int]) -> Any:
+def data_key(level: str, noise_seed: int | None = None) -> str:
+    """Return the name of a dataset among those that the trials of an experiment share."""
+    return level if noise_seed is None else f"{level} noise_seed={noise_seed}"
+
+
+def _trainable(
+    plan: SearchPlan,
+    run: RunDirectory,
+    slots: Slots,
+    warmup_epochs: Sequence[int],
+    draws: Sequence[tuple[str, int]],
+) -> Any:
     from ray import tune
 
     from nls_tune.trainable import TrainingTrainable
@@ -259,7 +296,9 @@ def _trainable(plan: SearchPlan, run: RunDirectory, slots: Slots, warmup_epochs:
     # The levels share their inputs: those travel once a node, the labels of each level on their own.
     first = plan.levels[0].dataset
     arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
-    datasets = {p.level: dataclasses.replace(p.dataset, inputs=first.inputs[:0], test_inputs=None) for p in plan.levels}
+    datasets = {data_key(p.level): p.dataset for p in plan.levels}
+    datasets |= {data_key(level, noise_seed): plan.dataset(level, noise_seed) for level, noise_seed in draws}
+    datasets = {k: dataclasses.replace(d, inputs=first.inputs[:0], test_inputs=None) for k, d in datasets.items()}
     shared = {
         "objective": plan.settings.objective,
         "use_gpu": slots.gpus_per_trial > 0,

@@ -56,6 +56,11 @@ class NoiseLevel:
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "source", source)
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the noise is drawn at random, so that it can be drawn anew."""
+        return self.kind not in ("clean", "human", "given")
+
     def __str__(self) -> str:
         if self.rate is not None:
             return f"{self.kind}:{repr(self.rate).removesuffix('.0')}"

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from nls_tune.allocation import Group, Rungs
+from nls_tune.allocation import Group
+from nls_tune.budgets import parse_level_weights
 from nls_tune.datasets import (
     DatasetInfo,
     NoisyDataset,
+    Source,
     check_level,
     dataset_info,
     load_source,
     make_noisy,
 )
 from nls_tune.errors import InputError
-from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise_levels
-from nls_tune.parameters import FloatParameter
+from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
+from nls_tune.plan_notes import plan_notes, weighted_trials
+from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.results import RunDirectory, trial_id
+from nls_tune.rungs import Rungs
 from nls_tune.search_settings import SearchSettings
-from nls_tune.settings import TrainingSettings, arm_of
-from nls_tune.space_files import load_space
-from nls_tune.spaces import ARMS, Arm, Preset, SearchSpace
+from nls_tune.settings import TrainingSettings
+from nls_tune.spaces import Arm, Preset, SearchSpace
+from nls_tune.transfer import translated
+from nls_tune.warm_start import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 
 #: The rate that ordinary label smoothing uses most; always tried.
 USUAL_RATE = 0.1
 
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
-_MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "warmup_store"}
+_MAY_DIFFER = {
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "warmup_store", "time_budget",
+}  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+#: Settings that are compared in one spelling, and only where they were given.
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class LevelPlan:
         noise_cancelling_rate: r*, None where it does not exist.
         quotas: Trials by arm.
         start: Start points by arm.
+        weight: Trials relative to those of a level of weight 1.
+        warm: What an earlier run gave to the start points.
     """
 
     dataset: NoisyDataset
@@ -54,6 +65,8 @@ class LevelPlan:
     noise_cancelling_rate: float | None
     quotas: dict[Arm, int]
     start: dict[Arm, tuple[dict[str, Any], ...]]
+    weight: float = 1.0
+    warm: tuple[WarmPoint, ...] = ()
 
     @property
     def level(self) -> str:
@@ -73,6 +86,7 @@ class SearchPlan:
         preset_reason: Why.
         levels: In the order of the command.
         notes: What the user should know before it starts, one sentence each.
+        source: The clean data.
     """
 
     settings: SearchSettings
@@ -82,6 +96,8 @@ class SearchPlan:
     preset_reason: str
     levels: tuple[LevelPlan, ...]
     notes: tuple[str, ...]
+    source: Source = field(repr=False)
+    _draws: dict[tuple[str, int], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_trials(self) -> int:
@@ -124,9 +140,21 @@ class SearchPlan:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
 
-    def trial_id(self, level: str, settings: TrainingSettings, stage: str) -> str:
+    def dataset(self, level: str, noise_seed: int | None = None) -> NoisyDataset:
+        """Return the data of a level with the search's draw of the noise; other draws are made when asked for."""
+        planned = self.level_plan(level).dataset
+        if noise_seed is None or noise_seed == planned.noise_seed:
+            return planned
+        key = (level, noise_seed)
+        if key not in self._draws:
+            self._draws[key] = _make_dataset(
+                self.source, parse_noise_level(level), self.settings, self.space, noise_seed
+            )
+        return self._draws[key]
+
+    def trial_id(self, level: str, settings: TrainingSettings, stage: str, noise_seed: int | None = None) -> str:
         """Return the name of a trial."""
-        dataset = self.level_plan(level).dataset
+        dataset = self.dataset(level, noise_seed)
         return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
 
     @property
@@ -146,9 +174,21 @@ class SearchPlan:
         """Seeds of the confirmation: none of them is the search's."""
         return [self.settings.seed + 1 + i for i in range(self.space.budget.confirm_seeds)]
 
+    def confirm_noise_seed(self, level: str, seed: int) -> int | None:
+        """The draw of the noise of a confirmation's seed, one for all configurations; None: that of the search."""
+        if not self.settings.noise_draws or not parse_noise_level(level).is_drawn:
+            return None
+        return self.settings.noise_seed + seed - self.settings.seed
+
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
-        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE)
+        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
+        if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
+            settings["level_weight"] = weights
+        if self.settings.noise_draws:
+            settings["noise_draws"] = True
+        if self.settings.warm_start is not None:
+            settings["warm_start"] = str(self.settings.warm_start)
         identity = {
             "settings": {**settings, "noise": [p.level for p in self.levels]},
             # A finished search may be confirmed with more seeds.
@@ -169,6 +209,7 @@ class SearchPlan:
                 "num_val": p.dataset.num_val,
                 "trials": p.quotas,
                 "start": p.start,
+                "warm_start": [asdict(point) for point in p.warm],
             }
             for p in self.levels
         ]
@@ -186,80 +227,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return found
 
 
-def translated(
-    space: SearchSpace, arm: Arm, there: float | None, here: float | None, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return how a configuration of one noise level looks at another.
-
-    Theory puts the optimum of every level at the same place in ``log(1 - r) - log(1 - r*)``. A rate that would
-    leave its arm stays as it is.
-
-    Args:
-        space: That both levels search.
-        arm: Of the configuration.
-        there: Noise-cancelling rate r* of its level; None where it does not exist.
-        here: That of the other level.
-        config: The configuration.
-
-    Returns:
-        The configuration at the other level, inside the space.
-    """
-    arm_space, moved = space.arm(arm), dict(config)
-    if there is not None and here is not None:
-        rate = space.clip_rate(1 - (1 - moved["smooth_rate"]) * (1 - here) / (1 - there))
-        if arm_of(rate) == arm:
-            moved["smooth_rate"] = rate
-    return arm_space.decode(arm_space.encode(moved))
-
-
 def group_key(level: str, arm: str) -> str:
     """Return the key of a group."""
     return f"{level}/{arm}"
-
-
-def choose_preset(settings: SearchSettings, num_gpus: float) -> tuple[Preset, str]:
-    """Return the preset to take and why.
-
-    Args:
-        settings: What the user asked for.
-        num_gpus: GPUs of the machine or the cluster.
-
-    Returns:
-        The preset and half a sentence.
-    """
-    if settings.preset != "auto":
-        return settings.preset, "as asked for"
-    if num_gpus:
-        return "gpu", f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} found"
-    return "cpu", "no GPU found"
-
-
-def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
-    """Read the search space and apply the user's budget to it.
-
-    Raises:
-        InputError: For a space that cannot be read or breaks a rule.
-    """
-    name = settings.space or settings.dataset
-    space = load_space(name, preset=preset, epochs=settings.epochs, overrides=settings.overrides)
-    budget = space.budget
-    if budget.grace_epochs > budget.epochs:
-        raise InputError(
-            f"{space.name}: budget.grace_epochs must be at most budget.epochs, "
-            f"got {budget.grace_epochs} and {budget.epochs}"
-        )
-    changes: Mapping[str, Any] = {
-        name: value
-        for name, value in (
-            ("trials", settings.num_trials),
-            ("train_size", settings.train_size),
-            ("confirm_seeds", settings.confirm_seeds),
-        )
-        if value is not None
-    }
-    space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
-    space.check_settings()
-    return space
 
 
 def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = True) -> SearchPlan:
@@ -283,42 +253,58 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         check_level(info, level)
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
+    if settings.noise_draws and not space.budget.confirm_seeds:
+        raise InputError("--noise-draws needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
     _check_training(space, info)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
-    quotas = _grid_quotas(space) if settings.sampler == "grid" else space.quotas(space.budget.trials)
-    plans = []
-    for level in levels:
-        dataset = make_noisy(
-            source,
-            level,
-            noise_seed=settings.noise_seed,
-            val_fraction=settings.val_fraction,
-            train_size=space.budget.train_size,
-            split_seed=settings.seed,
+    weights = parse_level_weights(settings.level_weight, levels)
+    if weights and settings.sampler == "grid":
+        raise InputError(
+            "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
         )
-        plans.append(_plan_level(space, dataset, quotas))
+    datasets = [_make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
+    warm = _warm_points(settings, space, datasets)
+    plans = [
+        _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
+        for dataset in datasets
+    ]
     _check_batches(space, plans[0].dataset)
-    return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas, plans))
+    notes = plan_notes(space, plans, settings)
+    return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
 
 
-def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
-    """Every point of every arm that has a share, whatever ``trials`` says."""
-    quotas: dict[Arm, int] = {}
-    for arm in ARMS:
-        if not space.arms.get(arm, 0) or not space.has_arm(arm):
-            continue
-        size = space.arm(arm).size()
-        if size is None:
-            real = [n for n, p in space.space.items() if isinstance(p, FloatParameter)]
-            raise InputError(
-                f"--sampler grid needs choices, {real[0]} is a float in {space.name}; "
-                f"fix it with --set {real[0]}=VALUE, make it a choice in a file of your own, or take another sampler"
-            )
-        quotas[arm] = size
-    return quotas
+def _make_dataset(
+    source: Source, level: NoiseLevel, settings: SearchSettings, space: SearchSpace, noise_seed: int
+) -> NoisyDataset:
+    return make_noisy(
+        source,
+        level,
+        noise_seed=noise_seed,
+        val_fraction=settings.val_fraction,
+        train_size=space.budget.train_size,
+        split_seed=settings.seed,
+    )
 
 
-def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int]) -> LevelPlan:
+def _warm_points(
+    settings: SearchSettings, space: SearchSpace, datasets: Sequence[NoisyDataset]
+) -> dict[str, tuple[WarmPoint, ...]]:
+    if settings.warm_start is None:
+        return {}
+    stored = stored_warm_points(settings.out, settings.warm_start)
+    if stored is not None:
+        return stored
+    return read_warm_points(settings.warm_start, space, {d.noise_level: d.noise_rate for d in datasets})
+
+
+def _plan_level(
+    space: SearchSpace,
+    dataset: NoisyDataset,
+    settings: SearchSettings,
+    weight: float,
+    warm: tuple[WarmPoint, ...],
+) -> LevelPlan:
+    quotas = grid_quotas(space) if settings.sampler == "grid" else space.quotas(weighted_trials(space, weight))
     rate = cancelling_rate(dataset)
     rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
     return LevelPlan(
@@ -326,7 +312,9 @@ def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int
         noise_rate=dataset.noise_rate,
         noise_cancelling_rate=rate,
         quotas=quotas,
-        start={arm: space.arm(arm).start(rates) for arm in quotas},
+        start={arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas},
+        weight=weight,
+        warm=warm,
     )
 
 
@@ -364,20 +352,3 @@ def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
 
     for settings in space.corner_settings():
         check_fit(settings, dataset.num_train, dataset.input_shape)
-
-
-def _notes(space: SearchSpace, quotas: dict[Arm, int], levels: Sequence[LevelPlan]) -> tuple[str, ...]:
-    notes = [
-        f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
-        for level in levels
-        if level.noise_rate is not None and level.noise_cancelling_rate is None
-    ]
-    for arm in ARMS:
-        size = space.arm(arm).size() if arm in quotas else None
-        if size is not None and quotas[arm] == size:
-            notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
-        if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
-            notes.append(f"arm {arm} gets no trial of {space.budget.trials}; raise --num-trials")
-    if "ce" not in quotas:
-        notes.append("without the ce arm no gain can be told; give it a share in arms")
-    return tuple(notes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from nls_tune.budgets import TimeBudget
+
 
 @dataclass
 class LevelProgress:
@@ -36,11 +38,13 @@ class SearchProgress:
         levels: By noise level, in the order of the command.
         slots: Trials that can run at once.
         epochs: Epochs a full trial.
+        budget: Of wall time; without a limit where none was given.
     """
 
     levels: dict[str, LevelProgress]
     slots: int
     epochs: int
+    budget: TimeBudget = field(default_factory=TimeBudget)
     _ended_epochs: int = 0
     _ended_trials: int = 0
     _running_epochs: dict[str, int] = field(default_factory=dict)
@@ -90,7 +94,7 @@ class SearchProgress:
         Trials without a report yet are taken as long as those that ended were on average, stopped ones included.
 
         Returns:
-            The estimate, or None before an epoch has been measured.
+            The estimate, at most what is left of the time budget, or None before an epoch has been measured.
         """
         measured = sum(self._epochs.values())
         if not measured:
@@ -99,4 +103,6 @@ class SearchProgress:
         waiting = self.num_total - self.num_ended - len(self._running_epochs)
         in_flight = sum(max(0.0, mean_length - done) for done in self._running_epochs.values())
         seconds_an_epoch = sum(self._seconds.values()) / measured
-        return (waiting * mean_length + in_flight) * seconds_an_epoch / max(1, self.slots)
+        estimate = (waiting * mean_length + in_flight) * seconds_an_epoch / max(1, self.slots)
+        budget_left = self.budget.left()
+        return estimate if budget_left is None else min(estimate, budget_left)

@@ -26,6 +26,8 @@ class AllocationSearcher(Searcher):
         metric: Key of the objective in the reports, larger is better.
         outcome_of: Says from the last report how a trial ended.
         seconds_key: Key of the device seconds in the reports.
+        is_over: Asked before every trial and at every report: True ends the experiment, no trial starts any more
+            and the scheduler stops running ones at their next report.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class AllocationSearcher(Searcher):
         metric: str,
         outcome_of: Callable[[dict[str, Any]], Outcome],
         seconds_key: str = "time_total_s",
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric=metric, mode="max")
+        self.is_over = is_over
         self.allocator = allocator
         self.numbers: dict[str, int] = {}
         self._to_config = to_config
@@ -52,7 +56,7 @@ class AllocationSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial's configuration, or FINISHED."""
-        suggestion = self.allocator.ask()
+        suggestion = None if self.is_over() else self.allocator.ask()
         if suggestion is None:
             return cast("dict[str, Any]", Searcher.FINISHED)  # Ray's own annotation leaves the marker out
         self.numbers[trial_id] = suggestion.number
@@ -146,7 +150,9 @@ class AllocationScheduler(FIFOScheduler):
             value,
             float(result[self._seconds_key]),
         )
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        # Judged in any case: what a rung has seen counts for the trials that a later session runs.
+        over = self._searcher.is_over()
+        return str(TrialScheduler.CONTINUE if goes_on and not over else TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, see the searcher."""

@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from nls_tune.allocation import Outcome
-from nls_tune.plan import SearchPlan
+from nls_tune.plan import SearchPlan, cancelling_rate
 from nls_tune.progress import SearchProgress
 from nls_tune.report.live import ProgressView
 from nls_tune.report.text import configuration, duration, percent
@@ -30,6 +30,7 @@ class _TrialState:
 
     trial_id: str
     level: str
+    noise_seed: int | None
     stage: str
     settings: TrainingSettings
     config: dict[str, Any]
@@ -74,7 +75,7 @@ class Recorder(tune.Callback):
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
         level = config["noise_level"]
         self._states[trial.trial_id] = _TrialState(
-            config["trial_id"], level, config["stage"], settings, searched, datetime.now(UTC)
+            config["trial_id"], level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC)
         )
         self._progress.started(level)
 
@@ -149,8 +150,7 @@ class Recorder(tune.Callback):
         state.written_at = time.monotonic()
 
     def _row(self, state: _TrialState, status: str, error: str | None) -> dict[str, Any]:
-        level, report = self._plan.level_plan(state.level), state.report
-        dataset = level.dataset
+        dataset, report = self._plan.dataset(state.level, state.noise_seed), state.report
         best = report.get("best_epoch")
         last = state.epochs[max(state.epochs)] if state.epochs else {}
         finished_at = datetime.now(UTC)
@@ -162,9 +162,9 @@ class Recorder(tune.Callback):
             "dataset": dataset.name,
             "num_classes": dataset.num_classes,
             "noise_level": state.level,
-            "noise_rate": level.noise_rate,
+            "noise_rate": dataset.noise_rate,
             "estimated_noise_rate": None,
-            "noise_cancelling_rate": level.noise_cancelling_rate,
+            "noise_cancelling_rate": cancelling_rate(dataset),
             **config_columns(state.settings),
             "noise_seed": dataset.noise_seed,
             "status": status,

@@ -36,10 +36,34 @@ _Set = Annotated[
 ]
 _Model = Annotated[str | None, typer.Option(help="Name of the network; short for --set model=NAME.")]
 _NumTrials = Annotated[int | None, typer.Option(help="Trials a noise level, start points and all arms included.")]
+_TimeBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="Wall time of the search, over all sessions of the run: 90s, 30m, 1.5h. It ends with this or with its "
+        "trials, whichever comes first; the confirmation follows.",
+    ),
+]
+_LevelWeight = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LEVEL=WEIGHT",
+        help="Trials of a noise level relative to the others: 2 gives it twice as many. May be repeated.",
+    ),
+]
+_WarmStart = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN", help="An earlier run: what was selected there, at the nearest noise level, is tried early."
+    ),
+]
 _Epochs = Annotated[int | None, typer.Option(help="Epochs a trial, warm-up included.")]
 _TrainSize = Annotated[int | None, typer.Option(help="Training samples to use.")]
 _ConfirmSeeds = Annotated[
     int | None, typer.Option(help="Fresh seeds with which the winners and CE are trained again; 0 turns it off.")
+]
+_NoiseDraws = Annotated[
+    bool, typer.Option("--noise-draws", help="Draw synthetic noise anew for every fresh seed of the confirmation.")
 ]
 _ValFraction = Annotated[
     float | None, typer.Option(help="Share of the labelled samples held out for validation (noisy labels).")
@@ -77,9 +101,13 @@ def search(
     set_: _Set = None,
     model: _Model = None,
     num_trials: _NumTrials = None,
+    time_budget: _TimeBudget = None,
+    level_weight: _LevelWeight = None,
+    warm_start: _WarmStart = None,
     epochs: _Epochs = None,
     train_size: _TrainSize = None,
     confirm_seeds: _ConfirmSeeds = None,
+    noise_draws: _NoiseDraws = False,
     val_fraction: _ValFraction = None,
     noise_seed: _NoiseSeed = 0,
     seed: _Seed = 0,
@@ -95,35 +123,17 @@ def search(
     dry_run: _DryRun = False,
 ) -> int:
     """Search the smooth rate for each noise level of a dataset."""
+    # The flags are the search settings, but for those that are put together or say something else here.
+    flags = {name: value for name, value in locals().items() if name not in ("set_", "model", "dry_run")}
     from rich.console import Console
 
     from nls_tune.search_settings import check_search_settings
     from nls_tune.session import run_settings
 
-    overrides = (*(set_ or []), *([] if model is None else [f"model={model}"]))
-    settings = check_search_settings(
-        dataset=dataset,
-        noise=None if noise is None else tuple(part.strip() for part in noise.split(",")),
-        space=space,
-        preset=preset,
-        overrides=overrides,
-        num_trials=num_trials,
-        epochs=epochs,
-        train_size=train_size,
-        confirm_seeds=confirm_seeds,
-        val_fraction=val_fraction,
-        noise_seed=noise_seed,
-        seed=seed,
-        objective=objective,
-        sampler=sampler,
-        scheduler=scheduler,
-        data_dir=data_dir,
-        out=out,
-        trials_per_gpu=trials_per_gpu,
-        cpus_per_trial=cpus_per_trial,
-        address=address,
-        warmup_store=warmup_store,
-    )
+    flags["noise"] = None if noise is None else tuple(part.strip() for part in noise.split(","))
+    flags["overrides"] = (*(set_ or []), *([] if model is None else [f"model={model}"]))
+    flags["level_weight"] = tuple(level_weight or ())
+    settings = check_search_settings(**flags)
     console = Console()
     if (result := run_settings(settings, console, dry_run=dry_run)) is None or result.status == "finished":
         return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nls_tune.budgets import parse_duration
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.metrics import Objective
 from nls_tune.samplers import SamplerName
@@ -23,9 +24,13 @@ class SearchSettings(BaseModel):
         preset: Preset of the space; ``auto`` takes ``gpu`` where there is one.
         overrides: ``KEY=VALUE`` changes of the space.
         num_trials: Trials a level.
+        time_budget: Wall seconds of the search, over all sessions of the run; also as text, ``90s``, ``30m``, ``2h``.
+        level_weight: ``LEVEL=WEIGHT``: a level of weight 2 gets twice the trials of one of weight 1, the default.
+        warm_start: Directory of an earlier run whose selected configurations become start points.
         epochs: Epochs a trial.
         train_size: Training samples.
         confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
+        noise_draws: Whether every fresh seed of the confirmation also gets a draw of synthetic noise of its own.
         val_fraction: Share of the labelled samples held out, with noisy labels, for validation.
         noise_seed: Seeds synthetic noise.
         seed: Seeds training, split and search.
@@ -49,9 +54,13 @@ class SearchSettings(BaseModel):
     preset: Literal["auto", "gpu", "cpu"] = "auto"
     overrides: tuple[str, ...] = ()
     num_trials: Annotated[int, Field(ge=1)] | None = None
+    time_budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    level_weight: tuple[str, ...] = ()
+    warm_start: Path | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
     train_size: Annotated[int, Field(ge=1)] | None = None
     confirm_seeds: Annotated[int, Field(ge=0, le=20)] | None = None
+    noise_draws: bool = False
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -64,6 +73,11 @@ class SearchSettings(BaseModel):
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     address: str | None = None
     warmup_store: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("time_budget", mode="before")
+    @classmethod
+    def _parse_time_budget(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
 
 
 def check_search_settings(**values: Any) -> SearchSettings:

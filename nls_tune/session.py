@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nls_tune.analysis.confirmation import LevelConfirmation
     from nls_tune.analysis.level_summaries import LevelSummary
+    from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import Slots
     from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
@@ -91,6 +92,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
     """Plan, run and summarise a search; a dry run stops after the plan and returns None."""
     from rich.console import Console
 
+    from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
     from nls_tune.confirm import missing_trials
     from nls_tune.plan import make_plan
@@ -117,7 +119,11 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         print_plan(plan, slots.count, console)
         console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
         trials = read_trials(run.path)
+        used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
+        budget = TimeBudget(settings.time_budget, used)
         complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
+        if content.get("ended_by") == "time_budget" and not budget.used_up():
+            complete = False  # there is more time than there was
         if not complete or missing_trials(plan, trials):
             if store is not None and (warning := check_store(store)):
                 console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
@@ -126,7 +132,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
                     check_shared(run, None if settings.warmup_store is None else store)
                 else:
                     slots = slots_of(stack.enter_context(ray_session(None)), settings)
-                _run(plan, run, content, slots, console)
+                _run(plan, run, content, slots, budget, console)
             except KeyboardInterrupt:
                 content["status"] = "interrupted"
                 run.write_json(content)
@@ -164,7 +170,14 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     return content
 
 
-def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console) -> None:
+def _run(
+    plan: SearchPlan,
+    run: RunDirectory,
+    content: dict[str, Any],
+    slots: Slots,
+    budget: TimeBudget,
+    console: Console,
+) -> None:
     """Run what is missing; whatever happens, run.json says afterwards how it ended."""
     from nls_tune.confirm import confirm
     from nls_tune.execution import execute
@@ -176,11 +189,19 @@ def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Sl
     content["status"] = "running"
     run.write_json(content)
 
+    def save_seconds(seconds: float) -> None:
+        session["search_seconds"] = round(seconds, 1)
+        run.write_json(content)
+
+    budget.save = save_seconds
+
     def make_view(progress: SearchProgress) -> ProgressView:
         return ProgressView(progress, console)
 
     try:
-        status = execute(plan, run, content["run_id"], slots, make_view)
+        ended_by = execute(plan, run, content["run_id"], slots, make_view, budget)
+        status = "interrupted" if ended_by == "interrupted" else "finished"
+        content["ended_by"] = None if status == "interrupted" else ended_by
         if status == "finished":
             run.remove_warmups()  # the confirmation has other seeds
         if status == "finished" and plan.confirm_seeds():
@@ -217,6 +238,7 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
     run.write_json(content)
     console.print()
     print_summaries(summaries, console)
+    _say_what_time_left_out(plan, content, summaries, console)
     if confirmed:
         console.print("\nConfirmation", style="bold")
         print_confirmations(confirmed, console)
@@ -224,3 +246,24 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
         console.print(line, highlight=False)
     console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
     return SearchResult(run.path, content["status"], summaries, confirmed)
+
+
+def _say_what_time_left_out(
+    plan: SearchPlan, content: dict[str, Any], summaries: Sequence[LevelSummary], console: Console
+) -> None:
+    """Say that the time budget ended the search, and at which levels no trial ran at all."""
+    from nls_tune.report.text import duration
+
+    if content.get("ended_by") != "time_budget":
+        return
+    lines = [
+        f"{level.level}: no trial began within the time budget, so nothing can be recommended."
+        for level in plan.levels
+        if level.level not in {summary.noise_level for summary in summaries}
+    ]
+    used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
+    lines.append(
+        f"The time budget ended the search after {duration(used)}, with {content['search_trials']} of "
+        f"{plan.num_trials} trials begun; the same command with a larger --time-budget goes on."
+    )
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

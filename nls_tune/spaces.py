@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from nls_tune.allocation import Config, largest_remainder
+from nls_tune.allocation import Config
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.parameters import (
     ChoiceParameter,
@@ -23,6 +23,7 @@ from nls_tune.parameters import (
     map_parameter,
 )
 from nls_tune.settings import TrainingSettings, arm_of, check_training_settings
+from nls_tune.shares import largest_remainder
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -100,6 +100,7 @@ class TrainingTrainable(tune.Trainable):
     configuration of a trial holds plain values only:
 
     * ``trial_id``, ``noise_level``, ``stage``, ``settings``;
+    * ``data``: name of its dataset, where that is not the noise level;
     * ``report_at``: epochs at which a report must go out, because a scheduler looks at them.
 
     Epochs that a trial has not trained now, but taken over from the store of warm-ups or from its own checkpoint, are
@@ -142,11 +143,11 @@ class TrainingTrainable(tune.Trainable):
         from nls_tune.training import Training
         from nls_tune.warmup import SharedWarmup
 
-        level = config["noise_level"]
-        if self._cached is None or self._cached[0] != level:
+        key = config.get("data", config["noise_level"])
+        if self._cached is None or self._cached[0] != key:
             self._cached = None  # free one level's tensors before the next come
-            dataset = replace(self._datasets[level], **self._arrays)
-            self._cached = (level, dataset, DeviceData.load(dataset, self._device))
+            dataset = replace(self._datasets[key], **self._arrays)
+            self._cached = (key, dataset, DeviceData.load(dataset, self._device))
         _, dataset, data = self._cached
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from nls_tune.augment import normalise
 from nls_tune.datasets import NoisyDataset
+from nls_tune.devices import DeviceData
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
 from nls_tune.metrics import EpochMetrics
 from nls_tune.settings import TrainingSettings
-from nls_tune.training import DeviceData, Training
+from nls_tune.training import Training
 
 #: Networks without dropout, whose randomness lies in initial weights, order and augmentation alone.
 VECTORIZABLE_MODELS = ("mlp", "small_cnn")

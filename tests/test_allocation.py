@@ -12,7 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from nls_tune.allocation import DIVERGED_VALUE, Allocator, Group, Outcome, Rungs, Suggestion, largest_remainder
+from nls_tune.allocation import DIVERGED_VALUE, Allocator, Group, Outcome, Suggestion
+from nls_tune.rungs import Rungs
+from nls_tune.shares import largest_remainder
 from nls_tune.spaces import SearchSpace
 
 LENGTH = 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from nls_tune import read_trials
 #: The arguments of each example; one that is missing here is a failure.
 ARGUMENTS = {
     "quickstart.py": ("--num-trials", "4", "--epochs", "6", "--train-size", "500", "--out", "run"),
+    "grouped_search.py": ("--num-trials", "6"),
 }
 
 
@@ -36,3 +38,18 @@ def test_quickstart(tmp_path):
         (row,) = [line for line in table if f" {arm} " in line]
         assert f"{accuracy:.6f}".rstrip("0")[:7] in row
     assert sum("test_accuracy_at_best" in line for line in table) == 3
+
+
+@pytest.mark.timeout(150)
+def test_grouped_search(tmp_path):
+    program = str(REPOSITORY / "examples" / "grouped_search.py")
+    done = run(sys.executable, program, *ARGUMENTS["grouped_search.py"], folder=tmp_path, seconds=120)
+    assert (done.code, done.err) == (0, "")
+    line = r"(\w+): 6 trials, (\d) stopped early, best score ([\d.]+) with lr \S+ and (?:adam|sgd)"
+    found = [re.fullmatch(line, text) for text in done.out.splitlines()]
+    assert [match and match[1] for match in found] == ["cheap", "dear"]
+    # One ASHA over both would have let no cheap trial end, and stopped no dear one for a cheap one's sake.
+    assert all(1 <= int(match[2]) <= 5 for match in found if match)
+    cheap, dear = (float(match[3]) for match in found if match)
+    assert 0.3 < cheap < 1 < 300 < dear < 1000
+    assert list(tmp_path.iterdir()) == []

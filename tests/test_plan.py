@@ -8,7 +8,8 @@ import pytest
 
 from nls_tune.allocation import Allocator
 from nls_tune.errors import InputError
-from nls_tune.plan import choose_preset, differences, group_key, make_plan
+from nls_tune.plan import differences, group_key, make_plan
+from nls_tune.plan_space import choose_preset
 from nls_tune.results import RunDirectory
 from nls_tune.search_settings import check_search_settings
 
@@ -155,6 +156,23 @@ def test_the_paper_grid_runs_every_rate_of_every_level_once():
         assert sorted(rate for _, at, rate in found if at == level) == paper
 
 
+@pytest.mark.parametrize(
+    ("weights", "trials"),
+    [
+        ((), (8, 8)),
+        (("symmetric:0.40=2",), (16, 8)),
+        (("symmetric:0.2=0.3", "symmetric:0.4=0.01"), (1, 2)),
+    ],
+)
+def test_a_level_of_weight_2_has_twice_the_trials_and_the_time(weights, trials):
+    levels = ("symmetric:0.4", "symmetric:0.2")
+    plan = plan_of(**{**DIGITS, "noise": levels, "num_trials": 8, "level_weight": weights})
+    assert tuple(sum(p.quotas.values()) for p in plan.levels) == trials
+    for level, count in zip(levels, trials, strict=True):
+        shares = [g.share for g in plan.groups() if g.key.startswith(f"{level}/")]
+        assert sum(shares) == count
+
+
 # Notes
 
 
@@ -170,6 +188,11 @@ def test_a_finite_arm_is_announced():
 def test_an_arm_without_a_trial_is_announced():
     plan = plan_of(**{**DIGITS, "num_trials": 2})
     assert plan.notes == ("arm positive gets no trial of 2; raise --num-trials",)
+
+
+def test_notes_on_arms_name_the_level_where_levels_differ():
+    changes = {"noise": ("symmetric:0.4", "clean"), "num_trials": 8, "level_weight": ("clean=0.25",)}
+    assert plan_of(**{**DIGITS, **changes}).notes == ("clean: arm positive gets no trial of 2; raise --num-trials",)
 
 
 def test_a_search_without_cross_entropy_is_announced(tmp_path):
@@ -209,6 +232,7 @@ def test_facts_are_plain_json(digits):
         ({"train_size": 100}, ["budget.train_size: 200 -> 100"]),
         ({"overrides": ("batch_size=16",)}, ["fixed.batch_size: 32 -> 16"]),
         ({"noise": ("symmetric:0.2",)}, ["noise", "symmetric:0.2"]),
+        ({"level_weight": ("symmetric:0.4=2",)}, ["level_weight: None -> {'symmetric:0.4': 2.0}"]),
     ],
 )
 def test_what_decides_the_results_may_not_differ(digits, changes, words):
@@ -225,6 +249,8 @@ def test_what_decides_where_and_how_fast_may_differ(digits):
         "cpus_per_trial": 2,
         "address": "auto",
         "warmup_store": "none",
+        "time_budget": 60,
+        "level_weight": ("symmetric:0.4=1",),  # what it is anyway
     }
     assert plan_of(**{**DIGITS, **changes}).identity() == digits.identity()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from nls_tune.budgets import TimeBudget
 from nls_tune.progress import LevelProgress, SearchProgress
 
 
@@ -91,3 +92,13 @@ def test_a_trial_that_failed_at_once_does_not_make_the_rest_free():
     progress.started("a")
     progress.reported("2", 1, 2.0)
     assert progress.seconds_left() > 0
+
+
+def test_the_estimate_is_at_most_what_is_left_of_the_time_budget():
+    progress = make(a=10)
+    run_trial(progress, "a", "1", epochs=10)
+    assert progress.seconds_left() == 9 * 20
+    progress.budget = TimeBudget(100.0, 40.0)
+    assert progress.seconds_left() == 60
+    progress.budget = TimeBudget(1000.0)
+    assert progress.seconds_left() == 9 * 20

@@ -12,8 +12,9 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nls_tune.allocation import Allocator, Group, Rungs, Suggestion
+from nls_tune.allocation import Allocator, Group, Suggestion
 from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
+from nls_tune.rungs import Rungs
 from nls_tune.space_files import load_space
 
 METRIC = "accuracy"
@@ -102,6 +103,12 @@ class TestSearcher:
         searcher.on_trial_complete("unknown", report(0.75))
         assert allocator.told == []
 
+    def test_when_it_is_over_no_trial_begins(self, searcher, allocator):
+        searcher.suggest("t1")
+        searcher.is_over = lambda: True
+        assert searcher.suggest("t2") == Searcher.FINISHED
+        assert len(allocator.suggestions) == 1
+
     @pytest.mark.parametrize(
         ("metric", "mode", "accepted"),
         [(METRIC, "max", True), (None, None, True), ("loss", "max", False), (METRIC, "min", False)],
@@ -123,6 +130,13 @@ class TestScheduler:
         allocator.goes_on = goes_on
         assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.75)) == decision
         assert allocator.reported == [(7, 2, 0.75, 3.0)]
+
+    @pytest.mark.parametrize("counts", [True, False])
+    def test_when_it_is_over_a_trial_is_stopped_and_its_value_counts(self, scheduler, searcher, allocator, counts):
+        searcher.is_over = lambda: True
+        decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.75, counts=counts))
+        assert decision == TrialScheduler.STOP
+        assert allocator.reported == [(7, 2, 0.75 if counts else None, 3.0)]
 
     def test_a_trial_whose_objective_does_not_count_yet_is_not_judged(self, scheduler, allocator):
         scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.0, counts=False))

@@ -167,6 +167,18 @@ def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
         assert found.metadata[b"nls_tune.schema_version"] == b"1"
 
 
+def test_the_row_of_a_trial_on_another_draw_of_the_noise(driven, tiny_plan):
+    trial = driven.trial()
+    trial.config["noise_seed"] = 3
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    row = driven.row()
+    assert (row["noise_seed"], row["noise_rate"]) == (3, tiny_plan.dataset(LEVEL, 3).noise_rate)
+    assert row["noise_rate"] != tiny_plan.dataset(LEVEL).noise_rate
+    assert row["noise_cancelling_rate"] == pytest.approx(-4.0)
+
+
 def test_the_epochs_of_a_trial(driven):
     trial = driven.trial()
     driven.start(trial)

@@ -12,9 +12,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from pydantic import ValidationError
 from scipy.stats import kstest
 
-from nls_tune.allocation import largest_remainder
 from nls_tune.errors import InputError
 from nls_tune.settings import arm_of
+from nls_tune.shares import largest_remainder
 from nls_tune.spaces import ARMS, SMALLEST_RATE, SearchSpace
 
 LOG1M = {"type": "float", "low": -8, "high": 0.8, "scale": "log1m", "default": -1}

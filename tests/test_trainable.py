@@ -147,6 +147,19 @@ def config(trial_id: str = "abc", report_at: tuple[int, ...] = (), **changes: An
     }
 
 
+def test_trials_of_one_level_can_have_data_of_their_own(dataset, make):
+    """As the confirmation has with draws of the noise: their names tell them apart, also in a reused actor."""
+    other = load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1, noise_seed=1)
+    trainable = make(config(epochs=1, warmup_epochs=0))
+    trainable._datasets["another draw"] = dataclasses.replace(other, inputs=other.inputs[:0], test_inputs=None)
+    first = trainable.step()
+    trainable.reset_config({**config("b", epochs=1, warmup_epochs=0), "data": "another draw"})
+    second = trainable.step()
+    training = Training(other, TrainingSettings(**{**SETTINGS, "epochs": 1, "warmup_epochs": 0}))
+    expected = without_times([dataclasses.asdict(training.run_epoch())])
+    assert without_times(second["new_epochs"]) == expected != without_times(first["new_epochs"])
+
+
 def without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in epoch.items() if k not in ("seconds", "peak_memory_bytes")} for epoch in epochs]
 

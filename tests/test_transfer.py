@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nls_tune.allocation import Allocator, Group, Rungs
+from nls_tune.allocation import Allocator, Group
 from nls_tune.noise import noise_cancelling_rate
-from nls_tune.plan import make_plan, translated
+from nls_tune.plan import make_plan
+from nls_tune.rungs import Rungs
 from nls_tune.search_settings import check_search_settings
 from nls_tune.settings import arm_of
 from nls_tune.spaces import SearchSpace
+from nls_tune.transfer import translated
 
 SPACE = SearchSpace(
     name="a space",

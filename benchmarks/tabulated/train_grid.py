@@ -154,7 +154,7 @@ def _points(space: Any, grid: Grid, seed: int, warmup: int) -> list[Any]:
 
 def _batched(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[Any, Any, Any, Any]]:
     """Train every point, those of a warm-up as one batch, from a warm-up that all share."""
-    from nls_tune.training import DeviceData
+    from nls_tune.devices import DeviceData
     from nls_tune.vectorized import VectorizedTraining
 
     data = DeviceData.load(dataset, "cpu")
@@ -175,7 +175,8 @@ def _one_by_one(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tup
     """The same for networks that a batch makes slower."""
     import copy
 
-    from nls_tune.training import DeviceData, Training
+    from nls_tune.devices import DeviceData
+    from nls_tune.training import Training
 
     data = DeviceData.load(dataset, "cpu")
     longest = space.settings({"smooth_rate": 0.0, "warmup_epochs": max(grid.warmups), "lr": grid.lrs[0]}, seed)

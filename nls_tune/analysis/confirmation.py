@@ -155,7 +155,8 @@ def _configuration(arm: Arm, rows: pd.DataFrame) -> ConfirmedConfiguration:
 
 
 def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
-    pairs = rows.merge(ce, on="seed", suffixes=("", "_ce"))
+    # The draw of the noise belongs to a pair: only then do both train on the same labels.
+    pairs = rows.merge(ce, on=["seed", "noise_seed"], suffixes=("", "_ce"))
     differences = (pairs["test_accuracy_at_best"] - pairs["test_accuracy_at_best_ce"]).dropna().tolist()
     if not differences:
         return None

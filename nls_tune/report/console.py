@@ -11,13 +11,13 @@ from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
-from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
+from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nls_tune.plan import SearchPlan
+    from nls_tune.plan import LevelPlan, SearchPlan
 
 
 def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
@@ -40,10 +40,14 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         f"{budget.epochs} epochs; ASHA stops at epochs {_rungs(plan)}"
         f"; {slots} at a time",
     ]
+    if (seconds := plan.settings.time_budget) is not None:
+        then = "; the confirmation follows and is not counted" if plan.confirm_seeds() else ""
+        lines.append(f"The search ends after {duration(seconds)} at the latest, all sessions of the run together{then}")
     if seeds := plan.confirm_seeds():
         lines.append(
             f"Then the selected configuration of each arm and CE with the defaults again, with {len(seeds)} fresh "
             f"seed{'s' if len(seeds) > 1 else ''} each"
+            + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
         )
     else:
         lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")
@@ -72,6 +76,9 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         # Not a string: those are read as markup.
         table.add_row(Text(level.level), percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
     console.print(table)
+    for level in plan.levels:
+        if level.warm:
+            console.print(_warm_line(level, plan), markup=False, highlight=False, soft_wrap=True)
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
 
@@ -84,6 +91,15 @@ def epochs_line(trials: pd.DataFrame) -> str | None:
     """
     epochs, reused = int(trials["epochs"].sum()), int(trials["epochs_reused"].sum())
     return f"{epochs:,} epochs, {reused:,} of them reused warm-ups" if reused else None
+
+
+def _warm_line(level: LevelPlan, plan: SearchPlan) -> str:
+    """Say where the start points of a level come from, and for how many there is no trial."""
+    points = "; ".join(f"{configuration(point.config)} (its {point.noise_level})" for point in level.warm)
+    run = {arm: level.start[arm][:quota] for arm, quota in level.quotas.items()}
+    waiting = sum(point.config not in run.get(point.arm, ()) for point in level.warm)
+    tail = f"; no trial is left for {waiting} of them, raise --num-trials" if waiting else ""
+    return f"{level.level} starts also from {plan.settings.warm_start}: {points}{tail}"
 
 
 def _rungs(plan: SearchPlan) -> str:

@@ -49,7 +49,12 @@ class ProgressView:
             done, total = self._progress.num_ended, self._progress.num_total
             left = self._progress.seconds_left()
             tail = "" if left is None or done == total else f"; about {duration(left)} left"
+            tail += self._budget_left()
             self._console.print(f"[{done}/{total}] {line}{tail}", markup=False, highlight=False, soft_wrap=True)
+
+    def _budget_left(self) -> str:
+        left = self._progress.budget.left()
+        return "" if left is None else f", {duration(left)} of the time budget left"
 
     def _draw(self) -> RenderableType:
         progress = self._progress
@@ -70,6 +75,7 @@ class ProgressView:
             )
         left = progress.seconds_left()
         tail = "measuring the first epochs" if left is None else f"about {duration(left)} left"
+        tail += self._budget_left()
         elapsed = duration(time.monotonic() - self._began)
         line = Text(f"{progress.num_ended} of {progress.num_total} trials, {elapsed} gone, {tail}")
         bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)

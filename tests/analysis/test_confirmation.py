@@ -7,7 +7,7 @@ from nls_tune.analysis.confirmation import confirmations
 from nls_tune.report.confirmation import confirmation_sentence
 
 
-def rows(level, arm, rate, val, test, *, lr=0.01, status="completed", stage="confirm", last=None):
+def rows(level, arm, rate, val, test, *, lr=0.01, status="completed", stage="confirm", last=None, noise_seeds=None):
     """One confirmation trial a value, seeds 1, 2, ..."""
     return [
         {
@@ -20,6 +20,7 @@ def rows(level, arm, rate, val, test, *, lr=0.01, status="completed", stage="con
             "config_model": "mlp",
             "config_milestones": np.array([], dtype=np.int64),
             "seed": seed,
+            "noise_seed": 0 if noise_seeds is None else noise_seeds[seed - 1],
             "status": status,
             "best_val_accuracy": v,
             "test_accuracy_at_best": t,
@@ -124,3 +125,11 @@ def test_the_sentence_follows_the_interval(shift, verdict):
     other = [c + shift + wobble for c, wobble in zip(CE, (0.001, -0.001, 0.002, -0.002), strict=True)]
     (found,) = confirmations(frame(rows("a", "ce", 0.0, [0.5] * 4, CE), rows("a", "negative", -2.0, [0.6] * 4, other)))
     assert verdict in confirmation_sentence(found)
+
+
+def test_pairs_have_the_same_draw_of_the_noise():
+    ce = rows("a", "ce", 0.0, [0.5] * 3, [0.90, 0.80, 0.70], noise_seeds=(1, 2, 3))
+    other = rows("a", "negative", -1.0, [0.6] * 3, [0.91, 0.82, 0.99], noise_seeds=(1, 2, 7))
+    (found,) = confirmations(frame(ce, other))
+    difference = found.comparisons[1].difference
+    assert (difference.num_seeds, difference.mean) == (2, pytest.approx(0.015))

@@ -12,7 +12,7 @@ from nls_tune.plan import make_plan
 from nls_tune.results import read_trials
 from nls_tune.search_settings import check_search_settings
 
-SETTINGS = {"noise": "symmetric:0.4,symmetric:0.1", "num_trials": 4, "epochs": 6, "train_size": 400}
+SETTINGS = {"noise": "symmetric:0.4,clean", "num_trials": 4, "epochs": 6, "train_size": 400, "noise_draws": True}
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -53,13 +53,26 @@ def test_the_configurations_share_the_warm_up_of_each_seed(run):
     assert not (result.run / "warmups").exists()
 
 
+def test_drawn_noise_is_drawn_anew_for_every_seed_and_clean_labels_are_not(run):
+    result, screen = run
+    confirm = read_trials(result.run).query("stage == 'confirm'")
+    at = dict(iter(confirm.groupby("noise_level")))
+    assert (at["symmetric:0.4"].noise_seed == at["symmetric:0.4"].seed).all()
+    assert (at["clean"].noise_seed == 0).all()
+    assert at["symmetric:0.4"].groupby("noise_seed").noise_rate.nunique().eq(1).all()
+    assert at["symmetric:0.4"].noise_rate.nunique() > 1
+    assert "Note: the labels of clean are not drawn" in screen
+    comparisons = [c for c in result.confirmation[0].comparisons if c is not None]
+    assert {c.difference.num_seeds for c in comparisons} == {2}
+
+
 def test_confirmation_is_printed_and_stored(run):
     result, screen = run
     assert "Confirmation with 2 fresh seeds" in screen
     assert "strongest" in screen
-    assert [c.noise_level for c in result.confirmation] == ["symmetric:0.4", "symmetric:0.1"]
+    assert [c.noise_level for c in result.confirmation] == ["symmetric:0.4", "clean"]
     stored = json.loads((result.run / "run.json").read_text())
-    assert [c["noise_level"] for c in stored["confirmation"]] == ["symmetric:0.4", "symmetric:0.1"]
+    assert [c["noise_level"] for c in stored["confirmation"]] == ["symmetric:0.4", "clean"]
 
 
 def test_more_seeds_are_added_and_nothing_runs_twice(run):
@@ -86,7 +99,8 @@ def test_a_cut_confirmation_lists_what_is_missing(run):
 
 
 def test_zero_seeds_turn_it_off():
-    plan = make_plan(check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=0), 0)
+    settings = {**_as_settings(), "noise_draws": False, "confirm_seeds": 0}
+    plan = make_plan(check_search_settings(dataset="twonorm", **settings), 0)
     assert plan.confirm_seeds() == []
 
 

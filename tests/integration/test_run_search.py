@@ -137,3 +137,38 @@ def test_shared_warm_ups_change_no_number(session, tmp_path):
     assert (said, "reused" in screens[1]) == ([True, False], False)
     assert any((tmp_path / "store").iterdir())
     assert not (tmp_path / "shared" / "warmups").exists()
+
+
+class TestTimeBudget:
+    """Trials that take hours, and seconds to run them in."""
+
+    LEVELS = ("symmetric:0.4", "symmetric:0.1", "clean")
+
+    def run(self, out, seconds):
+        text = io.StringIO()
+        settings = {**SETTINGS, "epochs": 100_000, "noise": self.LEVELS, "time_budget": seconds}
+        result = run_search(out=out, console=Console(file=text, width=140), **settings)
+        return result, text.getvalue(), json.loads((out / "run.json").read_text())
+
+    def test_it_ends_a_search_that_a_larger_one_continues(self, session, tmp_path):
+        out = tmp_path / "run"
+        first, text, content = self.run(out, "3s")
+        assert (first.status, content["ended_by"]) == ("finished", "time_budget")
+        rows = read_trials(out)
+        assert set(rows["status"]) == {"stopped"}
+        assert 1 <= len(rows) <= 2  # as many as run at once
+        for level in self.LEVELS:
+            assert f"{level}: no trial " in text
+        assert f"with {len(rows)} of 12 trials begun" in text
+        (used,) = (s["search_seconds"] for s in content["sessions"])
+        assert used >= 3
+
+        again, text_again, content_again = self.run(out, "3s")
+        assert again == first
+        assert len(content_again["sessions"]) == 1
+        assert text_again[text_again.index("symmetric:0.4: no trial ") :] in text
+
+        _, _, content = self.run(out, used + 2)
+        assert len(content["sessions"]) == 2
+        assert content["ended_by"] == "time_budget"
+        assert len(read_trials(out)) > len(rows)

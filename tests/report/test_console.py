@@ -12,6 +12,7 @@ from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
 from nls_tune.plan import make_plan
 from nls_tune.report.console import epochs_line, level_sentence, print_plan, print_summaries
 from nls_tune.search_settings import check_search_settings
+from nls_tune.warm_start import WarmPoint, with_warm_points
 
 
 @pytest.fixture
@@ -224,3 +225,23 @@ def test_how_much_was_reused_is_said_in_one_line():
     rows = [trial_row(minute=n, epochs=600, epochs_reused=155 * n) for n in range(3)]
     assert epochs_line(trials_frame(rows)) == "1,800 epochs, 465 of them reused warm-ups"
     assert epochs_line(trials_frame(rows[:1])) is None
+
+
+def test_a_plan_says_its_time_budget_and_where_start_points_come_from():
+    plan = make_plan(check_search_settings(noise=("symmetric:0.4",), num_trials=4), 0, progress=False)
+    config = {"smooth_rate": -2.0, "warmup_epochs": 3, "lr": 0.01}
+    warm = (WarmPoint("negative", config, "symmetric:0.3"), WarmPoint("ce", {**config, "smooth_rate": 0.0}, "clean"))
+    settings = check_search_settings(time_budget="90s", warm_start="runs/earlier")
+    start = {arm: with_warm_points(points, arm, warm) for arm, points in plan.levels[0].start.items()}
+    told = replace(plan, settings=settings, levels=(replace(plan.levels[0], start=start, warm=warm),))
+    text = printed(print_plan, told, 2)
+    assert "The search ends after 1 min 30 s at the latest, all sessions of the run together" in text
+    assert "the confirmation follows and is not counted" in text
+    # CE has one trial, which its default takes.
+    assert (
+        "symmetric:0.4 starts also from runs/earlier: r=−2 warm-up 3 lr=0.01 (its symmetric:0.3); "
+        "r=0 warm-up 3 lr=0.01 (its clean); no trial is left for 1 of them, raise --num-trials"
+    ) in text
+    plain = printed(print_plan, plan, 2)
+    assert "starts also" not in plain
+    assert "at the latest" not in plain
