@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, cast
 
 from nls_tune.allocation import Group, Rungs
 from nls_tune.datasets import (
@@ -18,6 +18,7 @@ from nls_tune.datasets import (
 )
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate, parse_noise_level, parse_noise_levels
+from nls_tune.noise_estimation import NoiseEstimate
 from nls_tune.parameters import FloatParameter
 from nls_tune.results import trial_id
 from nls_tune.search_settings import SearchSettings
@@ -34,6 +35,8 @@ _MAY_DIFFER = {"data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address",
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 
+Prior = Literal["true noise", "estimate", "unknown", "none"]
+
 
 @dataclass(frozen=True)
 class LevelPlan:
@@ -42,9 +45,11 @@ class LevelPlan:
     Attributes:
         dataset: The data with this level's labels.
         noise_rate: Share of wrong labels before ``train_size``, None where unknown.
-        noise_cancelling_rate: r*, None where it does not exist.
+        noise_cancelling_rate: r* of the true noise, None where it does not exist or is unknown.
         quotas: Trials by arm.
         start: Start points by arm.
+        needs_estimate: Whether the noise is to be estimated before the trials.
+        estimate: What that found; None before, and where it is not done.
     """
 
     dataset: NoisyDataset
@@ -52,11 +57,22 @@ class LevelPlan:
     noise_cancelling_rate: float | None
     quotas: dict[Arm, int]
     start: dict[Arm, tuple[dict[str, Any], ...]]
+    needs_estimate: bool = False
+    estimate: NoiseEstimate | None = None
 
     @property
     def level(self) -> str:
         """The noise level in its stored spelling."""
         return self.dataset.noise_level
+
+    @property
+    def prior(self) -> Prior:
+        """Where the noise-cancelling rate among the start points comes from; ``unknown`` before an estimate."""
+        if self.noise_rate is not None:
+            return "true noise"
+        if self.estimate is not None:
+            return "estimate"
+        return "unknown" if self.needs_estimate else "none"
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,20 @@ class SearchPlan:
         """Return the plan of a level."""
         return next(p for p in self.levels if p.level == level)
 
+    def with_estimate(self, estimate: NoiseEstimate) -> SearchPlan:
+        """Return the plan with the estimated noise of one level.
+
+        Where the true noise is unknown, the estimate's noise-cancelling rate becomes a start point.
+        """
+        levels = []
+        for level in self.levels:
+            if level.level == estimate.noise_level:
+                level = replace(level, estimate=estimate)
+                if level.noise_rate is None:
+                    level = replace(level, start=_start(self.space, level.quotas, estimate.noise_cancelling_rate))
+            levels.append(level)
+        return replace(self, levels=tuple(levels))
+
     def training_settings(self, config: dict[str, Any], seed: int | None = None) -> TrainingSettings:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
@@ -147,6 +177,7 @@ class SearchPlan:
                 "num_val": p.dataset.num_val,
                 "trials": p.quotas,
                 "start": p.start,
+                "estimate": None if p.estimate is None else asdict(p.estimate),
             }
             for p in self.levels
         ]
@@ -248,7 +279,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
             train_size=space.budget.train_size,
             split_seed=settings.seed,
         )
-        plans.append(_plan_level(space, dataset, quotas))
+        plans.append(_plan_level(space, dataset, quotas, settings.estimate_noise))
     _check_batches(space, plans[0].dataset)
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), _notes(space, quotas, plans))
 
@@ -270,16 +301,24 @@ def _grid_quotas(space: SearchSpace) -> dict[Arm, int]:
     return quotas
 
 
-def _plan_level(space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int]) -> LevelPlan:
+def _plan_level(
+    space: SearchSpace, dataset: NoisyDataset, quotas: dict[Arm, int], estimate_noise: bool | None
+) -> LevelPlan:
     rate = cancelling_rate(dataset)
-    rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
     return LevelPlan(
         dataset=dataset,
         noise_rate=dataset.noise_rate,
         noise_cancelling_rate=rate,
         quotas=quotas,
-        start={arm: space.arm(arm).start(rates) for arm in quotas},
+        start=_start(space, quotas, rate),
+        needs_estimate=dataset.noise_rate is None if estimate_noise is None else estimate_noise,
     )
+
+
+def _start(space: SearchSpace, quotas: dict[Arm, int], prior: float | None) -> dict[Arm, tuple[dict[str, Any], ...]]:
+    """Start points by arm: those of the space, and three rates at its defaults."""
+    rates = [0.0, USUAL_RATE, *([] if prior is None else [prior])]
+    return {arm: space.arm(arm).start(rates) for arm in quotas}
 
 
 def cancelling_rate(dataset: NoisyDataset) -> float | None:
@@ -292,10 +331,12 @@ def cancelling_rate(dataset: NoisyDataset) -> float | None:
         dataset: With clean labels, or with symmetric noise.
 
     Returns:
-        The rate, or None where it is unknown or does not exist.
+        The rate, or None where the noise is unknown or the rate does not exist.
     """
     level = parse_noise_level(dataset.noise_level)
-    noise_rate = level.rate if level.kind == "symmetric" else dataset.noise_rate
+    noise_rate = dataset.noise_rate
+    if noise_rate is not None and level.rate is not None and level.kind == "symmetric":
+        noise_rate = level.rate
     if noise_rate is None or noise_rate >= (dataset.num_classes - 1) / dataset.num_classes:
         return None
     return noise_cancelling_rate(noise_rate, dataset.num_classes)

@@ -162,7 +162,7 @@ class Recorder(tune.Callback):
             "num_classes": dataset.num_classes,
             "noise_level": state.level,
             "noise_rate": level.noise_rate,
-            "estimated_noise_rate": None,
+            "estimated_noise_rate": level.estimate.noise_rate if level.estimate else None,
             "noise_cancelling_rate": level.noise_cancelling_rate,
             **config_columns(state.settings),
             "noise_seed": dataset.noise_seed,

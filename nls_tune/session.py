@@ -110,20 +110,21 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         run.create()
         stack.enter_context(run.lock())
         content = _begin(plan, run)
-        print_plan(plan, slots.count, console)
-        console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-        trials = read_trials(run.path)
-        complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
-        if not complete or missing_trials(plan, trials):
-            try:
+        try:
+            plan = _estimate_noise(plan, run, content, console)
+            print_plan(plan, slots.count, console)
+            console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+            trials = read_trials(run.path)
+            complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
+            if not complete or missing_trials(plan, trials):
                 if connect:
                     check_shared(run)
                 else:
                     slots = slots_of(stack.enter_context(ray_session(None)), settings)
                 _run(plan, run, content, slots, console)
-            except KeyboardInterrupt:
-                content["status"] = "interrupted"
-                run.write_json(content)
+        except KeyboardInterrupt:
+            content["status"] = "interrupted"
+            run.write_json(content)
     return _conclude(plan, run, content, console)
 
 
@@ -156,6 +157,29 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     }
     run.write_json(content)
     return content
+
+
+def _estimate_noise(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchPlan:
+    """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once."""
+    from nls_tune.noise_estimation import NoiseEstimate
+    from nls_tune.report.estimates import print_estimate_line
+
+    known = {facts["noise_level"]: facts.get("estimate") for facts in content["plan"]}
+    for level in plan.levels:
+        if not level.needs_estimate:
+            continue
+        if found := known.get(level.level):
+            plan = plan.with_estimate(NoiseEstimate.from_json(found))
+            continue
+        from nls_tune.estimate import estimate_level  # needs torch, which a finished run does without
+
+        console.print(f"Estimating the noise of {level.level} from its noisy labels", markup=False, highlight=False)
+        estimate = estimate_level(plan, level, progress=console.is_terminal)
+        plan = plan.with_estimate(estimate)
+        content["plan"] = plan.facts()
+        run.write_json(content)
+        print_estimate_line(estimate, console)
+    return plan
 
 
 def _run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional
 
 from nls_tune.augment import Augmentation, normalise
 from nls_tune.datasets import NoisyDataset
+from nls_tune.devices import peak_memory_bytes, resolve_precision
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
 from nls_tune.metrics import EpochMetrics
@@ -103,7 +103,7 @@ class Training:
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with self._seeded(0):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
-        self._precision = _resolve_precision(settings.precision, self.device)
+        self._precision = resolve_precision(settings.precision, self.device)
         images = len(dataset.input_shape) == 3
         self._memory_format = torch.channels_last if images else torch.contiguous_format
         self.model = model.to(self.device)
@@ -193,7 +193,7 @@ class Training:
             test_accuracy=test_accuracy,
             diverged=not is_finite,
             seconds=time.perf_counter() - start,
-            peak_memory_bytes=_peak_memory_bytes(self.device),
+            peak_memory_bytes=peak_memory_bytes(self.device),
         )
         self.history.append(metrics)
         return metrics
@@ -247,21 +247,39 @@ class Training:
             begin = stop
 
     @torch.inference_mode()
+    def predict_probabilities(self, inputs: Tensor) -> Tensor:
+        """Return the class probabilities of the model as it is now, in evaluation mode.
+
+        Args:
+            inputs: As in ``data``, on the device: uint8 images, or standardised float32 features; (N, ...).
+
+        Returns:
+            float32 of shape (N, K), rows sum to 1.
+        """
+        return torch.cat([logits.softmax(1) for logits in self._logits(inputs)])
+
+    @torch.inference_mode()
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the summed cross-entropy and which samples are right, both on the device."""
-        self.model.eval()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = []
-        size = _EVALUATION_BATCH.get(self.device.type, 1000)
-        for batch, target in zip(torch.split(inputs, size), torch.split(labels, size), strict=True):
+        correct, begin = [], 0
+        for logits in self._logits(inputs):
+            target = labels[begin : begin + len(logits)]
+            loss_sum += functional.cross_entropy(logits, target, reduction="sum")
+            correct.append(logits.argmax(1) == target)
+            begin += len(logits)
+        return loss_sum, torch.cat(correct)
+
+    def _logits(self, inputs: Tensor) -> Iterator[Tensor]:
+        """The float32 logits of one batch after another, in evaluation mode."""
+        self.model.eval()
+        for batch in torch.split(inputs, _EVALUATION_BATCH.get(self.device.type, 1000)):
             if batch.dtype == torch.uint8:
                 batch = batch.to(memory_format=self._memory_format)
                 batch = normalise(batch, self.data.mean, self.data.std)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
                 logits = self.model(batch)
-            loss_sum += functional.cross_entropy(logits.float(), target, reduction="sum")
-            correct.append(logits.argmax(1) == target)
-        return loss_sum, torch.cat(correct)
+            yield logits.float()
 
     def _parameters_finite(self) -> Tensor:
         """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
@@ -375,23 +393,3 @@ def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int
             raise InputError(
                 f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
             )
-
-
-def _resolve_precision(
-    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    if precision == "auto":
-        return "bfloat16" if device.type == "cuda" and _has_bf16() else "float32"
-    if precision == "bfloat16" and device.type == "cuda" and not _has_bf16():
-        raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
-    return precision
-
-
-def _has_bf16() -> bool:
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
