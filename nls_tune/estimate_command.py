@@ -79,7 +79,7 @@ def estimate(
         if format_ == "text":
             print_estimate(found[-1], console)
     if format_ == "json":
-        print(json.dumps([asdict(one) for one in found], indent=2))
+        print(json.dumps([asdict(one) for one in found]))  # in one line: matrices are long
     else:
         print_bias(console)
     return 0

@@ -16,8 +16,9 @@ _MOST_CLASSES = 20
 _NUM_ENTRIES = 15
 
 _BIAS = """\
-The interval knows sampling error alone. A model that errs by itself makes the estimate too high; noise that depends on
-the input, or that mixes classes strongly, makes it too low: the model shares mistakes that it can learn.
+The interval knows sampling error alone. A model that errs by itself makes the estimate too high, a weak one by much:
+take a better --model and more --train-size. Noise that depends on the input, or that mixes classes strongly, makes it
+too low: the model shares mistakes that it can learn.
 The smooth rate cancels symmetric noise; for other noise it is an equivalent. It is a prior, not an answer."""
 
 
@@ -31,6 +32,7 @@ def print_estimate(estimate: NoiseEstimate, console: Console) -> None:
         f"  smooth rate  {_smooth_rate(estimate)}",
         f"  models       {estimate.folds} of {estimate.model}, best epochs {models}, {percent(estimate.accuracy)} of "
         f"the noisy labels predicted out of sample, {duration(estimate.seconds)}",
+        f"               labels that they miss are wrong or too hard for them: {percent(1 - estimate.accuracy)}",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     if estimate.num_classes > _MOST_CLASSES:
