@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from nls_tune.datasets import load_dataset as load_dataset
     from nls_tune.errors import InputError as InputError
     from nls_tune.errors import NlsTuneError as NlsTuneError
+    from nls_tune.estimate import estimate_noise as estimate_noise
     from nls_tune.losses import GLSLoss as GLSLoss
     from nls_tune.losses import gls_loss as gls_loss
     from nls_tune.noise import noise_cancelling_rate as noise_cancelling_rate
     from nls_tune.noise import noise_rate as noise_rate
     from nls_tune.noise import transition_matrix as transition_matrix
+    from nls_tune.noise_estimation import NoiseEstimate as NoiseEstimate
     from nls_tune.results import read_epochs as read_epochs
     from nls_tune.results import read_trials as read_trials
     from nls_tune.session import SearchResult as SearchResult
@@ -32,11 +34,13 @@ _HOME = {
     "load_dataset": "datasets",
     "InputError": "errors",
     "NlsTuneError": "errors",
+    "estimate_noise": "estimate",
     "GLSLoss": "losses",
     "gls_loss": "losses",
     "noise_cancelling_rate": "noise",
     "noise_rate": "noise",
     "transition_matrix": "noise",
+    "NoiseEstimate": "noise_estimation",
     "read_epochs": "results",
     "read_trials": "results",
     "SearchResult": "session",

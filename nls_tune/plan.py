@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from nls_tune.allocation import Group
 from nls_tune.budgets import parse_level_weights
@@ -22,6 +22,7 @@ from nls_tune.datasets import (
 )
 from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
+from nls_tune.noise_estimation import NoiseEstimate
 from nls_tune.plan_notes import plan_notes, weighted_trials
 from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.results import RunDirectory, trial_id
@@ -45,6 +46,8 @@ _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size
 #: Settings that are compared in one spelling, and only where they were given.
 _IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
+Prior = Literal["true noise", "estimate", "unknown", "none"]
+
 
 @dataclass(frozen=True)
 class LevelPlan:
@@ -53,11 +56,13 @@ class LevelPlan:
     Attributes:
         dataset: The data with this level's labels.
         noise_rate: Share of wrong labels before ``train_size``, None where unknown.
-        noise_cancelling_rate: r*, None where it does not exist.
+        noise_cancelling_rate: r* of the true noise, None where it does not exist or is unknown.
         quotas: Trials by arm.
         start: Start points by arm.
         weight: Trials relative to those of a level of weight 1.
         warm: What an earlier run gave to the start points.
+        needs_estimate: Whether the noise is to be estimated before the trials.
+        estimate: What that found; None before, and where it is not done.
     """
 
     dataset: NoisyDataset
@@ -67,11 +72,29 @@ class LevelPlan:
     start: dict[Arm, tuple[dict[str, Any], ...]]
     weight: float = 1.0
     warm: tuple[WarmPoint, ...] = ()
+    needs_estimate: bool = False
+    estimate: NoiseEstimate | None = None
 
     @property
     def level(self) -> str:
         """The noise level in its stored spelling."""
         return self.dataset.noise_level
+
+    @property
+    def prior(self) -> Prior:
+        """Where the noise-cancelling rate among the start points comes from; ``unknown`` before an estimate."""
+        if self.noise_rate is not None:
+            return "true noise"
+        if self.estimate is not None:
+            return "estimate"
+        return "unknown" if self.needs_estimate else "none"
+
+    @property
+    def prior_rate(self) -> float | None:
+        """The noise-cancelling rate of the true or else of the estimated noise, None where neither is known."""
+        if self.noise_rate is None and self.estimate is not None:
+            return self.estimate.noise_cancelling_rate
+        return self.noise_cancelling_rate
 
 
 @dataclass(frozen=True)
@@ -122,7 +145,7 @@ class SearchPlan:
                 share=quota,
                 siblings={
                     group_key(other.level, arm): partial(
-                        translated, self.space, arm, other.noise_cancelling_rate, level.noise_cancelling_rate
+                        translated, self.space, arm, other.prior_rate, level.prior_rate
                     )
                     for other in self.levels
                     if other is not level and arm in other.quotas
@@ -135,6 +158,21 @@ class SearchPlan:
     def level_plan(self, level: str) -> LevelPlan:
         """Return the plan of a level."""
         return next(p for p in self.levels if p.level == level)
+
+    def with_estimate(self, estimate: NoiseEstimate) -> SearchPlan:
+        """Return the plan with the estimated noise of one level.
+
+        Where the true noise is unknown, the estimate's noise-cancelling rate becomes a start point.
+        """
+        levels = []
+        for level in self.levels:
+            if level.level == estimate.noise_level:
+                level = replace(level, estimate=estimate)
+                if level.noise_rate is None:
+                    prior = estimate.noise_cancelling_rate
+                    level = replace(level, start=_start(self.space, level.quotas, prior, level.warm))
+            levels.append(level)
+        return replace(self, levels=tuple(levels))
 
     def training_settings(self, config: dict[str, Any], seed: int | None = None) -> TrainingSettings:
         """Return what a trial trains for a configuration, by default with the search's seed."""
@@ -210,21 +248,10 @@ class SearchPlan:
                 "trials": p.quotas,
                 "start": p.start,
                 "warm_start": [asdict(point) for point in p.warm],
+                "estimate": None if p.estimate is None else asdict(p.estimate),
             }
             for p in self.levels
         ]
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested mappings, as ``key: before -> now``."""
-    found = []
-    for key in [*before, *(k for k in now if k not in before)]:
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key}: {old} -> {new}")
-    return found
 
 
 def group_key(level: str, arm: str) -> str:
@@ -306,16 +333,24 @@ def _plan_level(
 ) -> LevelPlan:
     quotas = grid_quotas(space) if settings.sampler == "grid" else space.quotas(weighted_trials(space, weight))
     rate = cancelling_rate(dataset)
-    rates = [0.0, USUAL_RATE, *([] if rate is None else [rate])]
     return LevelPlan(
         dataset=dataset,
         noise_rate=dataset.noise_rate,
         noise_cancelling_rate=rate,
         quotas=quotas,
-        start={arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas},
+        start=_start(space, quotas, rate, warm),
         weight=weight,
         warm=warm,
+        needs_estimate=dataset.noise_rate is None if settings.estimate_noise is None else settings.estimate_noise,
     )
+
+
+def _start(
+    space: SearchSpace, quotas: dict[Arm, int], prior: float | None, warm: tuple[WarmPoint, ...]
+) -> dict[Arm, tuple[dict[str, Any], ...]]:
+    """Start points by arm: three rates at the defaults of the space, its own, and those of an earlier run."""
+    rates = [0.0, USUAL_RATE, *([] if prior is None else [prior])]
+    return {arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas}
 
 
 def cancelling_rate(dataset: NoisyDataset) -> float | None:
@@ -328,10 +363,12 @@ def cancelling_rate(dataset: NoisyDataset) -> float | None:
         dataset: With clean labels, or with symmetric noise.
 
     Returns:
-        The rate, or None where it is unknown or does not exist.
+        The rate, or None where the noise is unknown or the rate does not exist.
     """
     level = parse_noise_level(dataset.noise_level)
-    noise_rate = level.rate if level.kind == "symmetric" else dataset.noise_rate
+    noise_rate = dataset.noise_rate
+    if noise_rate is not None and level.rate is not None and level.kind == "symmetric":
+        noise_rate = level.rate
     if noise_rate is None or noise_rate >= (dataset.num_classes - 1) / dataset.num_classes:
         return None
     return noise_cancelling_rate(noise_rate, dataset.num_classes)

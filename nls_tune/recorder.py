@@ -151,6 +151,7 @@ class Recorder(tune.Callback):
 
     def _row(self, state: _TrialState, status: str, error: str | None) -> dict[str, Any]:
         dataset, report = self._plan.dataset(state.level, state.noise_seed), state.report
+        estimate = self._plan.level_plan(state.level).estimate
         best = report.get("best_epoch")
         last = state.epochs[max(state.epochs)] if state.epochs else {}
         finished_at = datetime.now(UTC)
@@ -163,7 +164,7 @@ class Recorder(tune.Callback):
             "num_classes": dataset.num_classes,
             "noise_level": state.level,
             "noise_rate": dataset.noise_rate,
-            "estimated_noise_rate": None,
+            "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
             "noise_cancelling_rate": cancelling_rate(dataset),
             **config_columns(state.settings),
             "noise_seed": dataset.noise_seed,

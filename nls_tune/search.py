@@ -75,6 +75,13 @@ _Sampler = Annotated[
     str, typer.Option(help="Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).")
 ]
 _Scheduler = Annotated[str, typer.Option(help="asha, or none: every trial runs to its end.")]
+_EstimateNoise = Annotated[
+    bool | None,
+    typer.Option(
+        "--estimate-noise/--no-estimate-noise",
+        help="Estimate the noise from the noisy labels before the trials. By default where the true noise is unknown.",
+    ),
+]
 _DataDir = Annotated[
     Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
 ]
@@ -114,6 +121,7 @@ def search(
     objective: _Objective = "best",
     sampler: _Sampler = "tpe",
     scheduler: _Scheduler = "asha",
+    estimate_noise: _EstimateNoise = None,
     data_dir: _DataDir = None,
     out: _Out = None,
     trials_per_gpu: _TrialsPerGpu = 1,

@@ -38,6 +38,8 @@ class SearchSettings(BaseModel):
         sampler: Where configurations come from: ``tpe``, ``random``, ``gp``, ``cmaes``, or ``grid``, which runs every
             point of a space of choices once.
         scheduler: ``asha``, or ``none``: every trial runs to its end.
+        estimate_noise: Whether the noise is estimated from the noisy labels before the trials; None: at levels whose
+            true noise is unknown.
         data_dir: Where data files are looked for first.
         out: Run directory.
         trials_per_gpu: Trials that share a GPU.
@@ -67,6 +69,7 @@ class SearchSettings(BaseModel):
     objective: Objective = "best"
     sampler: SamplerName = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
+    estimate_noise: bool | None = None
     data_dir: Path | None = None
     out: Path | None = None
     trials_per_gpu: Annotated[int, Field(ge=1)] = 1

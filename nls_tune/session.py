@@ -94,7 +94,6 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
 
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
-    from nls_tune.confirm import missing_trials
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
     from nls_tune.warmup import check_store
@@ -116,26 +115,23 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         run.create()
         stack.enter_context(run.lock())
         content = _begin(plan, run)
-        print_plan(plan, slots.count, console)
-        console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-        trials = read_trials(run.path)
-        used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
-        budget = TimeBudget(settings.time_budget, used)
-        complete = content["status"] == "finished" and content.get("search_trials") == _count_search_trials(trials)
-        if content.get("ended_by") == "time_budget" and not budget.used_up():
-            complete = False  # there is more time than there was
-        if not complete or missing_trials(plan, trials):
-            if store is not None and (warning := check_store(store)):
-                console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
-            try:
+        try:
+            plan = _estimate_noise(plan, run, content, console)
+            print_plan(plan, slots.count, console)
+            console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+            used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
+            budget = TimeBudget(settings.time_budget, used)
+            if not _is_complete(plan, run, content, budget):
+                if store is not None and (warning := check_store(store)):
+                    console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
                 if connect:
                     check_shared(run, None if settings.warmup_store is None else store)
                 else:
                     slots = slots_of(stack.enter_context(ray_session(None)), settings)
                 _run(plan, run, content, slots, budget, console)
-            except KeyboardInterrupt:
-                content["status"] = "interrupted"
-                run.write_json(content)
+        except KeyboardInterrupt:
+            content["status"] = "interrupted"
+            run.write_json(content)
     return _conclude(plan, run, content, console)
 
 
@@ -145,7 +141,7 @@ def _default_out(dataset: str) -> Path:
 
 def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     """Write run.json of a new run, or read that of an earlier one and refuse it if the settings differ."""
-    from nls_tune.plan import differences
+    from nls_tune.differences import differences
 
     if run.run_json.exists():
         content = run.read_json()
@@ -168,6 +164,41 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     }
     run.write_json(content)
     return content
+
+
+def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], budget: TimeBudget) -> bool:
+    """Whether search and confirmation have nothing left to do."""
+    from nls_tune.confirm import missing_trials
+
+    trials = read_trials(run.path)
+    if content["status"] != "finished" or content.get("search_trials") != _count_search_trials(trials):
+        return False
+    if content.get("ended_by") == "time_budget" and not budget.used_up():
+        return False  # there is more time than there was
+    return not missing_trials(plan, trials)
+
+
+def _estimate_noise(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchPlan:
+    """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once."""
+    from nls_tune.noise_estimation import NoiseEstimate
+    from nls_tune.report.estimates import print_estimate_line
+
+    known = {facts["noise_level"]: facts.get("estimate") for facts in content["plan"]}
+    for level in plan.levels:
+        if not level.needs_estimate:
+            continue
+        if found := known.get(level.level):
+            plan = plan.with_estimate(NoiseEstimate.from_json(found))
+            continue
+        from nls_tune.estimate import estimate_level  # needs torch, which a finished run does without
+
+        console.print(f"Estimating the noise of {level.level} from its noisy labels", markup=False, highlight=False)
+        estimate = estimate_level(plan, level, progress=console.is_terminal)
+        plan = plan.with_estimate(estimate)
+        content["plan"] = plan.facts()
+        run.write_json(content)
+        print_estimate_line(estimate, console)
+    return plan
 
 
 def _run(

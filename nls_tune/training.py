@@ -209,21 +209,39 @@ class Training:
             begin = stop
 
     @torch.inference_mode()
+    def predict_probabilities(self, inputs: Tensor) -> Tensor:
+        """Return the class probabilities of the model as it is now, in evaluation mode.
+
+        Args:
+            inputs: As in ``data``, on the device: uint8 images, or standardised float32 features; (N, ...).
+
+        Returns:
+            float32 of shape (N, K), rows sum to 1.
+        """
+        return torch.cat([logits.softmax(1) for logits in self._logits(inputs)])
+
+    @torch.inference_mode()
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the summed cross-entropy and which samples are right, both on the device."""
-        self.model.eval()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = []
-        size = _EVALUATION_BATCH.get(self.device.type, 1000)
-        for batch, target in zip(torch.split(inputs, size), torch.split(labels, size), strict=True):
+        correct, begin = [], 0
+        for logits in self._logits(inputs):
+            target = labels[begin : begin + len(logits)]
+            loss_sum += functional.cross_entropy(logits, target, reduction="sum")
+            correct.append(logits.argmax(1) == target)
+            begin += len(logits)
+        return loss_sum, torch.cat(correct)
+
+    def _logits(self, inputs: Tensor) -> Iterator[Tensor]:
+        """The float32 logits of one batch after another, in evaluation mode."""
+        self.model.eval()
+        for batch in torch.split(inputs, _EVALUATION_BATCH.get(self.device.type, 1000)):
             if batch.dtype == torch.uint8:
                 batch = batch.to(memory_format=self._memory_format)
                 batch = normalise(batch, self.data.mean, self.data.std)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
                 logits = self.model(batch)
-            loss_sum += functional.cross_entropy(logits.float(), target, reduction="sum")
-            correct.append(logits.argmax(1) == target)
-        return loss_sum, torch.cat(correct)
+            yield logits.float()
 
     def _parameters_finite(self) -> Tensor:
         """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""

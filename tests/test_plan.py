@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from estimates import estimate_of, hide_the_truth
 
 from nls_tune.allocation import Allocator
+from nls_tune.differences import differences
 from nls_tune.errors import InputError
-from nls_tune.plan import differences, group_key, make_plan
+from nls_tune.noise_estimation import NoiseEstimate
+from nls_tune.plan import group_key, make_plan
 from nls_tune.plan_space import choose_preset
 from nls_tune.results import RunDirectory
 from nls_tune.search_settings import check_search_settings
@@ -171,6 +174,62 @@ def test_a_level_of_weight_2_has_twice_the_trials_and_the_time(weights, trials):
     for level, count in zip(levels, trials, strict=True):
         shares = [g.share for g in plan.groups() if g.key.startswith(f"{level}/")]
         assert sum(shares) == count
+
+
+# Where the noise-cancelling rate comes from
+
+
+@pytest.fixture
+def unknown_noise(monkeypatch):
+    hide_the_truth(monkeypatch)
+
+
+@pytest.mark.parametrize(("flag", "expected"), [(None, False), (True, True), (False, False)])
+def test_known_noise_is_estimated_only_on_demand(flag, expected):
+    (level,) = plan_of(noise=("symmetric:0.2",), estimate_noise=flag).levels
+    assert (level.needs_estimate, level.prior) == (expected, "true noise")
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected", "prior"), [(None, True, "unknown"), (True, True, "unknown"), (False, False, "none")]
+)
+def test_unknown_noise_is_estimated_unless_forbidden(unknown_noise, flag, expected, prior):
+    (level,) = plan_of(noise=("symmetric:0.2",), estimate_noise=flag).levels
+    assert (level.needs_estimate, level.prior) == (expected, prior)
+    assert (level.noise_rate, level.noise_cancelling_rate) == (None, None)
+    assert level.start["negative"] == ()
+
+
+def test_an_estimate_of_unknown_noise_gives_a_start_point_and_is_not_the_truth(unknown_noise):
+    plan = plan_of(noise=("symmetric:0.2", "symmetric:0.4")).with_estimate(estimate_of("symmetric:0.4"))
+    first, second = plan.levels
+    assert (first.prior, first.estimate, first.start["negative"]) == ("unknown", None, ())
+    assert (second.prior, second.noise_rate, second.noise_cancelling_rate) == ("estimate", None, None)
+    assert [point["smooth_rate"] for point in second.start["negative"]] == [-1.5]
+    (group,) = [g for g in plan.groups() if g.key == "symmetric:0.4/negative"]
+    assert group.start == second.start["negative"]
+    facts = json.loads(json.dumps(plan.facts()))
+    assert facts[0]["estimate"] is None
+    assert NoiseEstimate.from_json(facts[1]["estimate"]) == second.estimate
+
+
+def test_an_estimate_without_a_noise_cancelling_rate_gives_no_start_point(unknown_noise):
+    plan = plan_of(noise=("symmetric:0.4",)).with_estimate(estimate_of("symmetric:0.4", noise_cancelling_rate=None))
+    assert plan.levels[0].start["negative"] == ()
+
+
+def test_an_estimate_beside_the_truth_changes_no_start_point():
+    plan = plan_of(noise=("symmetric:0.4",), estimate_noise=True)
+    (before,), (after,) = plan.levels, plan.with_estimate(estimate_of("symmetric:0.4")).levels
+    assert (after.prior, after.start) == ("true noise", before.start)
+    assert after.noise_cancelling_rate == pytest.approx(-4)
+
+
+def test_whether_noise_is_estimated_must_agree_when_a_run_is_resumed():
+    before, now = (plan_of(noise=("symmetric:0.4",), estimate_noise=flag).identity() for flag in (None, True))
+    assert differences(before, now) == ["settings.estimate_noise: None -> True"]
+    del before["settings"]["estimate_noise"]  # a run of an earlier version
+    assert differences(before, plan_of(noise=("symmetric:0.4",)).identity()) == []
 
 
 # Notes

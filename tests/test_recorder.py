@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from estimates import estimate_of
 
 from nls_tune import read_epochs, read_trials
 from nls_tune.execution import make_progress
@@ -217,6 +218,17 @@ def test_a_trial_that_goes_on_after_a_lost_worker_has_every_epoch_once(driven):
     assert read_epochs(driven.run.path)["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert (driven.row()["started_at"], driven.row()["epochs"]) == (started_at, 6)
     assert driven.progress.levels[LEVEL].running == 0
+
+
+def test_the_estimated_noise_stands_beside_the_true_one(tiny_plan, tmp_path):
+    driven = Driven(tiny_plan.with_estimate(estimate_of(LEVEL)), tmp_path)
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    row = driven.row()
+    assert (row["estimated_noise_rate"], row["noise_cancelling_rate"]) == (0.3, pytest.approx(-4))
+    assert row["noise_rate"] == tiny_plan.levels[0].noise_rate
 
 
 @pytest.mark.parametrize(

@@ -609,3 +609,17 @@ def test_training_leaves_the_arrays_as_they_are(images):
     trained(images, image_settings(), 2)
     for old, new in zip(before, (images.inputs, images.test_inputs, images.noisy_labels), strict=True):
         assert (old == new).all()
+
+
+@pytest.mark.parametrize("name", ["twonorm", "images"])
+def test_the_probabilities_are_those_of_the_predictions(name, request):
+    dataset = request.getfixturevalue(name)
+    settings = flat() if name == "twonorm" else image_settings()
+    training = trained(dataset, settings, 1)
+    found = training.predict_probabilities(training.data.val_inputs)
+    assert (found.dtype, found.shape) == (torch.float32, (dataset.num_val, dataset.num_classes))
+    torch.testing.assert_close(found.sum(1), torch.ones(dataset.num_val))
+    correct = (found.argmax(1) == training.data.val_labels).numpy()
+    np.testing.assert_array_equal(np.packbits(correct), np.frombuffer(training.correct_bits(1)[0], np.uint8))
+    training.model.train()  # whatever mode the model is in
+    torch.testing.assert_close(training.predict_probabilities(training.data.val_inputs), found)

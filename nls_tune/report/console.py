@@ -68,14 +68,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         shown = number(parameter.default) if isinstance(parameter, FloatParameter) else parameter.default
         lines.append(f"  {name}: {text} (default {shown})")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for name in ("noise level", "noise rate", "noise-cancelling rate", *(ARM_NAMES[a] for a in ARMS)):
-        table.add_column(name, justify="left" if name == "noise level" else "right", no_wrap=True)
-    for level in plan.levels:
-        counts = (str(level.quotas.get(arm, 0)) for arm in ARMS)
-        # Not a string: those are read as markup.
-        table.add_row(Text(level.level), percent(level.noise_rate), rate(level.noise_cancelling_rate), *counts)
-    console.print(table)
+    _print_levels(plan, console)
     for level in plan.levels:
         if level.warm:
             console.print(_warm_line(level, plan), markup=False, highlight=False, soft_wrap=True)
@@ -100,6 +93,41 @@ def _warm_line(level: LevelPlan, plan: SearchPlan) -> str:
     waiting = sum(point.config not in run.get(point.arm, ()) for point in level.warm)
     tail = f"; no trial is left for {waiting} of them, raise --num-trials" if waiting else ""
     return f"{level.level} starts also from {plan.settings.warm_start}: {points}{tail}"
+
+
+def _print_levels(plan: SearchPlan, console: Console) -> None:
+    estimates = any(level.needs_estimate for level in plan.levels)
+    table = Table(box=None, pad_edge=False)
+    columns = ["noise level", "noise rate", "noise-cancelling rate", *(ARM_NAMES[a] for a in ARMS)]
+    columns[3:3] = ["estimated", "its rate"] if estimates else []
+    for name in columns:
+        table.add_column(name, justify="left" if name == "noise level" else "right", no_wrap=True)
+    for level in plan.levels:
+        found = ["–", "–"]
+        if level.estimate is not None:
+            found = [percent(level.estimate.noise_rate), rate(level.estimate.noise_cancelling_rate)]
+        # Not a string: those are read as markup.
+        table.add_row(
+            Text(level.level),
+            percent(level.noise_rate),
+            rate(level.noise_cancelling_rate),
+            *(found if estimates else []),
+            *(str(level.quotas.get(arm, 0)) for arm in ARMS),
+        )
+    console.print(table)
+    for prior, text in _PRIORS.items():
+        if levels := [level.level for level in plan.levels if level.prior == prior]:
+            which = "" if len(levels) == len(plan.levels) else f" ({', '.join(levels)})"
+            console.print(f"{text}{which}", markup=False, highlight=False, soft_wrap=True)
+
+
+#: What the plan says of where the noise-cancelling rate among the start points comes from.
+_PRIORS = {
+    "true noise": "Start points hold the noise-cancelling rate of the true noise",
+    "estimate": "Start points hold the noise-cancelling rate of the estimated noise; the true noise is unknown",
+    "unknown": "Before the trials the noise is estimated, and its noise-cancelling rate becomes a start point",
+    "none": "The noise is unknown and not estimated, so no start point holds a noise-cancelling rate",
+}
 
 
 def _rungs(plan: SearchPlan) -> str:

@@ -7,6 +7,7 @@ import json
 
 import pandas as pd
 import pytest
+from estimates import hide_the_truth
 from rich.console import Console
 from sabotage import sabotage
 
@@ -70,6 +71,23 @@ def test_the_same_call_returns_the_same_again(found, session):
 def test_other_settings_are_an_input_error(found):
     with pytest.raises(InputError, match=r"settings\.seed: 0 -> 1"):
         run_search(out=found.run, overrides={"lr.low": 1e-3, "momentum": 0.8}, seed=1, **SETTINGS)
+
+
+def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, monkeypatch):
+    hide_the_truth(monkeypatch)
+    result = run_search("twonorm", out=tmp_path / "run", **SETTINGS)
+    assert result.status == "finished"
+    rows = read_trials(result.run)
+    assert rows[["noise_rate", "noise_cancelling_rate"]].isna().all(axis=None)
+    (estimate,) = rows["estimated_noise_rate"].unique()
+    assert estimate == pytest.approx(0.4, abs=0.06)
+    (facts,) = json.loads((result.run / "run.json").read_text())["plan"]
+    assert facts["estimate"]["noise_rate"] == estimate
+    start = facts["start"]["negative"][0]["smooth_rate"]
+    assert start == pytest.approx(facts["estimate"]["noise_cancelling_rate"], rel=1e-3)
+    assert start in rows["smooth_rate"].tolist()
+    monkeypatch.setattr("nls_tune.estimate.estimate_level", lambda *arguments, **more: pytest.fail("estimated again"))
+    assert run_search("twonorm", out=tmp_path / "run", **SETTINGS) == result
 
 
 def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from estimates import estimate_of, hide_the_truth
 from rich.console import Console
 from trial_rows import trial_row, trials_frame
 
@@ -245,3 +246,39 @@ def test_a_plan_says_its_time_budget_and_where_start_points_come_from():
     plain = printed(print_plan, plan, 2)
     assert "starts also" not in plain
     assert "at the latest" not in plain
+
+
+# Where the noise-cancelling rate comes from
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+
+
+def test_the_plan_says_that_the_true_noise_is_the_prior(tiny_plan):
+    text = printed(print_plan, tiny_plan, 2)
+    assert "Start points hold the noise-cancelling rate of the true noise\n" in text
+    assert "estimated" not in text
+
+
+def test_the_plan_shows_an_estimate_beside_the_truth(tiny_plan):
+    text = printed(print_plan, tiny_plan.with_estimate(estimate_of("symmetric:0.4")), 2)
+    assert "estimated" not in text  # nobody asked for it
+    (level,) = tiny_plan.levels
+    wanted = replace(tiny_plan, levels=(replace(level, needs_estimate=True),))
+    assert rows_of(printed(print_plan, wanted, 2))["symmetric:0.4"][3:5] == ["–", "–"]
+    text = printed(print_plan, wanted.with_estimate(estimate_of("symmetric:0.4")), 2)
+    assert rows_of(text)["symmetric:0.4"][:6] == ["39.9", "%", "−4", "30.0", "%", "−1.5"]
+    assert "of the true noise\n" in text
+
+
+def test_the_plan_says_that_an_estimate_is_the_prior(monkeypatch):
+    hide_the_truth(monkeypatch)
+    settings = check_search_settings(noise=("symmetric:0.2", "symmetric:0.4"), train_size=500)
+    plan = make_plan(settings, 0, progress=False)
+    text = printed(print_plan, plan, 2)
+    assert "Before the trials the noise is estimated, and its noise-cancelling rate becomes a start point\n" in text
+    text = printed(print_plan, plan.with_estimate(estimate_of("symmetric:0.4")), 2)
+    assert rows_of(text)["symmetric:0.4"][:5] == ["–", "–", "30.0", "%", "−1.5"]
+    assert "rate of the estimated noise; the true noise is unknown (symmetric:0.4)\n" in text
+    assert "becomes a start point (symmetric:0.2)\n" in text

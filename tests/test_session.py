@@ -1,0 +1,128 @@
+"""The noise estimate of a search session, without Ray: when it is made, kept and read again."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from estimates import estimate_of, hide_the_truth
+from rich.console import Console
+
+from nls_tune import InputError, session
+from nls_tune.search_settings import check_search_settings
+
+SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "num_trials": 4, "epochs": 6, "train_size": 500}
+
+
+class Stopped(Exception):  # noqa: N818
+    """Raised where the trials would start."""
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """The levels whose noise was estimated; nothing is trained and no trial starts."""
+    levels: list[str] = []
+
+    def estimate_level(plan, level, **kwargs):
+        levels.append(level.level)
+        return estimate_of(level.level)
+
+    def stop(*arguments):
+        raise Stopped
+
+    monkeypatch.setattr("nls_tune.estimate.estimate_level", estimate_level)
+    monkeypatch.setattr("nls_tune.session._run", stop)
+    monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: pytest.MonkeyPatch.context())
+    monkeypatch.setattr("nls_tune.cluster.slots_of", lambda *arguments: session_slots())
+    return levels
+
+
+def session_slots():
+    from nls_tune.cluster import Slots
+
+    return Slots(count=1, cpus_per_trial=1, gpus_per_trial=0)
+
+
+def start(out, **changes) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(Stopped):
+        session.run_settings(check_search_settings(**{**SETTINGS, "out": out, **changes}), console, dry_run=False)
+    return console.file.getvalue()
+
+
+def estimates_in(out) -> list[float | None]:
+    plan = json.loads((out / "run.json").read_text())["plan"]
+    return [facts["estimate"] and facts["estimate"]["noise_rate"] for facts in plan]
+
+
+def test_unknown_noise_is_estimated_before_the_trials_and_kept(made, monkeypatch, tmp_path):
+    hide_the_truth(monkeypatch)
+    text = start(tmp_path)
+    assert made == ["symmetric:0.2", "symmetric:0.4"]
+    assert estimates_in(tmp_path) == [0.3, 0.3]
+    first, second = json.loads((tmp_path / "run.json").read_text())["plan"]
+    assert (first["noise_rate"], first["noise_cancelling_rate"]) == (None, None)
+    assert [point["smooth_rate"] for point in second["start"]["negative"]] == [-1.5]
+    assert "noise rate 30.0 % [25.0, 35.0], bootstrap 95 %; 1.0 s" in text
+    assert text.index("bootstrap") < text.index("Start points hold the noise-cancelling rate of the estimated noise")
+
+
+def test_a_run_that_goes_on_reads_its_estimates(made, monkeypatch, tmp_path):
+    hide_the_truth(monkeypatch)
+    start(tmp_path)
+    made.clear()
+    text = start(tmp_path)
+    assert made == []
+    assert "Start points hold the noise-cancelling rate of the estimated noise" in text
+
+
+def test_a_run_that_was_interrupted_between_two_estimates_makes_the_other(made, monkeypatch, tmp_path):
+    hide_the_truth(monkeypatch)
+
+    def interrupted(plan, level, **kwargs):
+        if level.level == "symmetric:0.4":
+            raise KeyboardInterrupt
+        return estimate_of(level.level)
+
+    settings = check_search_settings(**SETTINGS, out=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("nls_tune.estimate.estimate_level", interrupted)
+        result = session.run_settings(settings, None, dry_run=False)
+    assert result.status == "interrupted"
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    assert estimates_in(tmp_path) == [0.3, None]
+    start(tmp_path)
+    assert made == ["symmetric:0.4"]
+    assert estimates_in(tmp_path) == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(("flag", "expected"), [(None, 0), (False, 0), (True, 2)])
+def test_known_noise_is_estimated_on_demand(made, tmp_path, flag, expected):
+    text = start(tmp_path, estimate_noise=flag)
+    assert len(made) == expected
+    assert "Start points hold the noise-cancelling rate of the true noise" in text
+    assert ("Estimating the noise of symmetric:0.2" in text) == bool(expected)
+
+
+def test_unknown_noise_need_not_be_estimated(made, monkeypatch, tmp_path):
+    hide_the_truth(monkeypatch)
+    text = start(tmp_path, estimate_noise=False)
+    assert made == []
+    assert "The noise is unknown and not estimated" in text
+
+
+def test_a_dry_run_trains_nothing(made, monkeypatch, tmp_path):
+    hide_the_truth(monkeypatch)
+    console = Console(file=io.StringIO(), width=200)
+    settings = check_search_settings(**SETTINGS, out=tmp_path / "run")
+    assert session.run_settings(settings, console, dry_run=True) is None
+    assert made == []
+    assert "Before the trials the noise is estimated" in console.file.getvalue()
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_choice_of_estimation_is_another_run(made, tmp_path):
+    start(tmp_path)
+    with pytest.raises(InputError, match=r"settings\.estimate_noise: None -> True"):
+        session.run_settings(check_search_settings(**SETTINGS, out=tmp_path, estimate_noise=True), None, dry_run=False)
