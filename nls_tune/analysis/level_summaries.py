@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from nls_tune.noise import signal_share
 from nls_tune.results import unpack_correct
-from nls_tune.selection import select
+from nls_tune.selection import Method, Selection, selection
 from nls_tune.spaces import ARMS, Arm
 
 if TYPE_CHECKING:
@@ -24,10 +24,26 @@ Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
+class RawBest:
+    """The trial of an arm with the highest validation accuracy, lucky or not; often the selected one."""
+
+    trial_id: str
+    config: dict[str, Any]
+    val_accuracy: float
+    test_accuracy_at_best: float | None
+
+
+@dataclass(frozen=True)
 class ArmSummary:
     """The selected trial of an arm: chosen by noisy validation, described by everything.
 
     Accuracies are fractions. ``test_*`` are None without a test set.
+
+    Attributes:
+        method: How it was selected: by ``posterior`` mean, or ``raw``, by its accuracy, where there are few trials.
+        posterior_mean: The validation accuracy that its configuration is worth; None for ``raw``.
+        posterior_std: The standard deviation of that; None for ``raw``.
+        raw_best: What the highest accuracy alone would have selected.
     """
 
     arm: Arm
@@ -41,6 +57,10 @@ class ArmSummary:
     test_accuracy_at_best: float | None
     last_val_accuracy: float
     last_test_accuracy: float | None
+    method: Method
+    posterior_mean: float | None
+    posterior_std: float | None
+    raw_best: RawBest
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ class LevelSummary:
         signal_share: c of symmetric noise, by which validation differences shrink; None for other noise.
         statuses: How many trials ended in which way.
         arms: The selected trial of each arm that has a completed one.
-        recommended: The arm whose selected trial has the highest validation accuracy; None if there is none.
+        recommended: The arm whose selected trial is the best on validation, see ``best_arm``; None if there is none.
         rival: What the recommended arm is compared with: CE, or for CE the better of the others on validation.
         validation: Recommended minus rival on validation, at the best epochs; None where either is missing.
         test: Recommended minus rival on test, likewise.
@@ -114,19 +134,18 @@ def level_summaries(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[L
 
 def _summarise(trials: pd.DataFrame) -> LevelSummary:
     first = trials.iloc[0]
-    rows = {arm: select(trials[trials["arm"] == arm]) for arm in ARMS}
-    chosen = {arm: row for arm, row in rows.items() if row is not None}
+    found = {arm: selection(trials[trials["arm"] == arm]) for arm in ARMS}
+    chosen = {arm: selected for arm, selected in found.items() if selected is not None}
     names = _searched(trials)
-    arms = {arm: _arm_summary(arm, row, trials[trials["arm"] == arm], names) for arm, row in chosen.items()}
-    by_validation = sorted(chosen, key=lambda arm: -float(chosen[arm]["best_val_accuracy"]))
-    recommended = by_validation[0] if by_validation else None
-    rival: Arm | None = "ce" if "ce" in chosen else None
+    arms = {arm: _arm_summary(arm, selected, trials[trials["arm"] == arm], names) for arm, selected in chosen.items()}
+    recommended = best_arm(arms)
+    rival: Arm | None = "ce" if "ce" in arms else None
     if recommended == "ce":
-        rival = by_validation[1] if len(by_validation) > 1 else None
+        rival = best_arm({arm: arms[arm] for arm in ARMS[1:] if arm in arms})
     validation = test = None
     if recommended is not None and rival is not None:
-        validation = _paired(chosen[recommended], chosen[rival], "val")
-        test = _paired(chosen[recommended], chosen[rival], "test")
+        validation = _paired(chosen[recommended].row, chosen[rival].row, "val")
+        test = _paired(chosen[recommended].row, chosen[rival].row, "test")
     return LevelSummary(
         noise_level=str(first["noise_level"]),
         num_classes=int(first["num_classes"]),
@@ -142,20 +161,54 @@ def _summarise(trials: pd.DataFrame) -> LevelSummary:
     )
 
 
-def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
+def best_arm(arms: Mapping[Arm, ArmSummary]) -> Arm | None:
+    """Return the arm whose selected trial is the best on validation.
+
+    Posterior means are compared with posterior means: the luck of the best of many trials is taken out of them, so an
+    arm does not win because it had more trials. An arm of few trials has none, and the best of the others meets it
+    with the accuracies of both selected trials: a posterior mean without luck against the accuracy of the best of a
+    few with luck would be unfair to the former.
+
+    Args:
+        arms: The summaries; ties go to the first.
+
+    Returns:
+        The arm, or None if there is none.
+    """
+    smoothed = {arm: found.posterior_mean for arm, found in arms.items() if found.posterior_mean is not None}
+    passed = [arm for arm in smoothed if arm != max(smoothed, key=smoothed.__getitem__)]
+    left = {arm: found.val_accuracy for arm, found in arms.items() if arm not in passed}
+    return max(left, key=left.__getitem__, default=None)
+
+
+def _arm_summary(arm: Arm, selected: Selection, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
+    row, best = selected.row, selected.raw_best_row
     return ArmSummary(
         arm=arm,
         num_trials=len(trials),
         num_completed=int((trials["status"] == "completed").sum()),
         trial_id=str(row["trial_id"]),
-        config={name.removeprefix("config_"): _plain(row[name]) for name in names},
+        config=_config(row, names),
         best_epoch=int(row["best_epoch"]),
         epochs=int(row["epochs"]),
         val_accuracy=float(row["best_val_accuracy"]),
         test_accuracy_at_best=_number(row["test_accuracy_at_best"]),
         last_val_accuracy=float(row["last_val_accuracy"]),
         last_test_accuracy=_number(row["last_test_accuracy"]),
+        method=selected.method,
+        posterior_mean=selected.posterior_mean,
+        posterior_std=selected.posterior_std,
+        raw_best=RawBest(
+            trial_id=str(best["trial_id"]),
+            config=_config(best, names),
+            val_accuracy=float(best["best_val_accuracy"]),
+            test_accuracy_at_best=_number(best["test_accuracy_at_best"]),
+        ),
     )
+
+
+def _config(row: pd.Series, names: Sequence[str]) -> dict[str, Any]:
+    return {name.removeprefix("config_"): _plain(row[name]) for name in names}
 
 
 def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDifference:

@@ -12,6 +12,7 @@ from rich.text import Text
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
+from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
     ("at last", 7, "right"),
     ("trials", 7, "right"),
 )
-_LEGEND = """\
-*        recommended: the highest validation accuracy
+_LEGEND = f"""\
+*        recommended: the highest val; arms with {MIN_TRIALS} or more completed trials
+         are judged by posterior mean: what similar trials say, too
 epoch    the best one, of all: by validation accuracy, smoothed over 3 epochs
 val      that accuracy, on noisy labels; it alone decides
 test     accuracy on clean labels at the best epoch; at last: at the last one
@@ -188,11 +190,23 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
                 f"{found.num_completed}/{found.num_trials}",
             )
         console.print(table, width=120, crop=False)  # numbers are never cut; wide ones make a long line
+        if passed := [
+            _passed_over(found) for found in summary.arms.values() if found.trial_id != found.raw_best.trial_id
+        ]:
+            console.print(f"  {'; '.join(passed)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\n{_LEGEND}", highlight=False, markup=False, soft_wrap=True, style="dim")
     for summary in summaries:
         console.print(level_sentence(summary), markup=False, highlight=False, soft_wrap=True)
     if failed := sum(summary.statuses.get("failed", 0) for summary in summaries):
         console.print(f"{failed} trial{'s' if failed > 1 else ''} failed; the column error of trials/ says why.")
+
+
+def _passed_over(arm: ArmSummary) -> str:
+    best = arm.raw_best
+    return (
+        f"{ARM_NAMES[arm.arm]} by posterior mean ({percent(arm.posterior_mean)}); "
+        f"its highest val is {percent(best.val_accuracy)}, rate {rate(best.config['smooth_rate'])}"
+    )
 
 
 def level_sentence(summary: LevelSummary) -> str:
@@ -231,7 +245,7 @@ def _configuration(arm: ArmSummary) -> str:
 def _told_apart(validation: PairedDifference, signal_share: float | None) -> str:
     verdict = "validation tells them apart" if validation.distinct else "validation cannot tell them apart"
     if validation.distinct and validation.difference < 0:
-        # In short trials the smoothed accuracy, which decides, and that of a single epoch can disagree.
+        # What decides is smoothed over epochs, and over trials where there are enough; single epochs can disagree.
         verdict = "but at these single epochs, not smoothed, validation prefers the latter"
     text = f"{points(validation.difference)} points, paired standard error {100 * validation.standard_error:.1f}"
     if signal_share is not None and 0 < signal_share < 1:

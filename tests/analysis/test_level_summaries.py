@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from trial_rows import trial_row, trials_frame
 
-from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_difference
+from nls_tune.analysis.level_summaries import PairedDifference, best_arm, level_summaries, paired_difference
 from nls_tune.results import STATUSES
+from nls_tune.selection import selection
 
 correctness = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -171,6 +173,65 @@ def test_an_arm_is_described_by_its_selected_trial():
     assert arm.last_val_accuracy == pytest.approx(0.59)
     assert arm.test_accuracy_at_best == rows[0]["test_accuracy_at_best"]
     assert arm.last_test_accuracy == rows[0]["last_test_accuracy"]
+    assert (arm.method, arm.posterior_mean, arm.posterior_std) == ("raw", None, None)
+    assert arm.raw_best.trial_id == arm.trial_id
+    assert arm.raw_best.config == arm.config
+    assert arm.raw_best.val_accuracy == arm.val_accuracy
+    assert arm.raw_best.test_accuracy_at_best == arm.test_accuracy_at_best
+
+
+def make_arm(rate: float, accuracies) -> list[dict]:
+    """Trials of one arm along a line of learning rates; all predict alike, so that nothing is known of their noise."""
+    return [
+        trial_row(
+            {"smooth_rate": rate, "lr": 0.001 * 1.5**i}, best_val_accuracy=value, minute=i, test_correct=bits("10")
+        )
+        for i, value in enumerate(accuracies)
+    ]
+
+
+# Rising, but for a lucky second trial
+LUCKY = [0.600, 0.680, 0.615, 0.620, 0.628, 0.632, 0.641, 0.650]
+
+
+def test_an_arm_of_many_trials_also_names_the_trial_that_was_only_lucky():
+    rows = make_arm(-1.0, LUCKY)
+    arm = summary_of(rows).arms["negative"]
+    found = selection(trials_frame(rows))
+    assert arm.method == "posterior"
+    assert (arm.trial_id, arm.val_accuracy) == (rows[7]["trial_id"], 0.65)
+    assert (arm.posterior_mean, arm.posterior_std) == (found.posterior_mean, found.posterior_std)
+    best = arm.raw_best
+    assert (best.trial_id, best.val_accuracy, best.test_accuracy_at_best) == (rows[1]["trial_id"], 0.68, 0.5)
+    assert best.config == {"smooth_rate": -1.0, "warmup_epochs": 2, "lr": 0.0015}
+
+
+def test_arms_of_many_trials_are_compared_by_posterior_means():
+    # The selected negative trial has the lower accuracy, but its neighbours are better.
+    ce = make_arm(0.0, [0.60] * 7 + [0.65])
+    negative = make_arm(-1.0, [0.64] * 8)
+    summary = summary_of(ce + negative)
+    assert summary.arms["ce"].val_accuracy > summary.arms["negative"].val_accuracy
+    assert summary.arms["ce"].posterior_mean < summary.arms["negative"].posterior_mean
+    assert summary.recommended == "negative"
+
+
+@pytest.mark.parametrize(("few", "recommended"), [(0.66, "ce"), (0.649, "negative")])
+def test_an_arm_of_few_trials_meets_the_selected_trial_of_another(few, recommended):
+    summary = summary_of(make_arm(0.0, [few]) + make_arm(-1.0, LUCKY))
+    assert summary.arms["negative"].posterior_mean < 0.649
+    assert summary.recommended == recommended
+
+
+def test_the_best_arm_by_posterior_mean_meets_those_without_one():
+    made = summary_of(make_rows({"ce": 0.6, "positive": 0.7, "negative": 0.65})).arms
+    positive = replace(made["positive"], posterior_mean=0.62)
+    negative = replace(made["negative"], posterior_mean=0.63)
+    assert best_arm({"positive": positive, "negative": negative}) == "negative"
+    assert best_arm({**made, "positive": positive, "negative": negative}) == "negative"
+    assert best_arm({"ce": replace(made["ce"], val_accuracy=0.66), "positive": positive, "negative": negative}) == "ce"
+    assert best_arm({"ce": made["ce"], "positive": positive}) == "positive"
+    assert best_arm({}) is None
 
 
 @pytest.mark.parametrize(
