@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ from replay import (
 )
 from table import FOLDER, Level, Point, Table
 
-from nls_tune.selection import select
+from nls_tune.analysis.level_summaries import best_arm
+from nls_tune.selection import selection
+from nls_tune.spaces import ARMS
 
 NAMES = ("twonorm", "waveform", "digits")
 #: Epochs a level at which regret is read.
@@ -105,11 +108,17 @@ def posterior_regret(table: Table, ended: list[Ended], half: str) -> dict[str, f
 
 
 def _recommended(table: Table, level: Level, ended: list[Ended]) -> Point:
-    """The point that the package recommends: of the arms' selected trials, the one with the highest validation."""
+    """The point that the package recommends."""
     rows = trial_rows(table, level, ended)
-    chosen = [select(rows[rows["arm"] == arm]) for arm in ("ce", "positive", "negative")]
-    best = max((row for row in chosen if row is not None), key=lambda row: row["best_val_accuracy"])
-    return next(t.point for t in ended if str(t.order) == best["trial_id"])
+    found = {arm: selection(rows[rows["arm"] == arm]) for arm in ARMS}
+    chosen = {arm: s for arm, s in found.items() if s is not None}
+    arm = best_arm(
+        {
+            arm: SimpleNamespace(posterior_mean=s.posterior_mean, val_accuracy=s.row["best_val_accuracy"])  # type: ignore[misc] # as much as it looks at
+            for arm, s in chosen.items()
+        }
+    )
+    return next(t.point for t in ended if str(t.order) == chosen[arm].row["trial_id"])  # type: ignore[index] # there is one
 
 
 def one(task: tuple[str, str, int, str]) -> dict[str, float]:

@@ -29,7 +29,7 @@ from nls_tune.spaces import SearchSpace
 from nls_tune.transfer import translated
 
 #: Trials a level, enough for the longest budget that is looked at.
-TRIALS = 24
+TRIALS = 40
 
 
 @dataclass(frozen=True)
