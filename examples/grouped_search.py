@@ -17,6 +17,7 @@ import time
 
 import ray
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
 from ray import tune
 
 from nls_tune.allocation import Allocator, Group
@@ -58,7 +59,7 @@ def main() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own table says nothing of groups
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as folder:
-        results = tune.Tuner(
+        tune.Tuner(
             train,
             tune_config=tune.TuneConfig(
                 metric="score",
@@ -71,11 +72,12 @@ def main() -> None:
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         ).fit()
-        table = results.get_dataframe()
-    for name, trials in table.groupby("config/group", sort=False):
-        best = allocator.study(name).best_trial
+    for group in groups:
+        study = allocator.study(group.key)
+        stopped = sum(trial.state is TrialState.PRUNED for trial in study.trials)
+        best = study.best_trial
         print(
-            f"{name}: {len(trials)} trials, {(trials['step'] < STEPS).sum()} stopped early, "
+            f"{group.key}: {len(study.trials)} trials, {stopped} stopped early, "
             f"best score {best.value:.3g} with lr {best.params['lr']:.2g} and {best.params['optimizer']}"
         )
 
