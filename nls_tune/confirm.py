@@ -84,7 +84,7 @@ def missing_on_all_labels(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[s
         trials: Rows of ``trials/``, those of the confirmation on the split among them.
 
     Returns:
-        None unless ``confirm_on`` is ``all``, and none of a configuration that no seed completed on the split.
+        Empty unless ``confirm_on`` is ``all``; without configurations that no seed completed on the split.
     """
     if plan.settings.confirm_on != "all":
         return []

@@ -1,5 +1,6 @@
 """The confirmation after a search: fresh seeds, no stopping, resumable, extendable."""
 
+import io
 import json
 
 import pandas as pd
@@ -9,7 +10,7 @@ from rich.console import Console
 from nls_tune import run_search
 from nls_tune.confirm import missing_trials
 from nls_tune.plan import make_plan
-from nls_tune.results import read_trials
+from nls_tune.results import read_epochs, read_trials
 from nls_tune.search_settings import check_search_settings
 
 SETTINGS = {"noise": "symmetric:0.4,clean", "num_trials": 4, "epochs": 6, "train_size": 400, "noise_draws": True}
@@ -84,6 +85,34 @@ def test_more_seeds_are_added_and_nothing_runs_twice(run):
     assert set(confirm.seed) == {1, 2, 3}
     assert (confirm.groupby("seed").size() == confirm.groupby("seed").size().iloc[0]).all()
     pd.testing.assert_series_equal(after.loc[before.index].finished_at, before.finished_at)
+
+
+def test_a_finished_run_goes_on_with_all_labels(run):
+    result, _ = run
+    before = read_trials(result.run).set_index("trial_id")
+    console = Console(record=True, width=120, file=io.StringIO())
+    again = run_search("twonorm", **SETTINGS, confirm_seeds=2, confirm_on="all", out=result.run, console=console)
+    assert again.status == "finished"
+    trials = read_trials(result.run).set_index("trial_id")
+    pd.testing.assert_frame_equal(trials.loc[before.index], before)
+    rows, split = trials[trials.stage == "confirm_all"], before[(before.stage == "confirm") & (before.seed <= 2)]
+    assert len(rows) == len(trials) - len(before) == len(split)
+    key = ["noise_level", "smooth_rate", "warmup_epochs", "lr"]
+    medians = split.groupby(key).best_epoch.median().apply(lambda epoch: int(epoch + 0.5))
+    assert (rows.groupby(key).epochs.nunique() == 1).all()
+    pd.testing.assert_series_equal(rows.groupby(key).epochs.first(), medians, check_names=False, check_dtype=False)
+    assert set(zip(rows.noise_level, rows.seed, rows.noise_seed, strict=True)) == {
+        *(("symmetric:0.4", seed, seed) for seed in (1, 2)),
+        *(("clean", seed, 0) for seed in (1, 2)),
+    }
+    assert rows.best_val_accuracy.isna().all()
+    assert rows.last_test_accuracy.between(0.5, 1).all()
+    assert read_epochs(result.run).query("trial_id in @rows.index").val_accuracy.isna().all()
+    for level, confirmation in zip(again.levels, again.confirmation, strict=True):
+        assert confirmation.noise_level == level.noise_level
+        assert all(c.on_all_labels.test.num_seeds == 2 for c in confirmation.configurations)
+    assert "on all labels, validation samples included" in console.export_text()
+    assert not list((result.run / "checkpoints").iterdir())
 
 
 def test_a_cut_confirmation_lists_what_is_missing(run):
