@@ -363,3 +363,14 @@ class TestOnAllLabels:
         (report,) = reports_of(make({**config("second", smooth_rate=0.0, warmup_epochs=4), "stop_at": 2}))
         assert (report["epoch"], report["finished"], report["epochs_reused"]) == (2, True, 2)
         assert [epoch["epoch"] for epoch in report["new_epochs"]] == [1, 2]
+
+    @pytest.mark.parametrize(("saved", "end"), [(2, 4), (4, 3)])
+    def test_it_goes_on_from_its_checkpoint_which_may_be_past_an_earlier_end(self, make, uninterrupted, saved, end):
+        first = make({**config(report_at=(saved,)), "stop_at": 5})
+        assert first.step()["epoch"] == saved
+        first.cleanup()
+        again = make({**config(), "stop_at": end})
+        assert again._training.epoch == saved
+        last = reports_of(again)[-1]
+        assert (last["epoch"], last["finished"]) == (end, True)
+        assert last["new_epochs"][-1]["test_accuracy"] == uninterrupted[end - 1]["test_accuracy"]

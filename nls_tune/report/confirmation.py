@@ -62,7 +62,9 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
                 else _difference(None if comparison is None else comparison.difference),
                 *([_mean(None if on_all is None else on_all.test)] if has_all else []),
             )
-        console.print(table, width=120, crop=False)  # numbers are never cut; wide ones make a long line
+        # Numbers are never cut, however narrow the console is; wide ones make a long line.
+        table.width = console.measure(table, options=console.options.update(width=200)).maximum
+        console.print(table, crop=False)
     console.print(
         "\n*: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at\n"
         "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n",

@@ -204,7 +204,7 @@ def test_a_seed_that_diverged_on_all_labels_counts_with_its_end():
 
 def test_the_column_of_all_labels_is_printed_where_there_is_one(on_all):
     def screen(table):
-        console = Console(record=True, width=130, file=io.StringIO())
+        console = Console(record=True, width=80, file=io.StringIO())  # narrower than the table
         print_confirmations(confirmations(table), console)
         return console.export_text()
 
@@ -212,6 +212,8 @@ def test_the_column_of_all_labels_is_printed_where_there_is_one(on_all):
     assert "on all labels" in text.splitlines()[1]
     shown = [line.split()[-3:] for line in text.splitlines() if line.split()[-3:-1] == ["95.50", "±"]]
     assert shown == [["95.50", "±", "1.29"]]
+    assert "…" not in text
+    assert sum(line.startswith("* r < 0") for line in text.splitlines()) == 1
     assert (
         "a: on all labels, validation samples included, each configuration was trained for the median of its best "
         "epochs: smooth_rate 0 for 7 epochs, 0 for 9 epochs, −2 for 7 or 8 epochs; −2 minus the strongest CE: +4.00 ["
