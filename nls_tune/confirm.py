@@ -3,25 +3,34 @@
 A search shows the luckiest of many trials. What a configuration is worth shows in trainings that no choice has
 seen: the selected configuration of each arm, and CE with the space's defaults, are trained again with seeds that
 the search has not used, on the search's own split, all levels at once, none stopped early.
+
+With ``confirm_on="all"`` the same follows on all labels of the run, validation samples included. Nothing is left then
+to say when to end: each configuration ends after the median of the best epochs that it had on the split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.cluster import Slots
 from nls_tune.execution import run_experiment, trial_config
 from nls_tune.plan import SearchPlan
 from nls_tune.progress import LevelProgress, SearchProgress
-from nls_tune.results import RunDirectory, read_trials, settings_of
+from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_trials, settings_of
 from nls_tune.selection import select
+from nls_tune.settings import TrainingSettings
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nls_tune.report.live import ProgressView
+
+#: Level and index of a configuration, and of one of its trainings: level, settings, noise seed.
+_Run = tuple[tuple[str, int], str, TrainingSettings, int | None]
 
 
 def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -58,18 +67,79 @@ def missing_trials(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any
     The first seed of every configuration comes first, so that a confirmation that is cut short has compared all of
     them with fewer seeds, and not some of them with all.
     """
-    done = set(trials.loc[trials["status"] != "interrupted", "trial_id"])
+    done = _done(trials)
     missing = []
+    for _, level, settings, noise_seed in _runs(plan, trials):
+        trial_id = plan.trial_id(level, settings, "confirm", noise_seed)
+        if trial_id not in done:
+            missing.append(trial_config(trial_id, level, settings, "confirm", noise_seed=noise_seed))
+    return missing
+
+
+def missing_on_all_labels(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the confirmation's trials on all labels that have no row yet, for Tune, in the order of the others.
+
+    Args:
+        plan: Of the search.
+        trials: Rows of ``trials/``, those of the confirmation on the split among them.
+
+    Returns:
+        Empty unless ``confirm_on`` is ``all``; without configurations that no seed completed on the split.
+    """
+    if plan.settings.confirm_on != "all":
+        return []
+    runs, done = list(_runs(plan, trials)), _done(trials)
+    stops = _stop_epochs(plan, trials, runs)
+    missing = []
+    for key, level, settings, noise_seed in runs:
+        if key not in stops:
+            continue
+        trial_id = plan.trial_id(level, settings, ON_ALL_LABELS, noise_seed)
+        if trial_id not in done:
+            missing.append(
+                trial_config(trial_id, level, settings, ON_ALL_LABELS, noise_seed=noise_seed, stop_at=stops[key])
+            )
+    return missing
+
+
+def stop_epoch(best_epochs: Sequence[int]) -> int:
+    """Return the epoch after which a configuration ends on all labels: the median, halves rounded up.
+
+    Args:
+        best_epochs: Those that it had on the split, at least one.
+    """
+    return math.floor(median(best_epochs) + 0.5)
+
+
+def _runs(plan: SearchPlan, trials: pd.DataFrame) -> Iterator[_Run]:
+    """What a confirmation trains, with every configuration's first seed first."""
     configurations = confirm_configurations(plan, trials)
     for seed in plan.confirm_seeds():
         for level, configs in configurations.items():
             noise_seed = plan.confirm_noise_seed(level, seed)
-            for config in configs:
-                settings = plan.training_settings(config, seed)
-                trial_id = plan.trial_id(level, settings, "confirm", noise_seed)
-                if trial_id not in done:
-                    missing.append(trial_config(trial_id, level, settings, "confirm", noise_seed=noise_seed))
-    return missing
+            for index, config in enumerate(configs):
+                yield (level, index), level, plan.training_settings(config, seed), noise_seed
+
+
+def _stop_epochs(plan: SearchPlan, trials: pd.DataFrame, runs: Sequence[_Run]) -> dict[tuple[str, int], int]:
+    """The last epoch on all labels of each configuration that completed with a seed on the split.
+
+    A seed that diverged counts with its best epoch before that, as it does in the analysis.
+    """
+    rows = trials[trials["status"].isin(["completed", "diverged"]) & trials["best_epoch"].notna()]
+    found = {row["trial_id"]: row for row in rows[rows["stage"] == "confirm"].to_dict("records")}
+    epochs: dict[tuple[str, int], list[int]] = {}
+    completed = set()
+    for key, level, settings, noise_seed in runs:
+        row = found.get(plan.trial_id(level, settings, "confirm", noise_seed))
+        if row is not None:
+            epochs.setdefault(key, []).append(int(row["best_epoch"]))
+            completed |= {key} if row["status"] == "completed" else set()
+    return {key: stop_epoch(epochs[key]) for key in epochs if key in completed}
+
+
+def _done(trials: pd.DataFrame) -> set[str]:
+    return set(trials.loc[trials["status"] != "interrupted", "trial_id"])
 
 
 def confirm(
@@ -78,6 +148,7 @@ def confirm(
     run_id: str,
     slots: Slots,
     make_view: Callable[[SearchProgress], ProgressView],
+    missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
 ) -> str:
     """Run what is missing of the confirmation of a finished search.
 
@@ -87,6 +158,7 @@ def confirm(
         run_id: Of the run.
         slots: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
+        missing: Lists its trials: ``missing_trials`` or ``missing_on_all_labels``.
 
     Returns:
         ``finished`` or ``interrupted``.
@@ -94,15 +166,17 @@ def confirm(
     from nls_tune.ray_adapters import ListSearcher
     from nls_tune.recorder import Recorder
 
-    configs = missing_trials(plan, read_trials(run.path))
+    configs = missing(plan, read_trials(run.path))
     if not configs:
         return "finished"
     levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
-    progress = SearchProgress(levels, slots.count, plan.space.budget.epochs)
+    epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
+    progress = SearchProgress(levels, slots.count, epochs)
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view)
-    draws = sorted({(c["noise_level"], c["noise_seed"]) for c in configs if c["noise_seed"] is not None})
+    names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
+    others = [name for name in names if name != (name[0], None, False)]
     searcher = ListSearcher(configs, metric="best_val_accuracy")
     lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs), lengths, draws)
+    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs), lengths, others)
     return "interrupted" if progress.num_left() else "finished"

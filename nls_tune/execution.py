@@ -18,7 +18,7 @@ from nls_tune.cluster import Slots
 from nls_tune.metrics import best_epoch
 from nls_tune.plan import SearchPlan, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
-from nls_tune.results import RunDirectory, read_epochs, read_trials, settings_of
+from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_epochs, read_trials, settings_of
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from nls_tune.recorder import Recorder
     from nls_tune.report.live import ProgressView
 
+
+#: What names a dataset of a plan: noise level, noise seed (None: the search's), and whether it is on all labels.
+DataName = tuple[str, int | None, bool]
 
 #: Statuses whose trials run again when the run is resumed; all others stand.
 _RUN_AGAIN = ("interrupted", "out_of_memory")
@@ -165,7 +168,7 @@ def run_experiment(
     scheduler: TrialScheduler | None,
     num_trials: int,
     warmup_epochs: Sequence[int],
-    draws: Sequence[tuple[str, int]] = (),
+    others: Sequence[DataName] = (),
 ) -> None:
     """Run one Tune experiment to its end, or until Ctrl-C.
 
@@ -179,12 +182,12 @@ def run_experiment(
         scheduler: Stops trials; None lets all of them run.
         num_trials: How many to run at most.
         warmup_epochs: The lengths of warm-ups that trials can ask for; these are stored and shared.
-        draws: Noise level and noise seed of the data that trials need besides the search's.
+        others: The data that trials need besides the search's.
     """
     from ray import tune
 
     tuner = tune.Tuner(
-        _trainable(plan, run, slots, warmup_epochs, draws),
+        _trainable(plan, run, slots, warmup_epochs, others),
         tune_config=tune.TuneConfig(
             metric="best_val_accuracy",
             mode="max",
@@ -264,22 +267,35 @@ def trial_config(
     report_at: Sequence[int] = (),
     *,
     noise_seed: int | None = None,
+    stop_at: int | None = None,
 ) -> dict[str, Any]:
-    """Return the configuration of a trial for Tune: plain values only; a noise seed where it is not the search's."""
-    return {
+    """Return the configuration of a trial for Tune: plain values only.
+
+    Args:
+        trial_id: Its name.
+        level: Its noise level.
+        settings: What it trains.
+        stage: ``search``, ``confirm`` or ``confirm_all``.
+        report_at: Epochs at which a scheduler looks at it.
+        noise_seed: Where it is not the search's.
+        stop_at: The epoch after which a trial on all labels ends.
+    """
+    config = {
         "trial_id": trial_id,
         "noise_level": level,
         "noise_seed": noise_seed,
-        "data": data_key(level, noise_seed),
+        "data": data_key((level, noise_seed, stage == ON_ALL_LABELS)),
         "stage": stage,
         "settings": settings.model_dump(mode="json"),
         "report_at": list(report_at),
     }
+    return config if stop_at is None else {**config, "stop_at": stop_at}
 
 
-def data_key(level: str, noise_seed: int | None = None) -> str:
-    """Return the name of a dataset among those that the trials of an experiment share."""
-    return level if noise_seed is None else f"{level} noise_seed={noise_seed}"
+def data_key(name: DataName) -> str:
+    """Return the key of a dataset among those that the trials of an experiment share."""
+    level, noise_seed, all_labels = name
+    return level + ("" if noise_seed is None else f" noise_seed={noise_seed}") + (" all" if all_labels else "")
 
 
 def _trainable(
@@ -287,7 +303,7 @@ def _trainable(
     run: RunDirectory,
     slots: Slots,
     warmup_epochs: Sequence[int],
-    draws: Sequence[tuple[str, int]],
+    others: Sequence[DataName],
 ) -> Any:
     from ray import tune
 
@@ -296,8 +312,10 @@ def _trainable(
     # The levels share their inputs: those travel once a node, the labels of each level on their own.
     first = plan.levels[0].dataset
     arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
-    datasets = {data_key(p.level): p.dataset for p in plan.levels}
-    datasets |= {data_key(level, noise_seed): plan.dataset(level, noise_seed) for level, noise_seed in draws}
+    datasets = {p.level: p.dataset for p in plan.levels}
+    for name in others:
+        level, noise_seed, all_labels = name
+        datasets[data_key(name)] = plan.dataset(level, noise_seed, all_labels=all_labels)
     datasets = {k: dataclasses.replace(d, inputs=first.inputs[:0], test_inputs=None) for k, d in datasets.items()}
     shared = {
         "objective": plan.settings.objective,

@@ -25,7 +25,7 @@ from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level,
 from nls_tune.noise_estimation import NoiseEstimate
 from nls_tune.plan_notes import plan_notes, weighted_trials
 from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space
-from nls_tune.results import RunDirectory, trial_id
+from nls_tune.results import ON_ALL_LABELS, RunDirectory, trial_id
 from nls_tune.rungs import Rungs
 from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings
@@ -39,7 +39,8 @@ USUAL_RATE = 0.1
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
-    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "warmup_store", "time_budget",
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "confirm_on", "warmup_store",
+    "time_budget",
 }  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
@@ -120,7 +121,7 @@ class SearchPlan:
     levels: tuple[LevelPlan, ...]
     notes: tuple[str, ...]
     source: Source = field(repr=False)
-    _draws: dict[tuple[str, int], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[tuple[str, int, bool], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_trials(self) -> int:
@@ -178,21 +179,24 @@ class SearchPlan:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
 
-    def dataset(self, level: str, noise_seed: int | None = None) -> NoisyDataset:
-        """Return the data of a level with the search's draw of the noise; other draws are made when asked for."""
+    def dataset(self, level: str, noise_seed: int | None = None, *, all_labels: bool = False) -> NoisyDataset:
+        """Return the data of a level, by default as in the search; others are made when asked for."""
         planned = self.level_plan(level).dataset
-        if noise_seed is None or noise_seed == planned.noise_seed:
+        seed = planned.noise_seed if noise_seed is None else noise_seed
+        if seed == planned.noise_seed and not all_labels:
             return planned
-        key = (level, noise_seed)
-        if key not in self._draws:
-            self._draws[key] = _make_dataset(
-                self.source, parse_noise_level(level), self.settings, self.space, noise_seed
+        key = (level, seed, all_labels)
+        if key not in self._made:
+            self._made[key] = (
+                self.dataset(level, seed).on_all_labels()
+                if all_labels
+                else _make_dataset(self.source, parse_noise_level(level), self.settings, self.space, seed)
             )
-        return self._draws[key]
+        return self._made[key]
 
     def trial_id(self, level: str, settings: TrainingSettings, stage: str, noise_seed: int | None = None) -> str:
         """Return the name of a trial."""
-        dataset = self.dataset(level, noise_seed)
+        dataset = self.dataset(level, noise_seed, all_labels=stage == ON_ALL_LABELS)
         return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
 
     @property
@@ -280,8 +284,6 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         check_level(info, level)
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
-    if settings.noise_draws and not space.budget.confirm_seeds:
-        raise InputError("--noise-draws needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
     _check_training(space, info)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     weights = parse_level_weights(settings.level_weight, levels)

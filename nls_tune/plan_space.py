@@ -54,7 +54,15 @@ def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
     }
     space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
     space.check_settings()
+    _check_confirmation(settings, space)
     return space
+
+
+def _check_confirmation(settings: SearchSettings, space: SearchSpace) -> None:
+    asked = {"--noise-draws": settings.noise_draws, "--confirm-on all": settings.confirm_on == "all"}
+    if space.budget.confirm_seeds == 0 and any(asked.values()):
+        flag = next(flag for flag, given in asked.items() if given)
+        raise InputError(f"{flag} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
 
 
 def grid_quotas(space: SearchSpace) -> dict[Arm, int]:

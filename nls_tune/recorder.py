@@ -16,7 +16,7 @@ from nls_tune.plan import SearchPlan, cancelling_rate
 from nls_tune.progress import SearchProgress
 from nls_tune.report.live import ProgressView
 from nls_tune.report.text import configuration, duration, percent
-from nls_tune.results import RunDirectory, config_columns
+from nls_tune.results import ON_ALL_LABELS, RunDirectory, config_columns
 from nls_tune.settings import TrainingSettings
 from nls_tune.trainable import TrialCheckpoint
 
@@ -154,6 +154,7 @@ class Recorder(tune.Callback):
         estimate = self._plan.level_plan(state.level).estimate
         best = report.get("best_epoch")
         last = state.epochs[max(state.epochs)] if state.epochs else {}
+        validates = state.stage != ON_ALL_LABELS
         finished_at = datetime.now(UTC)
         return {
             "run_id": self._run_id,
@@ -175,9 +176,9 @@ class Recorder(tune.Callback):
             "best_epoch": best,
             "best_val_accuracy": report["best_val_accuracy"] if best else None,
             "test_accuracy_at_best": state.epochs[best]["test_accuracy"] if best else None,
-            "last_val_accuracy": last.get("val_accuracy"),
+            "last_val_accuracy": last.get("val_accuracy") if validates else None,
             "last_test_accuracy": last.get("test_accuracy"),
-            "num_val": dataset.num_val,
+            "num_val": dataset.num_val if validates else 0,
             "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
             "val_correct_at_best": report.get("val_correct_at_best"),
             "test_correct_at_best": report.get("test_correct_at_best"),
@@ -198,7 +199,8 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
 
 
 def _line(state: _TrialState, row: dict[str, Any]) -> str:
-    seed = f" seed {row['seed']}" if state.stage == "confirm" else ""
+    on_all = state.stage == ON_ALL_LABELS
+    seed = ("" if state.stage == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
     parts = [f"{state.level} {configuration(state.config)}{seed}: {row['status']}"]
     if row["error"]:
         parts.append(row["error"])
@@ -207,6 +209,8 @@ def _line(state: _TrialState, row: dict[str, Any]) -> str:
         parts.append(f"val {percent(row['best_val_accuracy'])}")
         if row["test_accuracy_at_best"] is not None:
             parts.append(f"test {percent(row['test_accuracy_at_best'])} at epoch {row['best_epoch']}")
+    if on_all and row["last_test_accuracy"] is not None:
+        parts.append(f"test {percent(row['last_test_accuracy'])}")
     parts.append(duration(row["wall_seconds"]))
     return ", ".join(parts)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: How a trial can end.
 STATUSES = ("completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted")
+#: The stage of trials that a confirmation trains on all labels; they have no validation samples left.
+ON_ALL_LABELS = "confirm_all"
 _EMPTY_PART = "empty.parquet"
 _LOCK = ".lock"
 
@@ -139,7 +141,7 @@ def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: Trai
         noise_level: In its stored spelling.
         noise_seed: Of the labels.
         settings: Configuration and seed.
-        stage: ``search`` or ``confirm``.
+        stage: ``search``, ``confirm`` or ``confirm_all``.
 
     Returns:
         16 hexadecimal digits.

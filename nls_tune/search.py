@@ -62,6 +62,12 @@ _TrainSize = Annotated[int | None, typer.Option(help="Training samples to use.")
 _ConfirmSeeds = Annotated[
     int | None, typer.Option(help="Fresh seeds with which the winners and CE are trained again; 0 turns it off.")
 ]
+_ConfirmOn = Annotated[
+    str,
+    typer.Option(
+        help="split, or all: train the confirmed configurations again on all labels, validation samples included."
+    ),
+]
 _NoiseDraws = Annotated[
     bool, typer.Option("--noise-draws", help="Draw synthetic noise anew for every fresh seed of the confirmation.")
 ]
@@ -114,6 +120,7 @@ def search(
     epochs: _Epochs = None,
     train_size: _TrainSize = None,
     confirm_seeds: _ConfirmSeeds = None,
+    confirm_on: _ConfirmOn = "split",
     noise_draws: _NoiseDraws = False,
     val_fraction: _ValFraction = None,
     noise_seed: _NoiseSeed = 0,

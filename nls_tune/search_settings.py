@@ -30,6 +30,8 @@ class SearchSettings(BaseModel):
         epochs: Epochs a trial.
         train_size: Training samples.
         confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
+        confirm_on: ``split``: the confirmation trains on the training samples, like the search. ``all``: afterwards it
+            also trains on all labelled samples of the run, validation samples included.
         noise_draws: Whether every fresh seed of the confirmation also gets a draw of synthetic noise of its own.
         val_fraction: Share of the labelled samples held out, with noisy labels, for validation.
         noise_seed: Seeds synthetic noise.
@@ -62,6 +64,7 @@ class SearchSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1)] | None = None
     train_size: Annotated[int, Field(ge=1)] | None = None
     confirm_seeds: Annotated[int, Field(ge=0, le=20)] | None = None
+    confirm_on: Literal["split", "all"] = "split"
     noise_draws: bool = False
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

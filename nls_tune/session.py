@@ -168,14 +168,14 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
 
 def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], budget: TimeBudget) -> bool:
     """Whether search and confirmation have nothing left to do."""
-    from nls_tune.confirm import missing_trials
+    from nls_tune.confirm import missing_on_all_labels, missing_trials
 
     trials = read_trials(run.path)
     if content["status"] != "finished" or content.get("search_trials") != _count_search_trials(trials):
         return False
     if content.get("ended_by") == "time_budget" and not budget.used_up():
         return False  # there is more time than there was
-    return not missing_trials(plan, trials)
+    return not missing_trials(plan, trials) and not missing_on_all_labels(plan, trials)
 
 
 def _estimate_noise(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchPlan:
@@ -210,7 +210,7 @@ def _run(
     console: Console,
 ) -> None:
     """Run what is missing; whatever happens, run.json says afterwards how it ended."""
-    from nls_tune.confirm import confirm
+    from nls_tune.confirm import confirm, missing_on_all_labels
     from nls_tune.execution import execute
     from nls_tune.provenance import provenance
     from nls_tune.report.live import ProgressView
@@ -238,6 +238,9 @@ def _run(
         if status == "finished" and plan.confirm_seeds():
             console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
             status = confirm(plan, run, content["run_id"], slots, make_view)
+            if status == "finished" and plan.settings.confirm_on == "all":
+                console.print("Confirmation on all labels", highlight=False)
+                status = confirm(plan, run, content["run_id"], slots, make_view, missing_on_all_labels)
             if status == "finished":
                 run.remove_warmups()
         content["status"] = status

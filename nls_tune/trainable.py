@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 import time
@@ -101,7 +102,9 @@ class TrainingTrainable(tune.Trainable):
 
     * ``trial_id``, ``noise_level``, ``stage``, ``settings``;
     * ``data``: name of its dataset, where that is not the noise level;
-    * ``report_at``: epochs at which a report must go out, because a scheduler looks at them.
+    * ``report_at``: epochs at which a report must go out, because a scheduler looks at them;
+    * ``stop_at``: the epoch after which a trial on all labels ends. No samples are left to validate it, so its reports
+      have no best epoch, and NaN where its epochs would tell of validation.
 
     Epochs that a trial has not trained now, but taken over from the store of warm-ups or from its own checkpoint, are
     reported rung by rung as if it had: a scheduler sees the same reports whatever was reused. A trial that waits for
@@ -152,7 +155,10 @@ class TrainingTrainable(tune.Trainable):
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         settings = TrainingSettings(**config["settings"])
-        self._report_at = sorted(config["report_at"])
+        self._validates = "stop_at" not in config
+        self._stop_at = config.get("stop_at", settings.epochs)
+        # A warm-up that was taken over may be longer: the report shows the trial as it was at its end.
+        self._report_at = sorted({*config["report_at"], self._stop_at})
         self._training = Training(dataset, settings, self._device, data=data)
         self._checkpoint = TrialCheckpoint(Path(self._shared["checkpoints"]) / config["trial_id"])
         state = self._checkpoint.load(self._device)
@@ -179,14 +185,18 @@ class TrainingTrainable(tune.Trainable):
         if training.epoch == 0 and not self._described:
             self._checkpoint.start(self._description)
             self._described = True
-        while (rung := self._rung_to_report()) is None and not training.finished:
+        while (rung := self._rung_to_report()) is None and not self._finished:
             self._advance()
             if time.monotonic() - begin >= _REPORT_SECONDS:
                 break
         stale = time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
-        if stale and not training.finished and training.epoch > self._begun_at:
+        if stale and not self._finished and training.epoch > self._begun_at:
             self._save()
         return self._report(training.epoch if rung is None else rung)
+
+    @property
+    def _finished(self) -> bool:
+        return self._training.finished or self._training.epoch >= self._stop_at
 
     def _rung_to_report(self) -> int | None:
         """The first rung that has been reached and not reported; None if there is none."""
@@ -211,11 +221,14 @@ class TrainingTrainable(tune.Trainable):
         """The state of the trial as it was after an epoch."""
         training = self._training
         accuracies, first_counting = training.val_accuracies(epoch), training.settings.first_counting_epoch
-        best = best_epoch(accuracies, first_counting, self._objective)
+        best = best_epoch(accuracies, first_counting, self._objective) if self._validates else None
         val_bits, test_bits = training.correct_bits(best.epoch) if best else (None, None)
-        new = training.history[self._reported : epoch]
+        new = [asdict(m) for m in training.history[self._reported : epoch]]
+        if not self._validates:
+            new = [{**metrics, "val_loss": math.nan, "val_accuracy": math.nan} for metrics in new]
         self._reported = epoch
-        finished = training.finished and epoch == training.epoch
+        at_end = epoch == training.epoch
+        finished = epoch == self._stop_at or (training.finished and at_end)
         return {
             "epoch": epoch,
             "epochs_reused": min(training.epochs_reused, epoch),
@@ -224,10 +237,10 @@ class TrainingTrainable(tune.Trainable):
             "best_epoch": best.epoch if best else None,
             "val_correct_at_best": val_bits,
             "test_correct_at_best": test_bits,
-            "diverged": training.diverged and finished,
+            "diverged": training.diverged and at_end,
             "finished": finished,
             "train_seconds": sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
-            "new_epochs": [asdict(m) for m in new],
+            "new_epochs": new,
             "device": self._device_name,
             "node": platform.node(),
             "done": finished,
@@ -244,7 +257,7 @@ class TrainingTrainable(tune.Trainable):
         """
         training = getattr(self, "_training", None)
         # Tune may make an actor for a trial and never run it, while another one is training that trial.
-        if training is not None and not training.finished and training.epoch > self._begun_at:
+        if training is not None and not self._finished and training.epoch > self._begun_at:
             self._save()
         self._release()
 

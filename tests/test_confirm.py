@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from trial_rows import trial_row, trials_frame
 
-from nls_tune.confirm import missing_trials
+from nls_tune.confirm import missing_on_all_labels, missing_trials, stop_epoch
 from nls_tune.errors import InputError
 from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import config_columns
 from nls_tune.search_settings import check_search_settings
+from nls_tune.settings import TrainingSettings
 
 LEVELS = ("symmetric:0.4", "clean")
 
@@ -82,3 +83,82 @@ def test_it_says_which_labels_are_not_drawn(drawn):
 def test_draws_without_a_confirmation_are_refused():
     with pytest.raises(InputError, match="--noise-draws needs a confirmation"):
         plan_of(noise_draws=True, confirm_seeds=0)
+
+
+@pytest.mark.parametrize(("best", "end"), [([7], 7), ([9, 1, 4], 4), ([4, 5], 5), ([3, 5], 4), ([1, 2, 3, 40], 3)])
+def test_the_median_best_epoch_is_rounded_half_up(best, end):
+    assert stop_epoch(best) == end
+
+
+def confirmed(plan: SearchPlan, ends: dict[tuple[str, float, float], list[tuple[str, int | None]]]) -> pd.DataFrame:
+    """A search and its confirmation on the split; by level, rate and learning rate: status and best epoch by seed."""
+    trials = searched(plan)
+    rows = []
+    for config in missing_trials(plan, trials):
+        settings = TrainingSettings(**config["settings"])
+        level, seed = config["noise_level"], config["noise_seed"] or 0
+        status, best = ends[level, settings.smooth_rate, settings.lr][settings.seed - plan.settings.seed - 1]
+        row = trial_row(noise_level=level, stage="confirm", arm=settings.arm, minute=99, **config_columns(settings))
+        rows.append({**row, "trial_id": config["trial_id"], "noise_seed": seed, "status": status, "best_epoch": best})
+    return pd.concat([trials, trials_frame(rows)], ignore_index=True)
+
+
+ENDS = {
+    (level, rate, lr): [("completed", 5), ("completed", 6)]
+    for level in LEVELS
+    for rate, lr in ((0.0, 0.02), (-1.0, 0.02), (0.0, 0.003))
+} | {
+    ("clean", 0.0, 0.02): [("completed", 2), ("diverged", 5)],  # 3.5, and the diverged one counts
+    ("clean", -1.0, 0.02): [("diverged", 3), ("failed", None)],  # none completed
+    ("clean", 0.0, 0.003): [("completed", 1), ("failed", 6)],  # what failed does not count, and its seed is trained
+}
+
+
+def test_on_all_labels_each_configuration_ends_after_its_median_best_epoch():
+    plan = plan_of(noise_draws=True, seed=5, noise_seed=20, confirm_on="all")
+    trials = confirmed(plan, ENDS)
+    assert missing_trials(plan, trials) == []
+    found = missing_on_all_labels(plan, trials)
+    ends = {
+        (c["noise_level"], c["settings"]["smooth_rate"], c["settings"]["lr"], c["settings"]["seed"]): c["stop_at"]
+        for c in found
+    }
+    expected = {("symmetric:0.4", r, lr): 6 for r, lr in ((0.0, 0.02), (-1.0, 0.02), (0.0, 0.003))}
+    expected |= {("clean", 0.0, 0.02): 4, ("clean", 0.0, 0.003): 1}
+    assert ends == {(*key, seed): end for key, end in expected.items() for seed in (6, 7)}
+    assert {c["settings"]["epochs"] for c in found} == {6}  # the schedule is that of the split
+    assert {c["stage"] for c in found} == {"confirm_all"}
+    assert {c["data"] for c in found} == {
+        "clean all",
+        "symmetric:0.4 noise_seed=21 all",
+        "symmetric:0.4 noise_seed=22 all",
+    }
+    assert not {c["trial_id"] for c in found} & set(trials["trial_id"])
+
+
+def test_only_what_has_no_row_on_all_labels_is_missing():
+    plan = plan_of(confirm_on="all")
+    trials = confirmed(plan, ENDS)
+    first, second, *rest = [c["trial_id"] for c in missing_on_all_labels(plan, trials)]
+    rows = [
+        {**trial_row(stage="confirm_all", status=status), "trial_id": name}
+        for name, status in ((first, "diverged"), (second, "interrupted"))
+    ]
+    left = missing_on_all_labels(plan, pd.concat([trials, trials_frame(rows)], ignore_index=True))
+    assert [c["trial_id"] for c in left] == [second, *rest]
+    assert missing_on_all_labels(plan_of(), trials) == []
+
+
+def test_a_finished_run_may_go_on_with_all_labels():
+    assert plan_of(confirm_on="all").identity() == plan_of().identity()
+    with pytest.raises(InputError, match="--confirm-on all needs a confirmation, and --confirm-seeds is 0; raise it"):
+        plan_of(confirm_on="all", confirm_seeds=0)
+
+
+def test_the_data_of_a_draw_on_all_labels(drawn):
+    split, both = (drawn.dataset("symmetric:0.4", 21, all_labels=flag) for flag in (False, True))
+    assert set(both.train_indices) == {*split.train_indices, *split.val_indices}
+    assert (both.num_train, both.noise_seed) == (500 + 4000, 21)
+    assert both.noisy_labels is split.noisy_labels
+    assert drawn.dataset("symmetric:0.4", 21, all_labels=True) is both
+    assert drawn.dataset("symmetric:0.4", all_labels=True).fingerprint not in (both.fingerprint, split.fingerprint)

@@ -180,6 +180,24 @@ def test_the_row_of_a_trial_on_another_draw_of_the_noise(driven, tiny_plan):
     assert row["noise_cancelling_rate"] == pytest.approx(-4.0)
 
 
+def test_the_row_of_a_trial_on_all_labels(driven):
+    trial = driven.trial()
+    trial.config["stage"] = "confirm_all"
+    driven.start(trial)
+    nothing = {"best_val_accuracy": 0.0, "best_epoch": None, "val_correct_at_best": None, "test_correct_at_best": None}
+    epochs = [epoch(number, val_loss=float("nan"), val_accuracy=float("nan")) for number in range(1, 4)]
+    driven.report(trial, range(1, 4), **nothing, finished=True, new_epochs=epochs)
+    driven.complete(trial)
+    (part,) = pq.read_table(driven.run.trials).to_pylist()
+    assert (part["stage"], part["status"], part["epochs"]) == ("confirm_all", "completed", 3)
+    assert (part["num_val"], part["last_test_accuracy"]) == (0, pytest.approx(0.83))
+    unknown = ("best_epoch", "best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy")
+    for name in (*unknown, "val_correct_at_best", "test_correct_at_best"):
+        assert part[name] is None, name
+    assert "seed 0 on all labels: completed, 3 epochs, test 83.0 %" in driven.view.lines[0]
+    assert driven.progress.levels[LEVEL].best == {}
+
+
 def test_the_epochs_of_a_trial(driven):
     trial = driven.trial()
     driven.start(trial)

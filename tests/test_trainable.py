@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 import time
 from pathlib import Path
@@ -341,3 +342,35 @@ class TestSharedWarmup:
 
 def _fail():
     raise RuntimeError("no memory")
+
+
+class TestOnAllLabels:
+    def test_it_ends_at_its_epoch_and_says_nothing_of_validation(self, make, uninterrupted):
+        reports = reports_of(make({**config(), "stop_at": 4}))
+        last = reports[-1]
+        assert (last["epoch"], last["done"], last["finished"], last["diverged"]) == (4, True, True, False)
+        assert not any(report["done"] for report in reports[:-1])
+        for report in reports:
+            assert (report["best_epoch"], report["best_val_accuracy"]) == (None, 0.0)
+            assert report["val_correct_at_best"] is report["test_correct_at_best"] is None
+        epochs = without_times([epoch for report in reports for epoch in report["new_epochs"]])
+        assert all(math.isnan(e.pop("val_loss")) and math.isnan(e.pop("val_accuracy")) for e in epochs)
+        kept = [{k: v for k, v in e.items() if k in epochs[0]} for e in without_times(uninterrupted[:4])]
+        assert epochs == kept
+
+    def test_it_can_end_within_a_warm_up_that_another_trial_has_trained(self, make):
+        reports_of(make(config("first", warmup_epochs=4)))
+        (report,) = reports_of(make({**config("second", smooth_rate=0.0, warmup_epochs=4), "stop_at": 2}))
+        assert (report["epoch"], report["finished"], report["epochs_reused"]) == (2, True, 2)
+        assert [epoch["epoch"] for epoch in report["new_epochs"]] == [1, 2]
+
+    @pytest.mark.parametrize(("saved", "end"), [(2, 4), (4, 3)])
+    def test_it_goes_on_from_its_checkpoint_which_may_be_past_an_earlier_end(self, make, uninterrupted, saved, end):
+        first = make({**config(report_at=(saved,)), "stop_at": 5})
+        assert first.step()["epoch"] == saved
+        first.cleanup()
+        again = make({**config(), "stop_at": end})
+        assert again._training.epoch == saved
+        last = reports_of(again)[-1]
+        assert (last["epoch"], last["finished"]) == (end, True)
+        assert last["new_epochs"][-1]["test_accuracy"] == uninterrupted[end - 1]["test_accuracy"]

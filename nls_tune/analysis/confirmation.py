@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,35 @@ from nls_tune.analysis.statistics import (
     sign_flip_p,
     smallest_sign_flip_p,
 )
+from nls_tune.results import ON_ALL_LABELS
 from nls_tune.spaces import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CONFIG = ("smooth_rate", "warmup_epochs", "lr")
+
+
+@dataclass(frozen=True)
+class AllLabels:
+    """One configuration trained on all labels, validation samples included, over its seeds.
+
+    Accuracies are those after the last epoch: no samples are left to choose one by. A seed that diverged counts with
+    what it ended with.
+
+    Attributes:
+        epochs: After which the trainings that did not diverge ended, ascending; more than one where seeds were added
+            later, none where all diverged.
+        num_diverged: How many of the seeds diverged.
+        test: Accuracy on clean test labels.
+        difference: To the CE that is the strongest on the split, seed by seed; None for that one itself, and without
+            common seeds.
+    """
+
+    epochs: tuple[int, ...]
+    num_diverged: int
+    test: SampleMean
+    difference: SampleMean | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,7 @@ class ConfirmedConfiguration:
         validation: Accuracy on noisy validation labels at the best epoch.
         test_at_best: Accuracy on clean test labels at the best epoch; None without a test set.
         test_at_last: The same at the last epoch.
+        on_all_labels: What it reaches on all labels; None where it was not trained on them, and without a test set.
     """
 
     arm: Arm
@@ -49,6 +74,7 @@ class ConfirmedConfiguration:
     validation: SampleMean
     test_at_best: SampleMean | None
     test_at_last: SampleMean | None
+    on_all_labels: AllLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -105,23 +131,33 @@ def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Lev
     Returns:
         One for each level that has confirmation trials with an epoch that counts.
     """
-    rows = trials[(trials["stage"] == "confirm") & trials["best_val_accuracy"].notna()]
-    rows = rows[rows["status"].isin(["completed", "diverged"])]
+    ended = trials[trials["status"].isin(["completed", "diverged"])]
+    rows = ended[(ended["stage"] == "confirm") & ended["best_val_accuracy"].notna()]
+    on_all = ended[(ended["stage"] == ON_ALL_LABELS) & ended["last_test_accuracy"].notna()]
     present = list(dict.fromkeys(rows["noise_level"]))
     order = [level for level in levels if level in present] or present
-    found = [_confirmation(level, rows[rows["noise_level"] == level]) for level in order]
+    found = [
+        _confirmation(level, rows[rows["noise_level"] == level], on_all[on_all["noise_level"] == level])
+        for level in order
+    ]
     return _correct_over_levels(found)
 
 
-def _confirmation(level: str, rows: pd.DataFrame) -> LevelConfirmation:
-    groups = []
+def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame) -> LevelConfirmation:
+    groups, columns = [], _key_columns(rows)
     for arm in ARMS:
         of_arm = rows[rows["arm"] == arm]
-        groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(_key_columns(rows), sort=False)]
+        groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(columns, sort=False)]
     configurations = tuple(_configuration(arm, group) for arm, group in groups)
     validation = [c.validation.mean for c in configurations]
     ce = [i for i, c in enumerate(configurations) if c.arm == "ce"]
     strongest = max(ce, key=lambda i: validation[i], default=None)
+    # One configuration is one in all columns.
+    all_rows = [on_all[(on_all[columns] == group[columns].iloc[0]).all(axis=1)] for _, group in groups]
+    configurations = tuple(
+        replace(c, on_all_labels=_on_all_labels(all_rows[i], None if i == strongest else strongest, all_rows))
+        for i, c in enumerate(configurations)
+    )
     return LevelConfirmation(
         noise_level=level,
         configurations=configurations,
@@ -154,10 +190,27 @@ def _configuration(arm: Arm, rows: pd.DataFrame) -> ConfirmedConfiguration:
     )
 
 
-def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
+def _on_all_labels(rows: pd.DataFrame, strongest: int | None, all_rows: Sequence[pd.DataFrame]) -> AllLabels | None:
+    if rows.empty:
+        return None
+    completed = rows[rows["status"] == "completed"]
+    differences = [] if strongest is None else _differences(rows, all_rows[strongest], "last_test_accuracy")
+    return AllLabels(
+        epochs=tuple(sorted({int(epochs) for epochs in completed["epochs"]})),
+        num_diverged=len(rows) - len(completed),
+        test=sample_mean(rows["last_test_accuracy"].tolist()),
+        difference=sample_mean(differences) if differences else None,
+    )
+
+
+def _differences(rows: pd.DataFrame, ce: pd.DataFrame, column: str) -> list[float]:
     # The draw of the noise belongs to a pair: only then do both train on the same labels.
     pairs = rows.merge(ce, on=["seed", "noise_seed"], suffixes=("", "_ce"))
-    differences = (pairs["test_accuracy_at_best"] - pairs["test_accuracy_at_best_ce"]).dropna().tolist()
+    return typing.cast("list[float]", (pairs[column] - pairs[f"{column}_ce"]).dropna().tolist())
+
+
+def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
+    differences = _differences(rows, ce, "test_accuracy_at_best")
     if not differences:
         return None
     difference = sample_mean(differences)

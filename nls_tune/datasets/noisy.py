@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,15 @@ class NoisyDataset:
     def num_val(self) -> int:
         """The number of validation samples."""
         return len(self.val_indices)
+
+    def on_all_labels(self) -> NoisyDataset:
+        """Return the dataset with its validation samples among the training samples.
+
+        It has the same ``val_indices``, so that it can be trained on like any other, but an accuracy on them is no
+        longer one on samples that were held out.
+        """
+        train = np.union1d(self.train_indices, self.val_indices)
+        return replace(self, train_indices=train, fingerprint=hash_arrays(train, seed=f"{self.fingerprint} all"))
 
 
 def make_noisy(

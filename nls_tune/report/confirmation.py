@@ -9,7 +9,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison
+from nls_tune.analysis.confirmation import AllLabels, LevelConfirmation
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 
@@ -25,8 +25,13 @@ _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
 )
 
 
+#: Only where something was trained on them.
+_ALL_LABELS = "on all labels"
+
+
 def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Console) -> None:
     """Print the table of a confirmation and one sentence a level."""
+    has_all = any(found.on_all_labels for level in confirmations for found in level.configurations)
     for index, level in enumerate(confirmations):
         counts = {len(found.seeds) for found in level.configurations}
         seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
@@ -40,8 +45,10 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=index == 0)
         for header, width, justify in _COLUMNS:
             table.add_column(header, min_width=width, justify=justify, no_wrap=True)
+        if has_all:
+            table.add_column(_ALL_LABELS, min_width=len(_ALL_LABELS), justify="right", no_wrap=True)
         for i, found in enumerate(level.configurations):
-            comparison = level.comparisons[i]
+            comparison, on_all = level.comparisons[i], found.on_all_labels
             table.add_row(
                 "*" if i == level.recommended else "",
                 ARM_NAMES[found.arm],
@@ -50,9 +57,14 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
                 number(found.config["lr"]),
                 _mean(found.test_at_best),
                 percent(None if found.test_at_last is None else found.test_at_last.mean),
-                "strongest" if i == level.strongest_ce else _difference(comparison),
+                "strongest"
+                if i == level.strongest_ce
+                else _difference(None if comparison is None else comparison.difference),
+                *([_mean(None if on_all is None else on_all.test)] if has_all else []),
             )
-        console.print(table, width=120, crop=False)  # numbers are never cut; wide ones make a long line
+        # Numbers are never cut, however narrow the console is; wide ones make a long line.
+        table.width = console.measure(table, options=console.options.update(width=200)).maximum
+        console.print(table, crop=False)
     console.print(
         "\n*: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at\n"
         "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n",
@@ -63,6 +75,8 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
     )
     for level in confirmations:
         console.print(confirmation_sentence(level), markup=False, highlight=False, soft_wrap=True)
+        if sentence := all_labels_sentence(level):
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def confirmation_sentence(level: LevelConfirmation) -> str:
@@ -83,9 +97,36 @@ def confirmation_sentence(level: LevelConfirmation) -> str:
     p = f"sign-flip p {comparison.sign_flip_p:.2g} (smallest possible {comparison.smallest_p:.2g}"
     p += f", over all levels {comparison.holm_p:.2g})" if comparison.holm_p is not None else ")"
     return (
-        f"{name} {verdict} the strongest CE: {_difference(comparison)} points, {p}; "
+        f"{name} {verdict} the strongest CE: {_difference(comparison.difference)} points, {p}; "
         f"this run would have seen a difference of {100 * comparison.detectable:.2f} points."
     )
+
+
+def all_labels_sentence(level: LevelConfirmation) -> str | None:
+    """Say how long a level's configurations were trained on all labels, and how the recommended one differs from CE."""
+    trained = [
+        f"{rate(found.config['smooth_rate'])} for {_epochs(found.on_all_labels)}"
+        for found in level.configurations
+        if found.on_all_labels
+    ]
+    if not trained:
+        return None
+    sentence = (
+        f"{level.noise_level}: on all labels, validation samples included, each configuration was trained for the "
+        f"median of its best epochs: smooth_rate {', '.join(trained)}"
+    )
+    best = level.configurations[level.recommended]
+    if best.on_all_labels is None or best.on_all_labels.difference is None:
+        return f"{sentence}."
+    return (
+        f"{sentence}; {rate(best.config['smooth_rate'])} minus the strongest CE: "
+        f"{_difference(best.on_all_labels.difference)} points."
+    )
+
+
+def _epochs(found: AllLabels) -> str:
+    parts = [f"{' or '.join(map(str, found.epochs))} epochs"] if found.epochs else []
+    return ", ".join([*parts, *([f"{found.num_diverged} diverged"] if found.num_diverged else [])])
 
 
 def _mean(value: SampleMean | None) -> str:
@@ -95,10 +136,9 @@ def _mean(value: SampleMean | None) -> str:
     return f"{100 * value.mean:.2f}{spread}"
 
 
-def _difference(comparison: PairedComparison | None) -> str:
-    if comparison is None:
+def _difference(found: SampleMean | None) -> str:
+    if found is None:
         return "–"
-    found = comparison.difference
     if math.isinf(found.low):
         return points(found.mean, 2)
     return f"{points(found.mean, 2)} [{points(found.low, 2)}, {points(found.high, 2)}]"

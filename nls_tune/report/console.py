@@ -49,6 +49,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
             f"Then the selected configuration of each arm and CE with the defaults again, with {len(seeds)} fresh "
             f"seed{'s' if len(seeds) > 1 else ''} each"
             + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
+            + ("; then on all labels" if plan.settings.confirm_on == "all" else "")
         )
     else:
         lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")

@@ -1,13 +1,19 @@
+import io
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.report.confirmation import confirmation_sentence
+from nls_tune.report.confirmation import all_labels_sentence, confirmation_sentence, print_confirmations
 
 
-def rows(level, arm, rate, val, test, *, lr=0.01, status="completed", stage="confirm", last=None, noise_seeds=None):
+def rows(
+    level, arm, rate, val, test, *, lr=0.01, status="completed", stage="confirm", last=None, noise_seeds=None, epochs=10
+):
     """One confirmation trial a value, seeds 1, 2, ..."""
     return [
         {
@@ -25,6 +31,7 @@ def rows(level, arm, rate, val, test, *, lr=0.01, status="completed", stage="con
             "best_val_accuracy": v,
             "test_accuracy_at_best": t,
             "last_test_accuracy": t if last is None else last,
+            "epochs": epochs,
         }
         for seed, (v, t) in enumerate(zip(val, test, strict=True), start=1)
     ]
@@ -133,3 +140,82 @@ def test_pairs_have_the_same_draw_of_the_noise():
     (found,) = confirmations(frame(ce, other))
     difference = found.comparisons[1].difference
     assert (difference.num_seeds, difference.mean) == (2, pytest.approx(0.015))
+
+
+def all_rows(level, arm, rate, test, *, epochs=7, **changes):
+    """As the recorder writes them: the last test accuracy is all that is known."""
+    found = rows(level, arm, rate, [None] * len(test), test, stage="confirm_all", epochs=epochs, **changes)
+    return [{**row, "test_accuracy_at_best": None} for row in found]
+
+
+@pytest.fixture
+def on_all() -> pd.DataFrame:
+    """On the split CE with lr 0.2 is the strongest; on all labels it would be the other one."""
+    draws = {"noise_seeds": (21, 22, 23, 24)}
+    late = [{**row, "epochs": 8} for row in all_rows("a", "negative", -2.0, [0.97], lr=0.2, **draws)]
+    return frame(
+        rows("a", "ce", 0.0, [0.50] * 4, CE, lr=0.1, **draws),
+        rows("a", "ce", 0.0, [0.55] * 4, CE, lr=0.2, **draws),
+        rows("a", "negative", -2.0, [0.6] * 4, NEGATIVE, lr=0.2, **draws),
+        rows("a", "positive", 0.1, [0.4] * 4, CE, **draws),
+        all_rows("a", "ce", 0.0, [0.99] * 4, lr=0.1, **draws),
+        all_rows("a", "ce", 0.0, [0.91, 0.93, 0.92, 0.90], lr=0.2, epochs=9, **draws)[:3],
+        late,
+        all_rows("a", "negative", -2.0, [0.0, 0.95, 0.96, 0.94], lr=0.2, **draws)[1:],
+        all_rows("a", "positive", 0.1, [0.9], status="failed"),
+        all_rows("b", "negative", -2.0, [0.1] * 4, lr=0.2, **draws),  # a level without rows on the split
+    )
+
+
+def test_all_labels_are_compared_seed_by_seed_with_the_ce_that_is_strongest_on_the_split(on_all):
+    (found,) = confirmations(on_all)
+    (_, strongest, positive, negative) = found.configurations
+    assert (found.strongest_ce, found.recommended) == (1, 3)
+    assert strongest.on_all_labels.difference is None
+    assert positive.on_all_labels is None  # its trial failed
+    table = on_all[(on_all.stage == "confirm_all") & (on_all.noise_level == "a") & (on_all.lr == 0.2)]
+    wide = table.pivot_table(index=["seed", "noise_seed"], columns="smooth_rate", values="last_test_accuracy")
+    assert negative.on_all_labels.test.mean == pytest.approx(wide[-2.0].mean())
+    assert negative.on_all_labels.test.standard_deviation == pytest.approx(wide[-2.0].std())
+    differences = (wide[-2.0] - wide[0.0]).dropna()
+    assert negative.on_all_labels.difference.num_seeds == len(differences) == 3
+    low, high = stats.t.interval(0.95, 2, loc=differences.mean(), scale=stats.sem(differences))
+    assert negative.on_all_labels.difference.low == pytest.approx(low)
+    assert negative.on_all_labels.difference.high == pytest.approx(high)
+    assert (strongest.on_all_labels.epochs, negative.on_all_labels.epochs) == ((9,), (7, 8))
+
+
+def test_all_labels_change_nothing_of_the_split(on_all):
+    (alone,) = confirmations(on_all[on_all.stage != "confirm_all"])
+    (both,) = confirmations(on_all)
+    assert both.comparisons == alone.comparisons
+    assert [replace(c, on_all_labels=None) for c in both.configurations] == list(alone.configurations)
+    assert all_labels_sentence(alone) is None
+
+
+def test_a_seed_that_diverged_on_all_labels_counts_with_its_end():
+    table = frame(rows("a", "ce", 0.0, [0.5] * 2, CE[:2]), all_rows("a", "ce", 0.0, [0.9, 0.8]))
+    table.loc[table.index[-1], ["status", "epochs"]] = ["diverged", 2]
+    (found,) = confirmations(table)
+    everything = found.configurations[0].on_all_labels
+    assert (everything.epochs, everything.num_diverged, everything.test.num_seeds) == ((7,), 1, 2)
+    assert all_labels_sentence(found).endswith("smooth_rate 0 for 7 epochs, 1 diverged.")
+
+
+def test_the_column_of_all_labels_is_printed_where_there_is_one(on_all):
+    def screen(table):
+        console = Console(record=True, width=80, file=io.StringIO())  # narrower than the table
+        print_confirmations(confirmations(table), console)
+        return console.export_text()
+
+    text = screen(on_all)
+    assert "on all labels" in text.splitlines()[1]
+    shown = [line.split()[-3:] for line in text.splitlines() if line.split()[-3:-1] == ["95.50", "±"]]
+    assert shown == [["95.50", "±", "1.29"]]
+    assert "…" not in text
+    assert sum(line.startswith("* r < 0") for line in text.splitlines()) == 1
+    assert (
+        "a: on all labels, validation samples included, each configuration was trained for the median of its best "
+        "epochs: smooth_rate 0 for 7 epochs, 0 for 9 epochs, −2 for 7 or 8 epochs; −2 minus the strongest CE: +4.00 ["
+    ) in text
+    assert "on all labels" not in screen(on_all[on_all.stage == "confirm"])

@@ -186,3 +186,15 @@ def test_the_data_package_is_quick_to_import():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_all_labels_are_the_training_and_the_validation_samples():
+    split = make_noisy(tiny(), NOISE, val_fraction=0.2, train_size=50)
+    both = split.on_all_labels()
+    assert both.train_indices.tolist() == sorted([*split.train_indices, *split.val_indices])
+    assert (both.num_train, both.train_indices.dtype) == (90, split.train_indices.dtype)
+    assert both.fingerprint != split.fingerprint
+    assert both.fingerprint == make_noisy(tiny(), NOISE, val_fraction=0.2, train_size=50).on_all_labels().fingerprint
+    assert both.fingerprint != make_noisy(tiny(), NOISE, val_fraction=0.2, train_size=51).on_all_labels().fingerprint
+    unchanged = {f.name for f in dataclasses.fields(split)} - {"train_indices", "fingerprint"}
+    assert all(getattr(both, name) is getattr(split, name) for name in unchanged)

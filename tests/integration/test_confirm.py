@@ -1,5 +1,6 @@
 """The confirmation after a search: fresh seeds, no stopping, resumable, extendable."""
 
+import io
 import json
 
 import pandas as pd
@@ -9,7 +10,7 @@ from rich.console import Console
 from nls_tune import run_search
 from nls_tune.confirm import missing_trials
 from nls_tune.plan import make_plan
-from nls_tune.results import read_trials
+from nls_tune.results import read_epochs, read_trials
 from nls_tune.search_settings import check_search_settings
 
 SETTINGS = {"noise": "symmetric:0.4,clean", "num_trials": 4, "epochs": 6, "train_size": 400, "noise_draws": True}
@@ -75,15 +76,50 @@ def test_confirmation_is_printed_and_stored(run):
     assert [c["noise_level"] for c in stored["confirmation"]] == ["symmetric:0.4", "clean"]
 
 
-def test_more_seeds_are_added_and_nothing_runs_twice(run):
+@pytest.fixture(scope="module")
+def continued(run):
+    """The rows of the finished run, and what one more call with another seed and all labels leaves behind."""
     result, _ = run
     before = read_trials(result.run).set_index("trial_id")
-    run_search("twonorm", **SETTINGS, confirm_seeds=3, out=result.run)
-    after = read_trials(result.run).set_index("trial_id")
+    console = Console(record=True, width=120, file=io.StringIO())
+    again = run_search("twonorm", **SETTINGS, confirm_seeds=3, confirm_on="all", out=result.run, console=console)
+    return before, again, read_trials(result.run).set_index("trial_id"), console.export_text()
+
+
+def test_more_seeds_are_added_and_nothing_runs_twice(continued):
+    before, _, after, _ = continued
     confirm = after[after.stage == "confirm"]
     assert set(confirm.seed) == {1, 2, 3}
     assert (confirm.groupby("seed").size() == confirm.groupby("seed").size().iloc[0]).all()
-    pd.testing.assert_series_equal(after.loc[before.index].finished_at, before.finished_at)
+    pd.testing.assert_frame_equal(after.loc[before.index], before, check_dtype=False)
+
+
+def test_a_finished_run_goes_on_with_all_labels(continued):
+    before, again, trials, screen = continued
+    assert again.status == "finished"
+    rows, split = trials[trials.stage == "confirm_all"], trials[trials.stage == "confirm"]
+    # Rates, warm-ups and learning rates tell the configurations apart.
+    key = ["noise_level", "smooth_rate", "warmup_epochs", "lr"]
+    kept = split.groupby(key).filter(lambda group: (group.status == "completed").any())
+    assert len(rows) == len(kept) > 0
+    medians = kept.groupby(key).best_epoch.median().apply(lambda epoch: int(epoch + 0.5))
+    assert (rows.status == "completed").all()
+    assert (rows.groupby(key).epochs.nunique() == 1).all()
+    pd.testing.assert_series_equal(rows.groupby(key).epochs.first(), medians, check_names=False, check_dtype=False)
+    assert set(zip(rows.noise_level, rows.seed, rows.noise_seed, strict=True)) == {
+        *(("symmetric:0.4", seed, seed) for seed in (1, 2, 3)),
+        *(("clean", seed, 0) for seed in (1, 2, 3)),
+    }
+    assert rows.best_val_accuracy.isna().all()
+    assert rows.last_test_accuracy.between(0.5, 1).all()
+    epochs = read_epochs(again.run)
+    assert epochs[epochs.trial_id.isin(rows.index)].val_accuracy.isna().all()
+    assert epochs[epochs.trial_id.isin(before.index)].val_accuracy.notna().all()
+    assert all(c.on_all_labels.test.num_seeds == 3 for level in again.confirmation for c in level.configurations)
+    assert "Confirmation on all labels" in screen
+    assert "median of its best epochs" in screen
+    assert not list((again.run / "checkpoints").iterdir())
+    assert not (again.run / "warmups").exists()
 
 
 def test_a_cut_confirmation_lists_what_is_missing(run):
