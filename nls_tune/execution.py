@@ -68,7 +68,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
         settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
         key = group_key(row["noise_level"], row["arm"])
-        rung_values = _rung_values(plan, curves.get(trial_id), settings.first_counting_epoch)
+        rung_values = _rung_values(plan, curves.get(trial_id), settings)
         if row["status"] in _RUN_AGAIN:
             allocator.requeue(key, config, rung_values)
             continue
@@ -86,21 +86,24 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
         config = {name: getattr(trial.settings, name) for name in plan.space.space}
         same = plan.trial_id(trial.noise_level, plan.training_settings(config), "search") == folder.name
         if trial.stage == "search" and same:
-            rung_values = _rung_values(plan, curves.get(folder.name), trial.settings.first_counting_epoch)
+            rung_values = _rung_values(plan, curves.get(folder.name), trial.settings)
             allocator.requeue(group_key(trial.noise_level, trial.settings.arm), config, rung_values)
     return len(adopted)
 
 
-def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, first_counting: int) -> dict[int, float]:
-    """The objective of a finished trial at every rung that judged it, from its epochs."""
+def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: TrainingSettings) -> dict[int, float]:
+    """The objective of a trial at every rung that judged it, from its epochs."""
     if curve is None:
         return {}
     accuracies = curve.loc[~curve["diverged"], "val_accuracy"].tolist()
     values = {}
-    for level in plan.rungs().levels:
-        best = best_epoch(accuracies[:level], first_counting, plan.settings.objective)
-        if best is not None and len(accuracies) >= level:
-            values[level] = best.value
+    for rung in plan.rungs().levels:
+        epoch = settings.rung_epoch(rung)
+        if epoch is None or len(accuracies) < epoch:
+            continue
+        best = best_epoch(accuracies[:epoch], settings.first_counting_epoch, plan.settings.objective)
+        if best is not None:
+            values[rung] = best.value
     return values
 
 
@@ -235,12 +238,13 @@ def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tup
     from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
     from nls_tune.recorder import outcome_of
 
-    rungs = list(plan.rungs().levels)
+    rungs = plan.rungs().levels
 
     def to_config(suggestion: Suggestion) -> dict[str, Any]:
         level = suggestion.group.rpartition("/")[0]
         settings = plan.training_settings(suggestion.config)
-        return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", rungs)
+        judged = [epoch for rung in rungs if (epoch := settings.rung_epoch(rung)) is not None]
+        return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", judged)
 
     searcher = AllocationSearcher(
         allocator,
@@ -252,7 +256,7 @@ def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tup
     )
     scheduler = AllocationScheduler(
         searcher,
-        clock_key="epoch",
+        clock_key="gls_epochs",
         counts=lambda result: bool(result["best_epoch"]),
         seconds_key="train_seconds",
     )

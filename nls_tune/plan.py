@@ -45,7 +45,7 @@ _MAY_DIFFER = {
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "transfer"}
 
 Prior = Literal["true noise", "estimate", "unknown", "none"]
 
@@ -129,7 +129,7 @@ class SearchPlan:
         return sum(sum(level.quotas.values()) for level in self.levels)
 
     def rungs(self) -> Rungs:
-        """The rungs of every group's ASHA, whose clock is the epoch; none without a scheduler."""
+        """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""
         if self.settings.scheduler == "none":
             return Rungs(())
         budget = self.space.budget
@@ -149,7 +149,7 @@ class SearchPlan:
                         translated, self.space, arm, other.prior_rate, level.prior_rate
                     )
                     for other in self.levels
-                    if other is not level and arm in other.quotas
+                    if self.settings.transfer and other is not level and arm in other.quotas
                 },
             )
             for level in self.levels
@@ -227,8 +227,7 @@ class SearchPlan:
         settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
             settings["level_weight"] = weights
-        if self.settings.noise_draws:
-            settings["noise_draws"] = True
+        settings |= {name: True for name in ("noise_draws", "transfer") if getattr(self.settings, name)}
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)
         identity = {

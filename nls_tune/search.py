@@ -77,6 +77,7 @@ _ValFraction = Annotated[
 _NoiseSeed = Annotated[int, typer.Option(help="Seed of synthetic noise.")]
 _Seed = Annotated[int, typer.Option(help="Seed of training, split and search.")]
 _Objective = Annotated[str, typer.Option(help="Epoch that counts: best or last.")]
+_Transfer = Annotated[bool, typer.Option("--transfer", help="A noise level tries early what is best at others so far.")]
 _Sampler = Annotated[
     str, typer.Option(help="Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).")
 ]
@@ -126,6 +127,7 @@ def search(
     noise_seed: _NoiseSeed = 0,
     seed: _Seed = 0,
     objective: _Objective = "best",
+    transfer: _Transfer = False,
     sampler: _Sampler = "tpe",
     scheduler: _Scheduler = "asha",
     estimate_noise: _EstimateNoise = None,

@@ -37,6 +37,7 @@ class SearchSettings(BaseModel):
         noise_seed: Seeds synthetic noise.
         seed: Seeds training, split and search.
         objective: ``best`` or ``last`` epoch.
+        transfer: Whether a noise level tries early what is best at others so far.
         sampler: Where configurations come from: ``tpe``, ``random``, ``gp``, ``cmaes``, or ``grid``, which runs every
             point of a space of choices once.
         scheduler: ``asha``, or ``none``: every trial runs to its end.
@@ -70,6 +71,7 @@ class SearchSettings(BaseModel):
     noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     objective: Objective = "best"
+    transfer: bool = False
     sampler: SamplerName = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
     estimate_noise: bool | None = None

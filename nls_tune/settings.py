@@ -104,6 +104,15 @@ class TrainingSettings(BaseModel):
         """Return the settings that shape a warm-up epoch, as plain JSON values."""
         return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP))
 
+    def gls_epochs(self, epoch: int) -> int:
+        """How many of the epochs up to a 1-based epoch belong to the GLS phase: the clock that rungs count in."""
+        return max(0, epoch - self.warmup_epochs)
+
+    def rung_epoch(self, rung: int) -> int | None:
+        """The epoch at which a rung judges this training; None if it ends first."""
+        epoch = self.warmup_epochs + rung
+        return epoch if epoch < self.epochs else None
+
     def phase(self, epoch: int) -> Phase:
         """The phase of a 1-based epoch."""
         return "warmup" if epoch <= self.warmup_epochs else "gls"

@@ -44,7 +44,7 @@ class Budget(BaseModel):
     Attributes:
         trials: Trials a noise level, start points and all arms included.
         epochs: Epochs a trial, warm-up included.
-        grace_epochs: No trial is stopped before this epoch.
+        grace_epochs: No trial is stopped before so many epochs of its GLS phase.
         reduction_factor: ASHA keeps one trial in this many at every rung.
         train_size: Training samples to use; None for all.
         confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
@@ -54,7 +54,7 @@ class Budget(BaseModel):
     trials: Annotated[int, Field(ge=1)] = 20
     epochs: Annotated[int, Field(ge=1)] = 100
     grace_epochs: Annotated[int, Field(ge=1)] = 10
-    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
+    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
     train_size: Annotated[int, Field(ge=1)] | None = None
     # At most 20, because the exact sign-flip test lists 2^n cases.
     confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 5

@@ -231,6 +231,7 @@ class TrainingTrainable(tune.Trainable):
         finished = epoch == self._stop_at or (training.finished and at_end)
         return {
             "epoch": epoch,
+            "gls_epochs": training.settings.gls_epochs(epoch),
             "epochs_reused": min(training.epochs_reused, epoch),
             # Every report carries every key; 0.0 stands for an objective that does not count yet.
             "best_val_accuracy": best.value if best else 0.0,

@@ -83,7 +83,7 @@ def test_budgets_of_the_command_come_before_those_of_the_space():
     assert plan.levels[0].quotas == {"ce": 2, "positive": 1, "negative": 3}
     assert plan.levels[0].dataset.num_train == 200
     assert plan.space.space["warmup_epochs"].high == 8
-    assert plan.rungs().levels == (3, 9)
+    assert plan.rungs().levels == (3, 6, 12)
 
 
 def test_groups_are_levels_and_arms_with_their_quotas(twonorm):

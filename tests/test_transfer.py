@@ -124,7 +124,7 @@ def test_without_a_noise_cancelling_rate_rates_stay(there, here):
 
 
 def test_the_levels_of_a_search_learn_from_one_another_arm_by_arm():
-    settings = check_search_settings(dataset="twonorm", noise=("symmetric:0.2", "symmetric:0.4"))
+    settings = check_search_settings(dataset="twonorm", noise=("symmetric:0.2", "symmetric:0.4"), transfer=True)
     groups = {g.key: g for g in make_plan(settings, 0, progress=False).groups()}
     assert set(groups["symmetric:0.2/negative"].siblings) == {"symmetric:0.4/negative"}
     assert set(groups["symmetric:0.4/ce"].siblings) == {"symmetric:0.2/ce"}

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pandas as pd
 from table import Curve, Level, Point, Table
 
-from nls_tune.allocation import Allocator, Group
+from nls_tune.allocation import Allocator, Group, Outcome
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.noise_levels import parse_noise_level
 from nls_tune.plan import USUAL_RATE
@@ -53,11 +53,11 @@ class Variant:
     """
 
     prior: bool = True
-    transfer: bool = True
+    transfer: bool = False
     scale: str = "log1m"
     arms: bool = True
     warm_store: bool = True
-    clock: str = "epoch"
+    clock: str = "gls"
     grace: float | None = None
     reduction_factor: float | None = None
     objective: Any = "best"
@@ -105,7 +105,7 @@ class Method(Protocol):
     def report(self, trial: Any, epoch: int, value: float | None, seconds: float) -> bool:
         """Take a report and say whether the trial goes on."""
 
-    def tell(self, trial: Any, value: float | None, *, completed: bool, diverged: bool) -> None:
+    def tell(self, trial: Any, value: float | None, seconds: float, *, completed: bool, diverged: bool) -> None:
         """Take the end of a trial."""
 
 
@@ -167,12 +167,12 @@ def replay(
         best = running.curve.objective(epoch, objective, quarter=quarter)
         value = None if best is None else best[1]
         seconds = max(0, epoch - running.reused) * running.level.epoch_seconds
-        goes_on = method.report(running.trial, epoch, value, seconds)
-        if goes_on and running.stops:
+        if running.stops and method.report(running.trial, epoch, value, seconds):
             push(running, now)
             continue
         completed = not running.stops and not running.curve.diverged
-        method.tell(running.trial, value, completed=completed, diverged=running.curve.diverged and not running.stops)
+        diverged = running.curve.diverged and not running.stops
+        method.tell(running.trial, value, seconds, completed=completed, diverged=diverged)
         done.append(Ended(trained, running.level.name, running.point, running.seed, value, completed, len(done)))
         start(now)
     return done
@@ -269,9 +269,10 @@ class OurSearch:
         offset = self.table.warmups[trial[1][1]] if self.variant.clock == "gls" else 0
         return self.allocator.report(trial[0], epoch - offset, value, seconds)
 
-    def tell(self, trial: Any, value: float | None, *, completed: bool, diverged: bool) -> None:
+    def tell(self, trial: Any, value: float | None, seconds: float, *, completed: bool, diverged: bool) -> None:
         """See ``Method``."""
-        self.allocator.tell(trial[0], "diverged" if diverged else "completed" if completed else "stopped", value)
+        outcome: Outcome = "diverged" if diverged else "completed" if completed else "stopped"
+        self.allocator.tell(trial[0], outcome, value, seconds)
 
 
 class _WholeRange:
@@ -333,7 +334,7 @@ class GridSearch:
         """See ``Method``."""
         return True
 
-    def tell(self, trial: Any, value: float | None, *, completed: bool, diverged: bool) -> None:
+    def tell(self, trial: Any, value: float | None, seconds: float, *, completed: bool, diverged: bool) -> None:
         """See ``Method``."""
 
 
@@ -439,7 +440,7 @@ class RayOptuna:
         searcher.on_trial_result(trial.trial_id, result)
         return str(scheduler.on_trial_result(None, trial, result)) != "STOP"
 
-    def tell(self, trial: Any, value: float | None, *, completed: bool, diverged: bool) -> None:
+    def tell(self, trial: Any, value: float | None, seconds: float, *, completed: bool, diverged: bool) -> None:
         """See ``Method``."""
         searcher, scheduler = self._live.pop(trial.trial_id)
         result = {"training_iteration": self.table.epochs, "value": value or 0.0}
@@ -484,16 +485,15 @@ def variants() -> Iterator[tuple[str, Variant]]:
     base = Variant()
     yield "as shipped", base
     yield "no noise-cancelling start point", replace(base, prior=False)
-    yield "no transfer between levels", replace(base, transfer=False)
-    yield "neither", replace(base, prior=False, transfer=False)
+    yield "levels learn from one another", replace(base, transfer=True)
     yield "rate uniform, not in log(1 - r)", replace(base, scale="linear")
     yield "no arms", replace(base, arms=False)
     yield "warm-ups not shared", replace(base, warm_store=False)
-    yield "ASHA counts GLS epochs", replace(base, clock="gls")
+    yield "ASHA counts all epochs", replace(base, clock="epoch")
     yield "no ASHA", replace(base, scheduler=False)
     yield "grace 10 %", replace(base, grace=0.1)
     yield "grace 25 %", replace(base, grace=0.25)
-    yield "reduction factor 2", replace(base, reduction_factor=2.0)
+    yield "reduction factor 3", replace(base, reduction_factor=3.0)
     yield "reduction factor 4", replace(base, reduction_factor=4.0)
     yield "random sampler", replace(base, sampler="random")
     yield "lr searched as lr (1 - r)", replace(base, decoupled=True)

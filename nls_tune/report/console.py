@@ -38,7 +38,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         f"{num_test} test samples, {info.num_classes} classes",
         f"Space {plan.space.name}, preset {plan.preset} ({plan.preset_reason}), model {model}",
         f"{len(plan.levels)} noise level{'s' if len(plan.levels) > 1 else ''}, {plan.num_trials} trials of "
-        f"{budget.epochs} epochs; ASHA stops at epochs {_rungs(plan)}"
+        f"{budget.epochs} epochs; ASHA stops {_rungs(plan)}"
         f"; {slots} at a time",
     ]
     if (seconds := plan.settings.time_budget) is not None:
@@ -134,7 +134,7 @@ _PRIORS = {
 
 def _rungs(plan: SearchPlan) -> str:
     levels = plan.rungs().levels
-    return ", ".join(map(str, levels)) if levels else "none"
+    return f"trials {', '.join(map(str, levels))} epochs after their warm-up" if levels else "none"
 
 
 #: Columns of the results: header, width and justification. All fit into 80 characters.

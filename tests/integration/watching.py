@@ -11,7 +11,7 @@ import pandas as pd
 from commands import Done
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
-#: Six trials at each of two levels; ASHA stops some at epochs 4 and 12.
+#: Six trials at each of two levels; ASHA stops some 4, 8 or 16 epochs after their warm-up.
 ARGUMENTS = (
     "--noise", ",".join(LEVELS), "--epochs", "24", "--num-trials", "6", "--train-size", "500", "--preset", "cpu",
     "--confirm-seeds", "0",
