@@ -29,7 +29,7 @@ from nls_tune.spaces import SearchSpace
 from nls_tune.transfer import translated
 
 #: Trials a level, enough for the longest budget that is looked at.
-TRIALS = 40
+TRIALS = 48
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class _Decoupled:
 class OurSearch:
     """The package's search on the levels of a table."""
 
-    def __init__(self, table: Table, seed: int, variant: Variant = Variant(), trials: int = TRIALS) -> None:
+    def __init__(self, table: Table, seed: int, variant: Variant = Variant(), trials: int | None = None) -> None:
         self.table, self.variant = table, variant
         space = load_table_space(table)
         if variant.scale != "log1m":
@@ -227,7 +227,9 @@ class OurSearch:
         self.levels = {level.name: level for level in table.levels}
         self.rng = random.Random(seed)
         self.table_seed = seed % len(table.levels[0].seeds)
-        self.allocator = Allocator(self._groups(space, trials), self.rungs, seed=seed, sampler=variant.sampler)
+        self.allocator = Allocator(
+            self._groups(space, trials or TRIALS), self.rungs, seed=seed, sampler=variant.sampler
+        )
 
     def _groups(self, space: SearchSpace, trials: int) -> list[Group]:
         quotas = space.quotas(trials) if self.variant.arms else {"all": trials}
@@ -341,7 +343,7 @@ class GridSearch:
 class RandomSearch(GridSearch):
     """Random configurations, uniform in rate, warm-up and log lr, levels in turn, none stopped."""
 
-    def __init__(self, table: Table, seed: int, trials: int = TRIALS) -> None:
+    def __init__(self, table: Table, seed: int, trials: int | None = None) -> None:
         super().__init__(table, seed)
         rng, space = random.Random(seed), load_table_space(table).space
         rate, warmup, lr = space["smooth_rate"], space["warmup_epochs"], space["lr"]
@@ -355,7 +357,7 @@ class RandomSearch(GridSearch):
                 }
             )
 
-        self._points = iter([(level, draw()) for _ in range(trials) for level in table.levels])
+        self._points = iter([(level, draw()) for _ in range(trials or TRIALS) for level in table.levels])
 
 
 class RayOptuna:
@@ -368,9 +370,9 @@ class RayOptuna:
         trials: A level.
     """
 
-    def __init__(self, table: Table, seed: int, *, informed: bool = False, trials: int = TRIALS) -> None:
+    def __init__(self, table: Table, seed: int, *, informed: bool = False, trials: int | None = None) -> None:
         logging.getLogger("ray").setLevel(logging.ERROR)
-        self.table, self.seed, self.informed, self.trials = table, seed, informed, trials
+        self.table, self.seed, self.informed, self.trials = table, seed, informed, trials or TRIALS
         self.table_seed = seed % len(table.levels[0].seeds)
         self.space = load_table_space(table)
         self._names = itertools.count()
