@@ -159,3 +159,11 @@ def test_the_cost_of_noisy_validation_is_measured(modules, trained, monkeypatch)
     assert found["num_val"] == 100
     assert -0.2 < found["raw"] < 0.5
     assert found["posterior_error"] >= 0
+
+
+def test_the_table_in_the_readme_is_that_of_the_evidence(modules):
+    import json
+
+    evidence = json.loads((FOLDER.parent / "evidence" / "search_efficiency.json").read_text())
+    readme = (FOLDER.parent.parent / "README.md").read_text()
+    assert "\n".join(modules["compare"].readme_table(evidence)) in readme

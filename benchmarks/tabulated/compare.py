@@ -199,7 +199,7 @@ def describe(rows: Sequence[dict[str, float]], rng: np.random.Generator) -> dict
         with np.errstate(invalid="ignore"):
             medians = np.median(values[draws], axis=1)
             low, high = (float(x) for x in np.quantile(medians, [0.025, 0.975], method="nearest"))
-        found[key] = {"median": float(np.median(values)), "interval": [low, high], "mean": float(np.mean(values))}
+        found[key] = {"median": float(np.median(values)), "interval": [low, high]}
     return found
 
 
@@ -216,6 +216,21 @@ def show(title: str, rows: dict[str, dict[str, Any]]) -> None:
         close = row["epochs_until_close"]
         until = f"{close['median']:.0f} [{close['interval'][0]:.0f},{close['interval'][1]:.0f}]"
         print(f"{name:34}" + "".join(f"{c:>16}" for c in cells) + f"{row['epochs']['median']:8.0f}{until:>22}")
+
+
+def readme_table(evidence: dict[str, Any]) -> list[str]:
+    """Return the table of README: median regret at 200 and 400 epochs a level, and epochs until it stays close."""
+    names = [name for name in NAMES if name in evidence]
+    lines = [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for method in METHODS:
+        cells = []
+        for name in names:
+            row = evidence[name]["methods"][method]
+            regrets = ", ".join(f"{100 * row[f'regret_at_{budget}']['median']:.2f}" for budget in (200, 400))
+            until = row["epochs_until_close"]["median"]
+            cells.append(f"{regrets}; –" if until is None else f"{regrets}; {until:.0f}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:
@@ -263,7 +278,16 @@ def main() -> None:
         "half": options.half,
         **evidence,
     }
-    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    """JSON has no infinity: what never came is null."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _selection_table(pool: ProcessPoolExecutor, names: Sequence[str], draws: int) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Grid:
     train_size: int | None = None
 
 
-_CIFAR_RATES = (0.4, 0.0, -0.4, -1.0, -4.0)
+_CIFAR_RATES = (0.4, 0.0, -1.0, -4.0)
 _CIFAR = {
     "rates": _CIFAR_RATES,
     "warmups": (2, 5),
@@ -118,8 +118,14 @@ def train_piece(piece: tuple[str, str, int], folder: Path = FOLDER, epochs: int 
     name, level, seed = piece
     grid = GRIDS[name]
     space = load_space(grid.dataset or name, preset="cpu", epochs=epochs, overrides=grid.overrides)
+    data_seed = seed if grid.data_seed is None else grid.data_seed
     dataset = load_dataset(
-        name, level, noise_seed=seed, split_seed=seed, val_fraction=grid.val_fraction, train_size=grid.train_size
+        grid.dataset or name,
+        level,
+        noise_seed=data_seed,
+        split_seed=data_seed,
+        val_fraction=grid.val_fraction,
+        train_size=grid.train_size,
     )
     if grid.num_val is not None:
         dataset = dataclasses.replace(dataset, val_indices=dataset.val_indices[: grid.num_val])
