@@ -64,7 +64,9 @@ def test_no_trial_is_lost_or_run_twice(tmp_path, sampler):
         before = len(seen)
         with started(*SEARCH, *arguments, folder=tmp_path) as program:
             goal = before + rng.randint(1, 3)
-            wait_until(lambda goal=goal: len(list(path.glob("trials/[!e]*.parquet"))) >= goal, f"{goal} trials ended")
+            wait_until(
+                lambda goal=goal: len(list(path.glob("trials/[!e]*.parquet"))) >= goal, f"{goal} trials ended", 200
+            )
             program.kill()
         for row in read_trials(path).to_dict("records"):
             earlier = seen.setdefault(row["trial_id"], row)
