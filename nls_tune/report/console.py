@@ -116,7 +116,9 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
             *(found if estimates else []),
             *(str(level.quotas.get(arm, 0)) for arm in ARMS),
         )
-    console.print(table)
+    # Its own width: a narrow console wraps lines, it must not cut numbers.
+    table.width = console.measure(table, options=console.options.update(width=200)).maximum
+    console.print(table, soft_wrap=True)
     for prior, text in _PRIORS.items():
         if levels := [level.level for level in plan.levels if level.prior == prior]:
             which = "" if len(levels) == len(plan.levels) else f" ({', '.join(levels)})"

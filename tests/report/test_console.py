@@ -283,6 +283,15 @@ def test_the_plan_shows_an_estimate_beside_the_truth(tiny_plan):
     assert "of the true noise\n" in text
 
 
+def test_a_narrow_console_cuts_no_column_of_the_plan(tiny_plan):
+    (level,) = tiny_plan.levels
+    wanted = replace(tiny_plan, levels=(replace(level, needs_estimate=True),))
+    text = io.StringIO()
+    print_plan(wanted.with_estimate(estimate_of("symmetric:0.4")), 2, Console(file=text, width=60))
+    assert "noise-cancelling rate  estimated  its rate" in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
 def test_the_plan_says_that_an_estimate_is_the_prior(monkeypatch):
     hide_the_truth(monkeypatch)
     settings = check_search_settings(noise=("symmetric:0.2", "symmetric:0.4"), train_size=500)
