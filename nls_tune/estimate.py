@@ -71,23 +71,7 @@ def estimate_noise(
         space = load_space(dataset.name, preset="gpu" if device.type == "cuda" else "cpu")
         settings = space.settings(space.default(smooth_rate=0.0), seed=0)
     noisy = dataset.noisy_labels[samples]
-    # Not the generator of the split: where the seeds are equal, the folds would follow it.
-    rng = np.random.Generator(np.random.PCG64([_FOLD_STREAM, settings.seed]))
-    parts = [np.sort(part) for part in np.array_split(stratified_order(noisy, rng), folds)]
-    probabilities = np.empty((len(samples), dataset.num_classes), dtype=np.float32)
-    best_epochs = []
-    for number, part in enumerate(parts):
-
-        def report_epoch(epoch: int, done: int = number * settings.epochs) -> None:
-            if report:
-                report(done + epoch)
-
-        others = np.setdiff1d(np.arange(len(samples)), part, assume_unique=True)
-        fold = dataclasses.replace(
-            dataset, train_indices=samples[others], val_indices=samples[part], test_inputs=None, test_labels=None
-        )
-        probabilities[part], epoch = _predict_fold(fold, settings, device, report_epoch)
-        best_epochs.append(epoch)
+    probabilities, best_epochs = _out_of_sample(dataset, samples, settings, folds, device, report)
     found = estimate_transition(probabilities, noisy, seed=settings.seed)
     clean = None if dataset.clean_labels is None else dataset.clean_labels[samples]
     return NoiseEstimate(
@@ -105,9 +89,38 @@ def estimate_noise(
         true_matrix=None if clean is None else as_tuples(transition_matrix(clean, noisy, dataset.num_classes)),
         model=settings.model,
         folds=folds,
-        best_epochs=tuple(best_epochs),
+        best_epochs=best_epochs,
         seconds=time.perf_counter() - start,
     )
+
+
+def _out_of_sample(
+    dataset: NoisyDataset,
+    samples: np.ndarray,
+    settings: TrainingSettings,
+    folds: int,
+    device: torch.device,
+    report: Report | None,
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return each sample's probabilities from a model that has not seen it, (N, K), and the models' best epochs."""
+    # Not the generator of the split: where the seeds are equal, the folds would follow it.
+    rng = np.random.Generator(np.random.PCG64([_FOLD_STREAM, settings.seed]))
+    parts = [np.sort(part) for part in np.array_split(stratified_order(dataset.noisy_labels[samples], rng), folds)]
+    probabilities = np.empty((len(samples), dataset.num_classes), dtype=np.float32)
+    best_epochs = []
+    for number, part in enumerate(parts):
+
+        def report_epoch(epoch: int, done: int = number * settings.epochs) -> None:
+            if report:
+                report(done + epoch)
+
+        others = np.setdiff1d(np.arange(len(samples)), part, assume_unique=True)
+        fold = dataclasses.replace(
+            dataset, train_indices=samples[others], val_indices=samples[part], test_inputs=None, test_labels=None
+        )
+        probabilities[part], epoch = _predict_fold(fold, settings, device, report_epoch)
+        best_epochs.append(epoch)
+    return probabilities, tuple(best_epochs)
 
 
 def estimate_level(

@@ -15,7 +15,8 @@ from nls_tune.analysis.statistics import (
     smallest_sign_flip_p,
 )
 
-differences = st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=8)
+# Rounded: where a value is lost in the rounding of a sum, two implementations may see a tie or none.
+differences = st.lists(st.floats(-0.2, 0.2).map(lambda x: round(x, 6)), min_size=2, max_size=8)
 
 
 @given(differences.filter(lambda v: np.std(v) > 1e-6))
