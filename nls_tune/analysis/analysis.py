@@ -1,0 +1,68 @@
+"""Everything that is to say about runs, in one object: what the tables, the page and the figures draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nls_tune.analysis.allocation import Allocation, allocation
+from nls_tune.analysis.comparison import Comparison, compare
+from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
+from nls_tune.analysis.importances import LevelImportances, importances
+from nls_tune.analysis.interactions import Interaction, interactions
+from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
+from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
+from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
+from nls_tune.analysis.rate_curves import RateCurve, rate_curves
+from nls_tune.analysis.recommendations import Recommendation, recommendations
+from nls_tune.runs import Run
+
+
+@dataclass(frozen=True, eq=False)
+class RunAnalysis:
+    """What one run says; ``run`` itself holds its provenance and its rows."""
+
+    run: Run
+    recommendations: tuple[Recommendation, ...]
+    summaries: tuple[LevelSummary, ...]
+    confirmations: tuple[LevelConfirmation, ...]
+    rate_curves: tuple[RateCurve, ...]
+    rate_against_noise: RateAgainstNoise | None
+    learning_curves: tuple[LevelCurves, ...]
+    interactions: tuple[Interaction, ...]
+    importances: tuple[LevelImportances, ...]
+    allocation: Allocation | None
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What several runs say, and how they compare; ``comparison`` is None for a single run."""
+
+    runs: tuple[RunAnalysis, ...]
+    comparison: Comparison | None
+
+
+def analyze(runs: Sequence[Run]) -> Analysis:
+    """Analyse runs, at least one.
+
+    Args:
+        runs: As ``runs.load_runs`` returns them.
+    """
+    return Analysis(tuple(_analyze(run) for run in runs), compare(runs) if len(runs) > 1 else None)
+
+
+def _analyze(run: Run) -> RunAnalysis:
+    trials, levels = run.trials, run.levels
+    planned = {level["noise_level"]: sum(level["trials"].values()) for level in run.content.get("plan", ())}
+    return RunAnalysis(
+        run=run,
+        recommendations=recommendations(trials, levels, planned),
+        summaries=level_summaries(trials, levels),
+        confirmations=confirmations(trials, levels),
+        rate_curves=rate_curves(trials, levels),
+        rate_against_noise=rate_against_noise(trials, levels),
+        learning_curves=learning_curves(trials, run.epochs, levels),
+        interactions=interactions(trials, levels),
+        importances=importances(trials, levels),
+        allocation=allocation(trials, levels),
+    )
