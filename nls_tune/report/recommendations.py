@@ -46,6 +46,11 @@ _DOUBTS: dict[DoubtKind, str] = {
 }
 
 
+def doubt_sentence(kind: DoubtKind) -> str:
+    """Return what is said of a doubt."""
+    return _DOUBTS[kind]
+
+
 def recommendation_words(recommendation: Recommendation) -> Words:
     """Say what to use at a noise level, why, and what speaks against it; always against the strongest CE."""
     found = recommendation
