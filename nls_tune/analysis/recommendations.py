@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
+from nls_tune.analysis.rows import log_share
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS, Arm
@@ -38,8 +41,6 @@ DoubtKind = Literal[
 SIGNIFICANT = 0.05
 #: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
 _EDGE = 0.02
-#: Smallest 1 - r in log(1 - r): the rate may be 1.
-_SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -286,5 +287,5 @@ def _at_the_edge(rate: float, parameter: Mapping[str, Any] | None, tried: pd.Ser
         ends = parameter.get("values") or [parameter.get("low"), parameter.get("high")]
         if all(isinstance(end, int | float) for end in ends):
             low, high = min(ends), max(ends)
-    near, far, here = (math.log(max(1 - value, _SMALLEST_SHARE)) for value in (high, low, rate))
-    return min(here - near, far - here) <= _EDGE * (far - near)
+    near, far, here = log_share(np.array([high, low, rate])).tolist()
+    return bool(min(here - near, far - here) <= _EDGE * (far - near))

@@ -90,7 +90,7 @@ def test_an_interval_without_0_is_no_proof_where_the_sign_flips_could_have_shown
     assert confirmation.comparisons[1].difference.low > 0
     assert confirmation.comparisons[1].sign_flip_p == pytest.approx(8 / 2**8)  # so 5 % are not exceeded at one level
     three = [searched(STRONG, level) + both(differences, level) for level in ("clean", LEVEL, "symmetric:0.3")]
-    found = recommendations(trials_frame(sum(three, [])))
+    found = recommendations(trials_frame([row for rows in three for row in rows]))
     assert {f.verdict for f in found} == {"no_proven_difference"}
     assert [f.sign_flip_p for f in found] == pytest.approx([3 * 8 / 2**8] * 3)
     assert all("few_seeds" not in f.doubts for f in found)
@@ -103,7 +103,7 @@ def test_few_seeds_are_a_doubt_and_the_interval_decides():
     # Six seeds are enough at one level, and too few at two.
     six = np.array([0.02, 0.03, 0.025, 0.015, 0.02, 0.03])
     two = [searched(STRONG, level) + both(six, level) for level in (LEVEL, "clean")]
-    assert all("few_seeds" in f.doubts for f in recommendations(trials_frame(sum(two, []))))
+    assert all("few_seeds" in f.doubts for f in recommendations(trials_frame([row for rows in two for row in rows])))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,11 @@ def test_a_confirmation_that_has_begun_only_with_some_arms_decides_nothing():
 
 
 def test_a_choice_of_fresh_seeds_is_not_told_with_the_errors_of_another():
-    found = one(searched({"ce": 0.6, "positive": 0.61, "negative": 0.605}) + both(np.array([0.02, 0.03, 0.025])) + confirmed("positive", [0.5] * 3, CE[:3]))  # fmt: skip # noqa: E501
+    found = one(
+        searched({"ce": 0.6, "positive": 0.61, "negative": 0.605})
+        + both(np.array([0.02, 0.03, 0.025]))
+        + confirmed("positive", [0.5] * 3, CE[:3])
+    )
     assert (found.arm, found.validation) == ("negative", None)
     assert "within_error" not in found.doubts
 
@@ -166,16 +170,24 @@ def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
     ("kind", "rows", "given"),
     [
         ("few_trials", searched(STRONG, per_arm=7), {}),
-        ("at_the_edge", searched(STRONG), {"space": {**SPACE, "smooth_rate": {"default": -1, "low": -2.0, "high": 0.8}}}),  # fmt: skip # noqa: E501
+        (
+            "at_the_edge",
+            searched(STRONG),
+            {"space": {**SPACE, "smooth_rate": {"default": -1, "low": -2.0, "high": 0.8}}},
+        ),
         ("asymmetric_noise", searched(STRONG, "human:worst", noise_rate=None), {}),
         ("within_error", searched({"ce": 0.699, "negative": 0.7}), {}),
         ("many_diverged", searched(STRONG) + searched({"negative": 0.5}, per_arm=3, status="diverged"), {}),
         ("going_on", searched(STRONG), {"planned": {LEVEL: 17}}),
         ("no_test_set", [{**row, "num_test": 0, "test_correct_at_best": None} for row in searched(STRONG)], {}),
-        ("default_ce_stronger", searched(STRONG) + both(np.array([0.01] * 3)) + confirmed("ce", [0.65] * 3, CE[:3], lr=0.09), {}),  # fmt: skip # noqa: E501
+        (
+            "default_ce_stronger",
+            searched(STRONG) + both(np.array([0.01] * 3)) + confirmed("ce", [0.65] * 3, CE[:3], lr=0.09),
+            {},
+        ),
         ("too_noisy", searched(STRONG, noise_cancelling_rate=None), {}),
     ],
-)  # fmt: skip
+)
 def test_each_doubt_has_its_cause(kind, rows, given):
     assert kind in one(rows, **given).doubts
     plain = one(searched({"ce": 0.6, "positive": 0.55, "negative": 0.7}), space=SPACE, planned={LEVEL: 24})
@@ -184,7 +196,7 @@ def test_each_doubt_has_its_cause(kind, rows, given):
 
 def test_without_a_space_the_edge_is_that_of_what_was_tried():
     assert "at_the_edge" in one(searched(STRONG)).doubts
-    wider = searched(STRONG) + [trial_row({"smooth_rate": -6.0}, status="stopped", noise_level=LEVEL)]
+    wider = [*searched(STRONG), trial_row({"smooth_rate": -6.0}, status="stopped", noise_level=LEVEL)]
     assert "at_the_edge" not in one(wider).doubts
 
 
