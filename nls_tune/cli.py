@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from nls_tune import export_command
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
 from nls_tune.search import search
@@ -13,6 +14,7 @@ from nls_tune.search import search
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(search)
 app.command()(estimate)
+app.add_typer(export_command.app, name="export")
 
 
 @app.callback()
