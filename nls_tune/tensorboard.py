@@ -83,7 +83,9 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
     metrics = {name: row[name] for name in METRICS if _is_number(row[name])}
     parameters = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in searched}
     parameters |= {name: row[name] for name in _CONTEXT}
-    experiment, start, end = hparams({name: _plain(value) for name, value in parameters.items()}, dict.fromkeys(METRICS))
+    experiment, start, end = hparams(
+        {name: _plain(value) for name, value in parameters.items()}, dict.fromkeys(METRICS)
+    )
     # The version comes first: without it TensorBoard takes the file for one of an old format.
     events = [Event(wall_time=time, file_version="brain.Event:2")]
     events += [Event(wall_time=time, summary=summary) for summary in (experiment, start)]
