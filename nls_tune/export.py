@@ -235,7 +235,7 @@ def _frozen_trial(
 ) -> FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    value = _plain(row["best_val_accuracy"])
+    value, best = _plain(row["best_val_accuracy"]), _plain(row["best_epoch"])
     state = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}.get(row["status"], TrialState.FAIL)
     if value is None and state == TrialState.COMPLETE:
         state = TrialState.FAIL  # Optuna takes no complete trial without a value
@@ -245,7 +245,7 @@ def _frozen_trial(
         value=None if state == TrialState.FAIL else value,
         params=known,
         distributions={name: distributions[name] for name in known},
-        user_attrs={name: _plain(row[name]) for name in _ATTRIBUTES},
+        user_attrs={name: _plain(row[name]) for name in _ATTRIBUTES} | {"best_epoch": best and int(best)},
         intermediate_values=dict(curve),
     )
     trial.datetime_start, trial.datetime_complete = _time(row["started_at"]), _time(row["finished_at"])

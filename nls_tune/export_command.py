@@ -29,7 +29,7 @@ def optuna(
     loaded = load_run(run)
     counts = export_optuna(loaded, file, overwrite=overwrite)
     for name, count in counts.items():
-        print(f"{name}: {_trials(count)}")
+        print(f"{_printable(name)}: {_trials(count)}")
     _say_problems(loaded.problems)
     print(f"To look at it: optuna-dashboard {file}")
     return 0
@@ -58,4 +58,9 @@ def _trials(count: int) -> str:
 
 def _say_problems(problems: tuple[str, ...]) -> None:
     for problem in problems:
-        print(f"Left out: {problem}")
+        print(f"Left out: {_printable(problem)}")
+
+
+def _printable(text: str) -> str:
+    """Names come from files: nothing in them may steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -12,6 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+# Here, because two threads that import Ray Tune at once find half of it. Neither needs its tool yet.
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+from ray.air.integrations.wandb import WandbLoggerCallback
+
 from nls_tune.tensorboard import METRICS, TAGS
 
 if TYPE_CHECKING:
@@ -43,13 +47,18 @@ class RayTracker:
 
     def ended(self, trial: TrackedTrial, row: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
         """Log how it ended, and end its run."""
-        self._log(trial, row["epochs"], {name: row[name] for name in (*METRICS, "epochs", "train_seconds")})
+        outcome = {name: row[name] for name in (*METRICS, "epochs", "train_seconds")}
+        self._log(trial, row["epochs"], outcome, **self._more(row))
         self._callback.log_trial_end(trial, failed=row["status"] in _FAILED)
 
-    def _log(self, trial: TrackedTrial, epoch: int, values: Mapping[str, Any]) -> None:
+    def _more(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What the last result holds besides numbers."""
+        return {}
+
+    def _log(self, trial: TrackedTrial, epoch: int, values: Mapping[str, Any], **more: Any) -> None:
         known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         # The callbacks take this for the step.
-        self._callback.log_trial_result(epoch, trial, {**known, "training_iteration": epoch})
+        self._callback.log_trial_result(epoch, trial, {**known, **more, "training_iteration": epoch})
 
     def close(self) -> None:
         """Wait for what is on its way."""
@@ -69,7 +78,6 @@ class MlflowTracker(RayTracker):
 
     def __init__(self, uri: str, experiment: str) -> None:
         from mlflow.tracking import MlflowClient
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
 
         callback: Any = MLflowLoggerCallback(uri, experiment_name=experiment)
         callback.mlflow_util.log_params = self._log_params
@@ -114,9 +122,10 @@ class WandbTracker(RayTracker):
     """
 
     def __init__(self, project: str, group: str, patience: float) -> None:
-        from ray.air.integrations.wandb import WandbLoggerCallback
-
         options: dict[str, Any] = {"upload_timeout": int(patience), "resume": "allow"}
         if mode := os.environ.get("WANDB_MODE"):
             options["mode"] = mode  # on a cluster the processes that log have another environment
         super().__init__(WandbLoggerCallback(project, group, **options))
+
+    def _more(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"config": {"status": row["status"]}}  # it joins the run's configuration
