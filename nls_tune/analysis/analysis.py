@@ -54,14 +54,15 @@ def analyze(runs: Sequence[Run]) -> Analysis:
 def _analyze(run: Run) -> RunAnalysis:
     trials, levels = run.trials, run.levels
     planned = {level["noise_level"]: sum(level["trials"].values()) for level in run.content.get("plan", ())}
+    summaries = level_summaries(trials, levels)
     return RunAnalysis(
         run=run,
         recommendations=recommendations(trials, levels, planned),
-        summaries=level_summaries(trials, levels),
+        summaries=summaries,
         confirmations=confirmations(trials, levels),
         rate_curves=rate_curves(trials, levels),
-        rate_against_noise=rate_against_noise(trials, levels),
-        learning_curves=learning_curves(trials, run.epochs, levels),
+        rate_against_noise=rate_against_noise(trials, levels, summaries),
+        learning_curves=learning_curves(trials, run.epochs, levels, defaults=run.defaults, summaries=summaries),
         interactions=interactions(trials, levels),
         importances=importances(trials, levels),
         allocation=allocation(trials, levels),
