@@ -105,7 +105,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         connect = settings.address is not None
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
-        check_trackers(settings)
+        if not dry_run:
+            check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
         if dry_run:
             print_plan(plan, slots.count, console)
