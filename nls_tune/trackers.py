@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 #: At the end of a session a tracker gets so many seconds to take what it has not taken yet.
-_PATIENCE = 60.0
+_PATIENCE = 30.0
 
 
 @dataclass(eq=False)
