@@ -122,10 +122,27 @@ class WandbTracker(RayTracker):
     """
 
     def __init__(self, project: str, group: str, patience: float) -> None:
-        options: dict[str, Any] = {"upload_timeout": int(patience), "resume": "allow"}
+        options: dict[str, Any] = {"upload_timeout": 1, "resume": "allow"}
+        self._patience = patience
         if mode := os.environ.get("WANDB_MODE"):
             options["mode"] = mode  # on a cluster the processes that log have another environment
         super().__init__(WandbLoggerCallback(project, group, **options))
 
     def _more(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"config": {"status": row["status"]}}  # it joins the run's configuration
+
+    def close(self) -> None:
+        """Wait for what is on its way.
+
+        Raises:
+            TimeoutError: If that takes too long; the callback would drop the rest and say nothing.
+        """
+        import ray
+
+        sending = list(self._callback._trial_logging_futures.values())
+        if not sending:
+            return
+        _, late = ray.wait(sending, num_returns=len(sending), timeout=self._patience)
+        super().close()
+        if late:
+            raise TimeoutError(f"{len(late)} trials were not sent within {self._patience:g} s")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 #: At the end of a session a tracker gets so many seconds to take what it has not taken yet.
 _PATIENCE = 30.0
+#: Weights & Biases starts two processes a trial, which takes its time, and sends everything at the end.
+_WANDB_PATIENCE = 120.0
 
 
 @dataclass(eq=False)
@@ -75,10 +77,11 @@ class BackgroundTracker:
     Args:
         name: For the warning.
         make: Makes the tracker, in that thread.
+        patience: Seconds that ``close`` waits at most.
     """
 
-    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
-        self._name, self._make = name, make
+    def __init__(self, name: str, make: Callable[[], Tracker], patience: float = _PATIENCE) -> None:
+        self._name, self._make, self._patience = name, make, patience
         self._jobs: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
         self._warned = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -96,13 +99,13 @@ class BackgroundTracker:
         """See ``Tracker``."""
         self._jobs.put(lambda tracker: tracker.ended(trial, row, epochs))
 
-    def close(self, patience: float = _PATIENCE) -> None:
-        """Wait until everything is told, at most so many seconds."""
+    def close(self) -> None:
+        """Wait until everything is told, as long as patience allows."""
         self._jobs.put(lambda tracker: tracker.close())
         self._jobs.put(None)
-        self._thread.join(patience)
+        self._thread.join(self._patience)
         if self._thread.is_alive():
-            self._warn(f"did not take everything within {patience:g} s")
+            self._warn(f"did not take everything within {self._patience:g} s")
 
     def _run(self) -> None:
         tracker = None
@@ -229,7 +232,13 @@ def open_trackers(plan: SearchPlan, run: RunDirectory, run_id: str) -> Iterator[
     if (project := settings.wandb) is not None:
         from nls_tune.ray_trackers import WandbTracker
 
-        trackers.append(BackgroundTracker("Weights & Biases", lambda: WandbTracker(project, run_id, _PATIENCE / 2)))
+        trackers.append(
+            BackgroundTracker(
+                "Weights & Biases",
+                lambda: WandbTracker(project, run_id, _WANDB_PATIENCE),
+                patience=_WANDB_PATIENCE + _PATIENCE,
+            )
+        )
     try:
         yield trackers
     finally:

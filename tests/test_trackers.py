@@ -132,9 +132,9 @@ class TestBackground:
 
     def test_one_that_hangs_holds_nothing_up(self, tmp_path, caplog):
         let_go = threading.Event()
-        tracker = BackgroundTracker("Tracker", lambda: SimpleNamespace(started=lambda trial: let_go.wait(30)))
+        tracker = BackgroundTracker("Tracker", lambda: SimpleNamespace(started=lambda trial: let_go.wait(30)), 0.05)
         tracker.started(a_trial(tmp_path))
-        tracker.close(patience=0.05)
+        tracker.close()
         assert ["within 0.05 s" in record.getMessage() for record in caplog.records] == [True]
         let_go.set()
 
@@ -186,11 +186,25 @@ class TestRaysCallbacks:
         tracker.ended(trial, trial_row(status="stopped"), [])
         (callback,) = made
         assert callback.args == ("nls", "run-1")
-        assert callback.options == {"upload_timeout": 5, "resume": "allow", "mode": "offline"}
+        assert callback.options == {"upload_timeout": 1, "resume": "allow", "mode": "offline"}
         assert callback.calls[1][3]["config"] == {"status": "stopped"}
         assert len(trial.trial_id) == 64
         assert trial.trial_id.endswith("x-aa11")
         assert not set(trial.trial_id) & set(" :/")
+
+    @pytest.mark.parametrize("num_late", [0, 2])
+    def test_what_wandb_has_not_sent_in_time_is_said(self, num_late, monkeypatch):
+        callback = FakeCallback()
+        callback._trial_logging_futures = {"a": 1, "b": 2, "c": 3}
+        monkeypatch.setattr("nls_tune.ray_trackers.WandbLoggerCallback", lambda *args, **options: callback)
+        monkeypatch.setattr("ray.wait", lambda all_, num_returns, timeout: (all_[num_late:], all_[:num_late]))
+        tracker = WandbTracker("nls", "run-1", 5.0)
+        if num_late:
+            with pytest.raises(TimeoutError, match="2 trials were not sent within 5 s"):
+                tracker.close()
+        else:
+            tracker.close()
+        assert callback.calls[-1] == ("on_experiment_end", [])
 
 
 class TestMlflow:
