@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from nls_tune import export_command
 from nls_tune.analyze_command import analyze, runs
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
@@ -16,6 +17,7 @@ app.command()(search)
 app.command()(estimate)
 app.command()(analyze)
 app.command()(runs)
+app.add_typer(export_command.app, name="export")
 
 
 @app.callback()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nls_tune.report.live import ProgressView
+    from nls_tune.trackers import Tracker
 
 #: Level and index of a configuration, and of one of its trainings: level, settings, noise seed.
 _Run = tuple[tuple[str, int], str, TrainingSettings, int | None]
@@ -149,6 +150,7 @@ def confirm(
     slots: Slots,
     make_view: Callable[[SearchProgress], ProgressView],
     missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
+    trackers: Sequence[Tracker] = (),
 ) -> str:
     """Run what is missing of the confirmation of a finished search.
 
@@ -159,6 +161,7 @@ def confirm(
         slots: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
         missing: Lists its trials: ``missing_trials`` or ``missing_on_all_labels``.
+        trackers: What else follows the trials.
 
     Returns:
         ``finished`` or ``interrupted``.
@@ -173,7 +176,7 @@ def confirm(
     epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
     progress = SearchProgress(levels, slots.count, epochs)
     view = make_view(progress)
-    recorder = Recorder(plan, run, run_id, progress, view)
+    recorder = Recorder(plan, run, run_id, progress, view, trackers)
     names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
     others = [name for name in names if name != (name[0], None, False)]
     searcher = ListSearcher(configs, metric="best_val_accuracy")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from nls_tune.recorder import Recorder
     from nls_tune.report.live import ProgressView
+    from nls_tune.trackers import Tracker
 
 
 #: What names a dataset of a plan: noise level, noise seed (None: the search's), and whether it is on all labels.
@@ -114,6 +115,7 @@ def execute(
     slots: Slots,
     make_view: Callable[[SearchProgress], ProgressView],
     budget: TimeBudget,
+    trackers: Sequence[Tracker] = (),
 ) -> str:
     """Run what is missing of a search.
 
@@ -124,6 +126,7 @@ def execute(
         slots: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
         budget: Of wall time, not started.
+        trackers: What else follows the trials.
 
     Returns:
         ``trials``, ``time_budget`` (what ended it) or ``interrupted``.
@@ -141,7 +144,7 @@ def execute(
         # A continued sampler must not draw again what it drew in the first session.
         allocator.reseed(plan.settings.seed + adopted)
     view = make_view(progress)
-    recorder = Recorder(plan, run, run_id, progress, view)
+    recorder = Recorder(plan, run, run_id, progress, view, trackers)
     if allocator.num_left() and not budget.used_up():
         searcher, scheduler = _adapters(plan, allocator, budget)
         lengths = plan.space.warmup_lengths()

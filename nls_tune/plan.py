@@ -40,7 +40,7 @@ USUAL_RATE = 0.1
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "confirm_on", "warmup_store",
-    "time_budget",
+    "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}

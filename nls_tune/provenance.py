@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -23,8 +24,13 @@ def provenance() -> dict[str, Any]:
         "versions": {**versions, **{name: _version(name) for name in _PACKAGES}},
         "git_commit": _git_commit(),
         "hardware": {"node": platform.node(), "cpu": cpu_name(), "cpus": os.cpu_count(), "gpus": _gpu_names()},
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": without_password(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
+
+
+def without_password(text: str) -> str:
+    """Return a text without the passwords of its URIs, ``scheme://user:password@host``."""
+    return re.sub(r"(://[^/\s:@]*):[^/\s@]*@", r"\1:***@", text)
 
 
 def cpu_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from nls_tune.report.live import ProgressView
 from nls_tune.report.text import configuration, duration, percent
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, config_columns
 from nls_tune.settings import TrainingSettings
+from nls_tune.trackers import TrackedTrial, Tracker, tracked_trial
 from nls_tune.trainable import TrialCheckpoint
 
 #: The epochs of a running trial are written at most this often.
@@ -35,6 +37,7 @@ class _TrialState:
     settings: TrainingSettings
     config: dict[str, Any]
     started_at: datetime
+    tracked: TrackedTrial
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     written_at: float = 0.0
@@ -49,16 +52,24 @@ class Recorder(tune.Callback):
         run_id: Of the run.
         progress: To keep up to date.
         view: To tell of every trial that ends.
+        trackers: To tell of everything.
     """
 
     def __init__(
-        self, plan: SearchPlan, run: RunDirectory, run_id: str, progress: SearchProgress, view: ProgressView
+        self,
+        plan: SearchPlan,
+        run: RunDirectory,
+        run_id: str,
+        progress: SearchProgress,
+        view: ProgressView,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self._plan = plan
         self._run = run
         self._run_id = run_id
         self._progress = progress
         self._view = view
+        self._trackers = trackers
         self._states: dict[str, _TrialState] = {}
         self.failures: list[str] = []
 
@@ -75,9 +86,18 @@ class Recorder(tune.Callback):
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
         level = config["noise_level"]
         self._states[trial.trial_id] = _TrialState(
-            config["trial_id"], level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC)
-        )
+            config["trial_id"], level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC),
+            self._tracked(config, settings),
+        )  # fmt: skip
         self._progress.started(level)
+        for tracker in self._trackers:
+            tracker.started(self._states[trial.trial_id].tracked)
+
+    def _tracked(self, config: dict[str, Any], settings: TrainingSettings) -> TrackedTrial:
+        dataset = self._plan.dataset(config["noise_level"], config.get("noise_seed"))
+        facts = {"dataset": dataset.name, "noise_level": config["noise_level"], "noise_seed": dataset.noise_seed}
+        facts |= {"stage": config["stage"], "arm": settings.arm, **settings.model_dump(mode="json")}
+        return tracked_trial(self._run, self._run_id, config["trial_id"], facts)
 
     def on_trial_result(
         self,
@@ -91,9 +111,12 @@ class Recorder(tune.Callback):
         state = self._states[trial.trial_id]
         state.report = result
         # By epoch: a trial that went on from a checkpoint sends some of them again.
+        new = [metrics for metrics in result["new_epochs"] if metrics["epoch"] not in state.epochs]
         state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})
         state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= result["epoch"]}
         self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"])
+        for tracker in self._trackers if new else ():
+            tracker.reported(state.tracked, new)
         # A trial that waits for a warm-up reports that it is there, and no epochs.
         if state.epochs and time.monotonic() - state.written_at >= _WRITE_SECONDS:
             self._write_epochs(state)
@@ -130,6 +153,8 @@ class Recorder(tune.Callback):
             self._write_epochs(state)
         row = self._row(state, status, error)
         self._run.write_trial(row)
+        for tracker in self._trackers:
+            tracker.ended(state.tracked, row, [state.epochs[epoch] for epoch in sorted(state.epochs)])
         if status != "interrupted":
             TrialCheckpoint(self._run.checkpoints / state.trial_id).remove()
         if error is not None:

@@ -170,6 +170,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.warmups = self.path / "warmups"
         self.tune = self.path / "tune"
+        self.tensorboard = self.path / "tensorboard"
         self.run_json = self.path / "run.json"
 
     def create(self) -> None:

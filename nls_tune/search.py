@@ -103,6 +103,13 @@ _WarmupStore = Annotated[
         help="Folder of shared CE warm-ups, which several runs may use; none: no sharing. [OUT/warmups]",
     ),
 ]
+_Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write every trial's curves and hyperparameters to OUT/tensorboard.")
+]
+_Mlflow = Annotated[
+    str | None, typer.Option(metavar="URI", help="Log every trial to MLflow: its tracking URI, sqlite:///mlflow.db.")
+]
+_Wandb = Annotated[str | None, typer.Option(metavar="PROJECT", help="Log every trial to Weights & Biases.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
@@ -137,6 +144,9 @@ def search(
     cpus_per_trial: _CpusPerTrial = 1,
     address: _Address = None,
     warmup_store: _WarmupStore = None,
+    tensorboard: _Tensorboard = False,
+    mlflow: _Mlflow = None,
+    wandb: _Wandb = None,
     dry_run: _DryRun = False,
 ) -> int:
     """Search the smooth rate for each noise level of a dataset."""

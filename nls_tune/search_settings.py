@@ -50,6 +50,9 @@ class SearchSettings(BaseModel):
         address: Of an existing Ray cluster.
         warmup_store: Folder of shared CE warm-ups, which several runs may use; by default one in the run directory
             that is removed when the run is finished; ``none`` for none.
+        tensorboard: Whether every trial's curves and hyperparameters go to ``tensorboard/`` in the run directory.
+        mlflow: Tracking URI of MLflow, where every trial becomes a run.
+        wandb: Project at Weights & Biases, where every trial becomes a run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +84,9 @@ class SearchSettings(BaseModel):
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     address: str | None = None
     warmup_store: Annotated[str, Field(min_length=1)] | None = None
+    tensorboard: bool = False
+    mlflow: Annotated[str, Field(min_length=1)] | None = None
+    wandb: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("time_budget", mode="before")
     @classmethod

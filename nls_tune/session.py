@@ -96,6 +96,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
     from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
+    from nls_tune.trackers import check_trackers
     from nls_tune.warmup import check_store
 
     console = console or Console(quiet=True)
@@ -104,6 +105,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         connect = settings.address is not None
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
+        if not dry_run:
+            check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
         if dry_run:
             print_plan(plan, slots.count, console)
@@ -115,6 +118,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         run.create()
         stack.enter_context(run.lock())
         content = _begin(plan, run)
+        if settings.tensorboard:
+            _write_events(run)
         try:
             plan = _estimate_noise(plan, run, content, console)
             print_plan(plan, slots.count, console)
@@ -166,6 +171,14 @@ def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     return content
 
 
+def _write_events(run: RunDirectory) -> None:
+    """Write the event files of trials that ended in earlier sessions, which may not have been asked for any."""
+    from nls_tune.export import export_tensorboard
+    from nls_tune.runs import load_run
+
+    export_tensorboard(load_run(run.path), run.tensorboard, overwrite=True)
+
+
 def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], budget: TimeBudget) -> bool:
     """Whether search and confirmation have nothing left to do."""
     from nls_tune.confirm import missing_on_all_labels, missing_trials
@@ -214,6 +227,7 @@ def _run(
     from nls_tune.execution import execute
     from nls_tune.provenance import provenance
     from nls_tune.report.live import ProgressView
+    from nls_tune.trackers import open_trackers
 
     session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(slots)}
     content["sessions"].append(session)
@@ -230,20 +244,23 @@ def _run(
         return ProgressView(progress, console)
 
     try:
-        ended_by = execute(plan, run, content["run_id"], slots, make_view, budget)
-        status = "interrupted" if ended_by == "interrupted" else "finished"
-        content["ended_by"] = None if status == "interrupted" else ended_by
-        if status == "finished":
-            run.remove_warmups()  # the confirmation has other seeds
-        if status == "finished" and plan.confirm_seeds():
-            console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
-            status = confirm(plan, run, content["run_id"], slots, make_view)
-            if status == "finished" and plan.settings.confirm_on == "all":
-                console.print("Confirmation on all labels", highlight=False)
-                status = confirm(plan, run, content["run_id"], slots, make_view, missing_on_all_labels)
+        with open_trackers(plan, run, content["run_id"]) as trackers:
+            ended_by = execute(plan, run, content["run_id"], slots, make_view, budget, trackers)
+            status = "interrupted" if ended_by == "interrupted" else "finished"
+            content["ended_by"] = None if status == "interrupted" else ended_by
             if status == "finished":
-                run.remove_warmups()
-        content["status"] = status
+                run.remove_warmups()  # the confirmation has other seeds
+            if status == "finished" and plan.confirm_seeds():
+                console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
+                status = confirm(plan, run, content["run_id"], slots, make_view, trackers=trackers)
+                if status == "finished" and plan.settings.confirm_on == "all":
+                    console.print("Confirmation on all labels", highlight=False)
+                    status = confirm(
+                        plan, run, content["run_id"], slots, make_view, missing_on_all_labels, trackers=trackers
+                    )
+                if status == "finished":
+                    run.remove_warmups()
+            content["status"] = status
     except Exception:
         content["status"] = "failed"
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -28,8 +29,13 @@ def session():
 
 @pytest.fixture(scope="module")
 def found(session, tmp_path_factory) -> SearchResult:
+    """A search that is followed in TensorBoard and MLflow."""
     out = tmp_path_factory.mktemp("python") / "a run #1 [%20é]"
-    return run_search("twonorm", out=out, overrides={"lr.low": 1e-3, "momentum": 0.8}, **SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        patch.chdir(out.parent)
+        overrides = {"lr.low": 1e-3, "momentum": 0.8}
+        return run_search("twonorm", out=out, overrides=overrides, tensorboard=True, mlflow="file:store", **SETTINGS)
 
 
 def test_it_returns_what_the_command_prints(found):
@@ -58,6 +64,53 @@ def test_the_folder_may_have_any_name(found):
     assert found.run.name == "a run #1 [%20é]"
     assert json.loads((found.run / "run.json").read_text())["status"] == "finished"
     assert not (found.run / "warmups").exists()
+
+
+def test_mlflow_has_what_parquet_has(found, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = MlflowClient(f"file:{found.run.parent / 'store'}")
+    run_id = json.loads((found.run / "run.json").read_text())["run_id"]
+    runs = client.search_runs([client.get_experiment_by_name(run_id).experiment_id])
+    trials, epochs = read_trials(found.run).set_index("trial_id"), read_epochs(found.run)
+    assert {run.data.params["trial_id"] for run in runs} == set(trials.index)
+    assert len(runs) == len(trials) == 4
+    for run in runs:
+        row = trials.loc[run.data.params["trial_id"]]
+        assert (run.info.status, run.data.tags["status"]) == ("FINISHED", row["status"])
+        for name in ("smooth_rate", "warmup_epochs", "lr", "noise_level", "arm", "stage", "seed"):
+            assert run.data.params[name] == str(row[name])
+        assert run.data.params["momentum"] == "0.8"
+        for name in ("best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "best_epoch", "epochs"):
+            assert run.data.metrics[name] == row[name]
+        curve = epochs[epochs["trial_id"] == row.name]
+        for name in ("val_accuracy", "test_accuracy", "train_loss", "lr"):
+            logged = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, name)}
+            assert logged == dict(zip(curve["epoch"], curve[name], strict=True))
+
+
+def test_tensorboard_has_every_trial(found):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trials = read_trials(found.run).set_index("trial_id")
+    folders = {file.parent for file in (found.run / "tensorboard").rglob("*tfevents*")}
+    assert {folder.name for folder in folders} == set(trials.index)
+    for folder in folders:
+        row, events = trials.loc[folder.name], EventAccumulator(str(folder)).Reload()
+        (best,) = events.Scalars("best_val_accuracy")
+        assert best.value == pytest.approx(row["best_val_accuracy"], rel=1e-6)
+        assert [s.step for s in events.Scalars("accuracy/val")] == list(range(1, row["epochs"] + 1))
+
+
+def test_event_files_of_earlier_sessions_are_written_when_they_are_asked_for(found):
+    """The flags are not part of what a run is, and a finished run can be given them."""
+    folder = found.run / "tensorboard"
+    files = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")}
+    shutil.rmtree(folder)
+    overrides = {"lr.low": 1e-3, "momentum": 0.8}
+    assert run_search(out=found.run, overrides=overrides, tensorboard=True, **SETTINGS) == found
+    assert {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")} == files
 
 
 def test_the_same_call_returns_the_same_again(found, session):
