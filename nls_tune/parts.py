@@ -107,13 +107,19 @@ def _together(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables).combine_chunks().cast(schema)
 
 
+def read_part(path: Path, schema: pa.Schema) -> pa.Table | UnreadPart | None:
+    """Return the rows of a part as ``read_parts`` does, what is wrong with it, or None if it is gone."""
+    return _read(path, schema, set())
+
+
 def _read(path: Path, schema: pa.Schema, known: set[bytes]) -> pa.Table | UnreadPart | None:
     """Read a part.
 
     Args:
         path: The file.
         schema: What it must hold.
-        known: Stored schemas that were found to be equal to ``schema``; further ones are added.
+        known: Stored schemas that were found to be equal to ``schema``; further ones are added. Parts that have one are
+            not cast.
 
     Returns:
         Its rows, what is wrong with it, or None if it is gone.

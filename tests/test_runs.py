@@ -328,3 +328,13 @@ def test_a_run_can_be_given_once(made, tmp_path):
     for again in (made, made / ".." / made.name, tmp_path / "link"):
         with pytest.raises(InputError, match="given twice"):
             load_runs([made, again])
+
+
+def test_one_part_is_read_as_all_are(run):
+    path = part(run, "trials")
+    (row,) = parts.read_part(path, trial_schema()).to_pylist()
+    assert row["trial_id"] == path.stem
+    assert parts.read_part(path, trial_schema()).schema.equals(trial_schema(), check_metadata=True)
+    assert parts.read_part(path, epoch_schema()).name == path.name
+    path.unlink()
+    assert parts.read_part(path, trial_schema()) is None
