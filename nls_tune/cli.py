@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from nls_tune.analyze_command import analyze, runs
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
 from nls_tune.report_command import report
@@ -14,6 +15,8 @@ from nls_tune.search import search
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(search)
 app.command()(estimate)
+app.command()(analyze)
+app.command()(runs)
 app.command()(report)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
-from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
+from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS, Arm
@@ -59,6 +59,8 @@ class Recommendation:
         validation: Recommended minus rival of the search, on validation; see ``LevelSummary``.
         doubts: What speaks against it, each kind at most once.
         num_seeds: With how many fresh seeds its validation accuracy was compared; None where it is the search's.
+        trial_id: Of the search's selected or default trial with this configuration; None where there is none.
+        val_accuracy: On validation at the best epoch: the mean over the fresh seeds, else that of the search's trial.
     """
 
     noise_level: str
@@ -73,6 +75,8 @@ class Recommendation:
     validation: PairedDifference | None
     doubts: tuple[DoubtKind, ...]
     num_seeds: int | None = None
+    trial_id: str | None = None
+    val_accuracy: float | None = None
 
 
 def recommendations(
@@ -122,14 +126,8 @@ def recommendations(
 
 
 def planned_trials(content: Mapping[str, Any]) -> dict[str, int]:
-    """Return the search trials that a run.json plans, by noise level; levels that it does not describe are missing."""
-    planned = {}
-    for level in content.get("plan") or ():
-        try:
-            planned[str(level["noise_level"])] = sum(int(count) for count in level["trials"].values())
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue
-    return planned
+    """Return the search trials that the run.json of a ``Run`` plans, by noise level."""
+    return {level["noise_level"]: sum(level["trials"].values()) for level in content.get("plan", ())}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,18 +157,18 @@ class _Level:
 
 def _recommend(level: _Level) -> Recommendation:
     summary, found = level.summary, level.confirmed
-    arm, config, best_epoch, ce = summary.recommended, None, None, None
+    arm, config, ce, num_seeds, accuracy = summary.recommended, None, None, None, None
     comparison: PairedComparison | None = None
-    num_seeds = None
     if found is not None:
         best = found.configurations[found.recommended]
         comparison = found.comparisons[found.recommended]
         arm, config, num_seeds = best.arm, best.config, len(best.seeds)
-        best_epoch = _best_epoch(level, config, arm)
+        accuracy = best.validation.mean
         ce = None if found.strongest_ce is None else found.configurations[found.strongest_ce].config
     elif arm is not None:
-        config, best_epoch = summary.arms[arm].config, summary.arms[arm].best_epoch
+        config, accuracy = summary.arms[arm].config, summary.arms[arm].val_accuracy
         ce = summary.arms["ce"].config if "ce" in summary.arms else None
+    trial_id, best_epoch = (None, None) if arm is None or config is None else _trial(level, arm, config)
     return Recommendation(
         noise_level=summary.noise_level,
         verdict=_verdict(arm, comparison, level.num_claims),
@@ -184,6 +182,8 @@ def _recommend(level: _Level) -> Recommendation:
         validation=summary.validation,
         doubts=_doubts(level, arm, config, comparison),
         num_seeds=num_seeds,
+        trial_id=trial_id,
+        val_accuracy=accuracy,
     )
 
 
@@ -206,18 +206,18 @@ def _can_reach(comparison: PairedComparison, num_claims: int) -> bool:
     return comparison.smallest_p * num_claims <= SIGNIFICANT
 
 
-def _best_epoch(level: _Level, config: Mapping[str, Any], arm: Arm) -> int | None:
-    """The best epoch of the search's trial of a configuration; of its fresh seeds the median, if it has none there."""
-    summary = level.summary
-    if arm in summary.arms and summary.arms[arm].config == config:
-        return summary.arms[arm].best_epoch
-    if (default := summary.default_ce) is not None and default.config == config and default.status == "completed":
-        return default.best_epoch
+def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """The search's trial of a configuration and its best epoch; without one, the median of those of fresh seeds."""
+    selected, default = level.summary.arms.get(arm), level.summary.default_ce
+    if selected is not None and selected.config == config:
+        return selected.trial_id, selected.best_epoch
+    if default is not None and default.config == config and default.status == "completed":
+        return default.trial_id, default.best_epoch
     rows = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_epoch"].notna()]
-    for name, value in config.items():
+    for name in config:
         column = name if name in rows.columns else f"config_{name}"
-        rows = rows[[getattr(found, "tolist", lambda found=found: found)() == value for found in rows[column]]]
-    return None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
+        rows = rows[[config_of(row, [column])[name] == config[name] for _, row in rows.iterrows()]]
+    return None, None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
 
 
 # Doubts
