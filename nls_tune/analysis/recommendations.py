@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
+from nls_tune.analysis.rows import log_share
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS, Arm
@@ -38,8 +41,6 @@ DoubtKind = Literal[
 SIGNIFICANT = 0.05
 #: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
 _EDGE = 0.02
-#: Smallest 1 - r in log(1 - r): the rate may be 1.
-_SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Recommendation:
         difference: Test accuracy minus that of the strongest CE over fresh seeds; None without a confirmation.
         detectable: The smallest true difference that this confirmation could have found.
         sign_flip_p: Exact p value of no difference, corrected over the levels (Holm).
-        validation: Recommended minus rival of the search, on validation; see ``LevelSummary``.
+        validation: Recommended minus rival of the search, on validation; see ``LevelSummary``. None where fresh seeds
+            recommend another configuration than the search does.
         doubts: What speaks against it, each kind at most once.
         num_seeds: With how many fresh seeds its validation accuracy was compared; None where it is the search's.
         trial_id: Of the search's selected or default trial with this configuration; None where there is none.
@@ -169,6 +171,8 @@ def _recommend(level: _Level) -> Recommendation:
         config, accuracy = summary.arms[arm].config, summary.arms[arm].val_accuracy
         ce = summary.arms["ce"].config if "ce" in summary.arms else None
     trial_id, best_epoch = (None, None) if arm is None or config is None else _trial(level, arm, config)
+    search_choice = None if summary.recommended is None else summary.arms[summary.recommended].config
+    validation = summary.validation if search_choice == config else None
     return Recommendation(
         noise_level=summary.noise_level,
         verdict=_verdict(arm, comparison, level.num_claims),
@@ -179,8 +183,8 @@ def _recommend(level: _Level) -> Recommendation:
         difference=None if comparison is None else comparison.difference,
         detectable=None if comparison is None else comparison.detectable,
         sign_flip_p=None if comparison is None else comparison.holm_p,
-        validation=summary.validation,
-        doubts=_doubts(level, arm, config, comparison),
+        validation=validation,
+        doubts=_doubts(level, arm, config, comparison, validation),
         num_seeds=num_seeds,
         trial_id=trial_id,
         val_accuracy=accuracy,
@@ -224,7 +228,11 @@ def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | No
 
 
 def _doubts(
-    level: _Level, arm: Arm | None, config: Mapping[str, Any] | None, comparison: PairedComparison | None
+    level: _Level,
+    arm: Arm | None,
+    config: Mapping[str, Any] | None,
+    comparison: PairedComparison | None,
+    validation: PairedDifference | None,
 ) -> tuple[DoubtKind, ...]:
     summary = level.summary
     search = level.rows[level.rows["stage"] == "search"]
@@ -237,7 +245,7 @@ def _doubts(
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
             "few_seeds": comparison is not None and not _can_reach(comparison, level.num_claims),
             "no_test_set": bool((search["num_test"] == 0).all()),
-            "within_error": summary.validation is not None and not summary.validation.distinct,
+            "within_error": validation is not None and not validation.distinct,
             "asymmetric_noise": not _is_symmetric(summary),
             "default_ce_stronger": _default_ce_stronger(level),
             "at_the_edge": arm != "ce" and _at_the_edge(rate, level.rate, search["smooth_rate"]),
@@ -279,5 +287,5 @@ def _at_the_edge(rate: float, parameter: Mapping[str, Any] | None, tried: pd.Ser
         ends = parameter.get("values") or [parameter.get("low"), parameter.get("high")]
         if all(isinstance(end, int | float) for end in ends):
             low, high = min(ends), max(ends)
-    near, far, here = (math.log(max(1 - value, _SMALLEST_SHARE)) for value in (high, low, rate))
-    return min(here - near, far - here) <= _EDGE * (far - near)
+    near, far, here = log_share(np.array([high, low, rate])).tolist()
+    return bool(min(here - near, far - here) <= _EDGE * (far - near))
