@@ -168,7 +168,7 @@ def test_tables_are_the_dataclasses(page, analysis):
     expected = [(level, arm) for level in run.summaries for arm in level.arms.values()]
     for cell, (level, arm) in zip(cells, expected, strict=True):
         assert (cell["Noise level"], cell["Arm"]) == (level.noise_level, ARM_NAMES[arm.arm])
-        assert cell["Choice"] == ("recommended" if arm.arm == level.recommended else "")
+        assert cell["Choice"] == ("best of the search" if arm.arm == level.recommended else "")
         assert float(cell["Rate"].replace("−", "-")) == arm.config["smooth_rate"]
         assert (int(cell["Warm-up"]), float(cell["lr"])) == (arm.config["warmup_epochs"], arm.config["lr"])
         shown = [float(cell[name]) for name in ("Validation, %", "Test, %", "Test at last, %")]

@@ -112,6 +112,22 @@ def rate_axis(rates: Iterable[float], title: str = "Smooth rate r, spaced by log
     }
 
 
+def fitted_range(values: Iterable[float | None], least: float = 0.0) -> list[float] | None:
+    """Return the range of an axis that shows some values with a margin; None without any.
+
+    Args:
+        values: In the units of the axis.
+        least: How much the axis covers at least, so that differences of no importance do not look large.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    half = max(high - low, least) / 2 * 1.12 or 0.5
+    middle = (low + high) / 2
+    return [round(middle - half, 3), round(middle + half, 3)]
+
+
 def layout(**changes: Any) -> dict[str, Any]:
     """Return the layout that all plots start from: the legend below, narrow margins."""
     return {

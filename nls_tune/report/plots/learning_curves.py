@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
-from nls_tune.report.plots.common import Plot, joined, layout, percentage, plotly_text, significant
+from nls_tune.report.plots.common import Plot, fitted_range, joined, layout, percentage, plotly_text, significant
 from nls_tune.report.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
 from nls_tune.report.text import ARM_NAMES, number, percent, rate
 
@@ -27,25 +27,33 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
     title = f"{level.noise_level}: learning curves"
     curves = [curve for curve in level.curves if curve.epochs]
     if not curves:
-        reason = "No search trial of this level has an epoch yet."
+        reason = "No search trial of this level has an epoch."
         return Plot(key, title, _READING, reason, None, note=reason)
     panels = [p for p in _PANELS if any(v is not None for c in curves for v in getattr(c, p[1]))]
+    prominent = [curve for curve in curves if curve.role != "other"]
     data: list[dict[str, Any]] = []
     for index, (_, field) in enumerate(panels):
         axis = "y" if index == 0 else f"y{index + 1}"
-        data += [_faint(curve, field, axis, index == 0 and i == 0) for i, curve in enumerate(_others(curves))]
-        for curve in curves:
-            if curve.role != "other":
-                data += _prominent(curve, field, axis, index == 0)
+        colour = "@faint" if prominent else "@curve"
+        data += [_faint(curve, field, axis, index == 0 and i == 0, colour) for i, curve in enumerate(_others(curves))]
+        for curve in prominent:
+            data += _prominent(curve, field, axis, index == 0)
     shown = len(level.curves)
     note = joined(
         f"{shown:,} of {level.num_trials:,} trials are shown: the selected, CE with the defaults, the best others."
         if shown < level.num_trials
         else None,
         None if len(panels) == len(_PANELS) else "There is no test set.",
+        "The axes fit the prominent curves; a double click fits all." if prominent and len(prominent) < shown else None,
     )
     return Plot(
-        key, title, _READING, _summary(curves), {"data": data, "layout": _layout(panels)}, 240 + 160 * len(panels), note
+        key,
+        title,
+        _READING,
+        _summary(curves),
+        {"data": data, "layout": _layout(panels, prominent)},
+        240 + 160 * len(panels),
+        note,
     )
 
 
@@ -60,15 +68,14 @@ def _line(curve: LearningCurve, field: str, axis: str) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", "yaxis": axis, **x, "y": y}
 
 
-def _faint(curve: LearningCurve, field: str, axis: str, legend: bool) -> dict[str, Any]:
+def _faint(curve: LearningCurve, field: str, axis: str, legend: bool, colour: str) -> dict[str, Any]:
     return {
         **_line(curve, field, axis),
         "name": "other trials",
         "legendgroup": "others",
         "showlegend": legend,
         "hoverinfo": "skip",
-        "line": {"color": "@faint", "width": 1},
-        "opacity": 0.7,
+        "line": {"color": colour, "width": 1},
     }
 
 
@@ -120,14 +127,17 @@ def _marks(curve: LearningCurve, field: str, axis: str, group: str, colour: str,
     ]
 
 
-def _layout(panels: list[tuple[str, str]]) -> dict[str, Any]:
+def _layout(panels: list[tuple[str, str]], prominent: list[LearningCurve]) -> dict[str, Any]:
     found = layout(xaxis={"title": {"text": "Epoch"}, "anchor": f"y{len(panels)}" if len(panels) > 1 else "y"})
     height = 1 / len(panels)
-    for index, (title, _) in enumerate(panels):
+    for index, (title, field) in enumerate(panels):
         top = 1 - index * height
+        # One trial that collapses would press all others into a line.
+        fitted = fitted_range((percentage(v) for curve in prominent for v in getattr(curve, field)), least=1.0)
         found["yaxis" if index == 0 else f"yaxis{index + 1}"] = {
             "title": {"text": title},
             "domain": [round(max(0.0, top - height + 0.035), 3), round(top, 3)],
+            **({} if fitted is None else {"range": fitted}),
         }
     return found
 
