@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from nls_tune.report.text import rate as rate_text
 
 #: More points than this are thinned: a plot of more is slow and shows no more.
-MAX_POINTS = 1000
+MAX_POINTS = 400
 #: Longer names are cut: they would push the plot out of its frame.
 _MAX_LABEL = 48
 #: Rates are spaced by log(1 - r), which ends at 1; what is nearer is drawn here.
