@@ -10,6 +10,7 @@ from nls_tune import export_command
 from nls_tune.analyze_command import analyze, runs
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
+from nls_tune.report_command import report
 from nls_tune.search import search
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -18,6 +19,7 @@ app.command()(estimate)
 app.command()(analyze)
 app.command()(runs)
 app.add_typer(export_command.app, name="export")
+app.command()(report)
 
 
 @app.callback()
