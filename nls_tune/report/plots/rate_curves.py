@@ -176,9 +176,13 @@ def _layout(points: list[RatePoint], curve: RateCurve, has_test: bool) -> dict[s
         found["shapes"].append(
             {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
         )
+        low, high = found["xaxis"]["range"]
+        # Near an end of a narrow axis the words would be cut.
+        anchor = "left" if x < low + (high - low) / 4 else "right" if x > high - (high - low) / 4 else "center"
         found["annotations"].append(
             {
                 "x": x,
+                "xanchor": anchor,
                 "y": 1,
                 "xref": "x",
                 "yref": "paper",

@@ -42,11 +42,24 @@
     return isColour && typeof value === "string" && value.startsWith("@") ? colours[value.slice(1)] : value;
   }
 
+  // Plotly cuts the titles of axes that are longer than the axis: on a narrow screen they take two lines.
+  function wrapTitles(layout, width) {
+    for (const axis of Object.keys(layout).filter((key) => key.startsWith("xaxis"))) {
+      const title = layout[axis].title;
+      if (!title || title.text.length * 7.5 < width - 150) continue;
+      const space = title.text.indexOf(" ", title.text.length / 2);
+      if (space < 0) continue;
+      title.text = `${title.text.slice(0, space)}<br>${title.text.slice(space + 1)}`;
+      layout.margin.b += 16;
+    }
+  }
+
   function draw(chart) {
     const name = printing ? "light" : theme();
     const figure = resolve(figures[chart.id], palettes[name], false);
     figure.layout.template = templates[name];
     figure.layout.dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
+    wrapTitles(figure.layout, chart.clientWidth || PRINT_WIDTH);
     if (printing) {
       // Levels that are not chosen have no size yet that plotly could measure.
       Object.assign(figure.layout, { width: PRINT_WIDTH, height: parseInt(chart.style.height, 10), autosize: false });
