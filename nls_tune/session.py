@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -297,6 +298,10 @@ def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], cons
     if line := epochs_line(trials):
         console.print(line, highlight=False)
     console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"Plots and tables of them: {shlex.join(['nls-tune', 'report', str(run.path)])}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
     return SearchResult(run.path, content["status"], summaries, confirmed)
 
 
