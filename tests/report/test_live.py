@@ -7,13 +7,13 @@ import io
 from rich.console import Console
 
 from nls_tune.budgets import TimeBudget
-from nls_tune.progress import LevelProgress, SearchProgress
+from nls_tune.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.report.live import ProgressView
 
 
 def line_of(budget: TimeBudget) -> str:
     progress = SearchProgress({"a": LevelProgress(3)}, slots=1, epochs=10, budget=budget)
-    progress.started("a")
+    progress.started(RunningTrial("t", "a", "ce", 0.0, epochs=10))
     progress.reported("t", 10, 100.0)
     progress.ended("a", "ce", "t", "completed", 0.5, adopted=False)
     text = io.StringIO()
