@@ -6,6 +6,8 @@ each, replaced whole by rename, so that readers never see half a file and nothin
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +25,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from nls_tune.errors import InputError
+from nls_tune.parts import VERSION_KEY, read_parts
 from nls_tune.settings import OWN_COLUMNS, TrainingSettings
 
 if TYPE_CHECKING:
@@ -103,7 +106,7 @@ def trial_schema() -> pa.Schema:
         _field("started_at", _TIME),
         _field("finished_at", _TIME),
     ]
-    return pa.schema(fields, metadata={"nls_tune.schema_version": str(SCHEMA_VERSION)})
+    return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 
 
 @cache
@@ -130,7 +133,7 @@ def epoch_schema() -> pa.Schema:
         _field("seconds", real),
         _field("peak_memory_bytes", whole),
     ]
-    return pa.schema(fields, metadata={"nls_tune.schema_version": str(SCHEMA_VERSION)})
+    return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 
 
 def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: TrainingSettings, stage: str) -> str:
@@ -205,7 +208,8 @@ class RunDirectory:
         """
         lock = FileLock(self.path / _LOCK)
         try:
-            lock.acquire(blocking=False)
+            # A reader that asks whether the run goes on (``is_held``) holds it for a moment.
+            lock.acquire(timeout=0.5)
         except Timeout:
             raise InputError(
                 f"another search is writing to {self.path}; wait for it, stop it, or give another --out"
@@ -214,6 +218,25 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+    def is_held(self) -> bool:
+        """Return whether a process of this machine, or one that shares its locks, holds the run.
+
+        Nothing is written: the run may lie on a medium that cannot be. A lock file that is missing, or that cannot be
+        asked, is held by nobody that we could know of.
+        """
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            # Shared, so that two readers who ask at once do not take each other for a search.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)
+        finally:
+            os.close(descriptor)  # gives it back
+        return False
 
     def remove_warmups(self) -> None:
         """Remove the store of shared warm-ups: whoever needed them is finished."""
@@ -243,10 +266,10 @@ class RunDirectory:
             version = content["schema_version"]
             if not isinstance(version, int):
                 raise TypeError(f"schema_version is {version!r}")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.path} is no run: it has no run.json") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.run_json} cannot be read ({error}); give another --out") from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self.run_json} cannot be read ({error}); restore it or give another run") from None
         if version > SCHEMA_VERSION:
             raise InputError(
                 f"{self.run_json} has schema version {version}, this nls_tune reads up to {SCHEMA_VERSION}; "
@@ -298,8 +321,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
     Raises:
         InputError: If the folder is no run or a part file cannot be read.
     """
-    table = _read_parts(RunDirectory(run).trials, trial_schema())
-    return _frame(table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]))
+    return trial_frame(_read_parts(RunDirectory(run).trials, trial_schema()))
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
@@ -314,7 +336,16 @@ def read_epochs(run: str | Path) -> pd.DataFrame:
     Raises:
         InputError: If the folder is no run or a part file cannot be read.
     """
-    table = _read_parts(RunDirectory(run).epochs, epoch_schema())
+    return epoch_frame(_read_parts(RunDirectory(run).epochs, epoch_schema()))
+
+
+def trial_frame(table: pa.Table) -> pd.DataFrame:
+    """Return rows of ``trial_schema`` in the order in which the trials started."""
+    return _frame(table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]))
+
+
+def epoch_frame(table: pa.Table) -> pd.DataFrame:
+    """Return rows of ``epoch_schema`` trial by trial, epoch by epoch."""
     return _frame(table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")]))
 
 
@@ -325,28 +356,11 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
     if not folder.is_dir():
         raise InputError(f"{folder.parent} is no run: it has no folder {folder.name}")
-    tables = []
-    for path in sorted(folder.glob("[!.]*.parquet")):
-        try:
-            table = pq.read_table(path, partitioning=None)
-            _check_part(path, table.schema, schema)
-            tables.append(table.select(schema.names).cast(schema))
-        except FileNotFoundError:
-            continue  # a part of a trial that is run again may be replaced while we look
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path} cannot be read as Parquet ({reason}); remove or restore it") from None
-    return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
-def _check_part(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
-    version = int((found.metadata or {}).get(b"nls_tune.schema_version", b"0"))
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {version}, this nls_tune reads {SCHEMA_VERSION}; use the version that wrote it"
-        )
-    if missing := [name for name in schema.names if name not in found.names]:
-        raise InputError(f"{path} lacks the column {missing[0]}; it was not written by nls_tune")
+    found = read_parts(folder, schema)
+    if found.unread:
+        path, reason, remedy = found.unread[0]
+        raise InputError(f"{path} {reason}; {remedy}")
+    return found.table
 
 
 def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
