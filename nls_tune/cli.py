@@ -9,10 +9,12 @@ import typer
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
 from nls_tune.search import search
+from nls_tune.watch import watch
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(search)
 app.command()(estimate)
+app.command()(watch)
 
 
 @app.callback()

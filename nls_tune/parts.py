@@ -58,14 +58,14 @@ def read_parts(folder: Path, schema: pa.Schema) -> Parts:
     """
     paths = sorted(folder.glob("[!.]*.parquet"))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda path: _read(path, schema), paths, chunksize=64))
+        found = list(pool.map(lambda path: read_part(path, schema), paths, chunksize=64))
     tables = [part for part in found if isinstance(part, pa.Table)]
     unread = tuple(part for part in found if isinstance(part, UnreadPart))
     return Parts(pa.concat_tables(tables) if tables else schema.empty_table(), unread)
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table | UnreadPart | None:
-    """The rows of a part, what is wrong with it, or None if it is gone."""
+def read_part(path: Path, schema: pa.Schema) -> pa.Table | UnreadPart | None:
+    """Return the rows of a part as ``read_parts`` does, what is wrong with it, or None if it is gone."""
     try:
         content = _content(path)
         if content is None:

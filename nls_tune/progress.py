@@ -102,10 +102,10 @@ class SearchProgress:
     _seconds: dict[str, float] = field(default_factory=dict)
     _epochs: dict[str, int] = field(default_factory=dict)
 
-    def started(self, trial: RunningTrial) -> None:
-        """Count a trial that starts, in the first slot that is free."""
+    def started(self, trial: RunningTrial, slot: int | None = None) -> None:
+        """Count a trial that starts, in the first slot that is free unless its slot is known."""
         taken = {other.slot for other in self.running.values()}
-        trial.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        trial.slot = next(i for i in range(len(taken) + 1) if i not in taken) if slot is None else slot
         self.running[trial.trial_id] = trial
         self.levels[trial.noise_level].running += 1
 

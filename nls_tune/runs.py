@@ -61,7 +61,7 @@ def load_run(path: str | Path) -> Run:
     """
     # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
     run = RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
-    content, status = _content_and_status(run)
+    content, status = read_status(run)
     trials, trial_problems = _read(run.trials, trial_schema(), "row", ["trial_id"])
     epochs, epoch_problems = _read(run.epochs, epoch_schema(), "epochs", ["trial_id", "epoch"])
     planned = [level["noise_level"] for level in content.get("plan", ())]
@@ -104,8 +104,14 @@ def _distinct(paths: Sequence[Path]) -> list[str]:
             lengths[i] += 1
 
 
-def _content_and_status(run: RunDirectory) -> tuple[dict[str, Any], RunStatus]:
-    """What run.json says; a run that goes on by it is asked for, because a killed process says nothing."""
+def read_status(run: RunDirectory) -> tuple[dict[str, Any], RunStatus]:
+    """Return run.json and where the run stands.
+
+    A run that goes on according to run.json is asked for, because a killed process says nothing.
+
+    Raises:
+        InputError: As ``load_run``.
+    """
     content = _read_json(run)
     if content["status"] != "running":
         return content, content["status"]

@@ -24,7 +24,7 @@ from nls_tune.report.text import ARM_NAMES, duration, percent, printable, rate
 STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation on all labels"}
 _FAILED = ("failed", "out_of_memory", "interrupted")
 #: Widths in characters: the longest name of a level that is shown whole, and the curves.
-_LEVEL_WIDTH = 20
+_LEVEL_WIDTH = 16
 _CURVE_WIDTH = 24
 _SLOT_CURVE_WIDTH = 12
 
@@ -69,9 +69,10 @@ class ProgressView:
 def counted(progress: SearchProgress, line: str) -> str:
     """Put before a line how many trials have ended, and after it how much time is left."""
     done, total = progress.num_ended, progress.num_total
-    left = progress.seconds_left()
+    left, budget = progress.seconds_left(), progress.budget.left()
     tail = "" if left is None or done >= total else f"; about {duration(left)} left"
-    return f"[{done}/{total}] {line}{tail}{_budget_left(progress)}"
+    tail += "" if budget is None else f", {duration(budget)} of the time budget left"
+    return f"[{done}/{total}] {line}{tail}"
 
 
 def fitted_picture(progress: SearchProgress, elapsed: float, console: Console, *, lines_kept: int = 0) -> Group:
@@ -90,7 +91,12 @@ def fitted_picture(progress: SearchProgress, elapsed: float, console: Console, *
 
 
 def picture(
-    progress: SearchProgress, elapsed: float, *, height: int | None = None, ascii_only: bool = False
+    progress: SearchProgress,
+    elapsed: float,
+    *,
+    height: int | None = None,
+    ascii_only: bool = False,
+    over: bool = False,
 ) -> Group:
     """Draw where a search stands: each level's counts and bests, the best curves, what runs now, and the time left.
 
@@ -101,24 +107,24 @@ def picture(
         elapsed: Seconds since it began.
         height: Lines at most; a last one then says how many are left out. None draws all.
         ascii_only: Whether the console shows nothing but ASCII.
+        over: Whether nothing runs any more.
 
     Returns:
         As many renderables as it has lines.
     """
-    left = progress.seconds_left()
-    tail = "measuring the first epochs" if left is None else f"about {duration(left)} left"
-    if progress.num_ended >= progress.num_total and not progress.running:
-        tail = "nothing left"
-    facts = Text(
-        f"{progress.num_ended} of {progress.num_total} trials, {duration(elapsed)} gone, {tail}{_budget_left(progress)}"
-    )
+    facts = Text(f"{progress.num_ended} of {progress.num_total} trials, {duration(elapsed)} gone")
+    if not over:
+        left = progress.seconds_left()
+        tail = "measuring the first epochs" if left is None else f"about {duration(left)} left"
+        budget = progress.budget.left()
+        facts.append(f", {tail}" if budget is None else f", {tail} (time budget: {duration(budget)})")
     bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
     note = Text("CE, r > 0, r < 0: best validation accuracy (noisy labels) of completed trials", style="dim")
     width = _name_width(progress)
     sections = {
         "levels": _levels(progress, width),
         "curves": _curves(progress, width, ascii_only),
-        "slots": _slots(progress, width, ascii_only),
+        "slots": _Section(None, []) if over else _slots(progress, width, ascii_only),
         # The bar ends no line of its own; padding makes it one.
         "bar": _Section(None, [Padding(bar, 0)]),
         "facts": _Section(None, [facts]),
@@ -218,16 +224,13 @@ def _trial(trial: RunningTrial, width: int, ascii_only: bool) -> str:
 
 
 def _name(text: str, width: int) -> str:
+    """A name in so many cells; of a longer one the middle is left out, because files differ at the end."""
     shown = printable(text)
     if Text(shown).cell_len > width:
-        return set_cell_size(shown, width - 1) + "…"
+        half = (width - 1) // 2
+        shown = set_cell_size(shown, width - 1 - half) + "…" + set_cell_size(shown[::-1], half)[::-1]
     return set_cell_size(shown, width)
 
 
 def _arm(arm: str) -> str:
     return ARM_NAMES.get(arm, "?")
-
-
-def _budget_left(progress: SearchProgress) -> str:
-    left = progress.budget.left()
-    return "" if left is None else f", {duration(left)} of the time budget left"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) 
         raise ValueError(f"a curve needs a width of at least 1, got {width}")
     count = min(width, len(values))
     edges = [i * len(values) // count for i in range(count + 1)] if count else []
-    means = [_mean(values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [_mean(values[a:b]) for a, b in itertools.pairwise(edges)]
     finite = [mean for mean in means if mean is not None]
     blocks = _ASCII if ascii_only else _BLOCKS
     low, high = min(finite, default=0.0), max(finite, default=0.0)
