@@ -197,16 +197,15 @@ class WatchedRun:
         return not (again and began is not None and row["finished_at"] < began)
 
     def _add_running(self, progress: SearchProgress, rows: Mapping[str, Row]) -> None:
-        """Add the trials whose epochs were written in this session, and after their row if they have one."""
+        """Add the trials whose epochs were written in this session, and after their row if they run once more."""
         began = _time(self._session().get("started_at"))
         if self.status in _OVER or began is None:
             return
-        parts, ended, before = self._epochs.signatures, self._trials.signatures, self.progress.running
+        parts, before = self._epochs.signatures, self.progress.running
         names = [
             name
             for name, part in parts.items()
-            if part.mtime_ns / 1e9 >= began.timestamp()
-            and (name not in rows or (name in ended and part.mtime_ns > ended[name].mtime_ns))
+            if part.mtime_ns / 1e9 >= began.timestamp() and (name not in rows or self._runs_again(rows[name]))
         ]
         # Those that ran before keep their slots; the others take what is free, the oldest first.
         for name in sorted(names, key=lambda name: (name not in before, parts[name].mtime_ns)):
@@ -219,6 +218,11 @@ class WatchedRun:
             slot = before[name].slot if name in before else None
             progress.started(RunningTrial(name, level, arm, rate, progress.epochs), slot)
             progress.reported(name, last["epoch"], sum(row["seconds"] for row in curve), _accuracies(curve))
+
+    def _runs_again(self, row: Row) -> bool:
+        name = row["trial_id"]
+        parts, ended = self._epochs.signatures, self._trials.signatures
+        return row["status"] in _RUN_AGAIN and name in ended and parts[name].mtime_ns > ended[name].mtime_ns
 
     def _curve(self, name: str) -> list[Row]:
         return [row for row in self._epochs.rows(name) if row["trial_id"] == name]
