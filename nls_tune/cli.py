@@ -8,6 +8,7 @@ import typer
 
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
+from nls_tune.report_command import report
 from nls_tune.search import search
 from nls_tune.watch import watch
 
@@ -15,6 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 app.command()(search)
 app.command()(estimate)
 app.command()(watch)
+app.command()(report)
 
 
 @app.callback()

@@ -113,7 +113,8 @@ def test_a_look_reads_what_has_changed_and_nothing_else(going_on):
     assert watched.num_read == 24 + 2 + 2 + 2
     watched.refresh()
     assert watched.num_read == 30
-    part = next((going_on / "trials").glob("[!e]*.parquet"))
+    trials = read_trials(going_on)
+    part = going_on / "trials" / f"{trials.loc[trials['status'] == 'stopped', 'trial_id'].iloc[0]}.parquet"
     shutil.copy(part, part.with_name(".temporary"))
     part.with_name(".temporary").replace(part)
     watched.refresh()

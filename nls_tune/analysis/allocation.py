@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from nls_tune.spaces import Arm
+import numpy as np
+
+from nls_tune.spaces import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: In the order in which a run has them.
+_STAGES = ("search", "confirm", "confirm_all")
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class TrialSpan:
     Attributes:
         slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
         start_seconds: From the start of the run's first trial.
-        seconds: From its start to its end, pauses between sessions included.
+        seconds: From its start to its end, pauses between sessions included; 0 where the clock was set back.
         epochs: Reached, reused ones included.
     """
 
@@ -46,7 +52,7 @@ class GroupCost:
     Attributes:
         epochs_trained: Without the reused ones.
         epochs_reused: Taken from shared warm-ups.
-        epochs_saved: Not trained because ASHA stopped the trial.
+        epochs_saved: Not trained because ASHA, or the end of the time budget, stopped the trial.
     """
 
     stage: str
@@ -80,5 +86,82 @@ class Allocation:
 
 
 def allocation(trials: pd.DataFrame, levels: Sequence[str] = ()) -> Allocation | None:
-    """Return where the time of a run went; None without a trial."""
-    raise NotImplementedError
+    """Return where the time of a run went; None without a trial.
+
+    The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
+    greedily in the order of their starts, which needs as few slots as any assignment.
+
+    Args:
+        trials: Rows of ``trials/``, of all stages.
+        levels: The order of the levels; by default that of their first trials.
+    """
+    timed = trials[trials["started_at"].notna() & trials["finished_at"].notna()]
+    if timed.empty:
+        return None
+    timed = timed.sort_values(["started_at", "trial_id"], kind="stable")
+    begin = timed["started_at"].iloc[0]
+    starts = (timed["started_at"] - begin).dt.total_seconds().to_numpy(float)
+    ends = np.maximum(starts, (timed["finished_at"] - begin).dt.total_seconds().to_numpy(float))
+    slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
+    num_slots, wall = max(slots) + 1, float(ends.max())
+    busy = float((ends - starts).sum())
+    return Allocation(
+        started_at=begin.to_pydatetime(),
+        wall_seconds=wall,
+        num_slots=num_slots,
+        busy_share=busy / (num_slots * wall) if wall > 0 else 0.0,
+        spans=_spans(timed, slots, starts, ends),
+        groups=_groups(timed, levels),
+    )
+
+
+def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.ndarray) -> list[int]:
+    """The slot of each interval, in the order of the starts; slots are numbered as they are first needed."""
+    free: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    found: list[int] = []
+    num_slots = 0
+    for device, start, end in zip(devices, starts.tolist(), ends.tolist(), strict=True):
+        slots = free.setdefault(device, [])
+        if slots and slots[0][0] <= start:
+            slot = heapq.heappop(slots)[1]
+        else:
+            slot, num_slots = num_slots, num_slots + 1
+        heapq.heappush(slots, (end, slot))
+        found.append(slot)
+    return found
+
+
+def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
+    names = [field.name for field in fields(TrialSpan)]
+    table = trials.assign(slot=list(slots), start_seconds=starts, seconds=ends - starts)
+    return tuple(TrialSpan(*row) for row in zip(*(table[name].tolist() for name in names), strict=True))
+
+
+def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...]:
+    left = (trials["config_epochs"] - trials["epochs"]).clip(lower=0).where(trials["status"] == "stopped", 0)
+    table = trials.assign(saved=left, trained=trials["epochs"] - trials["epochs_reused"], count=1)
+    columns = ["count", "trained", "epochs_reused", "saved", "train_seconds"]
+    sums = table.groupby(["noise_level", "stage", "arm"], sort=False)[columns].sum()
+    known = list(dict.fromkeys([*levels, *trials["noise_level"]]))
+
+    def place(group: GroupCost) -> tuple[int, ...]:
+        names = (group.noise_level, group.stage, group.arm)
+        return tuple(
+            order.index(name) if name in order else len(order)
+            for order, name in zip((known, _STAGES, ARMS), names, strict=True)
+        )
+
+    groups = [
+        GroupCost(
+            stage=str(row["stage"]),
+            noise_level=str(row["noise_level"]),
+            arm=row["arm"],
+            num_trials=int(row["count"]),
+            epochs_trained=int(row["trained"]),
+            epochs_reused=int(row["epochs_reused"]),
+            epochs_saved=int(row["saved"]),
+            train_seconds=float(row["train_seconds"]),
+        )
+        for row in sums.reset_index().to_dict("records")
+    ]
+    return tuple(sorted(groups, key=place))

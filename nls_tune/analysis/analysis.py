@@ -11,10 +11,10 @@ from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
 from nls_tune.analysis.importances import LevelImportances, importances
 from nls_tune.analysis.interactions import Interaction, interactions
 from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
-from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
+from nls_tune.analysis.level_summaries import LevelSummary, level_summaries, space_of
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
-from nls_tune.analysis.recommendations import Recommendation, recommendations
+from nls_tune.analysis.recommendations import Recommendation, planned_trials, recommendations
 from nls_tune.runs import Run
 
 
@@ -53,12 +53,15 @@ def analyze(runs: Sequence[Run]) -> Analysis:
 
 def _analyze(run: Run) -> RunAnalysis:
     trials, levels = run.trials, run.levels
-    planned = {level["noise_level"]: sum(level["trials"].values()) for level in run.content.get("plan", ())}
+    space = space_of(run.content)
+    summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
     return RunAnalysis(
         run=run,
-        recommendations=recommendations(trials, levels, planned),
-        summaries=level_summaries(trials, levels),
-        confirmations=confirmations(trials, levels),
+        recommendations=recommendations(
+            trials, levels, planned_trials(run.content), space=space, summaries=summaries, confirmed=confirmed
+        ),
+        summaries=summaries,
+        confirmations=confirmed,
         rate_curves=rate_curves(trials, levels),
         rate_against_noise=rate_against_noise(trials, levels),
         learning_curves=learning_curves(trials, run.epochs, levels),

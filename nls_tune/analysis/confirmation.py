@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.analysis.level_summaries import config_of, searched_settings
 from nls_tune.analysis.statistics import (
     SampleMean,
     detectable_difference,
@@ -58,7 +59,7 @@ class ConfirmedConfiguration:
 
     Attributes:
         arm: Of its rate.
-        config: Rate, warm-up length and learning rate.
+        config: Rate, warm-up length, learning rate and whatever else the trials of the level differ in.
         seeds: Those that count, ascending.
         num_diverged: How many of them diverged.
         validation: Accuracy on noisy validation labels at the best epoch.
@@ -137,18 +138,22 @@ def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Lev
     present = list(dict.fromkeys(rows["noise_level"]))
     order = [level for level in levels if level in present] or present
     found = [
-        _confirmation(level, rows[rows["noise_level"] == level], on_all[on_all["noise_level"] == level])
+        _confirmation(
+            rows[rows["noise_level"] == level],
+            on_all[on_all["noise_level"] == level],
+            searched_settings(trials[trials["noise_level"] == level]),
+        )
         for level in order
     ]
     return _correct_over_levels(found)
 
 
-def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame) -> LevelConfirmation:
+def _confirmation(rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]) -> LevelConfirmation:
     groups, columns = [], _key_columns(rows)
     for arm in ARMS:
         of_arm = rows[rows["arm"] == arm]
         groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(columns, sort=False)]
-    configurations = tuple(_configuration(arm, group) for arm, group in groups)
+    configurations = tuple(_configuration(arm, group, names) for arm, group in groups)
     validation = [c.validation.mean for c in configurations]
     ce = [i for i, c in enumerate(configurations) if c.arm == "ce"]
     strongest = max(ce, key=lambda i: validation[i], default=None)
@@ -159,7 +164,7 @@ def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame) -> Level
         for i, c in enumerate(configurations)
     )
     return LevelConfirmation(
-        noise_level=level,
+        noise_level=str(rows["noise_level"].iloc[0]),
         configurations=configurations,
         strongest_ce=strongest,
         recommended=int(np.argmax(validation)),
@@ -176,12 +181,12 @@ def _key_columns(rows: pd.DataFrame) -> list[str]:
     return [c for c in candidates if np.isscalar(rows[c].iloc[0])]
 
 
-def _configuration(arm: Arm, rows: pd.DataFrame) -> ConfirmedConfiguration:
+def _configuration(arm: Arm, rows: pd.DataFrame, names: Sequence[str]) -> ConfirmedConfiguration:
     first = rows.iloc[0]
     has_test = bool(rows["test_accuracy_at_best"].notna().all())
     return ConfirmedConfiguration(
         arm=arm,
-        config={name: first[name].item() for name in _CONFIG},
+        config=config_of(first, names),
         seeds=tuple(int(seed) for seed in rows["seed"]),
         num_diverged=int((rows["status"] == "diverged").sum()),
         validation=sample_mean(rows["best_val_accuracy"].tolist()),

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nls_tune.analysis.level_summaries import searched_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+#: Fewer completed trials say nothing about several settings.
+MIN_TRIALS = 10
+#: Of more, an even sample is used: so many of all levels of a run together, and so many of one at most and at least.
+MAX_TRIALS, MOST_TRIALS_A_LEVEL, LEAST_TRIALS_A_LEVEL = 1000, 300, 50
+#: Trees of fANOVA, likewise. Deeper ones than this follow the luck of single trials, and take far longer.
+MAX_TREES, MOST_TREES_A_LEVEL, LEAST_TREES_A_LEVEL = 40, 24, 3
+TREE_DEPTH = 5
+#: PED-ANOVA asks what the best tenth has in common, and of few trials the best five.
+_TOP_SHARE, _TOP_TRIALS = 0.1, 5
+#: Smallest 1 - r in log(1 - r): the rate may be 1.
+_SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,5 +65,120 @@ class LevelImportances:
 
 
 def importances(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelImportances, ...]:
-    """Return the importances of each noise level that has search trials."""
-    raise NotImplementedError
+    """Return the importances of each noise level that has search trials.
+
+    Both methods are Optuna's, over the completed search trials of all arms together: the rate as log(1 - r), the
+    learning rate and other positive numbers in the log. PED-ANOVA compares the best tenth, at least five trials, with
+    all. So that a large run takes no longer than a small one, an even sample of a level's trials is used, drawn with a
+    fixed seed (``num_trials`` says how many), and fANOVA has 24 trees for one level, fewer for more, each of
+    depth 5 at most (Optuna's defaults are 64 and 64).
+
+    Args:
+        trials: Rows of ``trials/``.
+        levels: The order of the levels; by default that of their first trials.
+    """
+    bits = [name for name in trials.columns if str(name).endswith("_correct_at_best")]
+    search = trials.drop(columns=bits)[trials["stage"] == "search"]  # what is long takes long to copy
+    present = list(dict.fromkeys(search["noise_level"]))
+    order = [level for level in levels if level in present] or present
+    most = _share(MAX_TRIALS, len(order), LEAST_TRIALS_A_LEVEL, MOST_TRIALS_A_LEVEL)
+    trees = _share(MAX_TREES, len(order), LEAST_TREES_A_LEVEL, MOST_TREES_A_LEVEL)
+    completed = search[(search["status"] == "completed") & search["best_val_accuracy"].notna()]
+    return tuple(_importances(level, completed[completed["noise_level"] == level], most, trees) for level in order)
+
+
+def _share(total: int, levels: int, least: int, most: int) -> int:
+    return min(most, max(least, total // max(1, levels)))
+
+
+def _importances(level: str, trials: pd.DataFrame, most: int, trees: int) -> LevelImportances:
+    if len(trials) < MIN_TRIALS:
+        plural = "" if len(trials) == 1 else "s"
+        few = f"{len(trials)} completed trial{plural}; importances need at least {MIN_TRIALS}"
+        return LevelImportances(level, len(trials), (), few)
+    rows = trials.iloc[_even_sample(len(trials), most)]
+    names = [name for name in searched_settings(rows) if rows[name].astype(str).nunique() > 1]
+    accuracies = rows["best_val_accuracy"].to_numpy(float)
+    reason: str | None = None
+    if len(names) < 2:
+        only = f"only {names[0].removeprefix('config_')} differs" if names else "no setting differs"
+        reason = f"{only} between the trials, so there is nothing to compare"
+    elif (accuracies == accuracies[0]).all():
+        reason = "all trials have the same validation accuracy"
+    if reason is not None:
+        return LevelImportances(level, len(rows), (), reason)
+    ped_anova, fanova = _evaluate(rows[names], accuracies, trees)
+    found = [Importance(name.removeprefix("config_"), ped_anova[name], fanova[name]) for name in names]
+    found.sort(key=lambda one: (-one.ped_anova, -one.fanova))
+    return LevelImportances(level, len(rows), tuple(found), None)
+
+
+def _even_sample(num: int, most: int) -> np.ndarray:
+    """Indices of at most ``most`` of ``num`` trials, ascending: one of each of as many equal stretches."""
+    if num <= most:
+        return np.arange(num)
+    edges = np.linspace(0, num, most + 1).astype(int)
+    picked: np.ndarray = np.random.default_rng(0).integers(edges[:-1], edges[1:])
+    return picked
+
+
+def _evaluate(settings: pd.DataFrame, accuracies: np.ndarray, trees: int) -> tuple[dict[str, float], dict[str, float]]:
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+
+    share = max(_TOP_SHARE, min(0.5, _TOP_TRIALS / len(accuracies)))
+    with _quiet():
+        study = _study(settings, accuracies)
+        ped_anova = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=share))
+        forest = FanovaImportanceEvaluator(n_trees=trees, max_depth=TREE_DEPTH, seed=0)
+        fanova = get_param_importances(study, evaluator=forest)
+    return ped_anova, {name: float(value) for name, value in fanova.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna says that a study was made and that an evaluator is experimental; neither is news to a reader."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _study(settings: pd.DataFrame, accuracies: np.ndarray) -> Study:
+    """The trials as an Optuna study in memory; ranges are those of the trials."""
+    import optuna
+
+    columns: dict[str, tuple[list[Any], BaseDistribution]] = {
+        str(name): _column(str(name), settings[name]) for name in settings.columns
+    }
+    distributions = {name: distribution for name, (_, distribution) in columns.items()}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        optuna.trial.create_trial(
+            params={name: values[i] for name, (values, _) in columns.items()},
+            distributions=distributions,
+            value=float(accuracy),
+        )
+        for i, accuracy in enumerate(accuracies)
+    )
+    return study
+
+
+def _column(name: str, values: pd.Series) -> tuple[list[Any], BaseDistribution]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if values.dtype.kind not in "iuf":
+        texts = values.astype(str).tolist()
+        return texts, CategoricalDistribution(sorted(set(texts)))
+    if name == "smooth_rate":
+        shares = np.log(np.maximum(1 - values.to_numpy(float), _SMALLEST_SHARE))
+        return shares.tolist(), FloatDistribution(float(shares.min()), float(shares.max()))
+    if values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        return values.tolist(), FloatDistribution(low, high, log=low > 0)
+    return values.tolist(), IntDistribution(int(values.min()), int(values.max()))

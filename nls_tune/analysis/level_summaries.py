@@ -64,6 +64,28 @@ class ArmSummary:
 
 
 @dataclass(frozen=True)
+class DefaultCe:
+    """The search trial of cross-entropy with the defaults of the space: what a user would run without a search.
+
+    Accuracies are fractions; ``test_*`` are None without a test set.
+
+    Attributes:
+        status: How it ended; one that was stopped or diverged has not run to its end.
+        epochs: Reached.
+    """
+
+    trial_id: str
+    config: dict[str, Any]
+    status: str
+    best_epoch: int
+    epochs: int
+    val_accuracy: float
+    test_accuracy_at_best: float | None
+    last_val_accuracy: float | None
+    last_test_accuracy: float | None
+
+
+@dataclass(frozen=True)
 class PairedDifference:
     """Accuracy of one trial minus that of another on the same samples.
 
@@ -101,6 +123,9 @@ class LevelSummary:
         rival: What the recommended arm is compared with: CE, or for CE the better of the others on validation.
         validation: Recommended minus rival on validation, at the best epochs; None where either is missing.
         test: Recommended minus rival on test, likewise.
+        estimated_noise_rate: From the noisy labels; None where not estimated.
+        default_ce: CE with the defaults; None where they are not given, or the search has no such trial with an
+            epoch that counts.
     """
 
     noise_level: str
@@ -114,14 +139,19 @@ class LevelSummary:
     rival: Arm | None
     validation: PairedDifference | None
     test: PairedDifference | None
+    estimated_noise_rate: float | None = None
+    default_ce: DefaultCe | None = None
 
 
-def level_summaries(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelSummary, ...]:
+def level_summaries(
+    trials: pd.DataFrame, levels: Sequence[str] = (), space: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[LevelSummary, ...]:
     """Summarise the search trials of a run.
 
     Args:
         trials: Rows of ``trials/``.
         levels: The order of the levels; by default that of their first trials.
+        space: The searched settings with their defaults, which rows do not know; see ``space_of``.
 
     Returns:
         One summary a level that has trials.
@@ -129,14 +159,24 @@ def level_summaries(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[L
     search = trials[trials["stage"] == "search"]
     present = list(dict.fromkeys(search["noise_level"]))
     order = [level for level in levels if level in present] or present
-    return tuple(_summarise(search[search["noise_level"] == level]) for level in order)
+    defaults = None if space is None else {name: parameter["default"] for name, parameter in space.items()}
+    return tuple(_summarise(search[search["noise_level"] == level], defaults) for level in order)
 
 
-def _summarise(trials: pd.DataFrame) -> LevelSummary:
+def space_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+    """Return the searched settings of a run.json: by name, with default and range or values; None if it has none."""
+    try:
+        space = content["identity"]["space"]["space"]
+        return {str(name): {"default": parameter["default"], **parameter} for name, parameter in space.items()} or None
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> LevelSummary:
     first = trials.iloc[0]
     found = {arm: selection(trials[trials["arm"] == arm]) for arm in ARMS}
     chosen = {arm: selected for arm, selected in found.items() if selected is not None}
-    names = _searched(trials)
+    names = searched_settings(trials)
     arms = {arm: _arm_summary(arm, selected, trials[trials["arm"] == arm], names) for arm, selected in chosen.items()}
     recommended = best_arm(arms)
     rival: Arm | None = "ce" if "ce" in arms else None
@@ -158,6 +198,8 @@ def _summarise(trials: pd.DataFrame) -> LevelSummary:
         rival=rival,
         validation=validation,
         test=test,
+        estimated_noise_rate=_number(first["estimated_noise_rate"]),
+        default_ce=None if defaults is None else _default_ce(trials, defaults, names),
     )
 
 
@@ -188,7 +230,7 @@ def _arm_summary(arm: Arm, selected: Selection, trials: pd.DataFrame, names: Seq
         num_trials=len(trials),
         num_completed=int((trials["status"] == "completed").sum()),
         trial_id=str(row["trial_id"]),
-        config=_config(row, names),
+        config=config_of(row, names),
         best_epoch=int(row["best_epoch"]),
         epochs=int(row["epochs"]),
         val_accuracy=float(row["best_val_accuracy"]),
@@ -200,14 +242,37 @@ def _arm_summary(arm: Arm, selected: Selection, trials: pd.DataFrame, names: Seq
         posterior_std=selected.posterior_std,
         raw_best=RawBest(
             trial_id=str(best["trial_id"]),
-            config=_config(best, names),
+            config=config_of(best, names),
             val_accuracy=float(best["best_val_accuracy"]),
             test_accuracy_at_best=_number(best["test_accuracy_at_best"]),
         ),
     )
 
 
-def _config(row: pd.Series, names: Sequence[str]) -> dict[str, Any]:
+def _default_ce(trials: pd.DataFrame, defaults: Mapping[str, Any], names: Sequence[str]) -> DefaultCe | None:
+    rows = trials[(trials["arm"] == "ce") & trials["best_val_accuracy"].notna()]
+    for name, value in defaults.items():
+        column = name if name in rows.columns else f"config_{name}"
+        if name != "smooth_rate" and column in rows.columns:
+            rows = rows[[_plain(found) == value for found in rows[column]]]
+    if rows.empty:
+        return None
+    row = rows.loc[(rows["status"] != "completed").sort_values(kind="stable").index[0]]  # one that ended, if any did
+    return DefaultCe(
+        trial_id=str(row["trial_id"]),
+        config=config_of(row, names),
+        status=str(row["status"]),
+        best_epoch=int(row["best_epoch"]),
+        epochs=int(row["epochs"]),
+        val_accuracy=float(row["best_val_accuracy"]),
+        test_accuracy_at_best=_number(row["test_accuracy_at_best"]),
+        last_val_accuracy=_number(row["last_val_accuracy"]),
+        last_test_accuracy=_number(row["last_test_accuracy"]),
+    )
+
+
+def config_of(row: pd.Series, names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a row as plain values, by the columns that hold them."""
     return {name.removeprefix("config_"): _plain(row[name]) for name in names}
 
 
@@ -248,8 +313,8 @@ def _signal_share(noise_level: str, num_classes: int) -> float | None:
     return signal_share(float(rate), num_classes) if kind == "symmetric" else None
 
 
-def _searched(trials: pd.DataFrame) -> list[str]:
-    """Rate, warm-up and learning rate, and every other setting in which the trials differ."""
+def searched_settings(trials: pd.DataFrame) -> list[str]:
+    """Return the columns of rate, warm-up and learning rate, and of every other setting in which trials differ."""
     others = [c for c in trials.columns if c.startswith("config_") and trials[c].astype(str).nunique() > 1]
     return [*_ALWAYS, *others]
 

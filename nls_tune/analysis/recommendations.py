@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nls_tune.analysis.level_summaries import PairedDifference
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
+from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.spaces import Arm
+from nls_tune.selection import MIN_TRIALS
+from nls_tune.spaces import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: What is proven of the recommended configuration against the strongest CE, on test with fresh seeds.
-#: ``cross_entropy``: it is CE. ``unconfirmed``: one fresh seed or none, or no test set. ``nothing``: no completed trial.
+#: ``cross_entropy``: it is CE. ``unconfirmed``: one fresh seed or none, no test set, or no CE. ``nothing``: no
+#: completed trial.
 Verdict = Literal["better", "worse", "no_proven_difference", "cross_entropy", "unconfirmed", "nothing"]
 #: What speaks against taking the recommendation as it is.
 DoubtKind = Literal[
-    "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %
+    "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
+    "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
     "few_trials",  # an arm had fewer completed trials than selection can smooth
     "at_the_edge",  # the rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
     "within_error",  # on validation the difference to CE (or of CE to the next) is within its error
     "many_diverged",  # more than a quarter of the arm's trials diverged
-    "going_on",  # trials of the level are still to end
+    "going_on",  # not all planned trials of the level have ended, or not all of its confirmation
     "no_test_set",  # nothing but noisy labels has been looked at
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
+
+#: What a p value must not exceed, and what a t interval leaves out.
+SIGNIFICANT = 0.05
+#: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
+_EDGE = 0.02
+#: Smallest 1 - r in log(1 - r): the rate may be 1.
+_SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Recommendation:
         sign_flip_p: Exact p value of no difference, corrected over the levels (Holm).
         validation: Recommended minus rival of the search, on validation; see ``LevelSummary``.
         doubts: What speaks against it, each kind at most once.
+        num_seeds: With how many fresh seeds its validation accuracy was compared; None where it is the search's.
     """
 
     noise_level: str
@@ -59,19 +72,212 @@ class Recommendation:
     sign_flip_p: float | None
     validation: PairedDifference | None
     doubts: tuple[DoubtKind, ...]
+    num_seeds: int | None = None
 
 
 def recommendations(
-    trials: pd.DataFrame, levels: Sequence[str] = (), planned: dict[str, int] | None = None
+    trials: pd.DataFrame,
+    levels: Sequence[str] = (),
+    planned: Mapping[str, int] | None = None,
+    *,
+    space: Mapping[str, Mapping[str, Any]] | None = None,
+    summaries: Sequence[LevelSummary] | None = None,
+    confirmed: Sequence[LevelConfirmation] | None = None,
 ) -> tuple[Recommendation, ...]:
     """Return one recommendation for each noise level that has search trials.
 
     Where a confirmation ran, the recommended configuration is the confirmed one with the highest mean validation
-    accuracy; else it is that of the search. The test set never takes part in the choice.
+    accuracy; else, and until each selected configuration has been confirmed at least once, it is that of the search.
+    The test set never takes part in the choice.
+
+    ``better`` and ``worse`` need a t interval that excludes 0 and, where so many seeds can reach it, a sign-flip p
+    value, corrected over the levels, of at most 5 %.
 
     Args:
         trials: Rows of ``trials/``.
         levels: The order of the levels.
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
+        space: The searched settings, see ``level_summaries.space_of``: where the range of the rate ends. Without it
+            the range is that of the rates that were tried.
+        summaries: Of these trials, where they are known already.
+        confirmed: The confirmations of these trials, likewise.
     """
-    raise NotImplementedError
+    summaries = level_summaries(trials, levels, space) if summaries is None else summaries
+    confirmed = confirmations(trials, levels) if confirmed is None else confirmed
+    by_level = {found.noise_level: found for found in confirmed}
+    num_claims = sum(found.comparisons[found.recommended] is not None for found in confirmed)
+    return tuple(
+        _recommend(
+            _Level(
+                trials[trials["noise_level"] == summary.noise_level],
+                summary,
+                by_level.get(summary.noise_level),
+                num_claims,
+                None if planned is None else planned.get(summary.noise_level),
+                None if space is None else space.get("smooth_rate"),
+            )
+        )
+        for summary in summaries
+    )
+
+
+def planned_trials(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the search trials that a run.json plans, by noise level; levels that it does not describe are missing."""
+    planned = {}
+    for level in content.get("plan") or ():
+        try:
+            planned[str(level["noise_level"])] = sum(int(count) for count in level["trials"].values())
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+    return planned
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """What is known of one noise level.
+
+    Attributes:
+        rows: Of all stages.
+        num_claims: Over how many levels p values are corrected.
+        planned: Search trials.
+        rate: The range of the rate.
+    """
+
+    rows: pd.DataFrame
+    summary: LevelSummary
+    confirmation: LevelConfirmation | None
+    num_claims: int
+    planned: int | None
+    rate: Mapping[str, Any] | None
+
+    @property
+    def confirmed(self) -> LevelConfirmation | None:
+        """The confirmation, once it has trained each selected configuration: before that it compares some of them."""
+        done = self.rows[(self.rows["stage"] == "confirm") & (self.rows["status"] != "interrupted")]
+        return self.confirmation if set(self.summary.arms) <= set(done["arm"]) else None
+
+
+def _recommend(level: _Level) -> Recommendation:
+    summary, found = level.summary, level.confirmed
+    arm, config, best_epoch, ce = summary.recommended, None, None, None
+    comparison: PairedComparison | None = None
+    num_seeds = None
+    if found is not None:
+        best = found.configurations[found.recommended]
+        comparison = found.comparisons[found.recommended]
+        arm, config, num_seeds = best.arm, best.config, len(best.seeds)
+        best_epoch = _best_epoch(level, config, arm)
+        ce = None if found.strongest_ce is None else found.configurations[found.strongest_ce].config
+    elif arm is not None:
+        config, best_epoch = summary.arms[arm].config, summary.arms[arm].best_epoch
+        ce = summary.arms["ce"].config if "ce" in summary.arms else None
+    return Recommendation(
+        noise_level=summary.noise_level,
+        verdict=_verdict(arm, comparison, level.num_claims),
+        arm=arm,
+        config=config,
+        best_epoch=best_epoch,
+        strongest_ce=ce,
+        difference=None if comparison is None else comparison.difference,
+        detectable=None if comparison is None else comparison.detectable,
+        sign_flip_p=None if comparison is None else comparison.holm_p,
+        validation=summary.validation,
+        doubts=_doubts(level, arm, config, comparison),
+        num_seeds=num_seeds,
+    )
+
+
+def _verdict(arm: Arm | None, comparison: PairedComparison | None, num_claims: int) -> Verdict:
+    if arm is None:
+        return "nothing"
+    if arm == "ce":
+        return "cross_entropy"
+    if comparison is None or comparison.difference.num_seeds < 2:
+        return "unconfirmed"
+    p = comparison.holm_p
+    refuted = _can_reach(comparison, num_claims) and p is not None and p > SIGNIFICANT
+    if not comparison.proven or refuted:
+        return "no_proven_difference"
+    return "better" if comparison.difference.mean > 0 else "worse"
+
+
+def _can_reach(comparison: PairedComparison, num_claims: int) -> bool:
+    """Whether the sign-flip test can fall to 5 % with so many seeds, after Holm's correction."""
+    return comparison.smallest_p * num_claims <= SIGNIFICANT
+
+
+def _best_epoch(level: _Level, config: Mapping[str, Any], arm: Arm) -> int | None:
+    """The best epoch of the search's trial of a configuration; of its fresh seeds the median, if it has none there."""
+    summary = level.summary
+    if arm in summary.arms and summary.arms[arm].config == config:
+        return summary.arms[arm].best_epoch
+    if (default := summary.default_ce) is not None and default.config == config and default.status == "completed":
+        return default.best_epoch
+    rows = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_epoch"].notna()]
+    for name, value in config.items():
+        column = name if name in rows.columns else f"config_{name}"
+        rows = rows[[getattr(found, "tolist", lambda found=found: found)() == value for found in rows[column]]]
+    return None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
+
+
+# Doubts
+
+
+def _doubts(
+    level: _Level, arm: Arm | None, config: Mapping[str, Any] | None, comparison: PairedComparison | None
+) -> tuple[DoubtKind, ...]:
+    summary = level.summary
+    search = level.rows[level.rows["stage"] == "search"]
+    kinds: dict[DoubtKind, bool] = {"going_on": _going_on(level, search)}
+    if arm is not None and config is not None:
+        of_arm = search[search["arm"] == arm]
+        completed = search[search["status"] == "completed"].groupby("arm").size()
+        rate = config["smooth_rate"]
+        kinds |= {
+            "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
+            "few_seeds": comparison is not None and not _can_reach(comparison, level.num_claims),
+            "no_test_set": bool((search["num_test"] == 0).all()),
+            "within_error": summary.validation is not None and not summary.validation.distinct,
+            "asymmetric_noise": not _is_symmetric(summary),
+            "default_ce_stronger": _default_ce_stronger(level),
+            "at_the_edge": arm != "ce" and _at_the_edge(rate, level.rate, search["smooth_rate"]),
+            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
+            "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
+        }
+    return tuple(kind for kind, holds in kinds.items() if holds)
+
+
+def _going_on(level: _Level, search: pd.DataFrame) -> bool:
+    ended = int((search["status"] != "interrupted").sum())
+    if level.planned is not None and ended < level.planned:
+        return True
+    if level.confirmation is None:
+        return False
+    counts = {len(found.seeds) for found in level.confirmation.configurations}
+    failed = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_val_accuracy"].isna()]
+    # A seed that failed is missing for good.
+    return level.confirmed is None or (len(counts) > 1 and failed.empty)
+
+
+def _is_symmetric(summary: LevelSummary) -> bool:
+    kind = summary.noise_level.partition(":")[0]
+    if summary.noise_rate == 0 or kind in ("clean", "symmetric"):
+        return True
+    return kind == "pairflip" and summary.num_classes == 2  # there is only one other class
+
+
+def _default_ce_stronger(level: _Level) -> bool:
+    found, selected = level.confirmed, level.summary.arms.get("ce")
+    if found is None or found.strongest_ce is None or selected is None:
+        return False
+    return found.configurations[found.strongest_ce].config != selected.config
+
+
+def _at_the_edge(rate: float, parameter: Mapping[str, Any] | None, tried: pd.Series) -> bool:
+    low, high = float(tried.min()), float(tried.max())
+    if parameter is not None:
+        ends = parameter.get("values") or [parameter.get("low"), parameter.get("high")]
+        if all(isinstance(end, int | float) for end in ends):
+            low, high = min(ends), max(ends)
+    near, far, here = (math.log(max(1 - value, _SMALLEST_SHARE)) for value in (high, low, rate))
+    return min(here - near, far - here) <= _EDGE * (far - near)
