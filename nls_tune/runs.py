@@ -45,6 +45,12 @@ class Run:
     epochs: pd.DataFrame
     problems: tuple[str, ...]
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The default of each setting that was searched; empty where run.json does not say."""
+        searched = self.content.get("identity", {}).get("space", {}).get("space", {})
+        return {name: setting["default"] for name, setting in searched.items() if "default" in setting}
+
 
 def load_run(path: str | Path) -> Run:
     """Read a run directory, whatever state it is in.
@@ -133,7 +139,10 @@ def _read_json(run: RunDirectory) -> dict[str, Any]:
             for level in plan
         ),
         "sessions is no list of sessions": lambda: all(isinstance(session, Mapping) for session in sessions),
-        "identity is no mapping": lambda: isinstance(content.get("identity", {}), Mapping),
+        "identity is not one": lambda: all(
+            isinstance(setting, Mapping)
+            for setting in content.get("identity", {}).get("space", {}).get("space", {}).values()
+        ),
     }
     for wrong, holds in rules.items():
         try:

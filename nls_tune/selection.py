@@ -20,6 +20,10 @@ Method = Literal["posterior", "raw"]
 
 #: Fewer completed trials than this say nothing about the surface: the highest accuracy decides.
 MIN_TRIALS = 8
+#: More trials than this do not shape the surface: time grows with their cube. Of a larger group these many do, spread
+#: evenly over the ranks of its better half. The best of them alone will not do: they are the luckiest, what lies around
+#: them is missing, and the surface takes their luck for worth (of 2,000 trials worse than the highest accuracy).
+MAX_TRIALS = 100
 #: Trials farther below the best than this many times the distance from the best to the upper quartile collapsed ...
 COLLAPSED = 6.0
 #: ... and so did those below a gap that is wider than this many times the range of the trials above it.
@@ -95,7 +99,7 @@ def selection(trials: pd.DataFrame) -> Selection | None:
 
     Returns:
         The selected trial, or None if no trial was completed. Of equal posterior means the higher accuracy wins,
-        then the earlier trial.
+        then the earlier trial. In a group of more than ``MAX_TRIALS`` completed trials only some are looked at.
     """
     completed = _completed(trials)
     if completed.empty:
@@ -106,7 +110,8 @@ def selection(trials: pd.DataFrame) -> Selection | None:
     accuracies = completed["best_val_accuracy"].to_numpy(float)
     variance = paired_variance(completed.iloc[: (len(completed) + 1) // 2])  # collapsed trials disagree with all others
     top = completed[~_collapsed(accuracies, variance**0.5)]
-    found = posterior(accuracies[: len(top)], _squared_distances(top), variance)
+    top = top.iloc[_spread(min(len(top), max(MAX_TRIALS, (len(completed) + 1) // 2)))]
+    found = posterior(top["best_val_accuracy"].to_numpy(float), _squared_distances(top), variance)
     chosen = int(np.argmax(found.mean >= found.mean.max() - _TIE))
     return Selection(top.iloc[chosen], float(found.mean[chosen]), float(found.std[chosen]), best, "posterior")
 
@@ -116,6 +121,11 @@ def _completed(trials: pd.DataFrame) -> pd.DataFrame:
     completed = trials[(trials["status"] == "completed") & trials["best_val_accuracy"].notna()]
     order = ["best_val_accuracy", "started_at", "trial_id"]
     return completed.sort_values(order, ascending=[False, True, True], kind="stable")
+
+
+def _spread(count: int) -> np.ndarray:
+    """At most ``MAX_TRIALS`` of the positions 0 to count - 1, the first and the last among them, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_TRIALS)).round().astype(int))
 
 
 def _collapsed(accuracies: np.ndarray, error: float) -> np.ndarray:
@@ -146,11 +156,13 @@ def paired_variance(trials: pd.DataFrame) -> float:
         trials: Rows of ``trials/`` with the same validation samples.
 
     Returns:
-        Half the median over all pairs; 0 where fewer than two trials have their bits.
+        Half the median over all pairs (of more than ``MAX_TRIALS`` trials: of some, spread evenly); 0 where fewer
+        than two trials have their bits.
     """
     rows = [row for row in trials["val_correct_at_best"] if isinstance(row, bytes)]
     if len(rows) < 2:
         return 0.0
+    rows = [rows[i] for i in _spread(len(rows))]
     n = int(trials["num_val"].iloc[0])
     packed = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
     correct = np.unpackbits(packed, axis=1, count=n).astype(np.float32)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import pandas as pd
+
+from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
+from nls_tune.analysis.rows import numbers, search_trials
+from nls_tune.metrics import best_epoch
 from nls_tune.spaces import Arm
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Why a curve is shown: it is the selected one of its arm, CE with the defaults, or one of the best of the others.
 Role = Literal["selected", "default_ce", "other"]
@@ -24,7 +27,9 @@ class LearningCurve:
     Attributes:
         role: Why it is here.
         status: How the trial ended; None for one that runs.
-        best_epoch: The epoch that counts; None where none does.
+        warmup_epochs: Of one that runs: those it has had so far.
+        lr: Of the GLS phase; of one that runs: that of its first GLS epoch, or of its last one before.
+        best_epoch: The epoch that counts; None where none does. Of one that runs: the best so far.
         epochs: Ascending, from 1.
         train_accuracy: On noisy training labels.
         val_accuracy: On noisy validation labels.
@@ -61,7 +66,126 @@ class LevelCurves:
 
 
 def learning_curves(
-    trials: pd.DataFrame, epochs: pd.DataFrame, levels: Sequence[str] = (), max_others: int = MAX_OTHERS
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    levels: Sequence[str] = (),
+    max_others: int = MAX_OTHERS,
+    defaults: Mapping[str, Any] | None = None,
+    summaries: Sequence[LevelSummary] | None = None,
 ) -> tuple[LevelCurves, ...]:
-    """Return the curves of each noise level that has epochs of search trials."""
-    raise NotImplementedError
+    """Return the curves of each noise level that has epochs of search trials.
+
+    Epochs whose trial has no row are those of one that runs (or whose process was killed). Rows of epochs do not say
+    of which stage they are: while no trial but those of the search has a row they are taken for the search's.
+
+    Args:
+        trials: Rows of ``trials/``.
+        epochs: Rows of ``epochs/``.
+        levels: The order of the levels; by default that of their first trials.
+        max_others: How many of those without a role are kept a level, the highest validation accuracies first.
+        defaults: The default of each searched setting (``Run.defaults``), which rows do not know; without them no
+            curve is ``default_ce``. Where it is the selected CE, that is its role.
+        summaries: What ``level_summaries`` says of these trials, to save the time.
+    """
+    codes, ids = pd.factorize(epochs["trial_id"])
+    search = _search(trials, epochs, codes, [str(name) for name in ids])
+    found = level_summaries(trials, levels) if summaries is None else summaries
+    selected = [arm.trial_id for summary in found for arm in summary.arms.values()]
+    default = _default_ce(trials, defaults or {})
+    present = list(dict.fromkeys(trial.noise_level for trial in search.values()))
+    order = [level for level in levels if level in present] or present
+    kept = {level: _kept(level, search, selected, default, max_others) for level in order}
+    shown = {trial_id for of_level in kept.values() for trial_id in of_level}
+    wanted = epochs[np.array([trial_id in shown for trial_id in ids], bool)[codes]].sort_values("epoch", kind="stable")
+    rows = {str(trial_id): group for trial_id, group in wanted.groupby("trial_id", sort=False)}
+    return tuple(
+        LevelCurves(
+            noise_level=level,
+            curves=tuple(_curve(name, role, search[name], rows[name]) for name, role in of_level.items()),
+            num_trials=sum(trial.noise_level == level for trial in search.values()),
+        )
+        for level, of_level in kept.items()
+    )
+
+
+class _Trial(NamedTuple):
+    """What a curve says besides its epochs; ``value`` is the validation accuracy of the best epoch, or -1."""
+
+    noise_level: str
+    arm: Arm
+    smooth_rate: float
+    warmup_epochs: int
+    lr: float
+    status: str | None
+    best_epoch: int | None
+    value: float
+
+
+def _search(trials: pd.DataFrame, epochs: pd.DataFrame, codes: np.ndarray, ids: list[str]) -> dict[str, _Trial]:
+    """The search trials that have epochs, by name."""
+    rows = search_trials(trials)
+    names = ["noise_level", "arm", "smooth_rate", "warmup_epochs", "lr", "status"]
+    best = [None if value is None else int(value) for value in numbers(rows["best_epoch"])]
+    values = rows["best_val_accuracy"].fillna(-1.0).tolist()
+    columns = (rows[name].tolist() for name in names)
+    known = dict(zip(rows["trial_id"], map(_Trial, *columns, best, values), strict=True))
+    found = {trial_id: known[trial_id] for trial_id in ids if trial_id in known}
+    if len(rows) < len(trials):
+        return found  # what runs now belongs to the confirmation
+    running = np.array([trial_id not in known for trial_id in ids], bool)
+    so_far = epochs[running[codes]].groupby("trial_id", sort=False)
+    return found | {str(trial_id): _trial_so_far(rows.sort_values("epoch")) for trial_id, rows in so_far}
+
+
+def _trial_so_far(rows: pd.DataFrame) -> _Trial:
+    """What the epochs of a trial say that has no row yet."""
+    gls, first = rows[rows["phase"] != "warmup"], rows.iloc[0]
+    warmup_epochs = len(rows) - len(gls)
+    healthy = rows.loc[~rows["diverged"].to_numpy(bool), "val_accuracy"].tolist()
+    # For cross-entropy both phases are the same training.
+    best = best_epoch(healthy, 1 if first["arm"] == "ce" else warmup_epochs + 1)
+    return _Trial(
+        noise_level=str(first["noise_level"]),
+        arm=first["arm"],
+        smooth_rate=float(first["smooth_rate"]),
+        warmup_epochs=warmup_epochs,
+        lr=float(rows["lr"].iloc[-1] if gls.empty else gls["lr"].iloc[0]),
+        status=None,
+        best_epoch=None if best is None else best.epoch,
+        value=-1.0 if best is None else best.value,
+    )
+
+
+def _default_ce(trials: pd.DataFrame, defaults: Mapping[str, Any]) -> set[str]:
+    """The trials of cross-entropy with the defaults of the space, as confirmation has it."""
+    same = (trials["arm"] == "ce").to_numpy(bool) & bool(defaults)
+    for name, value in defaults.items():
+        column = name if name in trials.columns else f"config_{name}"
+        if name != "smooth_rate" and column in trials.columns:
+            cells = (cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in trials[column].tolist())
+            same &= np.array([cell == value for cell in cells], bool)
+    return set(trials["trial_id"][same])
+
+
+def _kept(
+    level: str, search: Mapping[str, _Trial], selected: Sequence[str], default: set[str], max_others: int
+) -> dict[str, Role]:
+    """The trials of a level that are shown, by name, in order, with their roles."""
+    of_level = [name for name, trial in search.items() if trial.noise_level == level]
+    best_first = sorted(of_level, key=lambda name: -search[name].value)
+    roles: dict[str, Role] = {name: "selected" for name in selected if name in of_level}
+    roles |= {name: "default_ce" for name in best_first if name in default and name not in roles}
+    others = [name for name in best_first if name not in roles]
+    return roles | dict.fromkeys(others[:max_others], "other")
+
+
+def _curve(trial_id: str, role: Role, trial: _Trial, rows: pd.DataFrame) -> LearningCurve:
+    return LearningCurve(
+        trial_id=trial_id,
+        role=role,
+        **{name: value for name, value in trial._asdict().items() if name not in ("noise_level", "value")},
+        epochs=tuple(rows["epoch"].tolist()),
+        train_accuracy=tuple(rows["train_accuracy"].tolist()),
+        val_accuracy=tuple(rows["val_accuracy"].tolist()),
+        test_accuracy=tuple(numbers(rows["test_accuracy"])),
+    )

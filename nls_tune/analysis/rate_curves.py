@@ -1,15 +1,36 @@
-"""How accuracy depends on the smooth rate: the trials, a local smoother and its bootstrap band."""
+"""How accuracy depends on the smooth rate: the trials, a local smoother and its bootstrap band.
+
+The smoother is local linear regression in x = log(1 - r) (Cleveland, "Robust Locally Weighted Regression and Smoothing
+Scatterplots", 1979, without the robustness; Fan and Gijbels, Local Polynomial Modelling and Its Applications, 1996).
+At x0 the n trials have tricube weights ``(1 - (|x - x0| / h)**3)**3``, and h is the distance of the k-th nearest trial,
+``k = ceil(n**(4/5))``, the rate that is optimal for this smoother: it follows dense regions and bridges gaps. It is at
+least Silverman's ``0.9 * min(sd, IQR / 1.34) * n**(-1/5)`` (Density Estimation, 1986, 3.31), for the trials of
+cross-entropy all lie at x = 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+import numpy as np
+
+from nls_tune.analysis.rows import by_level, log_share, number, numbers, search_trials
 from nls_tune.spaces import Arm
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: Fewer trials, or fewer different rates among them, give no curve.
+MIN_POINTS = 8
+MIN_RATES = 3
+#: Points of a curve, evenly in log(1 - r).
+GRID = 64
+#: Resamples of the band, always the same ones.
+RESAMPLES = 400
+#: A line through trials whose mean is farther away than this many times their spread would extrapolate.
+_FARTHEST = 4.0
 
 
 @dataclass(frozen=True)
@@ -57,5 +78,100 @@ class RateCurve:
 
 
 def rate_curves(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[RateCurve, ...]:
-    """Return the curve of each noise level that has search trials."""
-    raise NotImplementedError
+    """Return the curve of each noise level that has search trials.
+
+    Args:
+        trials: Rows of ``trials/``.
+        levels: The order of the levels; by default that of their first trials.
+    """
+    return tuple(_rate_curve(level, rows) for level, rows in by_level(search_trials(trials), levels))
+
+
+def _rate_curve(level: str, rows: pd.DataFrame) -> RateCurve:
+    shown = rows[(rows["status"] == "completed") & rows["best_val_accuracy"].notna()]
+    shown = shown.sort_values(["smooth_rate", "trial_id"])
+    columns = (shown[name].tolist() for name in ("trial_id", "arm", "smooth_rate", "warmup_epochs", "lr"))
+    accuracies = (shown["best_val_accuracy"].tolist(), numbers(shown["test_accuracy_at_best"]))
+    rates = shown["smooth_rate"].to_numpy(float)
+    test = shown["test_accuracy_at_best"].to_numpy(float)
+    tested = ~np.isnan(test)
+    return RateCurve(
+        noise_level=level,
+        noise_cancelling_rate=number(rows["noise_cancelling_rate"].iloc[0]),
+        points=tuple(RatePoint(*values) for values in zip(*columns, *accuracies, strict=True)),
+        num_left_out=len(rows) - len(shown),
+        validation=smoothed_curve(rates, shown["best_val_accuracy"].to_numpy(float)),
+        test=smoothed_curve(rates[tested], test[tested]),
+    )
+
+
+def smoothed_curve(rates: np.ndarray, accuracies: np.ndarray) -> SmoothedCurve | None:
+    """Return the smoother over the range of the rates, and nothing beyond it.
+
+    The band is the middle 95 % of the curves of resampled trials, with the bandwidths of all trials. It says how far
+    the curve depends on which trials were run, not what another training seed or other samples would change.
+
+    Args:
+        rates: Smooth rates, shape (n,).
+        accuracies: Fractions, shape (n,).
+
+    Returns:
+        The curve, or None for fewer than ``MIN_POINTS`` trials or ``MIN_RATES`` different rates.
+    """
+    x = log_share(rates)
+    if len(x) < MIN_POINTS or len(np.unique(x)) < MIN_RATES:
+        return None
+    grid = np.linspace(x.max(), x.min(), GRID)  # rates rise as x falls
+    neighbours = _neighbours(x, grid)
+    mean = _fit(neighbours, np.ones((1, len(x))), accuracies)[0]
+    drawn = np.random.default_rng(0).integers(0, len(x), (RESAMPLES, len(x)))
+    drawn += len(x) * np.arange(RESAMPLES)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+    low, high = np.nanquantile(_fit(neighbours, times.astype(float), accuracies), [0.025, 0.975], axis=0)
+    curves = (mean, np.minimum(low, mean), np.maximum(high, mean))
+    on_grid = np.clip(1 - np.exp(grid), rates.min(), rates.max())
+    return SmoothedCurve(_plain(on_grid), *(_plain(np.clip(curve, 0, 1)) for curve in curves))
+
+
+class _Neighbours(NamedTuple):
+    """Trials as seen from the points of the grid, each of shape (n, grid)."""
+
+    weight: np.ndarray
+    distance: np.ndarray
+
+
+def _neighbours(x: np.ndarray, grid: np.ndarray) -> _Neighbours:
+    n = len(x)
+    distance = x[:, None] - grid
+    nearest = np.partition(np.abs(distance), int(np.ceil(n**0.8)) - 1, axis=0)[int(np.ceil(n**0.8)) - 1]
+    quartiles = np.quantile(x, [0.25, 0.75])
+    # Where half of the trials are cross-entropy the quartiles are equal and say nothing of the spread.
+    spreads = [spread for spread in (x.std(ddof=1), (quartiles[1] - quartiles[0]) / 1.34) if spread > 0]
+    bandwidth = np.maximum(nearest, 0.9 * min(spreads) * n**-0.2)
+    return _Neighbours(np.maximum(1 - (np.abs(distance) / bandwidth) ** 3, 0) ** 3, distance)
+
+
+def _fit(neighbours: _Neighbours, times: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
+    """Fit a line at each point of the grid and return its value there.
+
+    Args:
+        neighbours: Of the n trials.
+        times: How often each resample has each trial, shape (resamples, n).
+        accuracies: Shape (n,).
+
+    Returns:
+        Shape (resamples, grid); NaN where a resample has no neighbour.
+    """
+    weight, distance = neighbours
+    s0, s1, s2 = (times @ (weight * distance**power) for power in range(3))
+    t0, t1 = ((times * accuracies) @ (weight * distance**power) for power in range(2))
+    # The weighted variance of the distances times s0**2; without spread the mean of the neighbours is all there is.
+    spread = s0 * s2 - s1**2
+    line = spread * _FARTHEST**2 > s1**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fitted: np.ndarray = np.where(line, (s2 * t0 - s1 * t1) / spread, t0 / s0)
+    return fitted
+
+
+def _plain(values: np.ndarray) -> tuple[float, ...]:
+    return cast("tuple[float, ...]", tuple(values.tolist()))
