@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
 from nls_tune.analysis.learning_curves import LearningCurve
 from nls_tune.report.figures.style import (
     ARM_COLOURS,
     ARM_DASHES,
     ARM_LEGEND,
     DOUBLE,
+    LEAST_SPAN,
     legend_below,
     level_label,
+    limits,
     panels,
     percentages,
+    starts_row,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
     from nls_tune.analysis.analysis import RunAnalysis
 
+#: The share of the lowest values that may lie below a panel.
+_FIRST_STEPS = 0.04
 _OTHERS, _DEFAULT = "#c4c4c4", "#CC79A7"
 
 
@@ -33,7 +41,7 @@ def learning_curves(run: RunAnalysis) -> Figure | str:
         return "no search trial has an epoch"
     has_test = any(a is not None for level in found for curve in level.curves for a in curve.test_accuracy)
     heights = [1.3, 1.3] if has_test else [1.6]
-    figure, columns = panels(len(found), DOUBLE, heights, extra=0.75, sharex=True)
+    figure, columns = panels(len(found), DOUBLE, heights, extra=0.75)
     for level, column in zip(found, columns, strict=True):
         for curve in reversed(level.curves):  # the selected ones lie above the others
             if has_test:
@@ -47,15 +55,28 @@ def learning_curves(run: RunAnalysis) -> Figure | str:
         column[0].set_title(level_label(level.noise_level))
         for axis in column:
             percentages(axis)
-        spec = column[0].get_subplotspec()
-        if spec is not None and spec.is_first_col():
+            axis.tick_params(labelbottom=axis is column[-1])
+            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            _show_the_selected(axis)
+        column[-1].set_xlabel("epoch")
+        if starts_row(column[0]):
             column[-1].set_ylabel("noisy labels, %:\nvalidation (training dotted)")
             if has_test:
                 column[0].set_ylabel("test accuracy, %\n(clean labels)")
-    figure.supxlabel("epoch", fontsize=7)
     figure.suptitle("Learning curves: selected trials, best epochs marked")
     legend_below(figure, [axis for column in columns for axis in column])
     return figure
+
+
+def _show_the_selected(axis: Axes) -> None:
+    """Give the panel to the selected curves but for their first steps; others may leave it."""
+    values = [
+        v for line in axis.get_lines() if line.get_zorder() > 1 for v in np.asarray(line.get_ydata(), dtype=float)
+    ]
+    values = [value for value in values if math.isfinite(value)]
+    if values:
+        ordered = sorted(values)
+        axis.set_ylim(limits(ordered[int(_FIRST_STEPS * len(ordered)) :], least=2 * LEAST_SPAN))
 
 
 def _curve(axis: Axes, curve: LearningCurve, accuracies: list[float]) -> None:

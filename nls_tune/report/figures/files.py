@@ -57,7 +57,7 @@ def write_figures(analysis: Analysis, folder: Path, formats: Sequence[str] = ("p
     """Write all figures that there is something to draw for, and the LaTeX table of a confirmation.
 
     Args:
-        analysis: Of one run; of several, each has a folder of its own in ``folder``, and their comparison is beside these.
+        analysis: Of one run; of several, each has a folder of its own in ``folder``, beside their comparison.
         folder: Made if it is missing.
         formats: ``png``, ``svg``, ``pdf``.
 
@@ -74,8 +74,8 @@ def draw_figures(analysis: Analysis) -> dict[str, Figure | str]:
     """Draw all figures of an analysis.
 
     Returns:
-        By their place below the folder, without an ending: a figure; the text of the table, whose name ends in .tex; or,
-        after the name with a question mark, why there is none.
+        By their place below the folder, without an ending: a figure; the text of the table, whose name ends in
+        .tex; or, after the name with a question mark, why there is none.
     """
     found: dict[str, Figure | str] = {}
     with styled():

@@ -37,8 +37,8 @@ def latex_table(run: RunAnalysis) -> str | None:
     seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
     caption = (
         f"Test accuracy (\\%) at the best epoch, mean $\\pm$ standard deviation over {seeds} fresh seeds. "
-        "Recommended: the highest mean validation accuracy on noisy labels. $\\Delta$: paired difference in points to the "
-        "strongest cross-entropy (CE), with its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate. "
+        "Recommended: the highest mean validation accuracy on noisy labels. $\\Delta$: paired difference in points to "
+        "the strongest cross-entropy (CE), with its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate. "
         "Configurations: smooth rate, warm-up epochs, learning rate."
     )
     head = "Noise level & Rate (\\%) & $r^*$ & Recommended & Strongest CE & Recommended, test & $\\Delta$ \\\\"

@@ -22,9 +22,11 @@ from nls_tune.report.figures.style import (
     label,
     legend_below,
     level_label,
+    limits,
     panels,
     percentages,
     rate_scale,
+    starts_row,
 )
 from nls_tune.spaces import ARMS
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 #: A point this many times further below the median than the best is above it is marked at the lower edge.
 _FAR = 8.0
+#: Noise-cancelling rates down to twice this one are always in sight.
+_USUAL = -4.0
 
 
 def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
@@ -46,7 +50,8 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
     has_test = any(point.test_accuracy is not None for curve in curves for point in curve.points)
     figure, columns = panels(len(curves), DOUBLE, [1.35, 1.35] if has_test else [1.6], extra=0.75)
     rates = [0.0, *(point.smooth_rate for curve in curves for point in curve.points)]
-    first = {id(axis) for axis in columns[0]}
+    cancelling = [curve.noise_cancelling_rate for curve in curves if curve.noise_cancelling_rate is not None]
+    rates += [rate for rate in cancelling if rate >= 2 * min([*rates, _USUAL])]
     for curve, column in zip(curves, columns, strict=True):
         ce = arms.get(curve.noise_level, {}).get("ce")
         tests = [(p, p.test_accuracy) for p in curve.points if p.test_accuracy is not None]
@@ -56,21 +61,16 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(level_label(curve.noise_level))
         for axis in column:
-            rate_scale(axis, "x", rates, most_ticks=5)
+            rate_scale(axis, "x", rates, most_ticks=7)
             axis.tick_params(labelbottom=axis is column[-1])
-        if any(id(axis) in first for axis in column) or _starts_row(column[0]):
+        column[-1].set_xlabel("smooth rate r")
+        if starts_row(column[0]):
             column[-1].set_ylabel("validation accuracy, %\n(noisy labels)")
             if has_test:
                 column[0].set_ylabel("test accuracy, %\n(clean labels)")
-    figure.supxlabel("smooth rate r, spaced by log(1 − r)", fontsize=7)
-    figure.suptitle("Accuracy against smooth rate, by noise level")
+    figure.suptitle("Accuracy against smooth rate, spaced by log(1 − r), for each noise level")
     legend_below(figure, [axis for column in columns for axis in column])
     return figure
-
-
-def _starts_row(axis: Axes) -> bool:
-    spec = axis.get_subplotspec()
-    return spec is not None and spec.is_first_col()
 
 
 def _panel(
@@ -113,14 +113,13 @@ def _leave_out_far_ones(axis: Axes, values: Sequence[tuple[RatePoint, float]], c
         return
     best, median = ordered[-1], ordered[len(ordered) // 2]
     limit = median - _FAR * max(best - median, 0.002)
-    near = [value for value in ordered if value >= limit] + ([] if ce_level is None else [ce_level])
-    pad = 0.08 * (max(near) - min(near)) or 0.005
-    axis.set_ylim(min(near) - pad, max(near) + pad)
+    near = [value for value in ordered if value >= limit]
+    axis.set_ylim(limits(near if ce_level is None else [*near, ce_level]))
     for point, value in values:
         if value < limit:
             axis.plot(
                 [point.smooth_rate], [0.03], transform=axis.get_xaxis_transform(), marker="v", linestyle="none",
-                color=ARM_COLOURS[point.arm], markersize=3.2, markerfacecolor="none", markeredgewidth=0.7, clip_on=False,
+                color=ARM_COLOURS[point.arm], markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
             )  # fmt: skip
     if far := len(ordered) - sum(value >= limit for value in ordered):
         axis.text(0.02, 0.12, f"▽ {far} lower", transform=axis.transAxes, fontsize=5.5, color=MUTED)
@@ -140,19 +139,13 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
         found.theory_noise_rates, found.theory_rates, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.4,
         label="noise-cancelling rate\n(symmetric noise)",
     )  # fmt: skip
-    shown = set()
-    for level, noise in placed:
-        known = level.noise_rate is not None
-        name = ARM_LEGEND[level.arm] if known else "noise estimated"
-        axis.errorbar(
-            [noise], [level.smooth_rate], yerr=[[max(0.0, level.smooth_rate - level.low)], [max(0.0, level.high - level.smooth_rate)]],
-            marker=ARM_MARKERS[level.arm], color=ARM_COLOURS[level.arm], markersize=4.5, capsize=2.5, elinewidth=0.9,
-            linestyle="none", markerfacecolor=ARM_COLOURS[level.arm] if known else "white",
-            label=None if name in shown else name,
-        )  # fmt: skip
-        shown.add(name)
+    for arm in ARMS:
+        for known in (True, False):
+            mine = [(r, n) for r, n in placed if r.arm == arm and (r.noise_rate is not None) == known]
+            if mine:
+                _best_rates(axis, mine, known)
     ends = [end for level, _ in placed for end in (level.low, level.smooth_rate, level.high)]
-    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, -1.0])]
+    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, _USUAL])]
     rate_scale(axis, "y", [0.0, *ends, *theory], most_ticks=8)
     percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
@@ -164,6 +157,21 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
             0.02, 0.02, f"noise unknown: {', '.join(missing[:3])}", transform=axis.transAxes, fontsize=5.5, color=MUTED
         )
     return figure
+
+
+def _best_rates(axis: Axes, placed: Sequence[tuple[BestRate, float]], known: bool) -> None:
+    arm = placed[0][0].arm
+    noise, rates = [noise for _, noise in placed], [level.smooth_rate for level, _ in placed]
+    ends = [
+        [max(0.0, level.smooth_rate - level.low) for level, _ in placed],
+        [max(0.0, level.high - level.smooth_rate) for level, _ in placed],
+    ]
+    axis.errorbar(noise, rates, yerr=ends, fmt="none", ecolor=ARM_COLOURS[arm], elinewidth=0.9, capsize=2.5)
+    axis.plot(
+        noise, rates, marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",
+        markerfacecolor=ARM_COLOURS[arm] if known else "white",
+        label=ARM_LEGEND[arm] + ("" if known else ", noise estimated"),
+    )  # fmt: skip
 
 
 def _noise_of(level: BestRate) -> float | None:

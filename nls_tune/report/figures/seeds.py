@@ -95,13 +95,12 @@ def _interval(axis: Axes, mean: SampleMean, place: float, found: ConfirmedConfig
 
 def _mean(axis: Axes, mean: SampleMean, place: float, *, vertical: bool = False, **options: Any) -> None:
     """A mean and its interval; one seed has no interval."""
-    # Filled below: a line through a white marker would hide that it is white.
     ends = [mean.mean - mean.low, mean.high - mean.mean]
     bar = None if any(math.isinf(end) for end in ends) else [[max(0.0, end)] for end in ends]
     x, y = ([place], [mean.mean]) if vertical else ([mean.mean], [place])
     axis.errorbar(
-        x, y, **({"yerr": bar} if vertical else {"xerr": bar}), linestyle="none", markersize=4.2, markeredgewidth=0.9,
-        elinewidth=0.9, capsize=2, **options,
+        x, y, xerr=None if vertical else bar, yerr=bar if vertical else None, linestyle="none", markersize=4.2,
+        markeredgewidth=0.9, elinewidth=0.9, capsize=2, **options,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from nls_tune.report.text import printable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SINGLE, DOUBLE = 3.3, 6.8
 #: So that a figure of two columns is about 1,600 pixels wide.
 DPI = 240
+#: One percentage point: an axis of accuracies spans it at least.
+LEAST_SPAN = 0.01
 #: Panels side by side at most.
 MOST_COLUMNS = 5
 #: More markers than this become pixels in SVG and PDF files.
@@ -65,7 +68,7 @@ _RATE_TICKS = (
 )
 #: Rates are spaced by log(1 - r), which ends before 1; from here on they are spaced evenly.
 _EVEN_FROM = 0.9
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that all machines draw the same
     "font.size": 7,
     "axes.titlesize": 7.5,
@@ -111,12 +114,13 @@ _NOT_OURS = {"backend", "backend_fallback", "interactive", "toolbar", "timezone"
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw and save with our settings, whatever those of the user are, which hold again afterwards."""
-    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_OURS}
+    defaults: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_OURS}
     with warnings.catch_warnings(), mpl.rc_context():
         # A name in a script that the font lacks is drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", category=mpl.MatplotlibDeprecationWarning)
-        mpl.rcParams.update({**defaults, **_STYLE})
+        mpl.rcParams.update(defaults)
+        mpl.rcParams.update(_STYLE)
         yield
 
 
@@ -124,6 +128,15 @@ def label(text: object, most: int = 40) -> str:
     """Return a name for a figure: one line, not too long; what was cut out of its middle is an ellipsis."""
     shown = printable(str(text))
     return shown if len(shown) <= most else f"{shown[: most // 2]}…{shown[len(shown) - most // 2 + 1 :]}"
+
+
+#: How the searched settings are called.
+_SETTING_NAMES = {"smooth_rate": "smooth rate", "lr": "learning rate", "warmup_epochs": "warm-up"}
+
+
+def setting_label(name: str) -> str:
+    """Return the name of a setting as people say it."""
+    return _SETTING_NAMES.get(name, label(name, 18))
 
 
 def level_label(noise_level: str) -> str:
@@ -153,8 +166,8 @@ def panels(
     """
     blocks = math.ceil(num / most)
     columns, rows = math.ceil(num / blocks), len(heights)
-    figure = Figure(figsize=(width, blocks * sum(heights) + extra), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(width, blocks * sum(heights) + extra), layout=layout)
     grid = figure.subplots(
         blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": list(heights) * blocks}, **options
     )
@@ -216,6 +229,25 @@ def _backward(positions: Any) -> Any:
     begin = -math.log(1 - _EVEN_FROM)
     even = _EVEN_FROM + (positions - begin) * (1 - _EVEN_FROM)
     return np.where(positions > begin, even, -np.expm1(-np.minimum(positions, begin)))
+
+
+def starts_row(axis: Axes) -> bool:
+    """Whether a panel is the first of its row, which names the axis of all."""
+    spec = axis.get_subplotspec()
+    return spec is not None and spec.is_first_col()
+
+
+def limits(values: Sequence[float], *, least: float = LEAST_SPAN) -> tuple[float, float]:
+    """Return limits of an axis around some values, at least one, and some space beside them.
+
+    Args:
+        values: What is to be seen.
+        least: The limits are so far apart at least: differences that mean nothing must not fill a panel.
+    """
+    low, high = min(values), max(values)
+    missing = max(0.0, least - (high - low)) / 2
+    pad = 0.08 * (high - low + 2 * missing)
+    return low - missing - pad, high + missing + pad
 
 
 def legend_below(figure: Figure, axes: Iterable[Axes], columns: int = 6) -> None:

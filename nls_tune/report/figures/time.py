@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from nls_tune.report.figures.style import ARM_COLOURS, ARM_LEGEND, DOUBLE, MOST_VECTORS, OKABE_ITO, level_label
-from nls_tune.report.text import ARM_NAMES, duration
+from nls_tune.report.text import ARM_NAMES, duration, percent
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nls_tune.analysis.analysis import RunAnalysis
 
 _UNITS = ((3 * 86400, 86400, "days"), (3 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
+#: In the line of a panel's title, at its right.
+_LEGEND: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "fontsize": 6.5, "borderaxespad": 0}
 _STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation, all labels"}
 
 
@@ -55,13 +57,13 @@ def _timeline(axis: Axes, found: Allocation, slots: int) -> None:
     axis.set_xlabel(f"{name} since the first trial began")
     axis.grid(visible=False, axis="y")
     axis.set_title(
-        f"Trials in their slots: {len(found.spans):,} trials, {duration(found.wall_seconds)}, slots busy "
-        f"{100 * found.busy_share:.0f} % of the time"
+        f"{len(found.spans):,} trials in {duration(found.wall_seconds)}, slots busy {percent(found.busy_share, 0)}",
+        loc="left",
     )
     patches = [Patch(color=ARM_COLOURS[arm], label=ARM_LEGEND[arm]) for arm in ARMS]
     if any(span.stage != "search" for span in found.spans):
         patches.append(Patch(color=ARM_COLOURS["ce"], alpha=0.45, label="pale: confirmation"))
-    axis.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, -0.32), ncols=4, fontsize=6.5)
+    axis.legend(handles=patches, ncols=4, **_LEGEND)
 
 
 def _epochs(axis: Axes, found: Allocation) -> None:
@@ -85,16 +87,17 @@ def _epochs(axis: Axes, found: Allocation) -> None:
             label=name,
         )
         bottom = [b + count for b, count in zip(bottom, counts, strict=True)]
-    axis.set_xticks(places, [ARM_NAMES[g.arm] for g in found.groups], rotation=90 if len(found.groups) > 8 else 0)
+    turned = len(found.groups) > 8
+    axis.set_xticks(places, [ARM_NAMES[g.arm] for g in found.groups], rotation=90 if turned else 0)
     axis.set_xlim(-0.6, len(found.groups) - 0.4)
     axis.set_ylabel("epochs")
     axis.grid(visible=False, axis="x")
-    axis.set_title("Epochs by stage, noise level and arm")
-    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.62 if len(found.groups) > 8 else -0.4), ncols=3, fontsize=6.5)
-    _name_levels(axis, found)
+    axis.set_title("Epochs of each group", loc="left")
+    axis.legend(ncols=3, **_LEGEND)
+    _name_levels(axis, found, below=30 if turned else 16)
 
 
-def _name_levels(axis: Axes, found: Allocation) -> None:
+def _name_levels(axis: Axes, found: Allocation, below: float) -> None:
     """Write the name of each level below its arms, and a line between two."""
     begin = 0
     keys = [(g.stage, g.noise_level) for g in found.groups]
@@ -104,8 +107,8 @@ def _name_levels(axis: Axes, found: Allocation) -> None:
         stage, level = key
         text = level_label(level) if stage == "search" else f"{level_label(level)}\n{_STAGE_NAMES.get(stage, '')}"
         axis.annotate(
-            text.replace(", ", "\n", 1), ((begin + i) / 2, 0), (0, -22), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="center", va="top", fontsize=5.5,
+            text.replace(", ", "\n", 1), ((begin + i) / 2, 0), (0, -below), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", va="top", fontsize=5.5,
         )  # fmt: skip
         if i + 1 < len(keys):
             axis.axvline(i + 0.5, color="#8a8a8a", linewidth=0.5)
