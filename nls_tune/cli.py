@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from nls_tune.analyze_command import analyze, runs
 from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
 from nls_tune.report_command import report
@@ -16,6 +17,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 app.command()(search)
 app.command()(estimate)
 app.command()(watch)
+app.command()(analyze)
+app.command()(runs)
 app.command()(report)
 
 

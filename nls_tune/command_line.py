@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +28,9 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a dash that a locale lacks must not end the program
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _end_quietly()
     except InputError as error:
         return _say(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -41,6 +46,13 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             return _say(error.format_message(), 2)
         raise
     return code if isinstance(code, int) else 0
+
+
+def _end_quietly() -> int:
+    """The reader of the output has left, as ``head`` does; what Python still holds for it must not raise again."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _say(message: str, code: int) -> int:

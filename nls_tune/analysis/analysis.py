@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nls_tune.analysis.allocation import Allocation, allocation
-from nls_tune.analysis.comparison import Comparison, compare
+from nls_tune.analysis.comparison import Comparison, Findings, compare
 from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
 from nls_tune.analysis.importances import LevelImportances, importances
 from nls_tune.analysis.interactions import Interaction, interactions
@@ -48,7 +48,10 @@ def analyze(runs: Sequence[Run]) -> Analysis:
     Args:
         runs: As ``runs.load_runs`` returns them.
     """
-    return Analysis(tuple(_analyze(run) for run in runs), compare(runs) if len(runs) > 1 else None)
+    found = tuple(_analyze(run) for run in runs)
+    if len(found) < 2:
+        return Analysis(found, None)
+    return Analysis(found, compare(runs, [Findings(one.recommendations, one.confirmations) for one in found]))
 
 
 def _analyze(run: Run) -> RunAnalysis:

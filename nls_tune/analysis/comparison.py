@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nls_tune.analysis.level_summaries import PairedDifference
+from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_trials, space_of
+from nls_tune.analysis.recommendations import Recommendation, planned_trials, recommendations
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
 from nls_tune.spaces import Arm
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class RunAtLevel:
         num_trials: Search trials of the level.
         train_seconds: Of all of them.
         arm: Of the recommended configuration; None, like what follows, where the run has none.
+        val_accuracy: Of the search's trial with that configuration; None where it has none.
+        test_accuracy_at_best: Of the same trial; None also without a test set.
         confirmed: Test accuracy at the best epoch over fresh seeds of the recommended configuration.
         against_ce: The same minus the strongest CE's, seed by seed.
         against_first: This run's recommended trial minus that of the first run, on test; None for the first run,
@@ -62,10 +69,128 @@ class Comparison:
     levels: tuple[LevelComparison, ...]
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+class Findings(NamedTuple):
+    """What is known of a run before it is compared."""
+
+    recommendations: Sequence[Recommendation]
+    confirmations: Sequence[LevelConfirmation]
+
+
+def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> Comparison:
     """Compare runs; the first one is what the others are compared with.
+
+    Two runs have the same validation and test samples at a noise level where run.json has the same fingerprint.
+
+    Args:
+        runs: As ``runs.load_runs`` returns them.
+        findings: Of each of them, where they are known already.
 
     Raises:
         ValueError: If there are fewer than two.
     """
-    raise NotImplementedError
+    if len(runs) < 2:
+        raise ValueError(f"a comparison needs at least two runs, got {len(runs)}")
+    known = [_find(run) for run in runs] if findings is None else findings
+    pairs = list(zip(runs, known, strict=True))
+    names = dict.fromkeys(level for run in runs for level in run.levels)
+    return Comparison(
+        runs=tuple(run.name for run in runs),
+        differences=_differences([run.content for run in runs]),
+        levels=tuple(_level(name, [pair for pair in pairs if name in pair[0].levels], runs[0]) for name in names),
+    )
+
+
+def _find(run: Run) -> Findings:
+    space = space_of(run.content)
+    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
+    planned = planned_trials(run.content)
+    found = recommendations(
+        run.trials, run.levels, planned, space=space, summaries=summaries, confirmed=confirmed
+    )  # fmt: skip
+    return Findings(found, confirmed)
+
+
+def _level(level: str, pairs: Sequence[tuple[Run, Findings]], first: Run) -> LevelComparison:
+    found: list[RunAtLevel] = []
+    first_row: pd.Series | None = None
+    for run, findings in pairs:
+        recommendation = next((r for r in findings.recommendations if r.noise_level == level), None)
+        row = None if recommendation is None else _row(run.trials, recommendation.trial_id)
+        against = None
+        if run is first:
+            first_row = row
+        elif row is not None and first_row is not None and _fingerprint(run, level) == _fingerprint(first, level):
+            against = _paired(row, first_row, _fingerprint(run, level))
+        found.append(_at_level(run, level, recommendation, findings.confirmations, row, against))
+    return LevelComparison(level, tuple(found))
+
+
+def _at_level(
+    run: Run,
+    level: str,
+    recommendation: Recommendation | None,
+    confirmed: Sequence[LevelConfirmation],
+    row: pd.Series | None,
+    against_first: PairedDifference | None,
+) -> RunAtLevel:
+    search = run.trials[(run.trials["noise_level"] == level) & (run.trials["stage"] == "search")]
+    confirmation = next((found for found in confirmed if found.noise_level == level), None)
+    fresh = None
+    if recommendation is not None and recommendation.num_seeds is not None and confirmation is not None:
+        fresh = confirmation.configurations[confirmation.recommended].test_at_best
+    return RunAtLevel(
+        run=run.name,
+        num_trials=len(search),
+        train_seconds=float(search["train_seconds"].sum()),
+        arm=None if recommendation is None else recommendation.arm,
+        config=None if recommendation is None else recommendation.config,
+        val_accuracy=_number(row, "best_val_accuracy"),
+        test_accuracy_at_best=_number(row, "test_accuracy_at_best"),
+        confirmed=fresh,
+        against_ce=None if recommendation is None else recommendation.difference,
+        against_first=against_first,
+    )
+
+
+def _row(trials: pd.DataFrame, trial_id: str | None) -> pd.Series | None:
+    rows = trials[trials["trial_id"] == trial_id]
+    return None if rows.empty else rows.iloc[0]
+
+
+def _number(row: pd.Series | None, column: str) -> float | None:
+    return None if row is None or row[column] is None or row[column] != row[column] else float(row[column])
+
+
+def _paired(row: pd.Series, first: pd.Series, fingerprint: str | None) -> PairedDifference | None:
+    if fingerprint is None or int(row["num_test"]) != int(first["num_test"]):
+        return None
+    return paired_trials(row, first, "test")
+
+
+def _fingerprint(run: Run, level: str) -> str | None:
+    fingerprints = run.content.get("identity", {}).get("fingerprints")
+    found = fingerprints.get(level) if isinstance(fingerprints, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+# Settings
+
+
+def _differences(contents: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    flat = [_flat(content.get("identity", {})) for content in contents]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    rows = ((name, tuple(settings.get(name) for settings in flat)) for name in names)
+    return tuple((name, values) for name, values in rows if any(value != values[0] for value in values[1:]))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings by dotted names; fingerprints follow from the rest, and search settings stand at the top."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if not prefix and name == "fingerprints":
+            continue
+        if isinstance(value, Mapping):
+            found |= _flat(value, "" if not prefix and name == "settings" else f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

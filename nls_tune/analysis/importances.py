@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nls_tune.analysis.level_summaries import searched_settings
+from nls_tune.analysis.rows import log_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +29,6 @@ MAX_TREES, MOST_TREES_A_LEVEL, LEAST_TREES_A_LEVEL = 40, 24, 3
 TREE_DEPTH = 5
 #: PED-ANOVA asks what the best tenth has in common, and of few trials the best five.
 _TOP_SHARE, _TOP_TRIALS = 0.1, 5
-#: Smallest 1 - r in log(1 - r): the rate may be 1.
-_SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def _column(name: str, values: pd.Series) -> tuple[list[Any], BaseDistribution]:
         texts = values.astype(str).tolist()
         return texts, CategoricalDistribution(sorted(set(texts)))
     if name == "smooth_rate":
-        shares = np.log(np.maximum(1 - values.to_numpy(float), _SMALLEST_SHARE))
+        shares = log_share(values.to_numpy(float))
         return shares.tolist(), FloatDistribution(float(shares.min()), float(shares.max()))
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())

@@ -184,8 +184,8 @@ def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> Leve
         rival = best_arm({arm: arms[arm] for arm in ARMS[1:] if arm in arms})
     validation = test = None
     if recommended is not None and rival is not None:
-        validation = _paired(chosen[recommended].row, chosen[rival].row, "val")
-        test = _paired(chosen[recommended].row, chosen[rival].row, "test")
+        validation = paired_trials(chosen[recommended].row, chosen[rival].row, "val")
+        test = paired_trials(chosen[recommended].row, chosen[rival].row, "test")
     return LevelSummary(
         noise_level=str(first["noise_level"]),
         num_classes=int(first["num_classes"]),
@@ -298,7 +298,17 @@ def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDif
     return PairedDifference((only_a - only_b) / n, math.sqrt(variance), n)
 
 
-def _paired(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | None:
+def paired_trials(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | None:
+    """Return the accuracy of one row of ``trials/`` minus another's at their best epochs, on the same samples.
+
+    Args:
+        a: The first.
+        b: The second; validated and tested on the same samples.
+        split: ``val`` or ``test``.
+
+    Returns:
+        The difference; None where a row has no bits.
+    """
     correct = []
     for row in (a, b):
         bits = row[f"{split}_correct_at_best"]

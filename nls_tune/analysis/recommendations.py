@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
-from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
+from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
+from nls_tune.analysis.rows import log_share
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS, Arm
@@ -38,8 +41,6 @@ DoubtKind = Literal[
 SIGNIFICANT = 0.05
 #: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
 _EDGE = 0.02
-#: Smallest 1 - r in log(1 - r): the rate may be 1.
-_SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,12 @@ class Recommendation:
         difference: Test accuracy minus that of the strongest CE over fresh seeds; None without a confirmation.
         detectable: The smallest true difference that this confirmation could have found.
         sign_flip_p: Exact p value of no difference, corrected over the levels (Holm).
-        validation: Recommended minus rival of the search, on validation; see ``LevelSummary``.
+        validation: Recommended minus rival of the search, on validation; see ``LevelSummary``. None where fresh seeds
+            recommend another configuration than the search does.
         doubts: What speaks against it, each kind at most once.
         num_seeds: With how many fresh seeds its validation accuracy was compared; None where it is the search's.
+        trial_id: Of the search's selected or default trial with this configuration; None where there is none.
+        val_accuracy: On validation at the best epoch: the mean over the fresh seeds, else that of the search's trial.
     """
 
     noise_level: str
@@ -73,6 +77,8 @@ class Recommendation:
     validation: PairedDifference | None
     doubts: tuple[DoubtKind, ...]
     num_seeds: int | None = None
+    trial_id: str | None = None
+    val_accuracy: float | None = None
 
 
 def recommendations(
@@ -122,14 +128,8 @@ def recommendations(
 
 
 def planned_trials(content: Mapping[str, Any]) -> dict[str, int]:
-    """Return the search trials that a run.json plans, by noise level; levels that it does not describe are missing."""
-    planned = {}
-    for level in content.get("plan") or ():
-        try:
-            planned[str(level["noise_level"])] = sum(int(count) for count in level["trials"].values())
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue
-    return planned
+    """Return the search trials that the run.json of a ``Run`` plans, by noise level."""
+    return {level["noise_level"]: sum(level["trials"].values()) for level in content.get("plan", ())}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,18 +159,20 @@ class _Level:
 
 def _recommend(level: _Level) -> Recommendation:
     summary, found = level.summary, level.confirmed
-    arm, config, best_epoch, ce = summary.recommended, None, None, None
+    arm, config, ce, num_seeds, accuracy = summary.recommended, None, None, None, None
     comparison: PairedComparison | None = None
-    num_seeds = None
     if found is not None:
         best = found.configurations[found.recommended]
         comparison = found.comparisons[found.recommended]
         arm, config, num_seeds = best.arm, best.config, len(best.seeds)
-        best_epoch = _best_epoch(level, config, arm)
+        accuracy = best.validation.mean
         ce = None if found.strongest_ce is None else found.configurations[found.strongest_ce].config
     elif arm is not None:
-        config, best_epoch = summary.arms[arm].config, summary.arms[arm].best_epoch
+        config, accuracy = summary.arms[arm].config, summary.arms[arm].val_accuracy
         ce = summary.arms["ce"].config if "ce" in summary.arms else None
+    trial_id, best_epoch = (None, None) if arm is None or config is None else _trial(level, arm, config)
+    search_choice = None if summary.recommended is None else summary.arms[summary.recommended].config
+    validation = summary.validation if search_choice == config else None
     return Recommendation(
         noise_level=summary.noise_level,
         verdict=_verdict(arm, comparison, level.num_claims),
@@ -181,9 +183,11 @@ def _recommend(level: _Level) -> Recommendation:
         difference=None if comparison is None else comparison.difference,
         detectable=None if comparison is None else comparison.detectable,
         sign_flip_p=None if comparison is None else comparison.holm_p,
-        validation=summary.validation,
-        doubts=_doubts(level, arm, config, comparison),
+        validation=validation,
+        doubts=_doubts(level, arm, config, comparison, validation),
         num_seeds=num_seeds,
+        trial_id=trial_id,
+        val_accuracy=accuracy,
     )
 
 
@@ -206,25 +210,29 @@ def _can_reach(comparison: PairedComparison, num_claims: int) -> bool:
     return comparison.smallest_p * num_claims <= SIGNIFICANT
 
 
-def _best_epoch(level: _Level, config: Mapping[str, Any], arm: Arm) -> int | None:
-    """The best epoch of the search's trial of a configuration; of its fresh seeds the median, if it has none there."""
-    summary = level.summary
-    if arm in summary.arms and summary.arms[arm].config == config:
-        return summary.arms[arm].best_epoch
-    if (default := summary.default_ce) is not None and default.config == config and default.status == "completed":
-        return default.best_epoch
+def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """The search's trial of a configuration and its best epoch; without one, the median of those of fresh seeds."""
+    selected, default = level.summary.arms.get(arm), level.summary.default_ce
+    if selected is not None and selected.config == config:
+        return selected.trial_id, selected.best_epoch
+    if default is not None and default.config == config and default.status == "completed":
+        return default.trial_id, default.best_epoch
     rows = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_epoch"].notna()]
-    for name, value in config.items():
+    for name in config:
         column = name if name in rows.columns else f"config_{name}"
-        rows = rows[[getattr(found, "tolist", lambda found=found: found)() == value for found in rows[column]]]
-    return None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
+        rows = rows[[config_of(row, [column])[name] == config[name] for _, row in rows.iterrows()]]
+    return None, None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
 
 
 # Doubts
 
 
 def _doubts(
-    level: _Level, arm: Arm | None, config: Mapping[str, Any] | None, comparison: PairedComparison | None
+    level: _Level,
+    arm: Arm | None,
+    config: Mapping[str, Any] | None,
+    comparison: PairedComparison | None,
+    validation: PairedDifference | None,
 ) -> tuple[DoubtKind, ...]:
     summary = level.summary
     search = level.rows[level.rows["stage"] == "search"]
@@ -237,7 +245,7 @@ def _doubts(
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
             "few_seeds": comparison is not None and not _can_reach(comparison, level.num_claims),
             "no_test_set": bool((search["num_test"] == 0).all()),
-            "within_error": summary.validation is not None and not summary.validation.distinct,
+            "within_error": validation is not None and not validation.distinct,
             "asymmetric_noise": not _is_symmetric(summary),
             "default_ce_stronger": _default_ce_stronger(level),
             "at_the_edge": arm != "ce" and _at_the_edge(rate, level.rate, search["smooth_rate"]),
@@ -279,5 +287,5 @@ def _at_the_edge(rate: float, parameter: Mapping[str, Any] | None, tried: pd.Ser
         ends = parameter.get("values") or [parameter.get("low"), parameter.get("high")]
         if all(isinstance(end, int | float) for end in ends):
             low, high = min(ends), max(ends)
-    near, far, here = (math.log(max(1 - value, _SMALLEST_SHARE)) for value in (high, low, rate))
-    return min(here - near, far - here) <= _EDGE * (far - near)
+    near, far, here = log_share(np.array([high, low, rate])).tolist()
+    return bool(min(here - near, far - here) <= _EDGE * (far - near))

@@ -29,8 +29,10 @@ _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
 _ALL_LABELS = "on all labels"
 
 
-def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Console) -> None:
-    """Print the table of a confirmation and one sentence a level."""
+def print_confirmations(
+    confirmations: Sequence[LevelConfirmation], console: Console, *, sentences: bool = True
+) -> None:
+    """Print the table of a confirmation and, unless they are said elsewhere, one sentence a level."""
     has_all = any(found.on_all_labels for level in confirmations for found in level.configurations)
     for index, level in enumerate(confirmations):
         counts = {len(found.seeds) for found in level.configurations}
@@ -55,12 +57,12 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
                 rate(found.config["smooth_rate"]),
                 str(found.config["warmup_epochs"]),
                 number(found.config["lr"]),
-                _mean(found.test_at_best),
+                mean_text(found.test_at_best),
                 percent(None if found.test_at_last is None else found.test_at_last.mean),
                 "strongest"
                 if i == level.strongest_ce
-                else _difference(None if comparison is None else comparison.difference),
-                *([_mean(None if on_all is None else on_all.test)] if has_all else []),
+                else interval(None if comparison is None else comparison.difference),
+                *([mean_text(None if on_all is None else on_all.test)] if has_all else []),
             )
         # Numbers are never cut, however narrow the console is; wide ones make a long line.
         table.width = console.measure(table, options=console.options.update(width=200)).maximum
@@ -74,7 +76,8 @@ def print_confirmations(confirmations: Sequence[LevelConfirmation], console: Con
         style="dim",
     )
     for level in confirmations:
-        console.print(confirmation_sentence(level), markup=False, highlight=False, soft_wrap=True)
+        if sentences:
+            console.print(confirmation_sentence(level), markup=False, highlight=False, soft_wrap=True)
         if sentence := all_labels_sentence(level):
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
@@ -97,7 +100,7 @@ def confirmation_sentence(level: LevelConfirmation) -> str:
     p = f"sign-flip p {comparison.sign_flip_p:.2g} (smallest possible {comparison.smallest_p:.2g}"
     p += f", over all levels {comparison.holm_p:.2g})" if comparison.holm_p is not None else ")"
     return (
-        f"{name} {verdict} the strongest CE: {_difference(comparison.difference)} points, {p}; "
+        f"{name} {verdict} the strongest CE: {interval(comparison.difference)} points, {p}; "
         f"this run would have seen a difference of {100 * comparison.detectable:.2f} points."
     )
 
@@ -120,7 +123,7 @@ def all_labels_sentence(level: LevelConfirmation) -> str | None:
         return f"{sentence}."
     return (
         f"{sentence}; {rate(best.config['smooth_rate'])} minus the strongest CE: "
-        f"{_difference(best.on_all_labels.difference)} points."
+        f"{interval(best.on_all_labels.difference)} points."
     )
 
 
@@ -129,14 +132,16 @@ def _epochs(found: AllLabels) -> str:
     return ", ".join([*parts, *([f"{found.num_diverged} diverged"] if found.num_diverged else [])])
 
 
-def _mean(value: SampleMean | None) -> str:
+def mean_text(value: SampleMean | None) -> str:
+    """Write an accuracy in % as mean ± standard deviation; a dash where there is none."""
     if value is None:
         return "–"
     spread = "" if math.isnan(value.standard_deviation) else f" ± {100 * value.standard_deviation:.2f}"
     return f"{100 * value.mean:.2f}{spread}"
 
 
-def _difference(found: SampleMean | None) -> str:
+def interval(found: SampleMean | None) -> str:
+    """Write a difference in points with its 95 % t interval, where it has one; a dash where there is none."""
     if found is None:
         return "–"
     if math.isinf(found.low):

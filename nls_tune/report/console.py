@@ -163,8 +163,8 @@ The sentences compare single best epochs, sample by sample.
 """
 
 
-def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None:
-    """Print the table of a search and one sentence a level."""
+def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sentences: bool = True) -> None:
+    """Print the table of a search and, unless they are said elsewhere, one sentence a level."""
     if not summaries:
         console.print("No trial has ended yet.")
         return
@@ -197,8 +197,9 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None
             _passed_over(found) for found in summary.arms.values() if found.trial_id != found.raw_best.trial_id
         ]:
             console.print(f"  {'; '.join(passed)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\n{_LEGEND}", highlight=False, markup=False, soft_wrap=True, style="dim")
-    for summary in summaries:
+    legend = _LEGEND if sentences else "".join(_LEGEND.splitlines(keepends=True)[:-1])
+    console.print(f"\n{legend}", highlight=False, markup=False, soft_wrap=True, style="dim")
+    for summary in summaries if sentences else ():
         console.print(level_sentence(summary), markup=False, highlight=False, soft_wrap=True)
     if failed := sum(summary.statuses.get("failed", 0) for summary in summaries):
         console.print(f"{failed} trial{'s' if failed > 1 else ''} failed; the column error of trials/ says why.")

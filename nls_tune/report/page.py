@@ -34,7 +34,7 @@ VERDICTS = {
 _STATUSES = {
     "running": "This run goes on. The page shows what was there when it was written; write it again for more.",
     "interrupted": "This run was interrupted. What had ended is here; the command below goes on with it.",
-    "crashed": "The process of this run ended without finishing it. What had ended is here; the command below goes on with it.",
+    "crashed": "The process of this run was killed. What had ended is here; the command below goes on with it.",
     "failed": "This run failed. What had ended is here; the command below goes on with it.",
     "finished": None,
 }
@@ -88,17 +88,21 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
         if plot.figure is not None
     }
     scripts = {"theme": _asset("theme.js"), "plotly": _plotly(), "page": _asset("page.js")}
-    return _environment().get_template("page.html.j2").render(
-        title=" and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
-        several=several,
-        runs=runs,
-        comparison=comparison,
-        payload={"figures": figures, "palettes": PALETTES, "templates": templates()},
-        scripts=scripts,
-        hashes=[_csp_hash(script) for script in scripts.values()],
-        css=_asset("page.css"),
-        written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        version=__version__,
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=" and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
+            several=several,
+            runs=runs,
+            comparison=comparison,
+            payload={"figures": figures, "palettes": PALETTES, "templates": templates()},
+            scripts=scripts,
+            hashes=[_csp_hash(script) for script in scripts.values()],
+            css=_asset("page.css"),
+            written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            version=__version__,
+        )
     )
 
 
@@ -119,7 +123,7 @@ def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
                 noise_level=one.noise_level,
                 verdict=one.verdict,
                 badge=badge,
-                headline=words.headline,
+                headline=_headline(words.headline, one.noise_level),
                 reasons=words.reasons,
                 doubts=words.doubts,
                 configuration=copyable_configuration(one),
@@ -136,6 +140,12 @@ def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
         sections=run_sections(found, prefix),
         provenance=provenance_of(run, prefix),
     )
+
+
+def _headline(words: str, noise_level: str) -> str:
+    """The headline without the noise level, which the card has as its title."""
+    text = words.removeprefix(f"{noise_level}: ")
+    return text[:1].upper() + text[1:]
 
 
 def _facts(found: RunAnalysis) -> tuple[str, ...]:
@@ -165,6 +175,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # A number is not parted from its sign at the end of a line.
+    environment.filters["unparted"] = lambda text: text.replace(" %", "\u00a0%")
     # ``tojson`` escapes what would end a script element.
     environment.policies["json.dumps_function"] = _dumps
     environment.policies["json.dumps_kwargs"] = {}
@@ -186,7 +198,7 @@ def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
     # Browsers read line ends so before they compare hashes.
-    return get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _csp_hash(script: str) -> str:

@@ -60,7 +60,7 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
     )
     command = last.get("command")
     return Provenance(
-        command=None if command is None else str(command),
+        command=None if command is None else _command(str(command)),
         facts=tuple((title, tuple((str(k), _value(v)) for k, v in pairs.items())) for title, pairs in groups if pairs),
         sessions=_sessions(f"{prefix}sessions", sessions),
         fingerprints=Table(
@@ -71,6 +71,12 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
         ),
         space=None if space is None else json.dumps(space, indent=2, ensure_ascii=False, default=str),
     )
+
+
+def _command(recorded: str) -> str:
+    """The command as it can be typed: ``python -m nls_tune.search`` is recorded by the name of its file."""
+    program, _, arguments = recorded.partition(" ")
+    return f"python -m nls_tune.search {arguments}".rstrip() if program == "search.py" else recorded
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -109,7 +109,10 @@ def _together(panels: Sequence[Panel]) -> tuple[Panel, ...]:
 def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
     summaries = {summary.noise_level: summary for summary in found.summaries}
     panels = _by_level(
-        found.rate_curves, prefix, "rate", lambda key, curve: rate_curve_plot(key, curve, summaries.get(curve.noise_level))
+        found.rate_curves,
+        prefix,
+        "rate",
+        lambda key, curve: rate_curve_plot(key, curve, summaries.get(curve.noise_level)),
     )
     table = arms_table(f"{prefix}arms", found.summaries)
     empty = nothing or (None if panels or table.rows else "No search trial has been completed.")
@@ -124,7 +127,7 @@ def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
 
 def _noise(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
     panel = Panel("all", (rate_against_noise_plot(f"{prefix}noise-0", found.rate_against_noise),))
-    return Section(f"{prefix}noise", "Best rate against noise", () if nothing else (panel,), empty=nothing)
+    return Section(f"{prefix}noise", "How the best rate depends on noise", () if nothing else (panel,), empty=nothing)
 
 
 def _confirmation(found: RunAnalysis, prefix: str) -> Section:
@@ -132,12 +135,14 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
     if not found.confirmations:
         going_on = " yet" if found.run.status == "running" else ""
         empty = (
-            f"No configuration has been trained again with fresh seeds{going_on}, so every gain on this page may be luck; "
-            "--confirm-seeds 5 on the same command does it."
+            f"No configuration has been trained again with fresh seeds{going_on}, so every gain on this page may be "
+            "luck; --confirm-seeds 5 on the same command does it."
         )
         return Section(key, title, empty=empty)
     panels = _by_level(found.confirmations, prefix, "confirmed", confirmation_plot)
-    return Section(key, title, _together(panels), tables=(confirmation_table(f"{prefix}confirmed", found.confirmations),))
+    return Section(
+        key, title, _together(panels), tables=(confirmation_table(f"{prefix}confirmed", found.confirmations),)
+    )
 
 
 def _learning(found: RunAnalysis, prefix: str) -> Section:

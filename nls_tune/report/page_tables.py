@@ -115,11 +115,11 @@ def arms_table(key: str, summaries: Sequence[LevelSummary]) -> Table:
                     ARM_NAMES[name],
                     "recommended" if name == level.recommended else "",
                     *_config_cells(arm.config, others),
-                    str(arm.best_epoch),
-                    str(arm.epochs),
                     percent_cell(arm.val_accuracy),
                     percent_cell(arm.test_accuracy_at_best),
                     percent_cell(arm.last_test_accuracy),
+                    str(arm.best_epoch),
+                    str(arm.epochs),
                     str(arm.num_completed),
                     str(arm.num_trials),
                     "posterior mean" if arm.method == "posterior" else "highest accuracy",
@@ -129,12 +129,12 @@ def arms_table(key: str, summaries: Sequence[LevelSummary]) -> Table:
         *_text("Noise level", "Arm", "Choice"),
         *_numbers("Rate", "Warm-up", "lr"),
         *_text(*others),
-        *_numbers("Best epoch", "Epochs", "Validation, %", "Test, %", "Test at last, %", "Completed", "Trials"),
+        *_numbers("Validation, %", "Test, %", "Test at last, %", "Best epoch", "Epochs", "Completed", "Trials"),
         *_text("Selected by"),
     )
     note = (
-        "The selected trial of each arm, chosen by noisy validation at its best epoch. Test accuracy (clean labels) takes no "
-        "part in any choice. A level without a completed trial has no row."
+        "The selected trial of each arm, chosen by noisy validation at its best epoch. Test accuracy (clean labels) "
+        "takes no part in any choice. A level without a completed trial has no row."
     )
     return Table(key, "Selected trial of each arm", columns, tuple(rows), note)
 
@@ -156,28 +156,28 @@ def confirmation_table(key: str, levels: Sequence[LevelConfirmation]) -> Table:
                     ARM_NAMES[found.arm],
                     ", ".join(marks),
                     *_config_cells(found.config, ()),
-                    str(len(found.seeds)),
-                    str(found.num_diverged),
-                    _mean(found.validation),
                     _mean(found.test_at_best),
-                    _mean(found.test_at_last),
                     _NONE if comparison is None else _interval(comparison.difference),
                     _NONE if comparison is None else f"{comparison.sign_flip_p:.2g}",
                     _NONE if holm is None else f"{holm:.2g}",
                     percent_cell(comparison.detectable) if comparison else _NONE,
+                    str(len(found.seeds)),
+                    str(found.num_diverged),
+                    _mean(found.validation),
+                    _mean(found.test_at_last),
                     *([_NONE if on_all is None else _mean(on_all.test)] if has_all else []),
                 )
             )
     columns = (
         *_text("Noise level", "Arm", "Choice"),
-        *_numbers("Rate", "Warm-up", "lr", "Seeds", "Diverged", "Validation, %", "Test, %", "Test at last, %"),
-        *_numbers("Against CE, points", "p", "p over levels", "Detectable, points"),
+        *_numbers("Rate", "Warm-up", "lr", "Test, %", "Against CE, points", "p", "p over levels", "Detectable, points"),
+        *_numbers("Seeds", "Diverged", "Validation, %", "Test at last, %"),
         *_numbers(*(["On all labels, %"] if has_all else [])),
     )
     note = (
-        "Means ± standard deviation over fresh seeds, at the best epoch. Against CE: paired difference in test accuracy to the "
-        "strongest cross-entropy with its 95 % t interval. p: exact sign-flip test; over levels: corrected by Holm's method. "
-        "Detectable: the smallest true difference that this confirmation would have found."
+        "Means ± standard deviation over fresh seeds, at the best epoch. Against CE: paired difference in test "
+        "accuracy to the strongest cross-entropy with its 95 % t interval. p: exact sign-flip test; over levels: "
+        "corrected by Holm's method. Detectable: the smallest true difference that this confirmation would have found."
     )
     return Table(key, "Confirmed configurations", columns, tuple(rows), note)
 
@@ -210,14 +210,25 @@ def trials_table(key: str, trials: pd.DataFrame, others: Sequence[str], most: in
         place = ranked.groupby("noise_level", sort=False).cumcount()
         # The best of each level in turn: accuracies of different noise are not comparable.
         chosen = place.sort_values(kind="stable").index[:most]
-        note = f"The {most:,} best of {len(trials):,} trials by validation accuracy, as many of each noise level as there are."
+        note = (
+            f"The {most:,} best of {len(trials):,} trials by validation accuracy, the same number of each noise level."
+        )
         trials = trials.loc[trials.index.isin(chosen)]
     others = [name for name in others if f"config_{name}" in trials.columns]
     names = ["noise_level", "stage", "arm", "status", "smooth_rate", "warmup_epochs", "lr"]
     names += [f"config_{name}" for name in others]
-    names += ["best_epoch", "epochs", "best_val_accuracy", "test_accuracy_at_best", "last_test_accuracy", "train_seconds"]
+    names += [
+        "best_epoch",
+        "epochs",
+        "best_val_accuracy",
+        "test_accuracy_at_best",
+        "last_test_accuracy",
+        "train_seconds",
+    ]
     names += ["seed", "trial_id", "error"]
-    rows = tuple(_trial_row(values, len(others)) for values in zip(*(trials[name].tolist() for name in names), strict=True))
+    rows = tuple(
+        _trial_row(values, len(others)) for values in zip(*(trials[name].tolist() for name in names), strict=True)
+    )
     columns = (
         *_text("Noise level", "Stage", "Arm", "Status"),
         *_numbers("Rate", "Warm-up", "lr"),
@@ -274,7 +285,7 @@ def costs_table(key: str, found: Allocation) -> Table:
         *_text("Stage", "Noise level", "Arm"),
         *_numbers("Trials", "Epochs trained", "Reused", "Saved by ASHA", "Training, s"),
     )
-    note = "Reused epochs come from shared cross-entropy warm-ups; saved ones were not trained because ASHA stopped the trial."
+    note = "Reused epochs come from shared warm-ups; saved ones were not trained because ASHA stopped the trial."
     return Table(key, "Cost of each group", columns, rows, note, long=True)
 
 
@@ -306,12 +317,14 @@ def comparison_table(key: str, comparison: Comparison) -> Table:
         *_text("Noise level", "Run", "Arm"),
         *_numbers("Rate", "Warm-up", "lr"),
         *_text(*others),
-        *_numbers("Validation, %", "Test, %", "Confirmed test, %", "Against CE, points", "Against the first run, points"),
+        *_numbers(
+            "Validation, %", "Test, %", "Confirmed test, %", "Against CE, points", "Against the first run, points"
+        ),
         *_numbers("Trials", "Training, s"),
     )
     note = (
-        "Test: of the search's trial. Confirmed: mean ± standard deviation over fresh seeds. Against the first run: the "
-        "recommended trials on the same test samples, ± the paired standard error."
+        "Test: of the search's trial. Confirmed: mean ± standard deviation over fresh seeds. Against the first run: "
+        "the recommended trials on the same test samples, ± the paired standard error."
     )
     return Table(key, "What each run recommends", columns, rows, note)
 

@@ -46,6 +46,11 @@ _DOUBTS: dict[DoubtKind, str] = {
 }
 
 
+def doubt_sentence(kind: DoubtKind) -> str:
+    """Return what is said of a doubt."""
+    return _DOUBTS[kind]
+
+
 def recommendation_words(recommendation: Recommendation) -> Words:
     """Say what to use at a noise level, why, and what speaks against it; always against the strongest CE."""
     found = recommendation
@@ -56,16 +61,17 @@ def recommendation_words(recommendation: Recommendation) -> Words:
 
 
 def copyable_configuration(recommendation: Recommendation) -> str | None:
-    """Return a recommendation as lines of Python that can be copied; None where nothing is recommended."""
+    """Return a recommendation as a line of Python that can be copied; None where nothing is recommended."""
     found = recommendation
     if found.config is None:
         return None
-    config = found.config
-    comments = [f"warm-up: {config['warmup_epochs']} epochs of cross-entropy", f"then lr={config['lr']:.6g}"]
-    comments += [f"{name}={value!r}" for name, value in config.items() if name not in _NAMED]
-    if found.best_epoch is not None:
-        comments.append(f"stop after epoch {found.best_epoch}")
-    return "\n".join([f"GLSLoss(smooth_rate={config['smooth_rate'] + 0.0:.6g})", *(f"# {line}" for line in comments)])
+    others = [f"{name}={value!r}" for name, value in found.config.items() if name not in _NAMED]
+    comments = [
+        f"{found.config['warmup_epochs']} epochs of cross-entropy first",
+        ", ".join([f"then lr={found.config['lr']:.6g}", *others]),
+        *([] if found.best_epoch is None else [f"stop after epoch {found.best_epoch}"]),
+    ]
+    return f"GLSLoss(smooth_rate={found.config['smooth_rate'] + 0.0:.6g})  # {'; '.join(comments)}"
 
 
 _NAMED = ("smooth_rate", "warmup_epochs", "lr")

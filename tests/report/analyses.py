@@ -75,12 +75,17 @@ def make_run(
         rate_curves=tuple(_curve(k, levels[k], has_test, text) for k in every),
         rate_against_noise=RateAgainstNoise(
             2,
-            tuple(BestRate(level, 0.1 + 0.1 * k, None, -1.0 - k, "negative", -1.5, -3.0, -0.5) for k, level in enumerate(levels)),
+            tuple(
+                BestRate(level, 0.1 + 0.1 * k, None, -1.0 - k, "negative", -1.5, -3.0, -0.5)
+                for k, level in enumerate(levels)
+            ),
             (0.0, 0.2, 0.4),
             (0.0, -2 / 3, -4.0),
         ),
         learning_curves=tuple(_learning(k, levels[k], has_test, text) for k in every),
-        interactions=tuple(_interaction(k, levels[k], setting, text) for k in every for setting in ("lr", "warmup_epochs")),
+        interactions=tuple(
+            _interaction(k, levels[k], setting, text) for k in every for setting in ("lr", "warmup_epochs")
+        ),
         importances=tuple(
             LevelImportances(level, 5, (Importance("smooth_rate", 0.7, 0.55), Importance(text, 0.3, 0.45)), None)
             if k == 0
@@ -192,7 +197,9 @@ def _confirmation(level: int, name: str, has_test: bool) -> LevelConfirmation:
         )
 
     comparison = PairedComparison(sample_mean([0.004, 0.006, 0.011]), 0.25, 0.25, 0.5, 0.009) if has_test else None
-    return LevelConfirmation(name, (configuration(3), configuration(5), configuration(1)), 0, 2, (None, comparison, comparison))
+    return LevelConfirmation(
+        name, (configuration(3), configuration(5), configuration(1)), 0, 2, (None, comparison, comparison)
+    )
 
 
 def _curve(level: int, name: str, has_test: bool, text: str) -> RateCurve:
@@ -244,7 +251,9 @@ def _learning(level: int, name: str, has_test: bool, text: str) -> LevelCurves:
 def _interaction(level: int, name: str, setting: Any, text: str) -> Interaction:
     values = _LRS if setting == "lr" else _WARMUPS
     points = tuple(
-        InteractionPoint(f"{text} {i}", r, float(values[i]), accuracy(level, i, "val"), "completed" if i < 5 else "diverged")
+        InteractionPoint(
+            f"{text} {i}", r, float(values[i]), accuracy(level, i, "val"), "completed" if i < 5 else "diverged"
+        )
         for i, r in enumerate(RATES)
     )
     edges = (0.0001, 0.001, 0.01, 0.1) if setting == "lr" else (-0.5, 2.5, 4.5, 6.5)

@@ -1,1 +1,1 @@
-"""The plots of the report page: one module a plot, from dataclasses of the analysis to plotly figures as plain dicts."""
+"""The plots of the report page: one module a plot, from dataclasses to plotly figures as plain dicts."""

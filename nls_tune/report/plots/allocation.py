@@ -27,12 +27,14 @@ _HOVER = (
 def allocation_plot(key: str, found: Allocation | None) -> Plot:
     """Draw the slots of a run; None where no trial has ended."""
     if found is None or not found.spans:
-        note = "No trial has ended yet."
-        return Plot(key, _TITLE, _READING, note, None, note=note)
+        reason = "No trial has ended yet."
+        return Plot(key, _TITLE, _READING, reason, None, note=reason)
     # The longest ones: what is left out is what could not be seen.
     spans = sorted(sorted(found.spans, key=lambda s: s.seconds)[-MAX_SPANS:], key=lambda s: s.start_seconds)
     note = (
-        f"The longest {len(spans):,} of {len(found.spans):,} trials are drawn." if len(spans) < len(found.spans) else None
+        f"The longest {len(spans):,} of {len(found.spans):,} trials are drawn."
+        if len(spans) < len(found.spans)
+        else None
     )
     divisor, unit = next((d, name) for least, d, name in _UNITS if found.wall_seconds >= least)
     slots = {span.slot: span for span in spans}
@@ -51,8 +53,8 @@ def allocation_plot(key: str, found: Allocation | None) -> Plot:
         ),
     }
     summary = (
-        f"{len(found.spans):,} trials in {found.num_slots} slots over {duration(found.wall_seconds)}; the slots were busy "
-        f"{percent(found.busy_share)} of the time."
+        f"{len(found.spans):,} trials in {found.num_slots} slots over {duration(found.wall_seconds)}; the slots were "
+        f"busy {percent(found.busy_share)} of the time."
     )
     return Plot(key, _TITLE, _READING, summary, figure, min(900, 170 + 34 * found.num_slots), note)
 
@@ -69,7 +71,8 @@ def _traces(spans: list[TrialSpan], divisor: int) -> list[dict[str, Any]]:
 
 def _bars(spans: list[TrialSpan], divisor: int, arm: Any, is_search: bool) -> dict[str, Any]:
     name = ARM_NAMES[arm] + ("" if is_search else ", confirmation")
-    pattern = {} if is_search else {"pattern": {"shape": "/", "fgcolor": "@page", "solidity": 0.35}}
+    stripes = {"shape": "/", "fgcolor": "@page", "bgcolor": ARM_COLOURS[arm], "solidity": 0.3, "size": 7}
+    pattern = {} if is_search else {"pattern": stripes}
     return {
         "type": "bar",
         "orientation": "h",

@@ -11,14 +11,14 @@ from nls_tune.report.text import percent, points
 
 _ACCURACY = (
     "Accuracy of what each run recommends",
-    "Each marker is a run's recommended configuration on clean test labels: filled, the mean over fresh seeds with its 95 % "
-    "interval; open, the single trial of the search, which luck flatters.",
+    "Each marker is a run's recommended configuration on clean test labels: filled, the mean over fresh seeds with its "
+    "95 % interval; open, the single trial of the search, which luck flatters.",
     "Test accuracy at the best epoch, %",
 )
 _GAIN = (
     "Gain over cross-entropy",
-    "Each marker is a run's recommended configuration minus the strongest cross-entropy of the same run, seed by seed; an "
-    "interval that covers 0 proves nothing.",
+    "Each marker is a run's recommended configuration minus the strongest cross-entropy of the same run, seed by seed; "
+    "an interval that covers 0 proves nothing.",
     "Test accuracy minus the strongest CE, points",
 )
 
@@ -33,12 +33,20 @@ def _plot(key: str, comparison: Comparison, texts: tuple[str, str, str], is_gain
     rows = {level.noise_level: i for i, level in enumerate(comparison.levels)}
     data = [trace for i in range(len(comparison.runs)) if (trace := _trace(comparison, i, is_gain)) is not None]
     if not data:
-        note = "No run has a confirmation with a test set." if is_gain else "No run has a recommendation with a test set."
+        note = (
+            "No run has a confirmation with a test set." if is_gain else "No run has a recommendation with a test set."
+        )
         return Plot(key, title, reading, note, None, note=note)
     figure = {
         "data": data,
         "layout": layout(
-            xaxis={"title": {"text": axis}, "zeroline": is_gain, "zerolinecolor": "@ink"},
+            xaxis={
+                "title": {"text": axis},
+                "zeroline": is_gain,
+                "zerolinecolor": "@ink",
+                "rangemode": "tozero" if is_gain else "normal",
+            },
+            showlegend=True,
             yaxis={
                 "tickvals": list(rows.values()),
                 "ticktext": [plotly_text(name) for name in rows],

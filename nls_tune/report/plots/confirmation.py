@@ -15,6 +15,7 @@ _READING = (
     "Each marker is the mean over fresh seeds with its 95 % t interval, the larger one the recommended configuration; "
     "intervals that overlap prove nothing either way: the differences seed by seed are in the table below."
 )
+_HOVER = "<b>%{customdata[0]}</b><br>%{x:.2f} % (%{customdata[1]})<br>seeds: %{customdata[2]}<extra></extra>"
 
 
 def confirmation_plot(key: str, level: LevelConfirmation) -> Plot:
@@ -86,7 +87,7 @@ def _marker(level: LevelConfirmation, row: int, has_test: bool) -> dict[str, Any
             "size": 14 if recommended else 9,
         },
         "customdata": [[plotly_text(configuration(found.config)), interval, len(found.seeds)]],
-        "hovertemplate": "<b>%{customdata[0]}</b><br>%{x:.2f} % (%{customdata[1]})<br>seeds: %{customdata[2]}<extra></extra>",
+        "hovertemplate": _HOVER,
     }
 
 
@@ -95,6 +96,10 @@ def _summary(level: LevelConfirmation, has_test: bool) -> str:
     for row, found in enumerate(level.configurations):
         mean = _mean(found, has_test)
         name = _label(level, row).replace("<br><b>", " (").replace("</b>", ")")
-        spread = "" if mean is None or not math.isfinite(mean.low) else f" ({percent(mean.low, 2)} to {percent(mean.high, 2)})"
+        spread = (
+            ""
+            if mean is None or not math.isfinite(mean.low)
+            else f" ({percent(mean.low, 2)} to {percent(mean.high, 2)})"
+        )
         parts.append(f"{name}: {percent(None if mean is None else mean.mean, 2)}{spread}, {len(found.seeds)} seeds")
     return f"{'Test' if has_test else 'Validation'} accuracy: {'; '.join(parts)}."

@@ -7,8 +7,8 @@ from nls_tune.report.plots.common import Plot, layout, percentage, plotly_text
 from nls_tune.report.text import percent
 
 _READING = (
-    "Longer bars matter more for validation accuracy; the two methods ask different questions, and where they disagree or "
-    "trials are few, neither is to be trusted far."
+    "Longer bars matter more for validation accuracy; the two methods ask different questions, and where they disagree "
+    "or trials are few, neither is to be trusted far."
 )
 
 
@@ -30,7 +30,10 @@ def importances_plot(key: str, level: LevelImportances) -> Plot:
             **shared,
             "name": "fANOVA: share of the variance",
             "x": [percentage(found.fanova) for found in ordered],
-            "marker": {"color": "@positive", "pattern": {"shape": "/", "fgcolor": "@page", "solidity": 0.3}},
+            "marker": {
+                "color": "@positive",
+                "pattern": {"shape": "/", "fgcolor": "@page", "bgcolor": "@positive", "solidity": 0.3},
+            },
         },
         {
             **shared,

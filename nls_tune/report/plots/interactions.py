@@ -20,10 +20,13 @@ from nls_tune.report.plots.common import (
 )
 from nls_tune.report.text import number, percent, rate
 
-_NAMES = {"lr": ("learning rate", "Learning rate of the GLS phase (log)"), "warmup_epochs": ("warm-up", "Warm-up, epochs")}
+_NAMES = {
+    "lr": ("learning rate", "Learning rate of the GLS phase (log)"),
+    "warmup_epochs": ("warm-up", "Warm-up, epochs"),
+}
 _READING = (
-    "A cell is the highest validation accuracy of the completed trials in it, empty where there is none; markers are the "
-    "trials, and where crosses gather, training diverges."
+    "A cell is the highest validation accuracy of the completed trials in it, empty where there is none; markers are "
+    "the trials, and where crosses gather, training diverges."
 )
 #: How the trials are marked, by how they ended: name, symbol, size.
 _ENDS = {
@@ -109,7 +112,12 @@ def _points(found: Interaction, status: str, points: list[InteractionPoint], is_
             for p in mine
         ],
         "hovertemplate": _HOVER,
-        "marker": {"symbol": symbol, "size": size, "color": colour, "line": {"color": "@page" if status == "completed" else colour, "width": 1.5}},
+        "marker": {
+            "symbol": symbol,
+            "size": size,
+            "color": colour,
+            "line": {"color": "@page" if status == "completed" else colour, "width": 1.5},
+        },
     }
 
 
@@ -120,7 +128,10 @@ def _log_ticks(values: list[float]) -> dict[str, Any]:
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
     steps = (1, 3) if high - low <= 4 else (1,)
     ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
-    return {"tickvals": [round(math.log10(t), 4) for t in ticks], "ticktext": [number(significant(t) or 0.0) for t in ticks]}
+    return {
+        "tickvals": [round(math.log10(t), 4) for t in ticks],
+        "ticktext": [number(significant(t) or 0.0) for t in ticks],
+    }
 
 
 def _summary(found: Interaction, short: str) -> str:
@@ -133,4 +144,5 @@ def _summary(found: Interaction, short: str) -> str:
     )
     if best is None:
         return text + "."
-    return f"{text}; the best is at rate {rate(best.smooth_rate)} and {short} {number(best.value)}, validation {percent(best.val_accuracy)}."
+    where = f"rate {rate(best.smooth_rate)} and {short} {number(best.value)}"
+    return f"{text}; the best is at {where}, validation {percent(best.val_accuracy)}."

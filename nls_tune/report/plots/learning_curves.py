@@ -10,8 +10,8 @@ from nls_tune.report.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
 from nls_tune.report.text import ARM_NAMES, number, percent, rate
 
 _READING = (
-    "A network that memorises wrong labels goes on rising on training while test falls: compare each curve's star (best "
-    "epoch by validation, what you would deploy) with its last epoch (open marker)."
+    "A network that memorises wrong labels goes on rising on training while test falls: compare each curve's star "
+    "(best epoch by validation, what you would deploy) with its last epoch (open marker)."
 )
 #: From top to bottom: the axis title and the field.
 _PANELS = (
@@ -27,8 +27,8 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
     title = f"{level.noise_level}: learning curves"
     curves = [curve for curve in level.curves if curve.epochs]
     if not curves:
-        note = "No search trial of this level has an epoch yet."
-        return Plot(key, title, _READING, note, None, note=note)
+        reason = "No search trial of this level has an epoch yet."
+        return Plot(key, title, _READING, reason, None, note=reason)
     panels = [p for p in _PANELS if any(v is not None for c in curves for v in getattr(c, p[1]))]
     data: list[dict[str, Any]] = []
     for index, (_, field) in enumerate(panels):
@@ -39,12 +39,14 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
                 data += _prominent(curve, field, axis, index == 0)
     shown = len(level.curves)
     note = joined(
-        f"{shown:,} of {level.num_trials:,} trials are shown: the selected ones, CE with the defaults, and the best of the others."
+        f"{shown:,} of {level.num_trials:,} trials are shown: the selected, CE with the defaults, the best others."
         if shown < level.num_trials
         else None,
         None if len(panels) == len(_PANELS) else "There is no test set.",
     )
-    return Plot(key, title, _READING, _summary(curves), {"data": data, "layout": _layout(panels)}, 240 + 160 * len(panels), note)
+    return Plot(
+        key, title, _READING, _summary(curves), {"data": data, "layout": _layout(panels)}, 240 + 160 * len(panels), note
+    )
 
 
 def _others(curves: list[LearningCurve]) -> list[LearningCurve]:
@@ -96,9 +98,7 @@ def _prominent(curve: LearningCurve, field: str, axis: str, legend: bool) -> lis
     return [line, *_marks(curve, field, axis, group, colour, symbol)]
 
 
-def _marks(
-    curve: LearningCurve, field: str, axis: str, group: str, colour: str, symbol: str
-) -> list[dict[str, Any]]:
+def _marks(curve: LearningCurve, field: str, axis: str, group: str, colour: str, symbol: str) -> list[dict[str, Any]]:
     by_epoch = dict(zip(curve.epochs, getattr(curve, field), strict=True))
     marks = [(curve.epochs[-1], f"{symbol}-open", "last epoch", 9)]
     if curve.best_epoch in by_epoch:

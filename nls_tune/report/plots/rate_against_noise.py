@@ -21,8 +21,8 @@ from nls_tune.spaces import ARMS
 
 _TITLE = "Best smooth rate against noise"
 _READING = (
-    "Each marker is the rate that the search recommends at a noise level, with the rates that resampled validation samples "
-    "would select (95 %); the line is the noise-cancelling rate of symmetric noise: a prior, not an answer."
+    "Each marker is the rate that the search recommends at a noise level, with the rates that resampled validation "
+    "samples would select (95 %); the line is the noise-cancelling rate of symmetric noise: a prior, not an answer."
 )
 _HOVER = "<b>%{customdata[0]}</b><br>r = %{customdata[1]} (%{customdata[2]} to %{customdata[3]})<extra></extra>"
 
@@ -32,7 +32,9 @@ def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
     placed = [] if found is None else [level for level in found.levels if _noise(level) is not None]
     if found is None or not placed:
         reason = (
-            "No noise level has a recommended configuration yet." if found is None else "No level's noise rate is known."
+            "No noise level has a recommended configuration yet."
+            if found is None
+            else "No level's noise rate is known."
         )
         return Plot(key, _TITLE, _READING, reason, None, note=reason)
     rates = [r for level in placed for r in (level.low, level.smooth_rate, level.high)]

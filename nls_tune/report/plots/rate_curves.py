@@ -23,8 +23,8 @@ from nls_tune.report.text import ARM_NAMES, percent, rate
 from nls_tune.spaces import ARMS
 
 _READING = (
-    "Each marker is a search trial that ran to its end, at its best epoch; the line is a local mean with its 95 % bootstrap "
-    "band, and the dashed line is the level of the selected cross-entropy: a rate is worth something only above it."
+    "Each marker is a search trial that ran to its end, at its best epoch; the line is a local mean with its 95 % "
+    "bootstrap band, and the dashed line is the level of the selected cross-entropy: a rate gains only above it."
 )
 _HOVER = (
     "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]:.4g}"
@@ -52,9 +52,7 @@ def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) ->
     points = thinned(curve.points)
     has_test = any(point.test_accuracy is not None for point in points)
     figure = {"data": _traces(points, curve, summary, has_test), "layout": _layout(points, curve, has_test)}
-    smoother = (
-        None if curve.validation else "Too few trials for a local mean."
-    )
+    smoother = None if curve.validation else "Too few trials for a local mean."
     note = joined(left_out, thinning_note(len(points), len(curve.points), "trials"), smoother)
     return Plot(key, title, _READING, _summary(curve, summary), figure, 520 if has_test else 360, note)
 
@@ -92,7 +90,9 @@ def _markers(points: list[RatePoint], split: str, axis: str, first: bool) -> lis
                 "showlegend": first,
                 "yaxis": axis,
                 "x": [rate_position(point.smooth_rate) for point in mine],
-                "y": [percentage(point.val_accuracy if split == "validation" else point.test_accuracy) for point in mine],
+                "y": [
+                    percentage(point.val_accuracy if split == "validation" else point.test_accuracy) for point in mine
+                ],
                 "customdata": [
                     [plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, significant(p.lr)] for p in mine
                 ],
@@ -165,7 +165,9 @@ def _layout(points: list[RatePoint], curve: RateCurve, has_test: bool) -> dict[s
     if curve.noise_cancelling_rate is not None:
         x = rate_position(curve.noise_cancelling_rate)
         line = {"color": "@theory", "dash": "dot", "width": 2}
-        found["shapes"].append({"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line})
+        found["shapes"].append(
+            {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
+        )
         found["annotations"].append(
             {
                 "x": x,
@@ -186,8 +188,8 @@ def _summary(curve: RateCurve, summary: LevelSummary | None) -> str:
     best = max(curve.points, key=lambda point: point.val_accuracy)
     text = (
         f"{len(curve.points)} trials with rates from {rate(curve.points[0].smooth_rate)} to "
-        f"{rate(curve.points[-1].smooth_rate)}; the highest validation accuracy is {percent(best.val_accuracy)} at rate "
-        f"{rate(best.smooth_rate)}"
+        f"{rate(curve.points[-1].smooth_rate)}; the highest validation accuracy is {percent(best.val_accuracy)} at "
+        f"rate {rate(best.smooth_rate)}"
     )
     text += "" if best.test_accuracy is None else f" (test {percent(best.test_accuracy)})"
     ce = summary.arms.get("ce") if summary else None

@@ -178,6 +178,7 @@
       });
     });
     const filter = box.querySelector("input[type=search]");
+    if (!filter) continue;  // a table of a few rows
     const texts = new Map(rows.map((row) => [row, [...row.cells].map((c) => c.textContent).join("\n").toLowerCase()]));
     filter.addEventListener("input", () => {
       const words = filter.value.trim().toLowerCase().replaceAll("-", "−").split(/\s+/);

@@ -1,0 +1,136 @@
+"""The runs below a folder: where each stands, and the best that it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nls_tune.analysis.confirmation import confirmations
+from nls_tune.analysis.level_summaries import level_summaries, space_of
+from nls_tune.analysis.recommendations import planned_trials, recommendations
+from nls_tune.errors import InputError
+from nls_tune.runs import Run, RunStatus, load_run
+
+
+@dataclass(frozen=True)
+class BestOfLevel:
+    """What a run recommends at a noise level; ``smooth_rate`` and ``val_accuracy`` are None where it has nothing."""
+
+    noise_level: str
+    smooth_rate: float | None
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class RunOverview:
+    """One run in a list.
+
+    Attributes:
+        path: The folder.
+        name: Its path below the folder that was searched; the folder's own name for that itself.
+        status: Where it stands; None for a damaged run, like what follows.
+        dataset: Its name.
+        num_ended: Search trials that have ended.
+        num_planned: Search trials that are planned.
+        levels: In the order of the run.
+        created_at: When it began; None where run.json does not say.
+        problem: What is wrong with it, in one line; None if nothing is.
+    """
+
+    path: str
+    name: str
+    status: RunStatus | None
+    dataset: str | None
+    num_ended: int | None
+    num_planned: int | None
+    levels: tuple[BestOfLevel, ...]
+    created_at: datetime | None
+    problem: str | None
+
+
+def run_overviews(folder: str | Path) -> tuple[RunOverview, ...]:
+    """Return the runs below a folder, the newest first, damaged ones last.
+
+    Args:
+        folder: Searched to any depth, but not inside of runs and of hidden folders; it may be a run itself.
+
+    Raises:
+        InputError: If the folder does not exist.
+    """
+    top = Path(folder).expanduser()
+    if not top.is_dir():
+        raise InputError(f"runs must lie below a folder, {top} is none; give one, or start a search")
+    found = [_overview(path, _name(path, top)) for path in _find(top)]
+    oldest = datetime.min.replace(tzinfo=UTC)
+    found.sort(key=lambda one: one.name)
+    return tuple(sorted(found, key=lambda one: (one.status is not None, one.created_at or oldest), reverse=True))
+
+
+def _find(top: Path) -> Sequence[Path]:
+    found = []
+    for place, folders, files in os.walk(top):
+        if "run.json" in files:
+            found.append(Path(place))
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return found
+
+
+def _name(path: Path, top: Path) -> str:
+    return path.resolve().name if path == top else str(path.relative_to(top))
+
+
+def _overview(path: Path, name: str) -> RunOverview:
+    try:
+        run = load_run(path)
+    except InputError as error:
+        return RunOverview(str(path), name, None, None, None, None, (), None, str(error))
+    planned = planned_trials(run.content)
+    search = run.trials[run.trials["stage"] == "search"]
+    more = f" (and {len(run.problems) - 1} more)" if len(run.problems) > 1 else ""
+    return RunOverview(
+        path=str(path),
+        name=name,
+        status=run.status,
+        dataset=_dataset(run),
+        num_ended=int((search["status"] != "interrupted").sum()),
+        num_planned=sum(planned.values()),
+        levels=_best(run, planned),
+        created_at=_time(run.content.get("created_at")),
+        problem=f"{run.problems[0]}{more}" if run.problems else None,
+    )
+
+
+def _best(run: Run, planned: dict[str, int]) -> tuple[BestOfLevel, ...]:
+    space = space_of(run.content)
+    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
+    found = {
+        one.noise_level: one
+        for one in recommendations(
+            run.trials, run.levels, planned, space=space, summaries=summaries, confirmed=confirmed
+        )
+    }
+    levels = []
+    for level in run.levels:
+        one = found.get(level)
+        rate = None if one is None or one.config is None else one.config["smooth_rate"]
+        levels.append(BestOfLevel(level, rate, None if one is None else one.val_accuracy))
+    return tuple(levels)
+
+
+def _dataset(run: Run) -> str | None:
+    settings = run.content.get("identity", {}).get("settings")
+    found = settings.get("dataset") if isinstance(settings, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
