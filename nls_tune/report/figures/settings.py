@@ -121,8 +121,20 @@ def importances(run: RunAnalysis) -> Figure | str:
     for level, (axis,) in zip(found, columns, strict=True):
         places = np.arange(len(level.importances))
         methods = (
-            ("PED-ANOVA: what makes a trial one of the best", [i.ped_anova for i in level.importances], OKABE_ITO[0], None, -0.2),
-            ("fANOVA: share of the variance of all trials", [i.fanova for i in level.importances], OKABE_ITO[4], "////", 0.2),
+            (
+                "PED-ANOVA: what makes a trial one of the best",
+                [i.ped_anova for i in level.importances],
+                OKABE_ITO[0],
+                None,
+                -0.2,
+            ),
+            (
+                "fANOVA: share of the variance of all trials",
+                [i.fanova for i in level.importances],
+                OKABE_ITO[4],
+                "////",
+                0.2,
+            ),
         )
         for name, shares, colour, hatch, offset in methods:
             axis.barh(
