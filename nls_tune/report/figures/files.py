@@ -141,6 +141,10 @@ def save_figures(
 
 def _rendered(name: str, figure: Figure, formats: Sequence[str]) -> dict[str, bytes]:
     FigureCanvasAgg(figure)
+    if figure.get_layout_engine() is not None:
+        # Once for all formats: it is most of the work.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     found = {}
     for kind in formats:
         buffer = io.BytesIO()

@@ -61,7 +61,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(level_label(curve.noise_level))
         for axis in column:
-            rate_scale(axis, "x", rates, most_ticks=7)
+            rate_scale(axis, "x", rates, most_ticks=6)
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
         if starts_row(column[0]):
