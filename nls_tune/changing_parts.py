@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ import pyarrow as pa
 from nls_tune.parts import read_part
 
 Row = dict[str, Any]
+#: Times of files are no finer than this anywhere: FAT has two seconds.
+_SAME_TIME_NS = 2_000_000_000
 
 
 class Signature(NamedTuple):
@@ -40,13 +43,21 @@ class ChangingParts:
         self._schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
         self._read: dict[str, Signature] = {}
         self._rows: dict[str, list[Row]] = {}
+        self._changed_at: int | None = None
         self.signatures: dict[str, Signature] = {}
         self.num_read = 0
 
     def look(self) -> None:
-        """See which parts there are now; nothing is read."""
+        """See which parts there are now; nothing is read.
+
+        Parts come, go and are replaced by renames, which a folder's own time tells: where that has not changed, and is
+        not so young that two changes may have the same, the parts are not asked one by one.
+        """
         found = {}
         try:
+            changed_at = self._folder.stat().st_mtime_ns
+            if changed_at == self._changed_at and time.time_ns() - changed_at > _SAME_TIME_NS:
+                return
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     if entry.name.endswith(".parquet") and not entry.name.startswith("."):
@@ -55,7 +66,7 @@ class ChangingParts:
                             found[entry.name.removesuffix(".parquet")] = signature
         except OSError:
             return
-        self.signatures = found
+        self._changed_at, self.signatures = changed_at, found
         for name in self._rows.keys() - found.keys():
             del self._rows[name], self._read[name]
 

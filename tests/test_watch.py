@@ -17,6 +17,7 @@ from fake_runs import write_fake_run
 from filelock import FileLock
 from rich.console import Console
 
+from nls_tune import changing_parts
 from nls_tune import watch as watch_module
 from nls_tune.cli import app
 from nls_tune.command_line import run_app
@@ -48,6 +49,11 @@ def change_json(run: Path, stage: dict | None = None, **changes) -> None:
     session["started_at"] = "2020-01-01T00:00:00+00:00"  # before the files of the test, whatever the clock says
     session["stage"] = {**STAGE, "time_budget": None, **(stage or {})}
     RunDirectory(run).write_json({**content, **changes})
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    path.with_name(".temporary").write_bytes(content)
+    path.with_name(".temporary").replace(path)
 
 
 def files(run: Path) -> dict[str, tuple[int, int]]:
@@ -115,8 +121,7 @@ def test_a_look_reads_what_has_changed_and_nothing_else(going_on):
     assert watched.num_read == 30
     trials = read_trials(going_on)
     part = going_on / "trials" / f"{trials.loc[trials['status'] == 'stopped', 'trial_id'].iloc[0]}.parquet"
-    shutil.copy(part, part.with_name(".temporary"))
-    part.with_name(".temporary").replace(part)
+    replace_file(part, part.read_bytes())
     watched.refresh()
     assert watched.num_read == 31
     part.unlink()
@@ -128,17 +133,38 @@ def test_a_look_reads_what_has_changed_and_nothing_else(going_on):
 def test_a_torn_part_is_left_for_the_next_look(going_on):
     watched = WatchedRun(going_on)
     part = next((going_on / "trials").glob("[!e]*.parquet"))
-    whole, other = part.read_bytes(), part.with_name("torn.parquet")
-    for content, ended in ((whole[:-100], 24), (b"", 24), (whole, 24)):
-        part.write_bytes(content)
-        other.write_bytes(whole[:100])
-        os.utime(part, ns=(time.time_ns(), time.time_ns()))
+    whole = part.read_bytes()
+    for content in (whole[:-100], b"", whole):
+        replace_file(part, content)
+        replace_file(part.with_name("torn.parquet"), whole[:100])
         watched.refresh()
-        assert watched.progress.num_ended == ended
+        assert watched.progress.num_ended == 24  # what it said before still holds
         assert watched.num_unread == (1 if content == whole else 2)
     (going_on / "run.json").write_text("{")
     watched.refresh()
     assert watched.status == "running"
+
+
+def test_an_old_folder_that_has_not_changed_is_not_searched_again(going_on, monkeypatch):
+    watched, folders = WatchedRun(going_on), [going_on / "trials", going_on / "epochs"]
+    part = next(folders[0].glob("[!e]*.parquet"))
+    scans: list[Path] = []
+    scandir = os.scandir
+
+    def counted(path):
+        scans.append(Path(path))
+        return scandir(path)
+
+    monkeypatch.setattr(changing_parts.os, "scandir", counted)
+    for folder in folders:
+        os.utime(folder, ns=(0, 10**18))
+    watched.refresh()
+    watched.refresh()
+    assert sorted(scans) == sorted(folders)
+    replace_file(part, part.read_bytes())
+    watched.refresh()
+    watched.refresh()  # so young that another change could have the same time
+    assert sorted(scans) == sorted([*folders, folders[0], folders[0]])
 
 
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):

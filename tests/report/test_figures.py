@@ -299,13 +299,14 @@ def test_the_scale_of_rates_rises_and_can_be_undone(rate):
 def test_ticks_of_rates_are_round_in_sight_and_apart(rates):
     with styled():
         axis = Figure().subplots()
-        rate_scale(axis, "x", rates)
+        rate_scale(axis, "x", rates, inches=6)
     low, high = axis.get_xlim()
     assert all(low <= rate <= high for rate in rates)
     ticks = axis.get_xticks()
     assert all(low <= tick <= high for tick in ticks)
-    apart = np.diff(_forward(np.array(ticks)))
-    assert all(apart > (_forward(high) - _forward(low)) / 7.5)
+    # On six inches, two labels are at least so far apart as one is wide.
+    apart = 6 * np.diff(_forward(np.array(ticks))) / (_forward(high) - _forward(low))
+    assert all(apart > 0.11)
 
 
 def test_limits_of_accuracies_span_a_point_at_least():

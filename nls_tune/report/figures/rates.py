@@ -14,6 +14,7 @@ from nls_tune.report.figures.style import (
     ARM_LEGEND,
     ARM_MARKERS,
     DOUBLE,
+    MOST_COLUMNS,
     MOST_VECTORS,
     MUTED,
     SINGLE,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: A point this many times further below the median than the best is above it is marked at the lower edge.
 _FAR = 8.0
+#: Of all panels side by side.
+_COLUMN_INCHES = 5.5
 #: Noise-cancelling rates down to twice this one are always in sight.
 _USUAL = -4.0
 
@@ -61,7 +64,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(level_label(curve.noise_level))
         for axis in column:
-            rate_scale(axis, "x", rates, most_ticks=6)
+            rate_scale(axis, "x", rates, inches=_COLUMN_INCHES / len(columns[:MOST_COLUMNS]))
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
         if starts_row(column[0]):
@@ -146,7 +149,7 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
                 _best_rates(axis, mine, known)
     ends = [end for level, _ in placed for end in (level.low, level.smooth_rate, level.high)]
     theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, _USUAL])]
-    rate_scale(axis, "y", [0.0, *ends, *theory], most_ticks=8)
+    rate_scale(axis, "y", [0.0, *ends, *theory], inches=2.0)
     percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
     axis.set_ylabel("best smooth rate, spaced by log(1 − r)")

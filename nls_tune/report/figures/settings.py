@@ -80,7 +80,7 @@ def _cells(axis: Axes, found: Interaction, rates: Sequence[float]) -> QuadMesh:
                 markerfacecolor="white", label=name, rasterized=len(mine) > MOST_VECTORS, zorder=3,
             )  # fmt: skip
     axis.grid(visible=False)
-    rate_scale(axis, "x", rates, most_ticks=5)
+    rate_scale(axis, "x", rates, inches=1.0)
     values = [*found.value_edges, *(point.value for point in found.points)]
     if found.setting == "lr" and min(values) > 0:
         axis.set_yscale("log")

@@ -190,14 +190,14 @@ def percentages(axis: Axes, which: Literal["x", "y"] = "y", *, signed: bool = Fa
     chosen.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10]))
 
 
-def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], *, most_ticks: int = 6) -> None:
+def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], inches: float) -> None:
     """Space an axis of smooth rates by log(1 - r), rising, show all of some rates and label round ones.
 
     Args:
         axis: The axes.
         which: Its axis of rates.
         rates: At least one.
-        most_ticks: Labels that have room.
+        inches: How long it is about: labels must not touch.
     """
     positions = _forward(np.array([rate for rate in rates if math.isfinite(rate)] or [0.0]))
     low, high = float(positions.min()), float(positions.max())
@@ -205,7 +205,10 @@ def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], *, 
     low, high = low - pad, high + pad
     chosen: list[float] = []
     for tick, position in zip(_RATE_TICKS, _forward(np.array(_RATE_TICKS)).tolist(), strict=True):
-        apart = all(abs(position - other) > (high - low) / (most_ticks + 1) for other in _forward(np.array(chosen)))
+        apart = all(
+            abs(position - float(_forward(other))) / (high - low) * inches > _label_gap(tick, other, which)
+            for other in chosen
+        )
         if low <= position <= high and apart:
             chosen.append(tick)
     ticks = sorted(chosen)
@@ -216,6 +219,13 @@ def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], *, 
     scaled.set_minor_locator(NullLocator())
     limits = _backward(np.array([low, high])).tolist()
     (axis.set_xlim if which == "x" else axis.set_ylim)(limits)
+
+
+def _label_gap(tick: float, other: float, which: str) -> float:
+    """Inches between the middles of two labels that do not touch."""
+    if which == "y":
+        return 0.16
+    return 0.06 + 0.055 * (len(rate_text(tick)) + len(rate_text(other))) / 2
 
 
 def _forward(rates: Any) -> Any:
