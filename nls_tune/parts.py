@@ -1,11 +1,21 @@
-"""Part files: the Parquet files that hold the rows of a run, read whole or what is left of them."""
+"""Part files: the Parquet files that hold the rows of a run, read whole or what is left of them.
+
+A run has two small files a trial, and opening one costs about a millisecond whatever is in it. Threads do not help,
+they wait for one another; so many files are shared among processes, each of which runs this file as a program. That is
+why it imports nothing of the package.
+"""
 
 from __future__ import annotations
 
+import base64
 import errno
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,20 +24,23 @@ import pyarrow.parquet as pq
 
 #: The key of the schema version in the metadata of a schema.
 VERSION_KEY = b"nls_tune.schema_version"
-#: What to do about a part that is no Parquet.
-_RESTORE = "remove or restore it"
+#: With fewer files a further process takes longer to start than it saves.
+FILES_PER_PROCESS = 1000
+_MAX_PROCESSES = 8
+#: Tables of one row cost much more memory than their rows; so many are put together at once.
+_AT_ONCE = 256
 
 
 class UnreadPart(NamedTuple):
     """A part file that is there but cannot be used.
 
     Attributes:
-        path: The file.
+        name: Of the file.
         reason: What is wrong with it.
         remedy: What to do about it.
     """
 
-    path: Path
+    name: str
     reason: str
     remedy: str
 
@@ -56,27 +69,77 @@ def read_parts(folder: Path, schema: pa.Schema) -> Parts:
     Returns:
         The rows, cast to ``schema``; further columns are left out.
     """
-    paths = sorted(folder.glob("[!.]*.parquet"))
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda path: read_part(path, schema), paths, chunksize=64))
-    tables = [part for part in found if isinstance(part, pa.Table)]
-    unread = tuple(part for part in found if isinstance(part, UnreadPart))
-    return Parts(pa.concat_tables(tables) if tables else schema.empty_table(), unread)
+    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".parquet" and path.name[0] != ".")
+    shares = _shares(names)
+    with ThreadPoolExecutor(max(1, len(shares) - 1)) as pool:
+        elsewhere = [pool.submit(_read_in_another_process, folder, share, schema) for share in shares[1:]]
+        found = [_read_all(folder, shares[0], schema), *(future.result() for future in elsewhere)]
+    return Parts(
+        table=pa.concat_tables([parts.table for parts in found]),
+        unread=tuple(part for parts in found for part in parts.unread),
+    )
+
+
+def _shares(names: Sequence[str]) -> list[Sequence[str]]:
+    """The files of each process; the first is this one."""
+    cores = len(os.sched_getaffinity(0))
+    count = max(1, min(cores, _MAX_PROCESSES, len(names) // FILES_PER_PROCESS))
+    ends = [len(names) * i // count for i in range(count + 1)]
+    return [names[begin:end] for begin, end in pairwise(ends)]
+
+
+def _read_all(folder: Path, names: Sequence[str], schema: pa.Schema) -> Parts:
+    tables, unread, fresh, known = [schema.empty_table()], [], [], set[bytes]()
+    for name in names:
+        part = _read(folder / name, schema, known)
+        if isinstance(part, UnreadPart):
+            unread.append(part)
+        elif part is not None:
+            fresh.append(part)
+        if len(fresh) == _AT_ONCE:
+            tables.append(_together(fresh, schema))
+            fresh = []
+    return Parts(_together([*tables, *fresh], schema), tuple(unread))
+
+
+def _together(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """One table; the cast names what Parquet names in its own way, and costs much for each small one."""
+    return pa.concat_tables(tables).combine_chunks().cast(schema)
 
 
 def read_part(path: Path, schema: pa.Schema) -> pa.Table | UnreadPart | None:
     """Return the rows of a part as ``read_parts`` does, what is wrong with it, or None if it is gone."""
+    return _read(path, schema, set())
+
+
+def _read(path: Path, schema: pa.Schema, known: set[bytes]) -> pa.Table | UnreadPart | None:
+    """Read a part.
+
+    Args:
+        path: The file.
+        schema: What it must hold.
+        known: Stored schemas that were found to be equal to ``schema``; further ones are added. Parts that have one are
+            not cast.
+
+    Returns:
+        Its rows, what is wrong with it, or None if it is gone.
+    """
     try:
         content = _content(path)
         if content is None:
             return None
         file = pq.ParquetFile(pa.BufferReader(content))
+        stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
+        if stored in known:
+            return file.read(use_threads=False)
         if wrong := _wrong(file.schema_arrow, schema):
-            return UnreadPart(path, *wrong)
-        return file.read(columns=schema.names, use_threads=False).select(schema.names).cast(schema)
+            return UnreadPart(path.name, *wrong)
+        if stored is not None and file.schema_arrow.equals(schema):
+            known.add(stored)
+        return file.read(use_threads=False).select(schema.names).cast(schema)
     except (OSError, ValueError, pa.ArrowException) as error:
-        lines: Sequence[str] = str(error).splitlines() or [type(error).__name__]
-        return UnreadPart(path, f"cannot be read as Parquet ({lines[0]})", _RESTORE)
+        lines = str(error).splitlines() or [type(error).__name__]
+        return UnreadPart(path.name, f"cannot be read as Parquet ({lines[0]})", "remove or restore it")
 
 
 def _content(path: Path) -> bytes | None:
@@ -95,10 +158,42 @@ def _wrong(found: pa.Schema, schema: pa.Schema) -> tuple[str, str] | None:
     expected = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
     version = (found.metadata or {}).get(VERSION_KEY, b"0").decode(errors="replace")
     if version != expected:
-        return (
-            f"has schema version {version}, this nls_tune reads {expected}",
-            "use the version that wrote it",
-        )
+        return f"has schema version {version}, this nls_tune reads {expected}", "use the version that wrote it"
     if missing := [name for name in schema.names if name not in found.names]:
         return f"lacks the column {missing[0]}", "it was not written by nls_tune"
     return None
+
+
+def _read_in_another_process(folder: Path, names: Sequence[str], schema: pa.Schema) -> Parts:
+    task = {
+        "folder": str(folder),
+        "names": names,
+        "schema": base64.b64encode(schema.serialize().to_pybytes()).decode(),
+    }
+    try:
+        done = subprocess.run(  # noqa: S603 - this file and no argument
+            [sys.executable, "-P", __file__],
+            input=json.dumps(task).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return _read_all(folder, names, schema)  # no memory for another process, or no interpreter of this name
+    head, _, rows = done.stdout.partition(b"\n")
+    table = pa.ipc.open_stream(rows).read_all()
+    return Parts(table, tuple(UnreadPart(*part) for part in json.loads(head)))
+
+
+def _main() -> None:
+    """Read the parts that standard input names, and write what is unread and then the rows to standard output."""
+    task = json.load(sys.stdin)
+    schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(task["schema"])))
+    parts = _read_all(Path(task["folder"]), task["names"], schema)
+    sys.stdout.buffer.write(json.dumps(parts.unread).encode() + b"\n")
+    with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
+        stream.write_table(parts.table)
+
+
+if __name__ == "__main__":
+    _main()

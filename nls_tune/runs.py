@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from nls_tune.errors import InputError
 from nls_tune.parts import read_parts
-from nls_tune.results import RunDirectory, epoch_frame, epoch_schema, trial_frame, trial_schema
-
-if TYPE_CHECKING:
-    import pandas as pd
+from nls_tune.results import STATUSES, RunDirectory, epoch_frame, epoch_schema, trial_frame, trial_schema
+from nls_tune.spaces import ARMS
 
 #: ``crashed``: run.json says that it goes on, but no process holds the run.
 RunStatus = Literal["running", "finished", "interrupted", "failed", "crashed"]
@@ -68,18 +68,21 @@ def load_run(path: str | Path) -> Run:
     # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
     run = RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
     content, status = read_status(run)
-    trials, trial_problems = _read(run.trials, trial_schema(), "row", ["trial_id"])
-    epochs, epoch_problems = _read(run.epochs, epoch_schema(), "epochs", ["trial_id", "epoch"])
+    trials, unread_trials = _read(run.trials, trial_schema(), trial_frame, "row")
+    epochs, unread_epochs = _read(run.epochs, epoch_schema(), epoch_frame, "epochs")
+    trials, unsound = _sound(trials)
+    trials, twice = _once(trials, "trials", ["trial_id"])
+    epochs, twice_epochs = _once(epochs, "epochs", ["trial_id", "epoch"])
     planned = [level["noise_level"] for level in content.get("plan", ())]
     return Run(
         path=run.path,
         name=run.path.name,
         status=status,
         content=content,
-        levels=tuple(dict.fromkeys([*planned, *trials["noise_level"].to_pylist()])),
-        trials=trial_frame(trials),
-        epochs=epoch_frame(epochs),
-        problems=(*trial_problems, *epoch_problems),
+        levels=tuple(dict.fromkeys([*planned, *trials["noise_level"]])),
+        trials=trials,
+        epochs=epochs,
+        problems=(*unread_trials, *unsound, *twice, *unread_epochs, *twice_epochs),
     )
 
 
@@ -154,28 +157,61 @@ def _read_json(run: RunDirectory) -> dict[str, Any]:
     return content
 
 
-def _read(folder: Path, schema: pa.Schema, what: str, key: Sequence[str]) -> tuple[pa.Table, list[str]]:
+def _read(
+    folder: Path, schema: pa.Schema, frame: Callable[[pa.Table], pd.DataFrame], what: str
+) -> tuple[pd.DataFrame, list[str]]:
     """The rows of a folder of parts, and one line for each part that gives none.
 
     Args:
         folder: ``trials/`` or ``epochs/``.
         schema: Of its parts.
+        frame: Makes the data frame.
         what: What a part holds of its trial.
-        key: The columns in which no two rows agree.
     """
-    if not folder.is_dir():
-        return schema.empty_table(), [f"{folder.name}/ is missing, and so is the {what} of every trial"]
-    table, unread = read_parts(folder, schema)
-    problems = [
-        _line(f"{folder.name}/{part.path.name} {part.reason}: the {what} of trial {part.path.stem} is missing")
+    try:
+        table, unread = read_parts(folder, schema)
+    except OSError as error:
+        reason = f"{folder.name}/ cannot be read ({error.strerror}): the {what} of every trial is missing"
+        return frame(schema.empty_table()), [reason]
+    return frame(table), [
+        _line(f"{folder.name}/{part.name} {part.reason}: the {what} of trial {Path(part.name).stem} is missing")
         for part in unread
     ]
-    rows = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    first = rows.group_by(list(key), use_threads=False).aggregate([("row", "min")])["row_min"]
-    if twice := len(table) - len(first):
-        problems.append(f"{folder.name}/ has {twice} rows that another part has, too: the first of each counts")
-        table = table.take(first)
-    return table, problems
+
+
+def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that can be, and one line for each of the others: what is computed from rows relies on these rules."""
+    rate, lr = trials["smooth_rate"], trials["lr"]
+    rules = {
+        "arm": trials["arm"].isin(ARMS),
+        "status": trials["status"].isin(STATUSES),
+        "smooth_rate": (rate <= 1) & np.isfinite(rate),
+        "lr": (lr > 0) & np.isfinite(lr),
+        **{f"{split}_correct_at_best": _bits_fit(trials, split) for split in ("val", "test")},
+    }
+    sound = pd.concat(rules, axis=1)
+    wrong = [
+        _line(f"trials/ has a row of trial {trials['trial_id'][i]} whose {row.idxmin()} cannot be: it is left out")
+        for i, row in sound[~sound.all(axis=1)].iterrows()
+    ]
+    return trials[sound.all(axis=1)].reset_index(drop=True) if wrong else trials, wrong
+
+
+def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
+    """Whether the bits of each row, where it has some, are as many as its samples, rounded up to whole bytes."""
+    pairs = zip(trials[f"{split}_correct_at_best"], trials[f"num_{split}"], strict=True)
+    fit = [not isinstance(bits, bytes) or len(bits) == -(-number // 8) for bits, number in pairs]
+    return pd.Series(fit, index=trials.index, dtype=bool)
+
+
+def _once(rows: pd.DataFrame, folder: str, key: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows without those that agree with an earlier one in the key, and a line that says how many these were."""
+    again = rows.duplicated(key)
+    if not again.any():
+        return rows, []
+    first = rows["trial_id"][again].iloc[0]
+    line = f"{folder}/ has {again.sum()} rows twice, the first of trial {first}: they count once"
+    return rows[~again].reset_index(drop=True), [_line(line)]
 
 
 def _line(text: str) -> str:

@@ -107,11 +107,12 @@ class _Level:
         self.noise_rate = float(rate) if kind == "symmetric" else None
         noise = 0.3 if self.noise_rate is None else self.noise_rate
         try:
-            self.cancelling: float | None = noise_cancelling_rate(noise, num_classes)
+            cancelling: float | None = noise_cancelling_rate(noise, num_classes)
         except InputError:
-            self.cancelling = None
+            cancelling = None
+        self.known_cancelling = None if self.noise_rate is None else cancelling
         self.keep = 1 - noise * num_classes / (num_classes - 1)  # the share by which differences shrink
-        self.best = np.clip(-1.0 if self.cancelling is None else self.cancelling, _LOW, _HIGH)
+        self.best = np.clip(-1.0 if cancelling is None else cancelling, _LOW, _HIGH)
         self.random = np.random.default_rng([seed, len(name)])
         self.warmup = max(1, epochs // 10)
         self.difficulty = {"val": self.random.normal(size=num_val), "test": self.random.normal(size=num_test)}
@@ -184,7 +185,7 @@ class _Level:
             name: [value] * n
             for name, value in {**config_columns(settings), **common, "stage": made["stage"], "seed": made["seed"],
                                 "noise_level": self.name, "noise_rate": self.noise_rate, "noise_seed": 0,
-                                "noise_cancelling_rate": self.cancelling, "estimated_noise_rate": None,
+                                "noise_cancelling_rate": self.known_cancelling, "estimated_noise_rate": None,
                                 "error": None, "epochs_reused": 0, "device": "a CPU", "node": "a node",
                                 **{f"num_{split}": len(self.difficulty[split]) for split in ("val", "test")}}.items()
         }  # fmt: skip
@@ -307,7 +308,7 @@ def _run_json(makers: Sequence[_Level], frame: Any, common: Mapping[str, Any], *
             {
                 "noise_level": maker.name,
                 "noise_rate": maker.noise_rate,
-                "noise_cancelling_rate": maker.cancelling,
+                "noise_cancelling_rate": maker.known_cancelling,
                 "num_train": 4000,
                 "num_val": len(maker.difficulty["val"]),
                 "trials": quotas,

@@ -354,3 +354,71 @@ def test_lengthscales_fill_their_range_evenly():
         even = (np.arange(module.NUM_LENGTHSCALES)[:, None] + 0.5) / module.NUM_LENGTHSCALES
         assert np.abs(shares - even).max() < 0.1
     assert module._lengthscales(0).shape == (module.NUM_LENGTHSCALES, 0)
+
+
+# Large groups
+
+
+def many_trials(n: int, noise: float = 0.01, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Trials around the best learning rate, 10**-2, and rate, -1, with what each is worth."""
+    random = np.random.default_rng(seed)
+    lr, share = random.uniform(-4, -1, n), random.uniform(-0.5, 2, n)
+    worth = 0.8 - 0.02 * (lr + 2) ** 2 - 0.03 * (share - np.log(2)) ** 2
+    right = random.random(400) < (worth + random.normal(0, noise / 2, n))[:, None]
+    frame = make_trials(worth + random.normal(0, noise, n), lr=10**lr, rate=1 - np.exp(share))
+    bits = [np.packbits(row).tobytes() for row in right]
+    return frame.assign(num_val=400, val_correct_at_best=bits), worth
+
+
+@pytest.mark.parametrize("n", [8, 60, module.MAX_TRIALS])
+def test_small_groups_are_looked_at_whole(n):
+    """What the package did before it knew large groups, step by step."""
+    frame, _ = many_trials(n)
+    ranked = frame.sort_values("best_val_accuracy", ascending=False)
+    accuracies = ranked["best_val_accuracy"].to_numpy()
+    half = ranked["val_correct_at_best"][: (n + 1) // 2]
+    correct = [unpack_correct(bits, 400) for bits in half]
+    variance = np.median([paired_difference(a, b).standard_error ** 2 for a, b in combinations(correct, 2)]) / 2
+    below = accuracies[0] - accuracies
+    top = ranked[~(below > module.COLLAPSED * max(np.quantile(below, 0.25), variance**0.5))]
+    settings_ = (np.log(1 - top["smooth_rate"].to_numpy()), np.log(top["lr"].to_numpy()))
+    distances = np.array([((s[:, None] - s) / s.std()) ** 2 for s in settings_])
+    expected = posterior(top["best_val_accuracy"].to_numpy(), distances, variance)
+    chosen = int(expected.mean.argmax())
+    found = selection(frame)
+    assert found.row["trial_id"] == top["trial_id"].iloc[chosen]
+    assert found.posterior_mean == pytest.approx(expected.mean[chosen], abs=1e-12)
+    assert found.posterior_std == pytest.approx(expected.std[chosen], abs=1e-12)
+
+
+def test_large_groups_are_quick_and_their_luck_is_still_taken_out():
+    frame, worth = many_trials(3000, noise=0.03)
+    begin = time.process_time()
+    found = selection(frame)
+    assert time.process_time() - begin < 3  # all trials would take minutes
+    chosen = worth[frame.index[frame["trial_id"] == found.row["trial_id"]][0]]
+    lucky = worth[frame.index[frame["trial_id"] == found.raw_best_row["trial_id"]][0]]
+    assert found.raw_best_row["best_val_accuracy"] == frame["best_val_accuracy"].max()
+    assert found.raw_best_row["best_val_accuracy"] - lucky > 0.05
+    assert abs(found.posterior_mean - chosen) < 0.02
+    assert worth.max() - chosen < 0.01
+
+
+def test_of_a_large_group_the_better_half_is_looked_at_evenly(monkeypatch):
+    frame, _ = many_trials(1000)
+    seen = []
+    monkeypatch.setattr(module, "posterior", lambda a, d, v: seen.append(a) or posterior(a, d, v))
+    selection(frame)
+    (looked_at,) = seen
+    ranks = np.flatnonzero(np.isin(np.sort(frame["best_val_accuracy"])[::-1], looked_at))
+    assert len(looked_at) == module.MAX_TRIALS
+    assert (ranks[0], ranks[-1]) == (0, 499)
+    assert set(np.diff(ranks)) <= {5, 6}
+
+
+def test_the_variance_of_many_trials_is_that_of_some():
+    frame, _ = many_trials(2000)
+    pairs = np.random.default_rng(0).integers(0, 2000, (400, 2))
+    correct = [unpack_correct(bits, 400) for bits in frame["val_correct_at_best"]]
+    variances = [paired_difference(correct[a], correct[b]).standard_error ** 2 for a, b in pairs if a != b]
+    assert paired_variance(frame) == pytest.approx(np.median(variances) / 2, rel=0.05)

@@ -109,8 +109,8 @@ def _rate_edges(rates: np.ndarray) -> np.ndarray:
     first, last = log_share(np.array([rates.min(), rates.max()]))
     edges: np.ndarray = 1 - np.exp(np.linspace(first, last, min(RATE_CELLS, len(np.unique(rates))) + 1))
     edges[[0, -1]] = rates.min(), rates.max()  # exactly, whatever the rounding
-    edges = np.clip(edges, rates.min(), rates.max())  # rates above 0.99 count as 0.99 in the log
-    return edges
+    inside: np.ndarray = np.clip(edges, rates.min(), rates.max())  # rates above 0.99 count as 0.99 in the log
+    return inside
 
 
 def _lr_edges(values: pd.Series[float]) -> np.ndarray:

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_runs import write_fake_run
+from trial_rows import trial_row, trials_frame
+
+from nls_tune.analysis.level_summaries import level_summaries
+from nls_tune.analysis.rate_against_noise import RESAMPLES, plausible_rates, rate_against_noise
+from nls_tune.results import unpack_correct
+from nls_tune.runs import load_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    levels = ("symmetric:0.1", "symmetric:0.3", "human:worst")
+    return load_run(write_fake_run(tmp_path_factory.mktemp("noise") / "run", trials=40, levels=levels))
+
+
+def resampled_rates(rows: pd.DataFrame, seed: int, resamples: int) -> np.ndarray:
+    """The selected rates, trial by trial and resample by resample, nothing left out."""
+    random, n = np.random.default_rng(seed), int(rows["num_val"].iloc[0])
+    correct = [unpack_correct(bits, n) for bits in rows["val_correct_at_best"]]
+    rates = []
+    for _ in range(resamples):
+        drawn = random.integers(0, n, n)
+        accuracies = [right[drawn].mean() for right in correct]
+        rates.append(rows["smooth_rate"].iloc[int(np.argmax(accuracies))])
+    return np.array(rates)
+
+
+def test_a_level_has_the_recommended_rate_and_its_facts(run):
+    found = rate_against_noise(run.trials, run.levels)
+    summaries = level_summaries(run.trials, run.levels)
+    assert found == rate_against_noise(run.trials, run.levels, summaries)
+    assert found.num_classes == 2
+    for best, summary in zip(found.levels, summaries, strict=True):
+        assert (best.noise_level, best.arm) == (summary.noise_level, summary.recommended)
+        assert best.smooth_rate == summary.arms[best.arm].config["smooth_rate"]
+        assert best.low <= best.smooth_rate <= best.high
+    assert [best.noise_rate for best in found.levels] == [0.1, 0.3, None]
+    assert found.levels[2].noise_cancelling_rate is None
+
+
+@pytest.mark.parametrize("level", ["symmetric:0.1", "symmetric:0.3"])
+def test_the_interval_is_that_of_resampled_validation_samples(run, level):
+    rows = run.trials[(run.trials["noise_level"] == level) & (run.trials["status"] == "completed")]
+    rows = rows.sort_values("best_val_accuracy", ascending=False)
+    expected = resampled_rates(rows, seed=0, resamples=RESAMPLES)
+    low, high = plausible_rates(rows)
+    # The same generator draws the same samples, whoever asks it.
+    assert (low, high) == (np.sort(expected)[RESAMPLES // 40 - 1], np.sort(expected)[math.ceil(0.975 * RESAMPLES) - 1])
+    assert low < high
+
+
+def test_clearly_better_trials_leave_no_doubt_and_equal_ones_much():
+    random = np.random.default_rng(1)
+    good, bad = random.random(4000) < 0.9, random.random(4000) < 0.6
+    rows = [trial_row({"smooth_rate": -2.0}, val_correct=good), trial_row({"smooth_rate": 0.5}, val_correct=bad)]
+    assert plausible_rates(trials_frame(rows)) == (-2.0, -2.0)
+    rows.append(trial_row({"smooth_rate": -8.0}, val_correct=random.permutation(good)))
+    assert plausible_rates(trials_frame(rows)) == (-8.0, -2.0)
+
+
+def test_only_completed_trials_of_the_search_count():
+    right, wrong = np.ones(50, bool), np.zeros(50, bool)
+    rows = [
+        trial_row({"smooth_rate": -1.0}, val_correct=wrong),
+        *(trial_row({"smooth_rate": -2.0}, val_correct=right, status=s) for s in ("stopped", "diverged")),
+        trial_row({"smooth_rate": -3.0}, val_correct=right, stage="confirm"),
+    ]
+    (best,) = rate_against_noise(trials_frame(rows)).levels
+    assert (best.smooth_rate, best.low, best.high) == (-1.0, -1.0, -1.0)
+
+
+def test_without_validation_bits_there_is_no_interval():
+    (best,) = rate_against_noise(trials_frame([trial_row(val_correct_at_best=None)])).levels
+    assert math.isnan(best.low)
+    assert math.isnan(best.high)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize(("noise_rate", "end"), [(0.0, 0.05), (0.3, 0.33), (0.499, None)])
+def test_the_line_of_theory_ends_a_little_above_the_noise_seen(num_classes, noise_rate, end):
+    row = trial_row(num_classes=num_classes, noise_rate=noise_rate)
+    found = rate_against_noise(trials_frame([row]))
+    noise, rates = np.array(found.theory_noise_rates), np.array(found.theory_rates)
+    assert (noise[0], rates[0]) == (0.0, 0.0)
+    assert noise[-1] == pytest.approx(end or (0.5 * 20 / 21 if num_classes == 2 else 1.1 * 0.499))
+    # Wei et al.: with K classes, r* = -e K / (K - 1) / (1 - e K / (K - 1)).
+    lost = noise * num_classes / (num_classes - 1)
+    assert rates == pytest.approx(-lost / (1 - lost))
+    assert rates.min() >= -20 - 1e-9
+
+
+def test_the_estimate_stands_in_for_an_unknown_noise_rate():
+    unknown = trial_row(noise_rate=None, noise_cancelling_rate=None, noise_level="given")
+    estimated = {**unknown, "estimated_noise_rate": 0.2}
+    assert rate_against_noise(trials_frame([unknown])).theory_rates == ()
+    found = rate_against_noise(trials_frame([estimated]))
+    assert found.theory_noise_rates[-1] == pytest.approx(0.22)
+    assert (found.levels[0].noise_rate, found.levels[0].estimated_noise_rate) == (None, 0.2)
+
+
+def test_nothing_completed_has_no_best_rate(tmp_path):
+    assert rate_against_noise(trials_frame([])) is None
+    run = load_run(write_fake_run(tmp_path / "run", all_diverged=True))
+    assert rate_against_noise(run.trials, run.levels) is None
