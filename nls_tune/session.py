@@ -269,12 +269,13 @@ def _count_search_trials(trials: pd.DataFrame) -> int:
 def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
     """Summarise the run, write its selection, and print the table."""
     from nls_tune.analysis.confirmation import confirmations
-    from nls_tune.analysis.level_summaries import level_summaries
+    from nls_tune.analysis.level_summaries import level_summaries, space_of
     from nls_tune.report.confirmation import print_confirmations
     from nls_tune.report.console import epochs_line, print_summaries
 
     trials, levels = read_trials(run.path), [p.level for p in plan.levels]
-    summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
+    summaries = level_summaries(trials, levels, space_of(content))
+    confirmed = confirmations(trials, levels)
     content["search_trials"] = _count_search_trials(trials)
     content["selection"] = [asdict(summary) for summary in summaries]
     content["confirmation"] = [asdict(confirmation) for confirmation in confirmed]

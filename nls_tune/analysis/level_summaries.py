@@ -325,8 +325,12 @@ def _signal_share(noise_level: str, num_classes: int) -> float | None:
 
 def searched_settings(trials: pd.DataFrame) -> list[str]:
     """Return the columns of rate, warm-up and learning rate, and of every other setting in which trials differ."""
-    others = [c for c in trials.columns if c.startswith("config_") and trials[c].astype(str).nunique() > 1]
-    return [*_ALWAYS, *others]
+    return [*_ALWAYS, *(c for c in trials.columns if c.startswith("config_") and _differs(trials[c]))]
+
+
+def _differs(values: pd.Series) -> bool:
+    # Lists are neither compared nor hashed; all else is, which is much quicker than to write it out.
+    return (values.astype(str) if values.dtype == object else values).nunique(dropna=False) > 1
 
 
 def _number(value: Any) -> float | None:

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from nls_tune import __version__
 from nls_tune.analysis.analysis import Analysis, RunAnalysis
+from nls_tune.analysis.recommendations import planned_trials
 from nls_tune.report.page_provenance import Provenance, provenance_of
 from nls_tune.report.page_sections import Section, comparison_sections, run_sections
 from nls_tune.report.plots.theme import PALETTES, templates
@@ -158,7 +159,9 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
     facts.append(f"{len(run.levels)} noise level{'' if len(run.levels) == 1 else 's'}")
     search = int((run.trials["stage"] == "search").sum())
     others = len(run.trials) - search
-    facts.append(f"{search:,} search trial{'' if search == 1 else 's'} ended")
+    planned = sum(planned_trials(run.content).values())
+    of_planned = f" of {planned:,}" if planned >= search else ""
+    facts.append(f"{search:,}{of_planned} search trial{'' if search == 1 and not of_planned else 's'} ended")
     if others:
         facts.append(f"{others:,} confirmation trial{'' if others == 1 else 's'} ended")
     if found.allocation is not None:

@@ -71,7 +71,7 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
         prefix: Of all keys, so that several runs fit into one page.
     """
     trials = found.run.trials
-    nothing = None if len(trials) else "No trial has ended yet."
+    nothing = None if len(trials) else "No trial has ended."
     return (
         _rates(found, prefix, nothing),
         _noise(found, prefix, nothing),
@@ -147,7 +147,7 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
 
 def _learning(found: RunAnalysis, prefix: str) -> Section:
     panels = _by_level(found.learning_curves, prefix, "curves", learning_curves_plot)
-    empty = None if panels else "No search trial has an epoch yet."
+    empty = None if panels else "No search trial has an epoch."
     return Section(f"{prefix}curves", "Learning curves: memorisation", panels, choose=True, empty=empty)
 
 
@@ -168,7 +168,7 @@ def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Sectio
 def _allocation(found: RunAnalysis, prefix: str) -> Section:
     title = "Where the time went"
     if found.allocation is None:
-        return Section(f"{prefix}time", title, empty="No trial has ended yet.")
+        return Section(f"{prefix}time", title, empty="No trial has ended.")
     panel = Panel("all", (allocation_plot(f"{prefix}time-0", found.allocation),))
     return Section(f"{prefix}time", title, (panel,), tables=(costs_table(f"{prefix}costs", found.allocation),))
 

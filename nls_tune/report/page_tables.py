@@ -75,7 +75,7 @@ def _cell(value: Any) -> str:
         return _NONE
     if isinstance(value, float):
         return number(value).replace("-", "−") if abs(value) >= 1 else number(value)
-    text = " ".join(str(value).split())
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else " ".join(str(value).split())
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
@@ -113,7 +113,7 @@ def arms_table(key: str, summaries: Sequence[LevelSummary]) -> Table:
                 (
                     level.noise_level,
                     ARM_NAMES[name],
-                    "recommended" if name == level.recommended else "",
+                    "best of the search" if name == level.recommended else "",
                     *_config_cells(arm.config, others),
                     percent_cell(arm.val_accuracy),
                     percent_cell(arm.test_accuracy_at_best),

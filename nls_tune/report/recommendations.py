@@ -84,6 +84,10 @@ def _headline(found: Recommendation) -> str:
         text += f", stopped at epoch {found.best_epoch}"
     if found.verdict == "no_proven_difference" and found.strongest_ce is not None:
         return f"{text}, or {_settings(found.strongest_ce, True)}: smoothing makes no proven difference."
+    if found.verdict == "unconfirmed" and "within_error" in found.doubts and found.strongest_ce is not None:
+        return (
+            f"{text}, or {_settings(found.strongest_ce, True)}: not confirmed, and validation cannot tell them apart."
+        )
     tail = {
         "better": ": better than the strongest cross-entropy.",
         "worse": ": the best on validation, but on test it is worse than the strongest cross-entropy.",

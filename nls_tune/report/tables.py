@@ -38,7 +38,8 @@ def print_table(
         table.add_column(Text(header), width=width, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table, width=sum(widths) + len(widths), crop=False)
+    table.width = sum(widths) + len(widths)  # its own: rich would cut the columns to a narrower console
+    console.print(table, crop=False)
 
 
 def print_line(line: str, console: Console, style: str | None = None) -> None:

@@ -248,3 +248,12 @@ def test_cross_entropy_with_the_defaults_is_found_where_the_search_ran_it():
 @pytest.mark.parametrize("content", [{}, {"identity": None}, {"identity": {"space": {"space": {"lr": 3}}}}])
 def test_a_run_json_without_a_space_has_none(content):
     assert space_of(content) is None
+
+
+def test_what_validation_cannot_tell_apart_is_not_recommended_alone():
+    found = one(searched({"ce": 0.699, "negative": 0.7}))
+    assert found.verdict == "unconfirmed"
+    assert recommendation_words(found).headline == (
+        "symmetric:0.2: use smooth_rate −2 (warm-up 2, lr 0.01), stopped at epoch 5, or cross-entropy (warm-up 2, "
+        "lr 0.01): not confirmed, and validation cannot tell them apart."
+    )

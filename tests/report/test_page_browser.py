@@ -192,6 +192,8 @@ def test_paper_is_light_and_has_every_level_and_no_controls(plain):
     assert page.locator(".chart:visible").count() == page.locator(".chart").count()
     paper = page.evaluate("[...document.querySelectorAll('.chart')].map((chart) => chart._fullLayout.paper_bgcolor)")
     assert set(paper) == {"#ffffff"}
+    heights = "[...document.querySelectorAll('.chart')].map((c) => [c._fullLayout.height, parseInt(c.style.height)])"
+    assert all(drawn == wanted for drawn, wanted in page.evaluate(heights))
     page.emulate_media(media="screen", color_scheme="dark")
     until(page, "document.querySelector('#rate-0')._fullLayout.width !== 680")
     assert page.locator("#curves .panel:visible").count() == 1

@@ -27,7 +27,7 @@ _HOVER = (
 def allocation_plot(key: str, found: Allocation | None) -> Plot:
     """Draw the slots of a run; None where no trial has ended."""
     if found is None or not found.spans:
-        reason = "No trial has ended yet."
+        reason = "No trial has ended."
         return Plot(key, _TITLE, _READING, reason, None, note=reason)
     # The longest ones: what is left out is what could not be seen.
     spans = sorted(sorted(found.spans, key=lambda s: s.seconds)[-MAX_SPANS:], key=lambda s: s.start_seconds)

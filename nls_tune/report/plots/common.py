@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from nls_tune.report.text import rate as rate_text
 
 #: More points than this are thinned: a plot of more is slow and shows no more.
-MAX_POINTS = 1000
+MAX_POINTS = 400
 #: Longer names are cut: they would push the plot out of its frame.
 _MAX_LABEL = 48
 #: Rates are spaced by log(1 - r), which ends at 1; what is nearer is drawn here.
@@ -110,6 +110,22 @@ def rate_axis(rates: Iterable[float], title: str = "Smooth rate r, spaced by log
         "tickvals": [rate_position(tick) for tick in ticks],
         "ticktext": [("≥ " if tick == _LAST_RATE else "") + rate_text(tick) for tick in ticks],
     }
+
+
+def fitted_range(values: Iterable[float | None], least: float = 0.0) -> list[float] | None:
+    """Return the range of an axis that shows some values with a margin; None without any.
+
+    Args:
+        values: In the units of the axis.
+        least: How much the axis covers at least, so that differences of no importance do not look large.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    half = max(high - low, least) / 2 * 1.12 or 0.5
+    middle = (low + high) / 2
+    return [round(middle - half, 3), round(middle + half, 3)]
 
 
 def layout(**changes: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def importances_plot(key: str, level: LevelImportances) -> Plot:
     """Draw the importances of one noise level."""
     title = f"{level.noise_level}: what matters"
     if not level.importances:
-        note = level.reason or "There are none."
+        note = f"{(level.reason or 'There are none').rstrip('.')}."
         return Plot(key, title, _READING, note, None, note=note)
     ordered = level.importances[::-1]  # plotly's axis grows upwards
     shared = {

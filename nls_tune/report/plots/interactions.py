@@ -35,7 +35,7 @@ _ENDS = {
     "diverged": ("diverged", "x", 8),
 }
 _HOVER = (
-    "<b>%{customdata[1]}</b>: %{customdata[4]}<br>r = %{customdata[2]}, %{customdata[3]}"
+    "<b>%{fullData.name}</b>: %{customdata[3]}<br>r = %{customdata[1]}, UNIT %{customdata[2]}"
     "<br>trial %{customdata[0]}<extra></extra>"
 )
 
@@ -93,7 +93,6 @@ def _cells(found: Interaction, is_log: bool) -> dict[str, Any]:
 def _points(found: Interaction, status: str, points: list[InteractionPoint], is_log: bool) -> dict[str, Any]:
     name, symbol, size = _ENDS[status]
     mine = [point for point in points if point.status == status]
-    unit = "lr" if is_log else "warm-up"
     colour = "@bad" if status == "diverged" else "@ink"
     return {
         "type": "scatter",
@@ -102,16 +101,9 @@ def _points(found: Interaction, status: str, points: list[InteractionPoint], is_
         "x": [rate_position(point.smooth_rate) for point in mine],
         "y": [_position(point.value, is_log) for point in mine],
         "customdata": [
-            [
-                plotly_text(p.trial_id),
-                name,
-                rate(p.smooth_rate),
-                f"{unit} {number(p.value)}",
-                percent(p.val_accuracy, 2),
-            ]
-            for p in mine
+            [plotly_text(p.trial_id), rate(p.smooth_rate), number(p.value), percent(p.val_accuracy, 2)] for p in mine
         ],
-        "hovertemplate": _HOVER,
+        "hovertemplate": _HOVER.replace("UNIT", "lr" if is_log else "warm-up"),
         "marker": {
             "symbol": symbol,
             "size": size,

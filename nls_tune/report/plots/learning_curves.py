@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
-from nls_tune.report.plots.common import Plot, joined, layout, percentage, plotly_text, significant
+from nls_tune.report.plots.common import (
+    Plot,
+    fitted_range,
+    joined,
+    layout,
+    percentage,
+    plotly_text,
+    rounded,
+    significant,
+    thinned,
+)
 from nls_tune.report.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
 from nls_tune.report.text import ARM_NAMES, number, percent, rate
 
@@ -19,6 +30,8 @@ _PANELS = (
     ("Validation (noisy), %", "val_accuracy"),
     ("Training (noisy), %", "train_accuracy"),
 )
+#: Of a curve that is there to be compared with.
+MAX_FAINT_EPOCHS = 40
 _ROLES = {"selected": "selected", "default_ce": "CE with the defaults"}
 
 
@@ -27,48 +40,68 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
     title = f"{level.noise_level}: learning curves"
     curves = [curve for curve in level.curves if curve.epochs]
     if not curves:
-        reason = "No search trial of this level has an epoch yet."
+        reason = "No search trial of this level has an epoch."
         return Plot(key, title, _READING, reason, None, note=reason)
     panels = [p for p in _PANELS if any(v is not None for c in curves for v in getattr(c, p[1]))]
+    prominent = [curve for curve in curves if curve.role != "other"]
+    others = [curve for curve in curves if curve.role == "other"]
     data: list[dict[str, Any]] = []
     for index, (_, field) in enumerate(panels):
         axis = "y" if index == 0 else f"y{index + 1}"
-        data += [_faint(curve, field, axis, index == 0 and i == 0) for i, curve in enumerate(_others(curves))]
-        for curve in curves:
-            if curve.role != "other":
-                data += _prominent(curve, field, axis, index == 0)
+        colour = "@faint" if prominent else "@curve"
+        if others:
+            data.append(_faint(others, field, axis, index == 0, colour))
+        for curve in prominent:
+            data += _prominent(curve, field, axis, index == 0)
     shown = len(level.curves)
     note = joined(
         f"{shown:,} of {level.num_trials:,} trials are shown: the selected, CE with the defaults, the best others."
         if shown < level.num_trials
         else None,
         None if len(panels) == len(_PANELS) else "There is no test set.",
+        f"Others are drawn at {MAX_FAINT_EPOCHS} of their epochs."
+        if any(len(curve.epochs) > MAX_FAINT_EPOCHS for curve in others)
+        else None,
+        "The axes fit the prominent curves; a double click fits all." if prominent and len(prominent) < shown else None,
     )
     return Plot(
-        key, title, _READING, _summary(curves), {"data": data, "layout": _layout(panels)}, 240 + 160 * len(panels), note
+        key,
+        title,
+        _READING,
+        _summary(curves),
+        {"data": data, "layout": _layout(panels, prominent)},
+        240 + 160 * len(panels),
+        note,
     )
 
 
-def _others(curves: list[LearningCurve]) -> list[LearningCurve]:
-    return [curve for curve in curves if curve.role == "other"]
+def _line(epochs: Sequence[int], values: Sequence[float | None], axis: str) -> dict[str, Any]:
+    consecutive = list(epochs) == list(range(epochs[0], epochs[0] + len(epochs)))
+    x = {"x0": epochs[0], "dx": 1} if consecutive else {"x": list(epochs)}
+    return {"type": "scatter", "mode": "lines", "yaxis": axis, **x, "y": list(values)}
 
 
-def _line(curve: LearningCurve, field: str, axis: str) -> dict[str, Any]:
-    consecutive = curve.epochs == tuple(range(curve.epochs[0], curve.epochs[0] + len(curve.epochs)))
-    x = {"x0": curve.epochs[0], "dx": 1} if consecutive else {"x": list(curve.epochs)}
-    y = [percentage(value) for value in getattr(curve, field)]
-    return {"type": "scatter", "mode": "lines", "yaxis": axis, **x, "y": y}
-
-
-def _faint(curve: LearningCurve, field: str, axis: str, legend: bool) -> dict[str, Any]:
+def _faint(curves: list[LearningCurve], field: str, axis: str, legend: bool, colour: str) -> dict[str, Any]:
+    """All of them as one line with gaps, and with fewer epochs and digits: they are there to be compared with."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for curve in curves:
+        for epoch, value in thinned(list(zip(curve.epochs, getattr(curve, field), strict=True)), MAX_FAINT_EPOCHS):
+            x.append(epoch)
+            y.append(rounded(None if value is None else 100 * value, 1))
+        x.append(None)
+        y.append(None)
     return {
-        **_line(curve, field, axis),
+        "type": "scatter",
+        "mode": "lines",
+        "yaxis": axis,
+        "x": x,
+        "y": y,
         "name": "other trials",
         "legendgroup": "others",
         "showlegend": legend,
         "hoverinfo": "skip",
-        "line": {"color": "@faint", "width": 1},
-        "opacity": 0.7,
+        "line": {"color": colour, "width": 1},
     }
 
 
@@ -87,7 +120,7 @@ def _prominent(curve: LearningCurve, field: str, axis: str, legend: bool) -> lis
         f"<br>trial {plotly_text(curve.trial_id)}"
     )
     line = {
-        **_line(curve, field, axis),
+        **_line(curve.epochs, [percentage(value) for value in getattr(curve, field)], axis),
         "name": plotly_text(_name(curve)),
         "legendgroup": group,
         "showlegend": legend,
@@ -95,39 +128,41 @@ def _prominent(curve: LearningCurve, field: str, axis: str, legend: bool) -> lis
         "text": detail.replace("%{", ""),
         "hovertemplate": "<b>epoch %{x}</b>, %{y:.2f} %<br>%{text}<extra></extra>",
     }
-    return [line, *_marks(curve, field, axis, group, colour, symbol)]
+    return [line, _marks(curve, field, axis, group, colour, symbol)]
 
 
-def _marks(curve: LearningCurve, field: str, axis: str, group: str, colour: str, symbol: str) -> list[dict[str, Any]]:
+def _marks(curve: LearningCurve, field: str, axis: str, group: str, colour: str, symbol: str) -> dict[str, Any]:
+    """The last epoch and, where one counts, the best."""
     by_epoch = dict(zip(curve.epochs, getattr(curve, field), strict=True))
     marks = [(curve.epochs[-1], f"{symbol}-open", "last epoch", 9)]
     if curve.best_epoch in by_epoch:
         marks.append((curve.best_epoch, "star", "best epoch", 13))
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "yaxis": axis,
-            "name": name,
-            "legendgroup": group,
-            "showlegend": False,
-            "x": [epoch],
-            "y": [percentage(by_epoch[epoch])],
-            "marker": {"symbol": shape, "size": size, "color": colour, "line": {"color": colour, "width": 1.5}},
-            "hovertemplate": f"{name} %{{x}}: %{{y:.2f}} %<extra></extra>",
-        }
-        for epoch, shape, name, size in marks
-    ]
+    epochs, shapes, names, sizes = (list(column) for column in zip(*marks, strict=True))
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "yaxis": axis,
+        "legendgroup": group,
+        "showlegend": False,
+        "x": epochs,
+        "y": [percentage(by_epoch[epoch]) for epoch in epochs],
+        "text": names,
+        "marker": {"symbol": shapes, "size": sizes, "color": colour, "line": {"color": colour, "width": 1.5}},
+        "hovertemplate": "%{text} %{x}: %{y:.2f} %<extra></extra>",
+    }
 
 
-def _layout(panels: list[tuple[str, str]]) -> dict[str, Any]:
+def _layout(panels: list[tuple[str, str]], prominent: list[LearningCurve]) -> dict[str, Any]:
     found = layout(xaxis={"title": {"text": "Epoch"}, "anchor": f"y{len(panels)}" if len(panels) > 1 else "y"})
     height = 1 / len(panels)
-    for index, (title, _) in enumerate(panels):
+    for index, (title, field) in enumerate(panels):
         top = 1 - index * height
+        # One trial that collapses would press all others into a line.
+        fitted = fitted_range((percentage(v) for curve in prominent for v in getattr(curve, field)), least=1.0)
         found["yaxis" if index == 0 else f"yaxis{index + 1}"] = {
             "title": {"text": title},
             "domain": [round(max(0.0, top - height + 0.035), 3), round(top, 3)],
+            **({} if fitted is None else {"range": fitted}),
         }
     return found
 

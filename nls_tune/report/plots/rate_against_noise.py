@@ -8,6 +8,7 @@ from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
 from nls_tune.report.plots.common import (
     Plot,
     error_bars,
+    fitted_range,
     joined,
     layout,
     percentage,
@@ -32,16 +33,15 @@ def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
     placed = [] if found is None else [level for level in found.levels if _noise(level) is not None]
     if found is None or not placed:
         reason = (
-            "No noise level has a recommended configuration yet."
-            if found is None
-            else "No level's noise rate is known."
+            "No noise level has a recommended configuration." if found is None else "No level's noise rate is known."
         )
         return Plot(key, _TITLE, _READING, reason, None, note=reason)
     rates = [r for level in placed for r in (level.low, level.smooth_rate, level.high)]
+    noise = [0.0, *(percentage(_noise(level)) for level in placed), *map(percentage, found.theory_noise_rates)]
     figure = {
         "data": [_theory(found), *_levels(placed)],
         "layout": layout(
-            xaxis={"title": {"text": "Wrong labels, %"}, "rangemode": "tozero"},
+            xaxis={"title": {"text": "Wrong labels, %"}, "range": fitted_range(noise)},
             yaxis=rate_axis([*rates, *found.theory_rates, 0.0]),
         ),
     }

@@ -8,6 +8,7 @@ from nls_tune.analysis.level_summaries import LevelSummary
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.plots.common import (
     Plot,
+    fitted_range,
     joined,
     layout,
     percentage,
@@ -26,6 +27,8 @@ _READING = (
     "Each marker is a search trial that ran to its end, at its best epoch; the line is a local mean with its 95 % "
     "bootstrap band, and the dashed line is the level of the selected cross-entropy: a rate gains only above it."
 )
+#: Points of accuracy that an axis covers at least.
+_LEAST_SPAN = 1.0
 _HOVER = (
     "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]:.4g}"
     "<br>trial %{customdata[0]}<extra></extra>"
@@ -51,7 +54,12 @@ def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) ->
         return Plot(key, title, _READING, note or "", None, note=note)
     points = thinned(curve.points)
     has_test = any(point.test_accuracy is not None for point in points)
-    figure = {"data": _traces(points, curve, summary, has_test), "layout": _layout(points, curve, has_test)}
+    traces = _traces(points, curve, summary, has_test)
+    figure: dict[str, Any] = {"data": traces, "layout": _layout(points, curve, has_test)}
+    for axis, name in (("y", "yaxis"), ("y2", "yaxis2")):
+        values = [value for trace in traces if trace["yaxis"] == axis for value in trace["y"]]
+        if values:
+            figure["layout"][name]["range"] = fitted_range(values, _LEAST_SPAN)
     smoother = None if curve.validation else "Too few trials for a local mean."
     note = joined(left_out, thinning_note(len(points), len(curve.points), "trials"), smoother)
     return Plot(key, title, _READING, _summary(curve, summary), figure, 520 if has_test else 360, note)

@@ -47,7 +47,10 @@
     const figure = resolve(figures[chart.id], palettes[name], false);
     figure.layout.template = templates[name];
     figure.layout.dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
-    if (printing) Object.assign(figure.layout, { width: PRINT_WIDTH, autosize: false });
+    if (printing) {
+      // Levels that are not chosen have no size yet that plotly could measure.
+      Object.assign(figure.layout, { width: PRINT_WIDTH, height: parseInt(chart.style.height, 10), autosize: false });
+    }
     if (chart.dataset.drawn) {
       chart.data.forEach((trace, i) => { figure.data[i].visible = trace.visible; });
     }
