@@ -12,10 +12,12 @@ from nls_tune.command_line import run_app
 from nls_tune.estimate_command import estimate
 from nls_tune.report_command import report
 from nls_tune.search import search
+from nls_tune.watch import watch
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(search)
 app.command()(estimate)
+app.command()(watch)
 app.command()(analyze)
 app.command()(runs)
 app.add_typer(export_command.app, name="export")

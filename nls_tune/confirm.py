@@ -174,7 +174,7 @@ def confirm(
         return "finished"
     levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
     epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
-    progress = SearchProgress(levels, slots.count, epochs)
+    progress = SearchProgress(levels, slots.count, epochs, stage=configs[0]["stage"])
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view, trackers)
     names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)

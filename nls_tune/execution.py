@@ -76,7 +76,16 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
         value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
         outcome: Outcome = row["status"] if row["status"] in ("completed", "stopped", "diverged") else "failed"
         allocator.adopt(key, config, outcome, value, row["train_seconds"], rung_values)
-        progress.ended(row["noise_level"], row["arm"], trial_id, row["status"], value, adopted=True)
+        progress.ended(
+            row["noise_level"],
+            row["arm"],
+            trial_id,
+            row["status"],
+            value,
+            adopted=True,
+            smooth_rate=row["smooth_rate"],
+            accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
+        )
         adopted.add(trial_id)
     for folder in sorted(run.checkpoints.iterdir(), reverse=True):
         checkpoint = TrialCheckpoint(folder)

@@ -1,11 +1,57 @@
-"""Where a running search stands: counts and the best so far of each level, and the time that is left."""
+"""Where a search stands: counts and the best so far of each level, what runs now, and the time that is left.
+
+The session that runs a search keeps such an object up to date; ``nls-tune watch`` makes one from a run directory.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nls_tune.budgets import TimeBudget
+
+
+@dataclass(frozen=True)
+class BestCurve:
+    """The completed trial with the highest objective so far, epoch by epoch.
+
+    Attributes:
+        arm: Of its rate.
+        smooth_rate: Its rate.
+        value: Its objective.
+        accuracies: Noisy validation accuracy after each epoch, as fractions; empty where unknown.
+    """
+
+    arm: str
+    smooth_rate: float
+    value: float
+    accuracies: tuple[float, ...]
+
+
+@dataclass
+class RunningTrial:
+    """A trial that runs now.
+
+    Attributes:
+        trial_id: Its name.
+        noise_level: In its stored spelling.
+        arm: Of its rate.
+        smooth_rate: Its rate.
+        epochs: How many it has if nothing stops it.
+        epoch: The last one that is known; 0 before the first.
+        accuracies: Noisy validation accuracy after each epoch, as fractions.
+        slot: 0, 1, ...: kept until the trial ends, so that it keeps its line on the screen.
+    """
+
+    trial_id: str
+    noise_level: str
+    arm: str
+    smooth_rate: float
+    epochs: int
+    epoch: int = 0
+    accuracies: Sequence[float] = ()
+    slot: int = 0
 
 
 @dataclass
@@ -17,12 +63,14 @@ class LevelProgress:
         ended: Trials by status.
         running: Trials that run now.
         best: Highest objective of a completed trial so far, by arm.
+        curve: The curve of the highest of these; None before a trial is completed.
     """
 
     total: int
     ended: Counter[str] = field(default_factory=Counter)
     running: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    curve: BestCurve | None = None
 
     @property
     def num_ended(self) -> int:
@@ -32,46 +80,84 @@ class LevelProgress:
 
 @dataclass
 class SearchProgress:
-    """Counts of a whole search and what its trials have cost so far.
+    """Counts of a whole search, what runs now, and what its trials have cost so far.
 
     Attributes:
         levels: By noise level, in the order of the command.
         slots: Trials that can run at once.
         epochs: Epochs a full trial.
+        stage: ``search``, ``confirm`` or ``confirm_all``.
         budget: Of wall time; without a limit where none was given.
+        running: The trials that run now, by name.
     """
 
     levels: dict[str, LevelProgress]
     slots: int
     epochs: int
+    stage: str = "search"
     budget: TimeBudget = field(default_factory=TimeBudget)
+    running: dict[str, RunningTrial] = field(default_factory=dict)
     _ended_epochs: int = 0
     _ended_trials: int = 0
-    _running_epochs: dict[str, int] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
     _epochs: dict[str, int] = field(default_factory=dict)
 
-    def started(self, level: str) -> None:
-        """Count a trial that starts."""
-        self.levels[level].running += 1
+    def started(self, trial: RunningTrial, slot: int | None = None) -> None:
+        """Count a trial that starts, in the first slot that is free unless its slot is known."""
+        taken = {other.slot for other in self.running.values()}
+        trial.slot = next(i for i in range(len(taken) + 1) if i not in taken) if slot is None else slot
+        self.running[trial.trial_id] = trial
+        self.levels[trial.noise_level].running += 1
 
-    def reported(self, trial_id: str, epochs: int, seconds: float) -> None:
-        """Take the epochs and the training seconds of a running trial."""
-        self._running_epochs[trial_id] = epochs
+    def reported(self, trial_id: str, epochs: int, seconds: float, accuracies: Sequence[float] = ()) -> None:
+        """Take the epochs, the training seconds and the validation accuracies of a running trial, all of them."""
+        trial = self.running[trial_id]
+        trial.epoch, trial.accuracies = epochs, accuracies
         self._epochs[trial_id], self._seconds[trial_id] = epochs, seconds
 
-    def ended(self, level: str, arm: str, trial_id: str, status: str, value: float | None, adopted: bool) -> None:
-        """Count a trial that ended; ``adopted`` ones ended in an earlier run and cost nothing now."""
+    def ended(
+        self,
+        level: str,
+        arm: str,
+        trial_id: str,
+        status: str,
+        value: float | None,
+        *,
+        adopted: bool,
+        smooth_rate: float = 0.0,
+        accuracies: Sequence[float] = (),
+    ) -> None:
+        """Count a trial that ended.
+
+        Args:
+            level: Its noise level.
+            arm: Its arm.
+            trial_id: Its name.
+            status: How it ended.
+            value: Its objective; None if no epoch counts.
+            adopted: Whether it ended in an earlier session: it costs nothing now, and is not running.
+            smooth_rate: Of an adopted trial; that of a running one is known.
+            accuracies: Likewise.
+        """
         progress = self.levels[level]
+        trial = None if adopted else self.running.pop(trial_id)
+        if trial is not None:
+            progress.running -= 1
+            smooth_rate, accuracies = trial.smooth_rate, trial.accuracies
+            if trial.epoch:  # a trial that failed at once says nothing of how long the others take
+                self._ended_epochs += trial.epoch
+                self._ended_trials += 1
         progress.ended[status] += 1
         if status == "completed" and value is not None:
             progress.best[arm] = max(value, progress.best.get(arm, 0.0))
-        if not adopted:
-            progress.running -= 1
-            epochs = self._running_epochs.pop(trial_id, 0)
-            if epochs:  # a trial that failed at once says nothing of how long the others take
-                self._ended_epochs += epochs
-                self._ended_trials += 1
+            if progress.curve is None or value > progress.curve.value:
+                progress.curve = BestCurve(arm, smooth_rate, value, tuple(accuracies))
+
+    def measured(self, trial_id: str, epochs: int, seconds: float) -> None:
+        """Take what a trial cost that was adopted and yet says how long the others take."""
+        self._epochs[trial_id], self._seconds[trial_id] = epochs, seconds
+        self._ended_epochs += epochs
+        self._ended_trials += 1
 
     @property
     def num_ended(self) -> int:
@@ -96,13 +182,14 @@ class SearchProgress:
         Returns:
             The estimate, at most what is left of the time budget, or None before an epoch has been measured.
         """
-        measured = sum(self._epochs.values())
+        # Copies: a screen asks in a thread of its own while trials report.
+        measured, running = sum(list(self._epochs.values())), list(self.running.values())
         if not measured:
             return None
         mean_length = self._ended_epochs / self._ended_trials if self._ended_trials else float(self.epochs)
-        waiting = self.num_total - self.num_ended - len(self._running_epochs)
-        in_flight = sum(max(0.0, mean_length - done) for done in self._running_epochs.values())
-        seconds_an_epoch = sum(self._seconds.values()) / measured
+        waiting = max(0, self.num_total - self.num_ended - len(running))
+        in_flight = sum(max(0.0, mean_length - trial.epoch) for trial in running)
+        seconds_an_epoch = sum(list(self._seconds.values())) / measured
         estimate = (waiting * mean_length + in_flight) * seconds_an_epoch / max(1, self.slots)
         budget_left = self.budget.left()
         return estimate if budget_left is None else min(estimate, budget_left)

@@ -14,9 +14,9 @@ from ray.tune.experiment import Trial
 
 from nls_tune.allocation import Outcome
 from nls_tune.plan import SearchPlan, cancelling_rate
-from nls_tune.progress import SearchProgress
+from nls_tune.progress import RunningTrial, SearchProgress
 from nls_tune.report.live import ProgressView
-from nls_tune.report.text import configuration, duration, percent
+from nls_tune.report.text import trial_line
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, config_columns
 from nls_tune.settings import TrainingSettings
 from nls_tune.trackers import TrackedTrial, Tracker, tracked_trial
@@ -89,7 +89,8 @@ class Recorder(tune.Callback):
             config["trial_id"], level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC),
             self._tracked(config, settings),
         )  # fmt: skip
-        self._progress.started(level)
+        stop_at = config.get("stop_at", settings.epochs)
+        self._progress.started(RunningTrial(config["trial_id"], level, settings.arm, settings.smooth_rate, stop_at))
         for tracker in self._trackers:
             tracker.started(self._states[trial.trial_id].tracked)
 
@@ -114,7 +115,8 @@ class Recorder(tune.Callback):
         new = [metrics for metrics in result["new_epochs"] if metrics["epoch"] not in state.epochs]
         state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})
         state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= result["epoch"]}
-        self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"])
+        accuracies = [state.epochs[epoch]["val_accuracy"] for epoch in sorted(state.epochs)]
+        self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"], accuracies)
         for tracker in self._trackers if new else ():
             tracker.reported(state.tracked, new)
         # A trial that waits for a warm-up reports that it is there, and no epochs.
@@ -159,7 +161,7 @@ class Recorder(tune.Callback):
             TrialCheckpoint(self._run.checkpoints / state.trial_id).remove()
         if error is not None:
             self.failures.append(error)
-        self._view.trial_ended(_line(state, row))
+        self._view.trial_ended(trial_line(row, list(state.config)))
 
     def _write_epochs(self, state: _TrialState) -> None:
         shared = {
@@ -221,23 +223,6 @@ def outcome_of(report: dict[str, Any]) -> Outcome:
     if report.get("diverged"):
         return "diverged"
     return "completed" if report.get("finished") else "stopped"
-
-
-def _line(state: _TrialState, row: dict[str, Any]) -> str:
-    on_all = state.stage == ON_ALL_LABELS
-    seed = ("" if state.stage == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
-    parts = [f"{state.level} {configuration(state.config)}{seed}: {row['status']}"]
-    if row["error"]:
-        parts.append(row["error"])
-    parts.append(f"{row['epochs']} epoch{'s' if row['epochs'] != 1 else ''}")
-    if row["best_epoch"]:
-        parts.append(f"val {percent(row['best_val_accuracy'])}")
-        if row["test_accuracy_at_best"] is not None:
-            parts.append(f"test {percent(row['test_accuracy_at_best'])} at epoch {row['best_epoch']}")
-    if on_all and row["last_test_accuracy"] is not None:
-        parts.append(f"test {percent(row['last_test_accuracy'])}")
-    parts.append(duration(row["wall_seconds"]))
-    return ", ".join(parts)
 
 
 def _error_of(trial: Trial) -> str:

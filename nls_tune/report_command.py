@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from nls_tune.analysis.analysis import Analysis
 
 _Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)]
 _Out = Annotated[
     Path | None,
     typer.Option(help="File to write. By default RUN/report.html; report.html in this folder for several runs."),
 ]
+_Figures = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for a file of every plot, for papers, and a LaTeX table.")
+]
+_FigureFormat = Annotated[str, typer.Option(metavar="FORMATS", help="Of the figures: png, svg, pdf, comma-separated.")]
 
 
-def report(runs: _Runs, out: _Out = None) -> int:
-    """Write what runs say as one HTML page that opens offline."""
+def report(runs: _Runs, out: _Out = None, figures: _Figures = None, figure_format: _FigureFormat = "png") -> int:
+    """Write what runs say as one HTML page that opens offline, and with --figures also as figures for papers."""
     from nls_tune.analysis.analysis import analyze
     from nls_tune.report.page import page_bytes
     from nls_tune.runs import load_runs
 
+    formats = _formats(figure_format)
     found = load_runs(runs)
     target = Path(out) if out is not None else found[0].path / "report.html" if len(found) == 1 else Path("report.html")
     _check_target(target)
-    content = page_bytes(analyze(found))
+    analysis = analyze(found)
+    content = page_bytes(analysis)
     _write(target, content)
     print(f"Wrote {target} ({len(content) / 1e6:.1f} MB)")
+    if figures is not None:
+        _write_figures(analysis, figures, formats)
     return 0
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    from nls_tune.report.figures import check_formats
+
+    return check_formats([part.strip() for part in text.split(",") if part.strip()])
+
+
+def _write_figures(analysis: Analysis, folder: Path, formats: tuple[str, ...]) -> None:
+    from nls_tune.report.figures import draw_figures, save_figures
+
+    drawn = draw_figures(analysis)
+    for path in save_figures(drawn, folder, formats):
+        print(f"Wrote {path}")
+    for name, reason in drawn.items():
+        if name.endswith("?"):
+            print(f"No {name.removesuffix('?')}: {reason}")
 
 
 def _check_target(target: Path) -> None:

@@ -242,6 +242,15 @@ def _run(
     budget.save = save_seconds
 
     def make_view(progress: SearchProgress) -> ProgressView:
+        # For whoever watches from another process: what these trials are, and how many there are to be.
+        session["stage"] = {
+            "name": progress.stage,
+            "started_at": datetime.now(UTC).isoformat(),
+            "trials": {name: level.total for name, level in progress.levels.items()},
+            "epochs": progress.epochs,
+            "time_budget": progress.budget.seconds,
+        }
+        run.write_json(content)
         return ProgressView(progress, console)
 
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from nls_tune.results import ON_ALL_LABELS
 
 #: How arms are called on screens.
 ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
@@ -49,3 +51,32 @@ def configuration(config: Mapping[str, Any]) -> str:
             shown = number(value) if isinstance(value, float) else value
             parts.append(names.get(name, f"{name}={{}}").format(shown))
     return " ".join(parts)
+
+
+def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Say in one line what a trial was and how it ended.
+
+    Args:
+        row: Of ``trials/``; None where a value is not known.
+        names: The settings that are searched.
+    """
+    on_all = row["stage"] == ON_ALL_LABELS
+    seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
+    config = {name: row[name] if name in row else row[f"config_{name}"] for name in names}
+    parts = [f"{row['noise_level']} {configuration(config)}{seed}: {row['status']}"]
+    if row["error"]:
+        parts.append(row["error"])
+    parts.append(f"{row['epochs']} epoch{'s' if row['epochs'] != 1 else ''}")
+    if row["best_epoch"]:
+        parts.append(f"val {percent(row['best_val_accuracy'])}")
+        if row["test_accuracy_at_best"] is not None:
+            parts.append(f"test {percent(row['test_accuracy_at_best'])} at epoch {row['best_epoch']}")
+    if on_all and row["last_test_accuracy"] is not None:
+        parts.append(f"test {percent(row['last_test_accuracy'])}")
+    parts.append(duration(row["wall_seconds"]))
+    return ", ".join(parts)
+
+
+def printable(text: str) -> str:
+    """Return a name that others gave, without characters that would move a cursor or break a line."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

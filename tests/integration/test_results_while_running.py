@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from watching import PARTS
 
@@ -27,3 +29,18 @@ def test_rows_were_seen_to_come_and_none_to_go(watched_search, kind):
 def test_every_read_had_all_columns(watched_search):
     expected = {("trials", *trial_schema().names), ("epochs", *epoch_schema().names)}
     assert watched_search.reader.columns == expected
+
+
+def test_a_watcher_saw_trials_run_and_end(watched_search):
+    looks = [look for look in watched_search.reader.looks if look.status == "running"]
+    assert watched_search.reader.looks[-1].status in ("running", "finished")
+    assert {look.stage for look in looks} == {"search"}
+    assert {look.total for look in looks} == {12}
+    ended = [look.ended for look in looks]
+    assert ended == sorted(ended)
+    assert len(set(ended)) > 4
+    assert any(look.running for look in looks)
+    # A slot that is free is taken again: no trial goes to a slot beyond those that run at once.
+    assert all(sorted(set(look.slots)) == sorted(look.slots) for look in looks)
+    assert max(slot for look in looks for slot in look.slots) < os.cpu_count()
+    assert looks[-1].curves == 2

@@ -10,6 +10,8 @@ import duckdb
 import pandas as pd
 from commands import Done
 
+from nls_tune.watched_run import WatchedRun
+
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
 #: Six trials at each of two levels; ASHA stops some 4, 8 or 16 epochs after their warm-up.
 ARGUMENTS = (
@@ -17,6 +19,19 @@ ARGUMENTS = (
     "--confirm-seeds", "0",
 )  # fmt: skip
 PARTS = ("trials", "epochs")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What ``nls-tune watch`` saw at one moment."""
+
+    status: str
+    stage: str
+    total: int
+    ended: int
+    running: int
+    slots: tuple[int, ...]
+    curves: int
 
 
 @dataclass
@@ -27,6 +42,7 @@ class Reader:
     counts: dict[str, list[int]] = field(default_factory=dict)
     columns: set[tuple[str, ...]] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -54,7 +70,16 @@ class Reader:
             counts = connection.execute(f"select count(*), count(columns(*)) from {table}").fetchall()
             return columns, counts[0][0]
 
+        watched: WatchedRun | None = None
         while not self._stop.wait(0.02):
+            try:
+                if watched is None and (self.run / "run.json").exists():
+                    watched = WatchedRun(self.run)
+                if watched is not None:
+                    watched.refresh()
+                    self.looks.append(_look(watched))
+            except Exception as error:
+                self.errors.append(f"watch: {error!r}")
             for part in PARTS:
                 # The first part of each carries the schema; before it there is no table.
                 if not (self.run / part / "empty.parquet").exists():
@@ -67,6 +92,19 @@ class Reader:
                         continue
                     self.counts.setdefault(f"{name} {part}", []).append(count)
                     self.columns.add((part, *columns))
+
+
+def _look(watched: WatchedRun) -> Look:
+    progress = watched.progress
+    return Look(
+        watched.status,
+        progress.stage,
+        progress.num_total,
+        progress.num_ended,
+        len(progress.running),
+        tuple(trial.slot for trial in progress.running.values()),
+        sum(level.curve is not None and len(level.curve.accuracies) > 0 for level in progress.levels.values()),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,181 @@
+"""Figures of smooth rates: accuracy against the rate, and the best rate against the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from nls_tune.analysis.rate_against_noise import BestRate
+from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
+from nls_tune.report.figures.style import (
+    ARM_COLOURS,
+    ARM_LEGEND,
+    ARM_MARKERS,
+    DOUBLE,
+    MOST_COLUMNS,
+    MOST_VECTORS,
+    MUTED,
+    SINGLE,
+    SMOOTHER,
+    THEORY,
+    label,
+    legend_below,
+    level_label,
+    limits,
+    panels,
+    percentages,
+    rate_scale,
+    starts_row,
+)
+from nls_tune.spaces import ARMS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from nls_tune.analysis.analysis import RunAnalysis
+
+#: A point this many times further below the median than the best is above it is marked at the lower edge.
+_FAR = 8.0
+#: Of all panels side by side.
+_COLUMN_INCHES = 5.5
+#: Noise-cancelling rates down to twice this one are always in sight.
+_USUAL = -4.0
+
+
+def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
+    """Draw the trials of each level with the local mean, CE's level and the noise-cancelling rate."""
+    curves = [curve for curve in run.rate_curves if curve.points]
+    if not curves:
+        return "no search trial has run to its end"
+    arms = {summary.noise_level: summary.arms for summary in run.summaries}
+    has_test = any(point.test_accuracy is not None for curve in curves for point in curve.points)
+    figure, columns = panels(len(curves), DOUBLE, [1.35, 1.35] if has_test else [1.6], extra=0.75)
+    rates = [0.0, *(point.smooth_rate for curve in curves for point in curve.points)]
+    cancelling = [curve.noise_cancelling_rate for curve in curves if curve.noise_cancelling_rate is not None]
+    rates += [rate for rate in cancelling if rate >= 2 * min([*rates, _USUAL])]
+    for curve, column in zip(curves, columns, strict=True):
+        ce = arms.get(curve.noise_level, {}).get("ce")
+        tests = [(p, p.test_accuracy) for p in curve.points if p.test_accuracy is not None]
+        values = [(p, p.val_accuracy) for p in curve.points]
+        if has_test:
+            _panel(column[0], curve, tests, curve.test, ce.test_accuracy_at_best if ce else None)
+        _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
+        column[0].set_title(level_label(curve.noise_level))
+        for axis in column:
+            rate_scale(axis, "x", rates, inches=_COLUMN_INCHES / len(columns[:MOST_COLUMNS]))
+            axis.tick_params(labelbottom=axis is column[-1])
+        column[-1].set_xlabel("smooth rate r")
+        if starts_row(column[0]):
+            column[-1].set_ylabel("validation accuracy, %\n(noisy labels)")
+            if has_test:
+                column[0].set_ylabel("test accuracy, %\n(clean labels)")
+    figure.suptitle("Accuracy against smooth rate, spaced by log(1 − r), for each noise level")
+    legend_below(figure, [axis for column in columns for axis in column])
+    return figure
+
+
+def _panel(
+    axis: Axes,
+    curve: RateCurve,
+    values: Sequence[tuple[RatePoint, float]],
+    smoothed: SmoothedCurve | None,
+    ce_level: float | None,
+) -> None:
+    if curve.noise_cancelling_rate is not None:
+        axis.axvline(
+            curve.noise_cancelling_rate, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3, zorder=1,
+            label="noise-cancelling rate",
+        )  # fmt: skip
+    if ce_level is not None:
+        axis.axhline(
+            ce_level, color=ARM_COLOURS["ce"], linestyle=(0, (4, 2)), linewidth=0.9, zorder=2, label="selected CE"
+        )
+    if smoothed is not None:
+        axis.fill_between(
+            smoothed.rates, smoothed.low, smoothed.high, color=SMOOTHER, alpha=0.18, linewidth=0, zorder=1
+        )
+        axis.plot(smoothed.rates, smoothed.mean, color=SMOOTHER, zorder=3, label="local mean, 95 % band")
+    for arm in ARMS:
+        mine = [(point.smooth_rate, value) for point, value in values if point.arm == arm]
+        if mine:
+            axis.plot(
+                *zip(*mine, strict=True), linestyle="none", marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm],
+                markersize=3.6, markeredgecolor="white", markeredgewidth=0.4, zorder=4, label=ARM_LEGEND[arm],
+                rasterized=len(mine) > MOST_VECTORS,
+            )  # fmt: skip
+    percentages(axis)
+    _leave_out_far_ones(axis, values, ce_level)
+
+
+def _leave_out_far_ones(axis: Axes, values: Sequence[tuple[RatePoint, float]], ce_level: float | None) -> None:
+    """Give the panel to the bulk of the points; arrows at its lower edge stand for those far below."""
+    ordered = sorted(value for _, value in values)
+    if not ordered:
+        return
+    best, median = ordered[-1], ordered[len(ordered) // 2]
+    limit = median - _FAR * max(best - median, 0.002)
+    near = [value for value in ordered if value >= limit]
+    axis.set_ylim(limits(near if ce_level is None else [*near, ce_level]))
+    for point, value in values:
+        if value < limit:
+            axis.plot(
+                [point.smooth_rate], [0.03], transform=axis.get_xaxis_transform(), marker="v", linestyle="none",
+                color=ARM_COLOURS[point.arm], markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
+            )  # fmt: skip
+    if far := len(ordered) - sum(value >= limit for value in ordered):
+        axis.text(0.02, 0.12, f"▽ {far} lower", transform=axis.transAxes, fontsize=5.5, color=MUTED)
+
+
+def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
+    """Draw the best rate of each level over its noise, with the line of theory."""
+    found = run.rate_against_noise
+    if found is None or not found.levels:
+        return "no noise level has a recommended configuration"
+    placed = [(level, rate) for level in found.levels if (rate := _noise_of(level)) is not None]
+    if not placed:
+        return "the noise rate of no level is known or estimated"
+    figure = Figure(figsize=(SINGLE, 2.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(
+        found.theory_noise_rates, found.theory_rates, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.4,
+        label="noise-cancelling rate\n(symmetric noise)",
+    )  # fmt: skip
+    for arm in ARMS:
+        for known in (True, False):
+            mine = [(r, n) for r, n in placed if r.arm == arm and (r.noise_rate is not None) == known]
+            if mine:
+                _best_rates(axis, mine, known)
+    ends = [end for level, _ in placed for end in (level.low, level.smooth_rate, level.high)]
+    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, _USUAL])]
+    rate_scale(axis, "y", [0.0, *ends, *theory], inches=2.0)
+    percentages(axis, "x", bins=6)
+    axis.set_xlabel("noise rate (share of wrong labels), %")
+    axis.set_ylabel("best smooth rate, spaced by log(1 − r)")
+    axis.set_title("Best smooth rate against label noise")
+    axis.legend(loc="best", fontsize=6)
+    if missing := [label(level.noise_level, 20) for level in found.levels if _noise_of(level) is None]:
+        axis.text(
+            0.02, 0.02, f"noise unknown: {', '.join(missing[:3])}", transform=axis.transAxes, fontsize=5.5, color=MUTED
+        )
+    return figure
+
+
+def _best_rates(axis: Axes, placed: Sequence[tuple[BestRate, float]], known: bool) -> None:
+    arm = placed[0][0].arm
+    noise, rates = [noise for _, noise in placed], [level.smooth_rate for level, _ in placed]
+    ends = [
+        [max(0.0, level.smooth_rate - level.low) for level, _ in placed],
+        [max(0.0, level.high - level.smooth_rate) for level, _ in placed],
+    ]
+    axis.errorbar(noise, rates, yerr=ends, fmt="none", ecolor=ARM_COLOURS[arm], elinewidth=0.9, capsize=2.5)
+    axis.plot(
+        noise, rates, marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",
+        markerfacecolor=ARM_COLOURS[arm] if known else "white",
+        label=ARM_LEGEND[arm] + ("" if known else ", noise estimated"),
+    )  # fmt: skip
+
+
+def _noise_of(level: BestRate) -> float | None:
+    return level.noise_rate if level.noise_rate is not None else level.estimated_noise_rate
