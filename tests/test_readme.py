@@ -55,3 +55,15 @@ def test_the_space_that_readme_shows_is_one(tmp_path):
     path.write_text(block, encoding="utf-8")
     assert load_space(path, preset="cpu").budget.train_size == 5000
     assert load_space(path, preset="gpu").budget.train_size is None
+
+
+def test_the_sentence_under_the_figure_is_true_to_the_kept_run(monkeypatch):
+    root = README.parent
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import readme_figure
+
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert readme_figure.sentence(readme_figure.recommended()) in text
+    assert f"]({readme_figure.FIGURE.relative_to(root)})" in text
+    assert f"]({readme_figure.EVIDENCE.relative_to(root)})" in text
+    assert readme_figure.FIGURE.read_bytes().startswith(b"\x89PNG")

@@ -5,8 +5,8 @@ Scatterplots", 1979, without the robustness; Fan and Gijbels, Local Polynomial M
 At x0 the n trials have tricube weights ``(1 - (|x - x0| / h)**3)**3``, and h is 1.5 times the distance of the k-th
 nearest trial, ``k = ceil(2/3 * n**(4/5))``, so that about ``n**(4/5)`` trials count, the rate that is optimal for this
 smoother: it follows dense regions and bridges gaps. (At 1.0 times the k-th and all that tie with it, such as the
-trials of cross-entropy at x = 0, would have no weight.) h is at least Silverman's ``0.9 * min(sd, IQR / 1.34) *
-n**(-1/5)`` (Density Estimation, 1986, 3.31): next to the trials of cross-entropy the k nearest are all at one place.
+trials of cross-entropy at x = 0, would have no weight.) h is at least a fifth of the range of x: beside the trials of
+cross-entropy the k nearest are all at one place, and the curve would follow single trials there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MIN_RATES = 3
 GRID = 64
 #: Resamples of the band, always the same ones.
 RESAMPLES = 400
+#: A bandwidth is at least this share of the range of log(1 - r).
+_LEAST_SHARE = 0.2
 #: A line through trials whose mean is farther away than this many times their spread would extrapolate.
 _FARTHEST = 4.0
 
@@ -146,10 +148,7 @@ def _neighbours(x: np.ndarray, grid: np.ndarray) -> _Neighbours:
     distance = x[:, None] - grid
     kth = int(np.ceil(2 / 3 * n**0.8)) - 1
     nearest = np.partition(np.abs(distance), kth, axis=0)[kth]
-    quartiles = np.quantile(x, [0.25, 0.75])
-    # Where half of the trials are cross-entropy the quartiles are equal and say nothing of the spread.
-    spreads = [spread for spread in (x.std(ddof=1), (quartiles[1] - quartiles[0]) / 1.34) if spread > 0]
-    bandwidth = np.maximum(1.5 * nearest, 0.9 * min(spreads) * n**-0.2)
+    bandwidth = np.maximum(1.5 * nearest, _LEAST_SHARE * np.ptp(x))
     return _Neighbours(np.maximum(1 - (np.abs(distance) / bandwidth) ** 3, 0) ** 3, distance)
 
 

@@ -24,8 +24,7 @@ def run(tmp_path_factory):
 def one_point(rates, accuracies, rate, times=None) -> float:
     """The local line at one rate, step by step as the module describes it."""
     x, x0, n = np.log(1 - rates), math.log(1 - rate), len(rates)
-    spread = min(x.std(ddof=1), (np.percentile(x, 75) - np.percentile(x, 25)) / 1.34 or np.inf)
-    bandwidth = max(1.5 * sorted(abs(x - x0))[math.ceil(n ** (4 / 5) * 2 / 3) - 1], 0.9 * spread / n**0.2)
+    bandwidth = max(1.5 * sorted(abs(x - x0))[math.ceil(n ** (4 / 5) * 2 / 3) - 1], 0.2 * (x.max() - x.min()))
     weights = np.where(abs(x - x0) < bandwidth, (1 - (abs(x - x0) / bandwidth) ** 3) ** 3, 0.0)
     if times is not None:
         weights = weights * times

@@ -1,0 +1,74 @@
+"""Keeps a run as evidence and draws README's figure of it.
+
+Make the run with ``python -m nls_tune.search --num-trials 40 --scheduler none --confirm-seeds 5 --out RUN``: without a
+scheduler every trial that does not diverge runs to its end, so that every rate has accuracies to show. Then
+``python benchmarks/readme_figure.py RUN``; without a run the kept one is drawn again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nls_tune.analysis.analysis import analyze
+from nls_tune.analysis.recommendations import Recommendation
+from nls_tune.report.figures import write_figures
+from nls_tune.report.text import points
+from nls_tune.runs import load_runs
+
+EVIDENCE = Path(__file__).parent / "evidence" / "twonorm_run"
+FIGURE = Path(__file__).parents[1] / "docs" / "accuracy_against_rate.png"
+
+
+def keep(run: Path) -> None:
+    """Copy run.json and the rows of a run, one part file each instead of one a trial."""
+    for name in ("trials", "epochs"):
+        parts = [str(path) for path in sorted((run / name).glob("[!.]*.parquet"))]
+        table = ds.dataset(parts).to_table()
+        (EVIDENCE / name).mkdir(parents=True, exist_ok=True)
+        table = table.replace_schema_metadata(pq.read_schema(parts[0]).metadata)
+        pq.write_table(table, EVIDENCE / name / "all.parquet", compression="zstd", write_statistics=False)
+    shutil.copy(run / "run.json", EVIDENCE / "run.json")
+
+
+def recommended() -> tuple[Recommendation, ...]:
+    """Return the recommendations of the kept run."""
+    return analyze(load_runs([EVIDENCE])).runs[0].recommendations
+
+
+def sentence(found: tuple[Recommendation, ...]) -> str:
+    """Say what the figure supports."""
+    proven = [r for r in found if r.verdict in ("better", "worse")]
+    if proven:
+        raise ValueError(f"the sentence is about runs without a proven difference, {proven[0].noise_level} has one")
+    differences = [r.difference.mean for r in found if r.difference is not None]
+    sizes = [100 * r.detectable for r in found if r.detectable is not None]
+    return (
+        f"At none of these {len(found)} noise levels is a rate proven to differ from the strongest cross-entropy: over "
+        f"five fresh seeds the recommended ones differ from it by {points(min(differences), 2)} to "
+        f"{points(max(differences), 2)} points of test accuracy, and the run would have seen {min(sizes):.2f} to "
+        f"{max(sizes):.2f}."
+    )
+
+
+def main() -> None:
+    """Keep, draw and print the sentence."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, nargs="?", help="a run directory to keep; by default the kept one is drawn")
+    options = parser.parse_args()
+    if options.run is not None:
+        keep(options.run)
+    with tempfile.TemporaryDirectory() as folder:
+        write_figures(analyze(load_runs([EVIDENCE])), Path(folder))
+        FIGURE.parent.mkdir(exist_ok=True)
+        shutil.copy(Path(folder) / FIGURE.name, FIGURE)
+    print(sentence(recommended()))
+
+
+if __name__ == "__main__":
+    main()
