@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -76,21 +76,36 @@ class Seeded:
         self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
 
 
-def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def resolve_precision(
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device, *, images: bool
+) -> Precision:
     """Return the precision that ``auto`` stands for on a device.
+
+    Args:
+        precision: What was asked for.
+        device: Where it is computed.
+        images: Whether the inputs are images: the small products of flat inputs gain nothing from bfloat16 on a CPU.
 
     Raises:
         InputError: If the device lacks what was asked for.
     """
     if precision == "auto":
-        return "bfloat16" if device.type == "cuda" and _has_bf16() else "float32"
-    if precision == "bfloat16" and device.type == "cuda" and not _has_bf16():
+        if device.type == "cuda":
+            return "bfloat16" if _gpu_has_bf16() else "float32"
+        return "bfloat16" if device.type == "cpu" and images and _cpu_has_bf16() else "float32"
+    if precision == "bfloat16" and device.type == "cuda" and not _gpu_has_bf16():
         raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
     return precision
 
 
-def _has_bf16() -> bool:
+def _gpu_has_bf16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
