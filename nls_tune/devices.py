@@ -15,6 +15,8 @@ from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 
 Precision = Literal["float32", "bfloat16"]
+#: A trial may have a tenth more than its share of a GPU: peaks do not all come at once.
+_MEMORY_SLACK = 1.1
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,30 @@ def _cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def limit_memory(device: torch.device, trials: int) -> None:
+    """Keep this process to its share of a GPU: one trial must not starve those beside it.
+
+    A soft cap: it counts what torch's allocator holds and not the few hundred MB of a process' CUDA context.
+
+    Args:
+        device: Where the process trains; on a CPU nothing happens.
+        trials: That share the GPU; one alone may have all of it.
+    """
+    if device.type == "cuda" and trials > 1:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, _MEMORY_SLACK / trials), device)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give the memory that torch keeps for later back to the GPU, where other processes can have it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def memory_room(device: torch.device) -> tuple[int, int] | None:
+    """Return the free and the total bytes of a GPU, whoever uses them; None on a CPU."""
+    return torch.cuda.mem_get_info(device) if device.type == "cuda" else None
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -73,6 +73,11 @@ class SearchProgress:
                 self._ended_epochs += epochs
                 self._ended_trials += 1
 
+    def runs_again(self, level: str, trial_id: str) -> None:
+        """Note that a running trial has left its slot and is still to end."""
+        self.levels[level].running -= 1
+        self._running_epochs.pop(trial_id, None)
+
     @property
     def num_ended(self) -> int:
         """Trials that have ended, of all levels."""

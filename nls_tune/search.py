@@ -97,7 +97,12 @@ _DataDir = Annotated[
     Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
 ]
 _Out = Annotated[Path | None, typer.Option(help="Run directory; an unfinished one is resumed. [runs/DATASET-TIME]")]
-_TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU.")]
+_TrialsPerGpu = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto", help="Trials that share a GPU; auto measures how many are fastest before the search."
+    ),
+]
 _CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
 _Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
 _WarmupStore = Annotated[
@@ -138,7 +143,7 @@ def search(
     estimate_noise: _EstimateNoise = None,
     data_dir: _DataDir = None,
     out: _Out = None,
-    trials_per_gpu: _TrialsPerGpu = 1,
+    trials_per_gpu: _TrialsPerGpu = "1",
     cpus_per_trial: _CpusPerTrial = 1,
     address: _Address = None,
     warmup_store: _WarmupStore = None,

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nls_tune.analysis.level_summaries import LevelSummary
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import Slots
+    from nls_tune.packing import Packing
     from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
     from nls_tune.search_settings import SearchSettings
@@ -94,6 +95,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
 
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
+    from nls_tune.packing import Packing, packing_note
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
     from nls_tune.warmup import check_store
@@ -105,6 +107,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
+        if note := packing_note(resources, slots, settings):
+            plan = replace(plan, notes=(*plan.notes, note))
         if dry_run:
             print_plan(plan, slots.count, console)
             return None
@@ -127,8 +131,9 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
                 if connect:
                     check_shared(run, None if settings.warmup_store is None else store)
                 else:
-                    slots = slots_of(stack.enter_context(ray_session(None)), settings)
-                _run(plan, run, content, slots, budget, console)
+                    resources = stack.enter_context(ray_session(None))
+                    slots = slots_of(resources, settings)
+                _run(plan, run, content, Packing(resources, settings, slots), budget, console)
         except KeyboardInterrupt:
             content["status"] = "interrupted"
             run.write_json(content)
@@ -205,7 +210,7 @@ def _run(
     plan: SearchPlan,
     run: RunDirectory,
     content: dict[str, Any],
-    slots: Slots,
+    packing: Packing,
     budget: TimeBudget,
     console: Console,
 ) -> None:
@@ -215,10 +220,20 @@ def _run(
     from nls_tune.provenance import provenance
     from nls_tune.report.live import ProgressView
 
-    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(slots)}
+    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(packing.slots)}
     content["sessions"].append(session)
     content["status"] = "running"
     run.write_json(content)
+
+    def lowered(before: int, slots: Slots) -> None:
+        session["slots"] = asdict(slots)
+        session.setdefault("out_of_memory_with", []).append(before)
+        run.write_json(content)
+        console.print(
+            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
+        )
+
+    packing.lowered = lowered
 
     def save_seconds(seconds: float) -> None:
         session["search_seconds"] = round(seconds, 1)
@@ -230,17 +245,18 @@ def _run(
         return ProgressView(progress, console)
 
     try:
-        ended_by = execute(plan, run, content["run_id"], slots, make_view, budget)
+        _choose_packing(plan, packing, session, console)
+        ended_by = execute(plan, run, content["run_id"], packing, make_view, budget)
         status = "interrupted" if ended_by == "interrupted" else "finished"
         content["ended_by"] = None if status == "interrupted" else ended_by
         if status == "finished":
             run.remove_warmups()  # the confirmation has other seeds
         if status == "finished" and plan.confirm_seeds():
             console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
-            status = confirm(plan, run, content["run_id"], slots, make_view)
+            status = confirm(plan, run, content["run_id"], packing, make_view)
             if status == "finished" and plan.settings.confirm_on == "all":
                 console.print("Confirmation on all labels", highlight=False)
-                status = confirm(plan, run, content["run_id"], slots, make_view, missing_on_all_labels)
+                status = confirm(plan, run, content["run_id"], packing, make_view, missing_on_all_labels)
             if status == "finished":
                 run.remove_warmups()
         content["status"] = status
@@ -250,6 +266,18 @@ def _run(
     finally:
         session["finished_at"] = datetime.now(UTC).isoformat()
         run.write_json(content)
+
+
+def _choose_packing(plan: SearchPlan, packing: Packing, session: dict[str, Any], console: Console) -> None:
+    """Measure how many trials should share a GPU where the user wants that; it goes into run.json."""
+    if plan.settings.trials_per_gpu != "auto":
+        return
+    from nls_tune.packing_probe import measure_packing
+
+    measured = measure_packing(plan, plan.settings.cpus_per_trial)
+    packing.use(measured.trials_per_gpu)
+    session |= {"packing": measured.facts(), "slots": asdict(packing.slots)}
+    console.print(measured.line(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _count_search_trials(trials: pd.DataFrame) -> int:
