@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.datasets import NoisyDataset
 from nls_tune.packing import (
     choose_packing,
+    error_line,
     fits_in_memory,
     is_out_of_memory,
     measure_throughputs,
-    error_line,
 )
 from nls_tune.settings import TrainingSettings
 
