@@ -21,6 +21,7 @@ from nls_tune.packing import (
     is_out_of_memory,
     measure_throughputs,
 )
+from nls_tune.search_settings import MAX_TRIALS_PER_GPU
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -194,7 +195,8 @@ def _measure_kind(
     from ray.exceptions import GetTimeoutError, RayError
 
     # As many as there will be at most: trials are limited by CPUs, too.
-    most = max(1, int(node["Resources"].get("CPU", 1)) // int(node["Resources"]["GPU"]) // cpus)
+    by_cpu = int(node["Resources"].get("CPU", 1)) // int(node["Resources"]["GPU"]) // cpus
+    most = max(1, min(MAX_TRIALS_PER_GPU, by_cpu))
     problem: str | None = None
     room: tuple[int, int] | None = None
     found: dict[int, float] = {}

@@ -14,7 +14,7 @@ from nls_tune.samplers import SamplerName
 from nls_tune.settings import describe_validation_error
 
 #: Ray counts in ten-thousandths: with more it cannot tell N trials on a GPU from N + 1.
-_MAX_TRIALS_PER_GPU = 99
+MAX_TRIALS_PER_GPU = 99
 
 
 class SearchSettings(BaseModel):
@@ -90,8 +90,8 @@ class SearchSettings(BaseModel):
     def _parse_trials_per_gpu(cls, value: Any) -> Any:
         if isinstance(value, str) and value != "auto":
             value = int(value) if value.strip().isdecimal() else value
-        if value != "auto" and (type(value) is not int or not 1 <= value <= _MAX_TRIALS_PER_GPU):
-            raise ValueError(f"must be a whole number from 1 to {_MAX_TRIALS_PER_GPU}, or auto")
+        if value != "auto" and (type(value) is not int or not 1 <= value <= MAX_TRIALS_PER_GPU):
+            raise ValueError(f"must be a whole number from 1 to {MAX_TRIALS_PER_GPU}, or auto")
         return value
 
     @field_validator("time_budget", mode="before")
