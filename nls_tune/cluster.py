@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ class Slots:
     count: int
     cpus_per_trial: int
     gpus_per_trial: float
+
+    @property
+    def trials_per_gpu(self) -> int:
+        """Trials that share a GPU; 1 without GPUs."""
+        return round(1 / self.gpus_per_trial) if self.gpus_per_trial else 1
 
 
 def local_resources() -> dict[str, float]:
@@ -161,12 +167,13 @@ def _resources() -> dict[str, float]:
     return cast("dict[str, float]", ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray's
 
 
-def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
+def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_per_gpu: int | None = None) -> Slots:
     """Work out how many trials run at once and what each gets.
 
     Args:
         resources: Of the cluster.
-        settings: With ``trials_per_gpu`` and ``cpus_per_trial``.
+        settings: With ``trials_per_gpu`` (``auto`` stands for 1 until it is measured) and ``cpus_per_trial``.
+        trials_per_gpu: By default those of the settings.
 
     Returns:
         The slots.
@@ -181,7 +188,11 @@ def slots_of(resources: dict[str, float], settings: SearchSettings) -> Slots:
             f"--cpus-per-trial must be at most the {cpus} CPUs there are, got {settings.cpus_per_trial}; lower it"
         )
     if not gpus:
-        if settings.trials_per_gpu > 1:
+        if settings.trials_per_gpu != 1:
             raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
         return Slots(by_cpu, settings.cpus_per_trial, 0.0)
-    return Slots(min(by_cpu, gpus * settings.trials_per_gpu), settings.cpus_per_trial, 1 / settings.trials_per_gpu)
+    if trials_per_gpu is None:
+        trials_per_gpu = 1 if settings.trials_per_gpu == "auto" else settings.trials_per_gpu
+    count = min(by_cpu, gpus * trials_per_gpu)
+    # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
+    return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))

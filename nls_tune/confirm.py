@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.cluster import Slots
 from nls_tune.execution import run_experiment, trial_config
+from nls_tune.packing import Packing, runs_again
 from nls_tune.plan import SearchPlan
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_trials, settings_of
@@ -147,7 +147,7 @@ def confirm(
     plan: SearchPlan,
     run: RunDirectory,
     run_id: str,
-    slots: Slots,
+    packing: Packing,
     make_view: Callable[[SearchProgress], ProgressView],
     missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
     trackers: Sequence[Tracker] = (),
@@ -158,7 +158,7 @@ def confirm(
         plan: Of the search.
         run: Its directory.
         run_id: Of the run.
-        slots: What a trial gets and how many run at once.
+        packing: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
         missing: Lists its trials: ``missing_trials`` or ``missing_on_all_labels``.
         trackers: What else follows the trials.
@@ -169,17 +169,26 @@ def confirm(
     from nls_tune.ray_adapters import ListSearcher
     from nls_tune.recorder import Recorder
 
-    configs = missing(plan, read_trials(run.path))
+    def still_missing() -> list[dict[str, Any]]:
+        trials = read_trials(run.path)
+        return missing(plan, trials[~runs_again(run, trials)])
+
+    configs = still_missing()
     if not configs:
         return "finished"
     levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
     epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
-    progress = SearchProgress(levels, slots.count, epochs, stage=configs[0]["stage"])
+    progress = SearchProgress(levels, packing.slots.count, epochs, stage=configs[0]["stage"])
     view = make_view(progress)
-    recorder = Recorder(plan, run, run_id, progress, view, trackers)
-    names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
-    others = [name for name in names if name != (name[0], None, False)]
-    searcher = ListSearcher(configs, metric="best_val_accuracy")
-    lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-    run_experiment(plan, run, slots, recorder, view, searcher, None, len(configs), lengths, others)
-    return "interrupted" if progress.num_left() else "finished"
+    while True:
+        recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
+        names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
+        others = [name for name in names if name != (name[0], None, False)]
+        searcher = ListSearcher(configs, metric="best_val_accuracy", is_draining=packing.is_draining)
+        lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
+        run_experiment(plan, run, packing.slots, recorder, view, searcher, None, len(configs), lengths, others)
+        interrupted = any(level.ended["interrupted"] for level in progress.levels.values())
+        if interrupted or not packing.lower():
+            return "interrupted" if progress.num_left() else "finished"
+        # Those that have ended stay counted; the rest follows with fewer trials on a GPU.
+        configs, progress.slots = still_missing(), packing.slots.count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 
 Precision = Literal["float32", "bfloat16"]
+#: A trial may have a tenth more than its share of a GPU: peaks do not all come at once.
+_MEMORY_SLACK = 1.1
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,60 @@ class Seeded:
         self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
 
 
-def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def resolve_precision(
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device, *, images: bool
+) -> Precision:
     """Return the precision that ``auto`` stands for on a device.
+
+    Args:
+        precision: What was asked for.
+        device: Where it is computed.
+        images: Whether the inputs are images: the small products of flat inputs gain nothing from bfloat16 on a CPU.
 
     Raises:
         InputError: If the device lacks what was asked for.
     """
     if precision == "auto":
-        return "bfloat16" if device.type == "cuda" and _has_bf16() else "float32"
-    if precision == "bfloat16" and device.type == "cuda" and not _has_bf16():
+        if device.type == "cuda":
+            return "bfloat16" if _gpu_has_bf16() else "float32"
+        return "bfloat16" if device.type == "cpu" and images and _cpu_has_bf16() else "float32"
+    if precision == "bfloat16" and device.type == "cuda" and not _gpu_has_bf16():
         raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
     return precision
 
 
-def _has_bf16() -> bool:
+def _gpu_has_bf16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def limit_memory(device: torch.device, trials: int) -> None:
+    """Keep this process to its share of a GPU: one trial must not starve those beside it.
+
+    A soft cap: it counts what torch's allocator holds and not the few hundred MB of a process' CUDA context.
+
+    Args:
+        device: Where the process trains; on a CPU nothing happens.
+        trials: That share the GPU; one alone may have all of it.
+    """
+    if device.type == "cuda" and trials > 1:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, _MEMORY_SLACK / trials), device)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give the memory that torch keeps for later back to the GPU, where other processes can have it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def memory_room(device: torch.device) -> tuple[int, int] | None:
+    """Return the free and the total bytes of a GPU, whoever uses them; None on a CPU."""
+    return torch.cuda.mem_get_info(device) if device.type == "cuda" else None
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
 from nls_tune.budgets import TimeBudget
-from nls_tune.cluster import Slots
 from nls_tune.metrics import best_epoch
+from nls_tune.packing import Packing, runs_again
 from nls_tune.plan import SearchPlan, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_epochs, read_trials, settings_of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
     from ray.tune.search import Searcher
 
+    from nls_tune.cluster import Slots
     from nls_tune.recorder import Recorder
     from nls_tune.report.live import ProgressView
     from nls_tune.trackers import Tracker
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 #: What names a dataset of a plan: noise level, noise seed (None: the search's), and whether it is on all labels.
 DataName = tuple[str, int | None, bool]
-
-#: Statuses whose trials run again when the run is resumed; all others stand.
-_RUN_AGAIN = ("interrupted", "out_of_memory")
 
 
 def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
@@ -47,8 +45,8 @@ def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
 def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, progress: SearchProgress) -> int:
     """Give the allocator what an earlier run of the same search has done.
 
-    Trials with a row are adopted, except interrupted ones; those, and trials whose row is missing, are put
-    first in their group and go on from their checkpoint.
+    Trials with a row are adopted, except interrupted ones and those that ran out of memory beside others; these, and
+    trials whose row is missing, are put first in their group and go on from their checkpoint.
 
     Args:
         plan: The plan, the same as then.
@@ -65,12 +63,12 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
     curves = dict(iter(epochs.groupby("trial_id")))
     trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
     adopted: set[str] = set()
-    for row in trials.to_dict("records"):
+    for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
         settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
         key = group_key(row["noise_level"], row["arm"])
         rung_values = _rung_values(plan, curves.get(trial_id), settings)
-        if row["status"] in _RUN_AGAIN:
+        if again:
             allocator.requeue(key, config, rung_values)
             continue
         value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
@@ -121,18 +119,18 @@ def execute(
     plan: SearchPlan,
     run: RunDirectory,
     run_id: str,
-    slots: Slots,
+    packing: Packing,
     make_view: Callable[[SearchProgress], ProgressView],
     budget: TimeBudget,
     trackers: Sequence[Tracker] = (),
 ) -> str:
-    """Run what is missing of a search.
+    """Run what is missing of a search; with fewer trials on a GPU again, as often as one runs out of memory.
 
     Args:
         plan: What to run.
         run: Where to write; earlier results there are adopted.
         run_id: Of the run.
-        slots: What a trial gets and how many run at once.
+        packing: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
         budget: Of wall time, not started.
         trackers: What else follows the trials.
@@ -143,9 +141,36 @@ def execute(
     Raises:
         RuntimeError: If every trial failed.
     """
+    while True:
+        allocator, progress, recorder = _execute(plan, run, run_id, packing, make_view, budget, trackers)
+        interrupted = sum(level.ended["interrupted"] for level in progress.levels.values())
+        # What ran out of memory waits in the run directory, whoever goes on with it.
+        if interrupted or budget.used_up() or not packing.lower():
+            break
+    out_of_time = budget.used_up() and not interrupted
+    has_more = progress.num_left() > allocator.num_dropped()
+    if has_more and not out_of_time:
+        return "interrupted"
+    failed = sum(level.ended["failed"] + level.ended["out_of_memory"] for level in progress.levels.values())
+    if progress.num_ended == failed and (failed or not out_of_time):
+        last = f", the last with: {recorder.failures[-1]}" if recorder.failures else "; trials/ says why"
+        raise RuntimeError(f"every trial failed{last}; mend the cause and start again with another --out")
+    return "time_budget" if has_more else "trials"
+
+
+def _execute(
+    plan: SearchPlan,
+    run: RunDirectory,
+    run_id: str,
+    packing: Packing,
+    make_view: Callable[[SearchProgress], ProgressView],
+    budget: TimeBudget,
+    trackers: Sequence[Tracker],
+) -> tuple[Allocator, SearchProgress, Recorder]:
+    """Adopt what is there and run one experiment for the rest."""
     from nls_tune.recorder import Recorder
 
-    progress = make_progress(plan, slots.count)
+    progress = make_progress(plan, packing.slots.count)
     progress.budget = budget
     allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
     adopted = adopt_results(plan, run, allocator, progress)
@@ -153,24 +178,16 @@ def execute(
         # A continued sampler must not draw again what it drew in the first session.
         allocator.reseed(plan.settings.seed + adopted)
     view = make_view(progress)
-    recorder = Recorder(plan, run, run_id, progress, view, trackers)
+    recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
     if allocator.num_left() and not budget.used_up():
-        searcher, scheduler = _adapters(plan, allocator, budget)
+        searcher, scheduler = _adapters(plan, allocator, budget, packing)
         lengths = plan.space.warmup_lengths()
         budget.start()
         try:
-            run_experiment(plan, run, slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
+            run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
         finally:
             budget.stop()
-    out_of_time = budget.used_up() and not sum(level.ended["interrupted"] for level in progress.levels.values())
-    has_more = progress.num_left() > allocator.num_dropped()
-    if has_more and not out_of_time:
-        return "interrupted"
-    failed = sum(level.ended["failed"] for level in progress.levels.values())
-    if progress.num_ended == failed and (failed or not out_of_time):
-        last = f", the last with: {recorder.failures[-1]}" if recorder.failures else "; trials/ says why"
-        raise RuntimeError(f"every trial failed{last}; mend the cause and start again with another --out")
-    return "time_budget" if has_more else "trials"
+    return allocator, progress, recorder
 
 
 def run_experiment(
@@ -246,7 +263,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tuple[Any, Any]:
+def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget, packing: Packing) -> tuple[Any, Any]:
     from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
     from nls_tune.recorder import outcome_of
 
@@ -265,6 +282,7 @@ def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget) -> tup
         outcome_of=outcome_of,
         seconds_key="train_seconds",
         is_over=budget.check,
+        is_draining=packing.is_draining,
     )
     scheduler = AllocationScheduler(
         searcher,
@@ -337,6 +355,7 @@ def _trainable(
         "objective": plan.settings.objective,
         "use_gpu": slots.gpus_per_trial > 0,
         "cpus_per_trial": slots.cpus_per_trial,
+        "trials_per_gpu": slots.trials_per_gpu,
         "checkpoints": str(run.checkpoints),
         "warmup_store": str(store) if (store := plan.warmup_store(run)) else None,
         "warmup_epochs": list(warmup_epochs),

@@ -159,6 +159,11 @@ class SearchProgress:
         self._ended_epochs += epochs
         self._ended_trials += 1
 
+    def runs_again(self, level: str, trial_id: str) -> None:
+        """Note that a running trial has left its slot and is still to end."""
+        self.levels[level].running -= 1
+        self.running.pop(trial_id)
+
     @property
     def num_ended(self) -> int:
         """Trials that have ended, of all levels."""

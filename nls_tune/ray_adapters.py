@@ -28,6 +28,7 @@ class AllocationSearcher(Searcher):
         seconds_key: Key of the device seconds in the reports.
         is_over: Asked before every trial and at every report: True ends the experiment, no trial starts any more
             and the scheduler stops running ones at their next report.
+        is_draining: Asked before every trial: True starts none any more, and lets running ones go on to their end.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class AllocationSearcher(Searcher):
         outcome_of: Callable[[dict[str, Any]], Outcome],
         seconds_key: str = "time_total_s",
         is_over: Callable[[], bool] = lambda: False,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric=metric, mode="max")
         self.is_over = is_over
+        self._is_draining = is_draining
         self.allocator = allocator
         self.numbers: dict[str, int] = {}
         self._to_config = to_config
@@ -56,7 +59,7 @@ class AllocationSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial's configuration, or FINISHED."""
-        suggestion = None if self.is_over() else self.allocator.ask()
+        suggestion = None if self.is_over() or self._is_draining() else self.allocator.ask()
         if suggestion is None:
             return cast("dict[str, Any]", Searcher.FINISHED)  # Ray's own annotation leaves the marker out
         self.numbers[trial_id] = suggestion.number
@@ -91,15 +94,23 @@ class ListSearcher(Searcher):
     Args:
         configs: One a trial.
         metric: Key of the objective in the reports; Tune asks for one.
+        is_draining: Asked before every trial: True starts none any more.
     """
 
-    def __init__(self, configs: Sequence[dict[str, Any]], *, metric: str) -> None:
+    def __init__(
+        self, configs: Sequence[dict[str, Any]], *, metric: str, is_draining: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(metric=metric, mode="max")
         self._configs = list(configs)
+        self._is_draining = is_draining
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial's configuration, or FINISHED."""
-        return self._configs.pop(0) if self._configs else cast("dict[str, Any]", Searcher.FINISHED)
+        return (
+            self._configs.pop(0)
+            if self._configs and not self._is_draining()
+            else cast("dict[str, Any]", Searcher.FINISHED)
+        )
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing follows from how a trial ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from nls_tune.allocation import Outcome
+from nls_tune.packing import is_out_of_memory
 from nls_tune.plan import SearchPlan, cancelling_rate
 from nls_tune.progress import RunningTrial, SearchProgress
 from nls_tune.report.live import ProgressView
@@ -53,6 +54,7 @@ class Recorder(tune.Callback):
         progress: To keep up to date.
         view: To tell of every trial that ends.
         trackers: To tell of everything.
+        out_of_memory: Told of a trial that ran out of memory; says whether it will run again.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Recorder(tune.Callback):
         progress: SearchProgress,
         view: ProgressView,
         trackers: Sequence[Tracker] = (),
+        out_of_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan = plan
         self._run = run
@@ -70,6 +73,7 @@ class Recorder(tune.Callback):
         self._progress = progress
         self._view = view
         self._trackers = trackers
+        self._out_of_memory = out_of_memory
         self._states: dict[str, _TrialState] = {}
         self.failures: list[str] = []
 
@@ -126,7 +130,11 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that finished or was stopped."""
         state = self._states.get(trial.trial_id)
-        if state is not None:
+        if state is None:
+            return
+        if error := state.report.get("out_of_memory"):
+            self._end_out_of_memory(trial.trial_id, error)
+        else:
             self._end(trial.trial_id, outcome_of(state.report), None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
@@ -134,7 +142,10 @@ class Recorder(tune.Callback):
         if trial.trial_id not in self._states:
             self._begin(trial)  # it failed before it started, for example because a worker lacks a package
         error = _error_of(trial)
-        self._end(trial.trial_id, "out_of_memory" if "OutOfMemoryError" in error else "failed", error)
+        if is_out_of_memory(error):
+            self._end_out_of_memory(trial.trial_id, error)
+        else:
+            self._end(trial.trial_id, "failed", error)
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""
@@ -147,19 +158,33 @@ class Recorder(tune.Callback):
 
     # Writing
 
-    def _end(self, tune_id: str, status: str, error: str | None) -> None:
+    def _end_out_of_memory(self, tune_id: str, error: str) -> None:
+        again = self._out_of_memory()
+        if again:
+            # The folder that stays says to a later session that the row does not stand.
+            state = self._states[tune_id]
+            settings = state.settings.model_dump(mode="json")
+            trial = {"trial_id": state.trial_id, "noise_level": state.level, "stage": state.stage, "settings": settings}
+            TrialCheckpoint(self._run.checkpoints / state.trial_id).start(trial)
+        what = "it runs again with fewer on its GPU" if again else "--set batch_size=N, with another --out, needs less"
+        self._end(tune_id, "out_of_memory", f"{error}; {what}", again)
+
+    def _end(self, tune_id: str, status: str, error: str | None, again: bool = False) -> None:
         state = self._states.pop(tune_id)
         value = state.report.get("best_val_accuracy") if state.report.get("best_epoch") else None
-        self._progress.ended(state.level, state.settings.arm, state.trial_id, status, value, adopted=False)
+        if again:
+            self._progress.runs_again(state.level, state.trial_id)
+        else:
+            self._progress.ended(state.level, state.settings.arm, state.trial_id, status, value, adopted=False)
         if state.epochs:
             self._write_epochs(state)
         row = self._row(state, status, error)
         self._run.write_trial(row)
         for tracker in self._trackers:
             tracker.ended(state.tracked, row, [state.epochs[epoch] for epoch in sorted(state.epochs)])
-        if status != "interrupted":
+        if status != "interrupted" and not again:
             TrialCheckpoint(self._run.checkpoints / state.trial_id).remove()
-        if error is not None:
+        if error is not None and not again:
             self.failures.append(error)
         self._view.trial_ended(trial_line(row, list(state.config)))
 
@@ -219,7 +244,9 @@ class Recorder(tune.Callback):
 
 
 def outcome_of(report: dict[str, Any]) -> Outcome:
-    """Return how a trial ended, from its last report: completed, stopped or diverged."""
+    """Return how a trial ended, from its last report: completed, stopped, diverged, or failed for want of memory."""
+    if report.get("out_of_memory"):
+        return "failed"
     if report.get("diverged"):
         return "diverged"
     return "completed" if report.get("finished") else "stopped"

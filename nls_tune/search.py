@@ -35,6 +35,10 @@ _Set = Annotated[
     ),
 ]
 _Model = Annotated[str | None, typer.Option(help="Name of the network; short for --set model=NAME.")]
+_Precision = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16 or auto, what the hardware computes fast; short for --set precision=NAME."),
+]
 _NumTrials = Annotated[int | None, typer.Option(help="Trials a noise level, start points and all arms included.")]
 _TimeBudget = Annotated[
     str | None,
@@ -93,7 +97,12 @@ _DataDir = Annotated[
     Path | None, typer.Option(help="Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
 ]
 _Out = Annotated[Path | None, typer.Option(help="Run directory; an unfinished one is resumed. [runs/DATASET-TIME]")]
-_TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU.")]
+_TrialsPerGpu = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto", help="Trials that share a GPU; auto measures how many are fastest before the search."
+    ),
+]
 _CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
 _Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
 _WarmupStore = Annotated[
@@ -121,6 +130,7 @@ def search(
     preset: _Preset = "auto",
     set_: _Set = None,
     model: _Model = None,
+    precision: _Precision = None,
     num_trials: _NumTrials = None,
     time_budget: _TimeBudget = None,
     level_weight: _LevelWeight = None,
@@ -140,7 +150,7 @@ def search(
     estimate_noise: _EstimateNoise = None,
     data_dir: _DataDir = None,
     out: _Out = None,
-    trials_per_gpu: _TrialsPerGpu = 1,
+    trials_per_gpu: _TrialsPerGpu = "1",
     cpus_per_trial: _CpusPerTrial = 1,
     address: _Address = None,
     warmup_store: _WarmupStore = None,
@@ -151,14 +161,15 @@ def search(
 ) -> int:
     """Search the smooth rate for each noise level of a dataset."""
     # The flags are the search settings, but for those that are put together or say something else here.
-    flags = {name: value for name, value in locals().items() if name not in ("set_", "model", "dry_run")}
+    short = {"model": model, "precision": precision}
+    flags = {name: value for name, value in locals().items() if name not in ("set_", "dry_run", "short", *short)}
     from rich.console import Console
 
     from nls_tune.search_settings import check_search_settings
     from nls_tune.session import run_settings
 
     flags["noise"] = None if noise is None else tuple(part.strip() for part in noise.split(","))
-    flags["overrides"] = (*(set_ or []), *([] if model is None else [f"model={model}"]))
+    flags["overrides"] = (*(set_ or []), *(f"{name}={value}" for name, value in short.items() if value is not None))
     flags["level_weight"] = tuple(level_weight or ())
     settings = check_search_settings(**flags)
     console = Console()

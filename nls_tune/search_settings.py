@@ -13,6 +13,9 @@ from nls_tune.metrics import Objective
 from nls_tune.samplers import SamplerName
 from nls_tune.settings import describe_validation_error
 
+#: Ray counts in ten-thousandths: with more it cannot tell N trials on a GPU from N + 1.
+MAX_TRIALS_PER_GPU = 99
+
 
 class SearchSettings(BaseModel):
     """What the user asked for; None means: take it from the dataset or the search space.
@@ -45,7 +48,7 @@ class SearchSettings(BaseModel):
             true noise is unknown.
         data_dir: Where data files are looked for first.
         out: Run directory.
-        trials_per_gpu: Trials that share a GPU.
+        trials_per_gpu: Trials that share a GPU, at most 99; ``auto`` measures how many are fastest together.
         cpus_per_trial: CPU threads a trial.
         address: Of an existing Ray cluster.
         warmup_store: Folder of shared CE warm-ups, which several runs may use; by default one in the run directory
@@ -80,13 +83,22 @@ class SearchSettings(BaseModel):
     estimate_noise: bool | None = None
     data_dir: Path | None = None
     out: Path | None = None
-    trials_per_gpu: Annotated[int, Field(ge=1)] = 1
+    trials_per_gpu: int | Literal["auto"] = 1
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     address: str | None = None
     warmup_store: Annotated[str, Field(min_length=1)] | None = None
     tensorboard: bool = False
     mlflow: Annotated[str, Field(min_length=1)] | None = None
     wandb: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("trials_per_gpu", mode="before")
+    @classmethod
+    def _parse_trials_per_gpu(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            value = int(value) if value.strip().isdecimal() else value
+        if value != "auto" and (type(value) is not int or not 1 <= value <= MAX_TRIALS_PER_GPU):
+            raise ValueError(f"must be a whole number from 1 to {MAX_TRIALS_PER_GPU}, or auto")
+        return value
 
     @field_validator("time_budget", mode="before")
     @classmethod

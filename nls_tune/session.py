@@ -7,7 +7,7 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nls_tune.analysis.level_summaries import LevelSummary
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import Slots
+    from nls_tune.packing import Packing
     from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
     from nls_tune.search_settings import SearchSettings
@@ -95,6 +96,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
 
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
+    from nls_tune.packing import Packing, packing_note
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
     from nls_tune.trackers import check_trackers
@@ -109,6 +111,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         if not dry_run:
             check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
+        if note := packing_note(resources, slots, settings):
+            plan = replace(plan, notes=(*plan.notes, note))
         if dry_run:
             print_plan(plan, slots.count, console)
             return None
@@ -133,8 +137,9 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
                 if connect:
                     check_shared(run, None if settings.warmup_store is None else store)
                 else:
-                    slots = slots_of(stack.enter_context(ray_session(None)), settings)
-                _run(plan, run, content, slots, budget, console)
+                    resources = stack.enter_context(ray_session(None))
+                    slots = slots_of(resources, settings)
+                _run(plan, run, content, Packing(resources, settings, slots), budget, console)
         except KeyboardInterrupt:
             content["status"] = "interrupted"
             run.write_json(content)
@@ -219,7 +224,7 @@ def _run(
     plan: SearchPlan,
     run: RunDirectory,
     content: dict[str, Any],
-    slots: Slots,
+    packing: Packing,
     budget: TimeBudget,
     console: Console,
 ) -> None:
@@ -230,10 +235,20 @@ def _run(
     from nls_tune.report.live import ProgressView
     from nls_tune.trackers import open_trackers
 
-    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(slots)}
+    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(packing.slots)}
     content["sessions"].append(session)
     content["status"] = "running"
     run.write_json(content)
+
+    def lowered(before: int, slots: Slots) -> None:
+        session["slots"] = asdict(slots)
+        session.setdefault("out_of_memory_with", []).append(before)
+        run.write_json(content)
+        console.print(
+            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
+        )
+
+    packing.lowered = lowered
 
     def save_seconds(seconds: float) -> None:
         session["search_seconds"] = round(seconds, 1)
@@ -255,18 +270,19 @@ def _run(
 
     try:
         with open_trackers(plan, run, content["run_id"]) as trackers:
-            ended_by = execute(plan, run, content["run_id"], slots, make_view, budget, trackers)
+            _choose_packing(plan, packing, session, console)
+            ended_by = execute(plan, run, content["run_id"], packing, make_view, budget, trackers)
             status = "interrupted" if ended_by == "interrupted" else "finished"
             content["ended_by"] = None if status == "interrupted" else ended_by
             if status == "finished":
                 run.remove_warmups()  # the confirmation has other seeds
             if status == "finished" and plan.confirm_seeds():
                 console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
-                status = confirm(plan, run, content["run_id"], slots, make_view, trackers=trackers)
+                status = confirm(plan, run, content["run_id"], packing, make_view, trackers=trackers)
                 if status == "finished" and plan.settings.confirm_on == "all":
                     console.print("Confirmation on all labels", highlight=False)
                     status = confirm(
-                        plan, run, content["run_id"], slots, make_view, missing_on_all_labels, trackers=trackers
+                        plan, run, content["run_id"], packing, make_view, missing_on_all_labels, trackers=trackers
                     )
                 if status == "finished":
                     run.remove_warmups()
@@ -277,6 +293,18 @@ def _run(
     finally:
         session["finished_at"] = datetime.now(UTC).isoformat()
         run.write_json(content)
+
+
+def _choose_packing(plan: SearchPlan, packing: Packing, session: dict[str, Any], console: Console) -> None:
+    """Measure how many trials should share a GPU where the user wants that; it goes into run.json."""
+    if plan.settings.trials_per_gpu != "auto":
+        return
+    from nls_tune.packing_probe import measure_packing
+
+    measured = measure_packing(plan, plan.settings.cpus_per_trial)
+    packing.use(measured.trials_per_gpu)
+    session |= {"packing": measured.facts(), "slots": asdict(packing.slots)}
+    console.print(measured.line(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _count_search_trials(trials: pd.DataFrame) -> int:

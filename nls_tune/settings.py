@@ -46,8 +46,9 @@ class TrainingSettings(BaseModel):
         flip: Random horizontal flips.
         cutout: Side in pixels of the square that cutout blanks; 0 turns it off.
         clip_norm: Largest global norm of a gradient; 0 turns clipping off.
-        precision: ``float32``, ``bfloat16`` (autocast; the loss stays in float32), or ``auto``: bfloat16 on
-            CUDA devices that have it, else float32.
+        precision: ``float32``, ``bfloat16`` (autocast; the loss stays in float32), or ``auto``: bfloat16 where the
+            hardware computes it (for images on CPUs with AVX512-BF16 or AMX, for everything on GPUs that have it),
+            else float32.
         seed: Decides initialisation, order, augmentation and dropout.
     """
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from ray import tune
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.metrics import Objective, best_epoch
+from nls_tune.packing import error_line, is_out_of_memory
 from nls_tune.provenance import cpu_name
 from nls_tune.results import write_atomically
 from nls_tune.settings import TrainingSettings
@@ -84,7 +87,9 @@ class TrialCheckpoint:
 
         try:
             state = torch.load(self.folder / _STATE, map_location=device, weights_only=True)
-        except Exception:  # a torn file fails in many ways, and all mean: from the start
+        except Exception as error:  # a torn file fails in many ways, and all mean: from the start
+            if is_out_of_memory(error):
+                raise  # the file is good
             return None
         return state if isinstance(state, dict) else None
 
@@ -109,6 +114,9 @@ class TrainingTrainable(tune.Trainable):
     Epochs that a trial has not trained now, but taken over from the store of warm-ups or from its own checkpoint, are
     reported rung by rung as if it had: a scheduler sees the same reports whatever was reused. A trial that waits for
     another one's warm-up sends reports without epochs, so that Tune can stop it.
+
+    A trial that runs out of memory does not raise: it ends with a report that says so in ``out_of_memory``, frees what
+    it held, and the process takes over the next trial.
     """
 
     def setup(  # type: ignore[override] # tune.with_parameters adds the keywords
@@ -122,14 +130,18 @@ class TrainingTrainable(tune.Trainable):
         """Import, pick the device and prepare the first trial."""
         import torch
 
+        from nls_tune.devices import limit_memory
+
         self._arrays, self._datasets, self._shared = arrays, datasets, shared
         self._objective: Objective = self._shared["objective"]
         use_gpu = self._shared["use_gpu"]
         self._device = torch.device("cuda" if use_gpu else "cpu")
         self._device_name = torch.cuda.get_device_name() if use_gpu else cpu_name()
+        # Also where the user's OMP_NUM_THREADS says otherwise: what Ray has given to a trial is what it uses.
         torch.set_num_threads(max(1, int(self._shared["cpus_per_trial"])))
         if use_gpu:
             torch.backends.cudnn.benchmark = True
+            limit_memory(self._device, self._shared["trials_per_gpu"])
         self._cached: tuple[str, NoisyDataset, Any] | None = None
         self._begin(config)
 
@@ -140,6 +152,13 @@ class TrainingTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
+        """Prepare a trial; one for which there is no memory says so in its first report."""
+        self._out_of_memory: str | None = None
+        self._reported = 0
+        self._report_at_hand = self._report_of_nothing()
+        self._within_memory(lambda: self._prepare(config))
+
+    def _prepare(self, config: dict[str, Any]) -> None:
         import torch
 
         from nls_tune.devices import DeviceData
@@ -165,13 +184,14 @@ class TrainingTrainable(tune.Trainable):
         try:
             if state is not None:
                 self._training.load_state_dict(state)
-        except (InputError, RuntimeError, KeyError, TypeError, ValueError):
+        except (InputError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
         self._description = {key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")}
         store = self._shared["warmup_store"]
         self._warmup = SharedWarmup(store and Path(store), self._training, self._shared["warmup_epochs"])
         self._begun_at = self._training.epoch
-        self._reported = 0
         self._described = False
         self._saved_at = time.monotonic()
 
@@ -181,6 +201,30 @@ class TrainingTrainable(tune.Trainable):
         Returns:
             The epochs since the last report and the state of the trial; ``done`` at the end.
         """
+        if self._out_of_memory is None:
+            self._within_memory(self._train)
+        if self._out_of_memory is None:
+            return self._report_at_hand
+        # What the trial has reached stands; nothing of it is there any more.
+        return {**self._report_at_hand, "new_epochs": [], "out_of_memory": self._out_of_memory, "done": True}
+
+    def _within_memory(self, work: Callable[[], None]) -> None:
+        """Do some work; if the memory for it is not there, note that and free what the trial holds."""
+        from nls_tune.devices import empty_cache
+
+        try:
+            work()
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._out_of_memory = error_line(error)
+        # Not in the handler: as long as the error is there, its traceback holds the tensors of all calls.
+        self._release()
+        gc.collect()
+        empty_cache(self._device)
+
+    def _train(self) -> None:
         training, begin = self._training, time.monotonic()
         if training.epoch == 0 and not self._described:
             self._checkpoint.start(self._description)
@@ -192,7 +236,7 @@ class TrainingTrainable(tune.Trainable):
         stale = time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
         if stale and not self._finished and training.epoch > self._begun_at:
             self._save()
-        return self._report(training.epoch if rung is None else rung)
+        self._report_at_hand = self._report(training.epoch if rung is None else rung)
 
     @property
     def _finished(self) -> bool:
@@ -242,9 +286,30 @@ class TrainingTrainable(tune.Trainable):
             "finished": finished,
             "train_seconds": sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
             "new_epochs": new,
+            "out_of_memory": None,
             "device": self._device_name,
             "node": platform.node(),
             "done": finished,
+        }
+
+    def _report_of_nothing(self) -> dict[str, Any]:
+        """The state of a trial before its first epoch."""
+        return {
+            "epoch": 0,
+            "gls_epochs": 0,
+            "epochs_reused": 0,
+            "best_val_accuracy": 0.0,
+            "best_epoch": None,
+            "val_correct_at_best": None,
+            "test_correct_at_best": None,
+            "diverged": False,
+            "finished": False,
+            "train_seconds": 0.0,
+            "new_epochs": [],
+            "out_of_memory": None,
+            "device": self._device_name,
+            "node": platform.node(),
+            "done": False,
         }
 
     def _save(self) -> None:
@@ -263,10 +328,9 @@ class TrainingTrainable(tune.Trainable):
         self._release()
 
     def _release(self) -> None:
-        import torch
+        from nls_tune.devices import empty_cache
 
         if (warmup := getattr(self, "_warmup", None)) is not None:
             warmup.close()
         self._training = self._warmup = None  # type: ignore[assignment] # the next trial makes its own
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self._device)

@@ -64,8 +64,8 @@ class Training:
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with self._seeded(0):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
-        self._precision = resolve_precision(settings.precision, self.device)
         images = len(dataset.input_shape) == 3
+        self._precision = resolve_precision(settings.precision, self.device, images=images)
         self._memory_format = torch.channels_last if images else torch.contiguous_format
         self.model = model.to(self.device)
         self.model.to(memory_format=self._memory_format)

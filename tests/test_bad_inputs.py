@@ -155,7 +155,8 @@ RANGES = [
     case("--noise-seed 4294967296", "--noise-seed", "4294967296"),
     case("--cpus-per-trial 10000", "--cpus-per-trial", "10000"),
     case("--cpus-per-trial 0", "--cpus-per-trial", "got 0"),
-    case("--trials-per-gpu 0", "--trials-per-gpu", "got 0"),
+    case("--trials-per-gpu 0", "--trials-per-gpu", "from 1 to 99, or auto", "got '0'"),
+    case("--trials-per-gpu many", "--trials-per-gpu", "from 1 to 99, or auto", "got 'many'"),
     case("--set batch_size=5000", "batch_size", "4000", "5000"),
     case("--train-size 100", "batch_size", "100", "128"),
     case("--set batch_size=1", "batch_size", "greater than or equal to 2", "got 1"),
@@ -272,8 +273,8 @@ def test_the_good_space_is_good(folder, monkeypatch, capfd):
 
 def test_packing_needs_a_gpu(refused, monkeypatch):
     monkeypatch.setattr("nls_tune.cluster.local_resources", lambda: {"CPU": 8, "GPU": 0})
-    message = refused("--trials-per-gpu", "2")
-    assert "--trials-per-gpu 2 needs a GPU" in message
+    for wanted in ("2", "auto"):
+        assert f"--trials-per-gpu {wanted} needs a GPU" in refused("--trials-per-gpu", wanted)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ LEVEL = "symmetric:0.4"
         ({"CPU": 8, "GPU": 0}, {"cpus_per_trial": 3}, Slots(2, 3, 0.0)),
         ({"CPU": 8, "GPU": 2}, {}, Slots(2, 1, 1.0)),
         ({"CPU": 16, "GPU": 2}, {"trials_per_gpu": 4}, Slots(8, 1, 0.25)),
-        ({"CPU": 4, "GPU": 2}, {"trials_per_gpu": 4}, Slots(4, 1, 0.25)),
+        ({"CPU": 4, "GPU": 2}, {"trials_per_gpu": 4}, Slots(4, 1, 0.5)),
+        ({"CPU": 16, "GPU": 2}, {"trials_per_gpu": "auto"}, Slots(2, 1, 1.0)),
         ({"CPU": 16, "GPU": 1}, {"trials_per_gpu": 3}, Slots(3, 1, 1 / 3)),
     ],
 )
@@ -40,6 +41,7 @@ def test_slots(resources, settings, slots):
     [
         ({"CPU": 2}, {"cpus_per_trial": 3}, "--cpus-per-trial must be at most the 2 CPUs"),
         ({"CPU": 2, "GPU": 0}, {"trials_per_gpu": 2}, "--trials-per-gpu 2 needs a GPU"),
+        ({"CPU": 2}, {"trials_per_gpu": "auto"}, "--trials-per-gpu auto needs a GPU, there is none; leave it away"),
         ({}, {}, "CPUs"),
     ],
 )
@@ -145,6 +147,18 @@ class TestAdoption:
         start = name_of(resumed.plan, resumed.plan.space.default(smooth_rate=-4.0))
         assert asked.index(interrupted) < asked.index(start)
         assert len(set(asked)) == 4
+
+    def test_memory_that_ran_out_beside_others_is_tried_again_and_alone_it_stands(self, resumed):
+        """The folder of its checkpoint says which it was."""
+        beside = resumed.write("out_of_memory", smooth_rate=-2.5)
+        assert resumed.leave_half_done(smooth_rate=-2.5) == beside
+        alone = resumed.write("out_of_memory", smooth_rate=0.0)
+        assert resumed.take_over() == 1
+        assert resumed.progress.levels[LEVEL].ended == {"out_of_memory": 1}
+        asked = resumed.ask_all()
+        assert len(set(asked)) == len(asked) == 3
+        assert beside in asked
+        assert alone not in asked
 
     def test_a_trial_without_a_row_goes_on_too(self, resumed):
         """That is what a killed process leaves."""

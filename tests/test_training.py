@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nls_tune.datasets import NoisyDataset, load_source, make_noisy
-from nls_tune.devices import DeviceData
+from nls_tune.devices import DeviceData, resolve_precision
 from nls_tune.errors import InputError
 from nls_tune.noise_levels import parse_noise_level
 from nls_tune.settings import TrainingSettings
@@ -81,7 +81,10 @@ def flat(**changes: Any) -> TrainingSettings:
 
 
 def image_settings(**changes: Any) -> TrainingSettings:
-    values = {"model": "small_cnn", "batch_size": 20, "crop_padding": 2, "flip": True, "cutout": 4}
+    # One precision on every processor: auto is bfloat16 on some.
+    values = {
+        "model": "small_cnn", "batch_size": 20, "crop_padding": 2, "flip": True, "cutout": 4, "precision": "float32",
+    }  # fmt: skip
     return flat(**{**values, **changes})
 
 
@@ -516,6 +519,27 @@ def test_bfloat16_trains_on_the_cpu_too(images):
     training = trained(images, image_settings(precision="bfloat16"), 2)
     assert not training.diverged
     assert {p.dtype for p in training.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("asked", "capabilities", "images", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, True, "bfloat16"),
+        ("auto", {"amx_bf16": True}, True, "bfloat16"),
+        ("auto", {"avx512_bf16": True}, False, "float32"),
+        ("auto", {"avx512_f": True}, True, "float32"),
+        ("float32", {"avx512_bf16": True}, True, "float32"),
+        ("bfloat16", {}, False, "bfloat16"),
+    ],
+)
+def test_auto_is_what_the_processor_computes_fast(monkeypatch, asked, capabilities, images, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_precision(asked, torch.device("cpu"), images=images) == expected
+
+
+def test_a_torch_that_does_not_know_its_processor_computes_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_precision("auto", torch.device("cpu"), images=True) == "float32"
 
 
 # Ends

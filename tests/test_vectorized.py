@@ -13,7 +13,7 @@ from nls_tune.vectorized import VectorizedTraining
 MLP = TrainingSettings(
     model="mlp", epochs=4, warmup_epochs=1, warmup_lr=0.02, lr=0.01, batch_size=100, weight_decay=1e-3
 )
-CNN = MLP.model_copy(update={"model": "small_cnn", "epochs": 2, "crop_padding": 1})
+CNN = MLP.model_copy(update={"model": "small_cnn", "epochs": 2, "crop_padding": 1, "precision": "float32"})
 
 
 @pytest.fixture(scope="module")
