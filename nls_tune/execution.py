@@ -325,6 +325,7 @@ def _trainable(
         "objective": plan.settings.objective,
         "use_gpu": slots.gpus_per_trial > 0,
         "cpus_per_trial": slots.cpus_per_trial,
+        "compile": plan.settings.compile,
         "checkpoints": str(run.checkpoints),
         "warmup_store": str(store) if (store := plan.warmup_store(run)) else None,
         "warmup_epochs": list(warmup_epochs),

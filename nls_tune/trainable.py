@@ -122,6 +122,8 @@ class TrainingTrainable(tune.Trainable):
         """Import, pick the device and prepare the first trial."""
         import torch
 
+        from nls_tune.compiling import Compiler
+
         self._arrays, self._datasets, self._shared = arrays, datasets, shared
         self._objective: Objective = self._shared["objective"]
         use_gpu = self._shared["use_gpu"]
@@ -130,6 +132,7 @@ class TrainingTrainable(tune.Trainable):
         torch.set_num_threads(max(1, int(self._shared["cpus_per_trial"])))
         if use_gpu:
             torch.backends.cudnn.benchmark = True
+        self._compiler = Compiler(self._shared.get("compile", "off"))
         self._cached: tuple[str, NoisyDataset, Any] | None = None
         self._begin(config)
 
@@ -159,14 +162,15 @@ class TrainingTrainable(tune.Trainable):
         self._stop_at = config.get("stop_at", settings.epochs)
         # A warm-up that was taken over may be longer: the report shows the trial as it was at its end.
         self._report_at = sorted({*config["report_at"], self._stop_at})
-        self._training = Training(dataset, settings, self._device, data=data)
+        self._training = Training(dataset, settings, self._device, data=data, compiler=self._compiler)
         self._checkpoint = TrialCheckpoint(Path(self._shared["checkpoints"]) / config["trial_id"])
         state = self._checkpoint.load(self._device)
         try:
             if state is not None:
                 self._training.load_state_dict(state)
         except (InputError, RuntimeError, KeyError, TypeError, ValueError):
-            self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
+            # Of another version: anew.
+            self._training = Training(dataset, settings, self._device, data=data, compiler=self._compiler)
         self._description = {key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")}
         store = self._shared["warmup_store"]
         self._warmup = SharedWarmup(store and Path(store), self._training, self._shared["warmup_epochs"])
@@ -242,6 +246,7 @@ class TrainingTrainable(tune.Trainable):
             "finished": finished,
             "train_seconds": sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
             "new_epochs": new,
+            "warning": self._compiler.warning,
             "device": self._device_name,
             "node": platform.node(),
             "done": finished,

@@ -52,6 +52,10 @@ class ProgressView:
             tail += self._budget_left()
             self._console.print(f"[{done}/{total}] {line}{tail}", markup=False, highlight=False, soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Say in a plain line that something is not as it should be; a terminal shows it above the table."""
+        self._console.print(f"Warning: {line}", markup=False, highlight=False, soft_wrap=True)
+
     def _budget_left(self) -> str:
         left = self._progress.budget.left()
         return "" if left is None else f", {duration(left)} of the time budget left"
