@@ -114,7 +114,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
             check_store(store)  # before anything is made
         run.create()
         stack.enter_context(run.lock())
-        content = _begin(plan, run)
+        content = begin_run(plan, run)
         try:
             plan = _estimate_noise(plan, run, content, console)
             print_plan(plan, slots.count, console)
@@ -132,14 +132,14 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         except KeyboardInterrupt:
             content["status"] = "interrupted"
             run.write_json(content)
-    return _conclude(plan, run, content, console)
+    return conclude_run(plan, run, content, console)
 
 
 def _default_out(dataset: str) -> Path:
     return Path("runs") / f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
+def begin_run(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     """Write run.json of a new run, or read that of an earlier one and refuse it if the settings differ."""
     from nls_tune.differences import differences
 
@@ -257,7 +257,7 @@ def _count_search_trials(trials: pd.DataFrame) -> int:
     return int((trials["stage"] == "search").sum())
 
 
-def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
+def conclude_run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
     """Summarise the run, write its selection, and print the table."""
     from nls_tune.analysis.confirmation import confirmations
     from nls_tune.analysis.level_summaries import level_summaries
