@@ -182,6 +182,23 @@ def test_what_is_carried_in_parts_arrives(carry, tmp_path, capsys):
     assert not (tmp_path / "other" / "data" / "a.bin").exists()
 
 
+def test_why_a_process_could_not_measure_is_said(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import measure
+
+    class Barrier:
+        aborted = False
+
+        def abort(self):
+            self.aborted = True
+
+    said = []
+    monkeypatch.setattr(measure, "_epochs", lambda *_: 1 / 0)
+    barrier = Barrier()
+    measure._process(barrier, type("Pipe", (), {"send": staticmethod(said.append)}))
+    assert (said, barrier.aborted) == (["ZeroDivisionError: division by zero"], True)
+
+
 def test_the_measurements_are_said_one_by_one_and_kept(tmp_path):
     arguments = ["--small", "--only", "matmul", "training", "loss"]
     done = subprocess.run(

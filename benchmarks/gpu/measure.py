@@ -75,10 +75,19 @@ class Scale:
 SMALL = Scale("cpu", "small_cnn", (32,), 96, 32, 64, 1, (1, 2), ((1024, 1000),), 2)
 
 
+def _process(barrier: Barrier, pipe: Connection, *arguments: Any) -> None:
+    """A process that trains, and says what it has measured or why it could not."""
+    try:
+        pipe.send(_epochs(barrier, *arguments))
+    except Exception as error:
+        barrier.abort()  # the others need not wait for it
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
 def _epochs(
-    scale: Scale, settings: TrainingSettings, mode: CompileMode, began: float, barrier: Barrier, pipe: Connection
-) -> None:
-    """A process that trains: its first step alone, then whole epochs beside the others."""
+    barrier: Barrier, scale: Scale, settings: TrainingSettings, mode: CompileMode, began: float
+) -> dict[str, Any]:
+    """Train the first step alone, then whole epochs beside the others."""
     if scale.device == "cpu":
         torch.set_num_threads(1)
     else:
@@ -95,16 +104,13 @@ def _epochs(
     barrier.wait(_PATIENCE)
     start = time.time()
     seconds = [training.run_epoch().seconds for _ in range(scale.rounds)]
-    pipe.send(
-        {
-            "first_step_seconds": first,
-            "start": start,
-            "stop": time.time(),
-            "epoch_seconds": seconds,
-            "peak_memory_bytes": peak_memory_bytes(device),
-            "compile_warning": compiler.warning,
-        }
-    )
+    return {
+        "first_step_seconds": first,
+        "start": start,
+        "stop": time.time(),
+        "epoch_seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes(device),
+    }
 
 
 def train_at_once(scale: Scale, batch_size: int, mode: CompileMode, processes: int) -> dict[str, Any]:
@@ -124,18 +130,20 @@ def train_at_once(scale: Scale, batch_size: int, mode: CompileMode, processes: i
     started: list[tuple[Any, Connection]] = []
     for _ in range(processes):
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_epochs, args=(scale, settings, mode, time.time(), barrier, there))
+        process = context.Process(target=_process, args=(barrier, there, scale, settings, mode, time.time()))
         process.start()
         there.close()  # so that a process that dies ends the wait
         started.append((process, here))
     try:
         found = [here.recv() for _, here in started]
     except EOFError:
-        raise RuntimeError(f"one of {processes} processes ended before it had measured anything") from None
+        raise RuntimeError(f"one of {processes} processes was killed, perhaps for its memory") from None
     finally:
-        barrier.abort()  # a process that waits for one that died ends
+        barrier.abort()
         for process, _ in started:
             process.join()
+    if errors := [error for error in found if isinstance(error, str)]:
+        raise RuntimeError(next((e for e in errors if "BrokenBarrierError" not in e), errors[0]))
     wall = max(f["stop"] for f in found) - min(f["start"] for f in found)
     return {
         "model": scale.model,
@@ -144,7 +152,6 @@ def train_at_once(scale: Scale, batch_size: int, mode: CompileMode, processes: i
         "processes": processes,
         "images_per_second": processes * scale.rounds * scale.num_train / wall,
         **{key: [f[key] for f in found] for key in ("epoch_seconds", "first_step_seconds", "peak_memory_bytes")},
-        "compile_warnings": [f["compile_warning"] for f in found if f["compile_warning"]],
     }
 
 
@@ -192,7 +199,7 @@ def sections(scale: Scale) -> dict[str, Callable[[], dict[str, Any]]]:
         found[f"reference-{size}"] = functools.partial(against_reference, scale, size)
     for count in scale.processes:
         if count > 1:  # one alone is measured above
-            found[f"at-once-{count}"] = functools.partial(train_at_once, scale, scale.batch_sizes[0], "off", count)
+            found[f"packed-{count}"] = functools.partial(train_at_once, scale, scale.batch_sizes[0], "off", count)
     for size in scale.batch_sizes:
         found[f"compiled-{size}"] = functools.partial(lambda s: one_training(scale, s, "on", rate()), size)
     for samples, classes in scale.loss_sizes:
@@ -201,7 +208,7 @@ def sections(scale: Scale) -> dict[str, Callable[[], dict[str, Any]]]:
         )
     for count in scale.processes:
         if count > 1 and len(scale.batch_sizes) > 1:
-            name = f"at-once-{count}-{scale.batch_sizes[1]}"
+            name = f"packed-{count}-{scale.batch_sizes[1]}"
             found[name] = functools.partial(train_at_once, scale, scale.batch_sizes[1], "off", count)
     return found
 
@@ -238,6 +245,8 @@ def main() -> int:
     if not todo:
         names = dict.fromkeys(name.partition("-")[0] for name in sections(scale))
         parser.error(f"--only takes {', '.join(names)}; got {' '.join(options.only)}")
+    # A first step that finds compiled code on the disk says nothing of one that does not.
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
     deadline, log, failed = time.monotonic() + 60 * options.minutes, Log(), False
     log.add({"section": "machine", "date_utc": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()})
     for name, measure in todo.items():

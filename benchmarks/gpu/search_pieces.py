@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "nls_tune_pieces")
     parser.add_argument("--epochs", type=int, help="epochs a trial; by default those of the space")
     parser.add_argument("--processes", type=int, default=1, help="trainings at once")
-    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="off", help="see README.md (default: off)")
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args(arguments)
     if options.processes < 1 or options.minutes <= 0:
