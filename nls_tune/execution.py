@@ -356,6 +356,7 @@ def _trainable(
         "use_gpu": slots.gpus_per_trial > 0,
         "cpus_per_trial": slots.cpus_per_trial,
         "trials_per_gpu": slots.trials_per_gpu,
+        "compile": plan.settings.compile,
         "checkpoints": str(run.checkpoints),
         "warmup_store": str(store) if (store := plan.warmup_store(run)) else None,
         "warmup_epochs": list(warmup_epochs),

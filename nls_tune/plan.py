@@ -28,7 +28,7 @@ from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, trial_id
 from nls_tune.rungs import Rungs
 from nls_tune.search_settings import SearchSettings
-from nls_tune.settings import TrainingSettings
+from nls_tune.settings import TrainingSettings, check_fit
 from nls_tune.spaces import Arm, Preset, SearchSpace
 from nls_tune.transfer import translated
 from nls_tune.warm_start import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
@@ -39,8 +39,8 @@ USUAL_RATE = 0.1
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
-    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "address", "confirm_seeds", "confirm_on", "warmup_store",
-    "time_budget", "tensorboard", "mlflow", "wandb",
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds", "confirm_on",
+    "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
@@ -386,7 +386,5 @@ def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
 
 
 def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
-    from nls_tune.training import check_fit
-
     for settings in space.corner_settings():
         check_fit(settings, dataset.num_train, dataset.input_shape)

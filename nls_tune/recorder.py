@@ -76,6 +76,7 @@ class Recorder(tune.Callback):
         self._out_of_memory = out_of_memory
         self._states: dict[str, _TrialState] = {}
         self.failures: list[str] = []
+        self._warnings: set[str] = set()
 
     # Tune's hooks. Tune calls them with keyword arguments.
 
@@ -115,6 +116,10 @@ class Recorder(tune.Callback):
         """Take the epochs of a report; write them if the last time is long enough ago."""
         state = self._states[trial.trial_id]
         state.report = result
+        warning = result.get("warning")
+        if warning and warning not in self._warnings:  # every process has its own, and says it with every report
+            self._warnings.add(warning)
+            self._view.warn(warning)
         # By epoch: a trial that went on from a checkpoint sends some of them again.
         new = [metrics for metrics in result["new_epochs"] if metrics["epoch"] not in state.epochs]
         state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})

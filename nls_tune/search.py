@@ -104,6 +104,9 @@ _TrialsPerGpu = Annotated[
     ),
 ]
 _CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
+_Compile = Annotated[
+    str, typer.Option(help="Compile training steps: on, off, or auto: on GPUs, where trials are long enough to pay.")
+]
 _Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
 _WarmupStore = Annotated[
     str | None,
@@ -152,6 +155,7 @@ def search(
     out: _Out = None,
     trials_per_gpu: _TrialsPerGpu = "1",
     cpus_per_trial: _CpusPerTrial = 1,
+    compile: _Compile = "auto",
     address: _Address = None,
     warmup_store: _WarmupStore = None,
     tensorboard: _Tensorboard = False,

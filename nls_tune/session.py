@@ -122,7 +122,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
             check_store(store)  # before anything is made
         run.create()
         stack.enter_context(run.lock())
-        content = _begin(plan, run)
+        content = begin_run(plan, run)
         if settings.tensorboard:
             _write_events(run)
         try:
@@ -143,14 +143,14 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         except KeyboardInterrupt:
             content["status"] = "interrupted"
             run.write_json(content)
-    return _conclude(plan, run, content, console)
+    return conclude_run(plan, run, content, console)
 
 
 def _default_out(dataset: str) -> Path:
     return Path("runs") / f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _begin(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
+def begin_run(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     """Write run.json of a new run, or read that of an earlier one and refuse it if the settings differ."""
     from nls_tune.differences import differences
 
@@ -312,7 +312,7 @@ def _count_search_trials(trials: pd.DataFrame) -> int:
     return int((trials["stage"] == "search").sum())
 
 
-def _conclude(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
+def conclude_run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
     """Summarise the run, write its selection, and print the table."""
     from nls_tune.analysis.confirmation import confirmations
     from nls_tune.analysis.level_summaries import level_summaries, space_of

@@ -184,3 +184,31 @@ def check_training_settings(values: dict[str, Any], where: str = "") -> Training
         return TrainingSettings(**values)
     except ValidationError as error:
         raise InputError(describe_validation_error(error, where)) from None
+
+
+def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
+    """Check that settings fit the data.
+
+    Args:
+        settings: What to train.
+        num_train: Training samples.
+        input_shape: Of one sample.
+
+    Raises:
+        InputError: If the batch is larger than the data, or image settings are used on flat inputs.
+    """
+    if settings.batch_size > num_train:
+        raise InputError(
+            f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "
+            "lower it with --set batch_size=N"
+        )
+    if len(input_shape) != 3:
+        for name in ("crop_padding", "flip", "cutout"):
+            if getattr(settings, name):
+                raise InputError(f"{name} is for images, the inputs have shape {input_shape}; set {name} to 0")
+        return
+    for name in ("crop_padding", "cutout"):
+        if getattr(settings, name) > min(input_shape[1:]):
+            raise InputError(
+                f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
+            )

@@ -130,6 +130,7 @@ class TrainingTrainable(tune.Trainable):
         """Import, pick the device and prepare the first trial."""
         import torch
 
+        from nls_tune.compiling import Compiler
         from nls_tune.devices import limit_memory
 
         self._arrays, self._datasets, self._shared = arrays, datasets, shared
@@ -142,6 +143,7 @@ class TrainingTrainable(tune.Trainable):
         if use_gpu:
             torch.backends.cudnn.benchmark = True
             limit_memory(self._device, self._shared["trials_per_gpu"])
+        self._compiler = Compiler(self._shared.get("compile", "off"))
         self._cached: tuple[str, NoisyDataset, Any] | None = None
         self._begin(config)
 
@@ -178,7 +180,7 @@ class TrainingTrainable(tune.Trainable):
         self._stop_at = config.get("stop_at", settings.epochs)
         # A warm-up that was taken over may be longer: the report shows the trial as it was at its end.
         self._report_at = sorted({*config["report_at"], self._stop_at})
-        self._training = Training(dataset, settings, self._device, data=data)
+        self._training = Training(dataset, settings, self._device, data=data, compiler=self._compiler)
         self._checkpoint = TrialCheckpoint(Path(self._shared["checkpoints"]) / config["trial_id"])
         state = self._checkpoint.load(self._device)
         try:
@@ -187,7 +189,8 @@ class TrainingTrainable(tune.Trainable):
         except (InputError, RuntimeError, KeyError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
-            self._training = Training(dataset, settings, self._device, data=data)  # of another version: anew
+            # Of another version: anew.
+            self._training = Training(dataset, settings, self._device, data=data, compiler=self._compiler)
         self._description = {key: config[key] for key in ("trial_id", "noise_level", "stage", "settings")}
         store = self._shared["warmup_store"]
         self._warmup = SharedWarmup(store and Path(store), self._training, self._shared["warmup_epochs"])
@@ -287,6 +290,7 @@ class TrainingTrainable(tune.Trainable):
             "train_seconds": sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
             "new_epochs": new,
             "out_of_memory": None,
+            "warning": self._compiler.warning,
             "device": self._device_name,
             "node": platform.node(),
             "done": finished,

@@ -15,13 +15,14 @@ from torch.nn import functional
 
 from nls_tune import __version__
 from nls_tune.augment import Augmentation, normalise
+from nls_tune.compiling import Compiler, Forward, run_network
 from nls_tune.datasets import NoisyDataset
 from nls_tune.devices import DeviceData, Seeded, peak_memory_bytes, resolve_precision
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
 from nls_tune.metrics import EpochMetrics
 from nls_tune.models import build_model
-from nls_tune.settings import TrainingSettings
+from nls_tune.settings import TrainingSettings, check_fit
 
 #: On CPUs the activations of a small batch stay in the cache: twice the speed of 1,000 a batch.
 _EVALUATION_BATCH = {"cpu": 250, "cuda": 2000}
@@ -40,6 +41,7 @@ class Training:
         settings: What to train.
         device: Where to train.
         data: The dataset on that device, if it is there already.
+        compiler: Compiles the steps, if it wants to; trainings of one process share it. None: nothing is compiled.
 
     Attributes:
         history: The metrics of the finished epochs.
@@ -47,6 +49,7 @@ class Training:
 
     Raises:
         InputError: If the settings do not fit the data or the device.
+        RuntimeError: If compiling was asked for and fails.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Training:
         device: torch.device | str = "cpu",
         *,
         data: DeviceData | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
@@ -75,6 +79,7 @@ class Training:
         self._test_correct: list[np.ndarray] = []
         self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
         self._optimizer = self._new_optimizer()
+        self._compiled = self._compile(compiler)
 
     @property
     def epoch(self) -> int:
@@ -170,8 +175,10 @@ class Training:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
         for inputs, labels in self.batches(epoch):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-                logits = self.model(inputs)
+            # The batch that is smaller than the others would be another graph.
+            forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
+            with self._autocast():
+                logits = forward(self.model, inputs)
                 loss = gls_loss(logits, labels, rate)
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
@@ -239,9 +246,23 @@ class Training:
             if batch.dtype == torch.uint8:
                 batch = batch.to(memory_format=self._memory_format)
                 batch = normalise(batch, self.data.mean, self.data.std)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            with self._autocast():
                 logits = self.model(batch)
             yield logits.float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
+
+    def _compile(self, compiler: Compiler | None) -> Forward | None:
+        """The compiled forward pass for whole batches; None where it is not to be compiled."""
+        size, num_train = self.settings.batch_size, len(self.data.train_labels)
+        steps = self.settings.epochs * (num_train // size)
+        if compiler is None or not compiler.wants(self.device.type, steps):
+            return None
+        inputs, _ = next(self.batches(1))
+        if len(inputs) != size:
+            return None  # the only batch took in one more sample
+        return compiler.forward(self.settings.model, self.model, inputs, self._autocast)
 
     def _parameters_finite(self) -> Tensor:
         """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
@@ -321,6 +342,8 @@ class Training:
             # The number of threads decides the order of sums, so the last bits.
             "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
             "settings": {**self.settings.warmup_settings(), "precision": self._precision},
+            # Another order of operations, so other last bits.
+            **({"compiled": True} if self._compiled else {}),
         }
 
     def load_warmup(self, state: dict[str, Any]) -> None:
@@ -357,31 +380,3 @@ class Training:
         self._optimizer, self.history = optimizer, history
         self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
         self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]
-
-
-def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
-    """Check that settings fit the data.
-
-    Args:
-        settings: What to train.
-        num_train: Training samples.
-        input_shape: Of one sample.
-
-    Raises:
-        InputError: If the batch is larger than the data, or image settings are used on flat inputs.
-    """
-    if settings.batch_size > num_train:
-        raise InputError(
-            f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "
-            "lower it with --set batch_size=N"
-        )
-    if len(input_shape) != 3:
-        for name in ("crop_padding", "flip", "cutout"):
-            if getattr(settings, name):
-                raise InputError(f"{name} is for images, the inputs have shape {input_shape}; set {name} to 0")
-        return
-    for name in ("crop_padding", "cutout"):
-        if getattr(settings, name) > min(input_shape[1:]):
-            raise InputError(
-                f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
-            )

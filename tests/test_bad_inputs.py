@@ -101,6 +101,7 @@ NAMES = [
     case("--space twonrom", "unknown search space 'twonrom'", "did you mean 'twonorm'?", "paper_grid"),
     case("--preset tpu", "--preset", "'tpu'", "'gpu'"),
     case("--objective bst", "--objective", "'bst'", "'best'"),
+    case("--compile maybe", "--compile", "'maybe'", "'auto'", "'on'"),
     case("--set lrr=1", "--set", "'lrr'", "did you mean 'lr'?"),
     case("--set lr.lo=1", "lr", "'lo'", "did you mean 'low'?"),
     case("--set warmup_epoch.low=1", "'warmup_epoch'", "did you mean 'warmup_epochs'?"),

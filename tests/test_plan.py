@@ -306,6 +306,7 @@ def test_what_decides_where_and_how_fast_may_differ(digits):
         "data_dir": Path("y"),
         "trials_per_gpu": 2,
         "cpus_per_trial": 2,
+        "compile": "on",
         "address": "auto",
         "warmup_store": "none",
         "time_budget": 60,

@@ -32,6 +32,9 @@ class FakeView:
     def trial_ended(self, line: str) -> None:
         self.lines.append(line)
 
+    def warn(self, line: str) -> None:
+        self.lines.append(f"Warning: {line}")
+
 
 class Driven:
     """A recorder, and trials that go through their lives."""
@@ -398,3 +401,11 @@ def test_the_line_of_a_trial_says_what_a_reader_looks_for(driven):
 def test_tune_can_pickle_it_whatever_it_holds(driven):
     driven.recorder._unpicklable = lambda: None
     assert len(pickle.dumps(driven.recorder)) < 500
+
+
+def test_a_warning_of_a_process_is_said_once(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    for last, warning in enumerate([None, "mlp cannot be compiled here", "mlp cannot be compiled here"], 1):
+        driven.report(trial, range(1, last + 1), warning=warning)
+    assert driven.view.lines == ["Warning: mlp cannot be compiled here"]

@@ -62,6 +62,10 @@ class ProgressView:
         if self._live is None:
             self._console.print(counted(self._progress, line), markup=False, highlight=False, soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Say in a plain line that something is not as it should be; a terminal shows it above the table."""
+        self._console.print(f"Warning: {line}", markup=False, highlight=False, soft_wrap=True)
+
     def _draw(self) -> RenderableType:
         return fitted_picture(self._progress, time.monotonic() - self._began, self._console)
 
