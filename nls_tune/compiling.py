@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nls_tune.devices import Seeded
+from nls_tune.errors import is_out_of_memory
 
 CompileMode = Literal["auto", "on", "off"]
 Forward = Callable[[nn.Module, Tensor], Tensor]
@@ -89,9 +90,9 @@ class Compiler:
                 with autocast():
                     logits = self._compiled(rehearsed, inputs)
                 torch.autograd.backward(logits.float().sum())
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # a missing C++ compiler or Triton, an unsupported GPU: as many types as reasons
+            if is_out_of_memory(error):
+                raise
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             text = f"{name} cannot be compiled here ({type(error).__name__}: {reason[:200]})"
             if self.mode == "on":

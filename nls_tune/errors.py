@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: How the ways to run out of memory call themselves: torch, the CUDA runtime, cuBLAS, cuDNN, the CPU's allocator.
+_OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "alloc_failed", "allocation_failed", "can't allocate memory")
+
 
 class NlsTuneError(Exception):
     """Base class of the package's own exceptions."""
@@ -34,3 +37,12 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     hint = f" (did you mean {lowered[near[0]]!r}?)" if near else ""
     return InputError(f"unknown {kind} {name!r}{hint}; valid: {', '.join(names)}")
+
+
+def is_out_of_memory(error: BaseException | str) -> bool:
+    """Whether an error, or the line ``Type: message`` that is left of it, means that memory ran out.
+
+    Only part of the GPU libraries raise ``torch.OutOfMemoryError``; cuBLAS and cuDNN show as RuntimeError.
+    """
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)

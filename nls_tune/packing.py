@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 WORTH = 0.05
 #: Memory that the measured trials may fill: their peaks are of a slice of the data, and networks may be searched.
 _USABLE_MEMORY = 0.9
-#: How the ways to run out of memory call themselves: torch, the CUDA runtime, cuBLAS, cuDNN, the CPU's allocator.
-_OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "alloc_failed", "allocation_failed", "can't allocate memory")
-
-
-def is_out_of_memory(error: BaseException | str) -> bool:
-    """Whether an error, or the line ``Type: message`` that is left of it, means that memory ran out.
-
-    Only part of the GPU libraries raise ``torch.OutOfMemoryError``; cuBLAS and cuDNN show as RuntimeError.
-    """
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
 
 
 def error_line(error: BaseException) -> str:

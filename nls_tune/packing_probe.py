@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import is_out_of_memory
 from nls_tune.packing import (
     choose_packing,
     error_line,
     fits_in_memory,
-    is_out_of_memory,
     measure_throughputs,
 )
 from nls_tune.search_settings import MAX_TRIALS_PER_GPU

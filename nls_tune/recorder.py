@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from nls_tune.allocation import Outcome
-from nls_tune.packing import is_out_of_memory
+from nls_tune.errors import is_out_of_memory
 from nls_tune.plan import SearchPlan, cancelling_rate
 from nls_tune.progress import RunningTrial, SearchProgress
 from nls_tune.report.live import ProgressView

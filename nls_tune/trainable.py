@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.errors import InputError
+from nls_tune.errors import InputError, is_out_of_memory
 from nls_tune.metrics import Objective, best_epoch
-from nls_tune.packing import error_line, is_out_of_memory
+from nls_tune.packing import error_line
 from nls_tune.provenance import cpu_name
 from nls_tune.results import write_atomically
 from nls_tune.settings import TrainingSettings

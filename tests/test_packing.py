@@ -15,14 +15,13 @@ from trial_rows import trial_row
 
 from nls_tune import confirm, devices, read_trials, session
 from nls_tune.cluster import Slots, slots_of
-from nls_tune.errors import InputError
+from nls_tune.errors import InputError, is_out_of_memory
 from nls_tune.packing import (
     WORTH,
     Packing,
     choose_packing,
     error_line,
     fits_in_memory,
-    is_out_of_memory,
     measure_throughputs,
     packing_note,
     runs_again,
