@@ -122,6 +122,8 @@ class TrainingTrainable(tune.Trainable):
         """Import, pick the device and prepare the first trial."""
         import torch
 
+        from nls_tune.devices import keep_freed_memory
+
         self._arrays, self._datasets, self._shared = arrays, datasets, shared
         self._objective: Objective = self._shared["objective"]
         use_gpu = self._shared["use_gpu"]
@@ -130,6 +132,8 @@ class TrainingTrainable(tune.Trainable):
         torch.set_num_threads(max(1, int(self._shared["cpus_per_trial"])))
         if use_gpu:
             torch.backends.cudnn.benchmark = True
+        else:
+            keep_freed_memory()
         self._cached: tuple[str, NoisyDataset, Any] | None = None
         self._begin(config)
 
