@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
@@ -299,7 +300,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
         InputError: If the folder is no run or a part file cannot be read.
     """
     table = _read_parts(RunDirectory(run).trials, trial_schema())
-    return _frame(table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]))
+    return _frame(table, "started_at", "trial_id")
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
@@ -315,10 +316,14 @@ def read_epochs(run: str | Path) -> pd.DataFrame:
         InputError: If the folder is no run or a part file cannot be read.
     """
     table = _read_parts(RunDirectory(run).epochs, epoch_schema())
-    return _frame(table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")]))
+    return _frame(table, "trial_id", "epoch")
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
+def _frame(table: pa.Table, *keys: str) -> pd.DataFrame:
+    """The table sorted by some columns, as a frame; of a table that is in order already no copy is made."""
+    order = pc.sort_indices(table, [(key, "ascending") for key in keys])
+    if not np.array_equal(order, np.arange(len(table))):
+        table = table.take(order)
     return typing.cast("pd.DataFrame", table.to_pandas())
 
 
