@@ -251,7 +251,9 @@ def data_to_trials(num_trials: int) -> dict[str, Any]:
                 metric="best_val_accuracy", mode="max", num_samples=num_trials, max_concurrent_trials=1,
                 reuse_actors=True, search_alg=ListSearcher(configs, metric="best_val_accuracy"),
             ),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=folder, verbose=0, checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)
+            ),
         ).fit()  # fmt: skip
     rows = [result.metrics for result in results]
     seconds: dict[str, list[float]] = {}

@@ -65,7 +65,7 @@ _FAULTS = """
 import resource, torch
 from nls_tune.devices import keep_freed_memory
 def faults():
-    for step in range(6):
+    for step in range(21):
         if step == 1:  # the first one's pages are new in any case
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(12_000_000)  # 48 MB, more than glibc keeps by itself
@@ -78,9 +78,10 @@ print(faults(), keep_freed_memory(), faults())
 def test_freed_memory_is_used_again_without_asking_the_kernel():
     done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True, timeout=60)
     usual, kept, without = done.stdout.split()
-    pages = 5 * 48_000_000 // 4096
+    pages = 20 * 48_000_000 // 4096
     assert kept == "True"
-    assert int(without) < 0.02 * pages < 0.2 * pages < int(usual)
+    # Once or twice the heap has to grow, because a block must be aligned.
+    assert int(without) < 0.2 * pages < 0.9 * pages < int(usual)
 
 
 def test_without_glibc_nothing_happens(monkeypatch):
