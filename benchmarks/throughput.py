@@ -26,7 +26,7 @@ from reference_loop import ReferenceLoop
 from torch.utils.flop_counter import FlopCounterMode
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.devices import peak_memory_bytes, resolve_precision
+from nls_tune.devices import keep_freed_memory, peak_memory_bytes, resolve_precision
 from nls_tune.losses import gls_loss
 from nls_tune.models import build_model
 from nls_tune.provenance import provenance
@@ -69,6 +69,8 @@ def _side(name: str, settings: TrainingSettings, num_train: int, device: str, pi
         loop = ReferenceLoop(dataset, settings, device)
         epoch = loop.train_epoch
     else:
+        if device == "cpu":
+            keep_freed_memory()  # as every trial on a CPU does
         # Its own evaluation after an epoch is not what is measured: 256 samples of it are left.
         training = Training(replace(dataset, test_inputs=None, test_labels=None), settings, device)
         epoch = training.run_epoch

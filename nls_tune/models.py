@@ -126,7 +126,8 @@ def _small_cnn(num_classes: int, input_shape: InputShape) -> nn.Module:
     in_channels, height, width = input_shape
     for channels in _SMALL_CNN_WIDTHS:
         layers += [_conv3x3(in_channels, channels), nn.BatchNorm2d(channels)]
-        layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        # Pooled first: the same numbers and gradients as the other way round, for a quarter of the ReLU's work.
+        layers += [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         in_channels, height, width = channels, height // 2, width // 2
     layers += [nn.Flatten(), nn.Linear(in_channels * height * width, num_classes)]
     return nn.Sequential(*layers)

@@ -8,6 +8,7 @@ means decides; else the highest accuracy does. The choice is among the trials th
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -240,14 +241,19 @@ def _lengthscales(settings: int) -> np.ndarray:
     return scales
 
 
-def _matern(squared_distances: np.ndarray, lengthscales: np.ndarray) -> np.ndarray:
-    """Matern 5/2 correlations, shape (lengthscales, n, n)."""
-    scaled = np.sqrt(5 * np.tensordot(lengthscales**-2, squared_distances, 1))
-    correlations: np.ndarray = (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
-    return correlations
+def _matern(squared_distances: np.ndarray, lengthscales: np.ndarray) -> Iterator[np.ndarray]:
+    """Matern 5/2 correlations, shape (n, n), of one combination of lengthscales after another.
+
+    Only one is held at a time: all of them would be hundreds of MB in an arm of 1,000 trials.
+    """
+    for scales in lengthscales:
+        scaled = np.sqrt(5 * np.tensordot(scales**-2, squared_distances, 1))
+        yield (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
 
 
-def average(accuracies: np.ndarray, kernels: np.ndarray, signals: np.ndarray, noises: np.ndarray) -> Posterior:
+def average(
+    accuracies: np.ndarray, kernels: Iterable[np.ndarray], signals: np.ndarray, noises: np.ndarray
+) -> Posterior:
     """Return the posterior of the surface, averaged over kernels and pairs of variances.
 
     The unknown mean has a flat prior: the likelihood is that of the contrasts H'y, and the posterior mean of the
@@ -255,7 +261,7 @@ def average(accuracies: np.ndarray, kernels: np.ndarray, signals: np.ndarray, no
 
     Args:
         accuracies: y, shape (n,).
-        kernels: Correlations K, shape (k, n, n).
+        kernels: Correlations K, k of them, each of shape (n, n).
         signals: Variances of the surface, shape (v,).
         noises: Variances of an accuracy around it, shape (v,), paired with ``signals``.
 
@@ -264,17 +270,24 @@ def average(accuracies: np.ndarray, kernels: np.ndarray, signals: np.ndarray, no
     """
     n = len(accuracies)
     contrasts = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, 1:]]))[0][:, 1:]
-    eigenvalues, vectors = np.linalg.eigh(contrasts.T @ kernels @ contrasts)
-    vectors = contrasts @ vectors  # (k, n, n - 1)
-    projected = (accuracies - accuracies.mean()) @ vectors  # (k, n - 1)
-    variances = signals[:, None] * np.maximum(eigenvalues, 0)[:, None] + noises[:, None]  # (k, v, n - 1)
-    evidence = -0.5 * (np.log(variances) + projected[:, None] ** 2 / variances).sum(axis=-1)
+    found = [_of_kernel(accuracies, kernel, contrasts, signals, noises) for kernel in kernels]
+    evidence, means, within = (np.stack(part) for part in zip(*found, strict=True))
     weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
-    luck = noises[:, None] / variances  # the share of a contrast that is noise
-    shapes = vectors.swapaxes(1, 2)
-    means = accuracies - (luck * projected[:, None]) @ shapes  # (k, v, n)
-    within = noises[:, None] * (1 - luck @ shapes**2)
     mean = np.tensordot(weights, means, 2)
     variance = np.tensordot(weights, within + (means - mean) ** 2, 2)
     return Posterior(mean, np.sqrt(np.maximum(variance, 0)))
+
+
+def _of_kernel(
+    accuracies: np.ndarray, kernel: np.ndarray, contrasts: np.ndarray, signals: np.ndarray, noises: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log evidence (v,), means and variances (v, n) of the surface under one kernel and all pairs of variances."""
+    eigenvalues, vectors = np.linalg.eigh(contrasts.T @ kernel @ contrasts)
+    vectors = contrasts @ vectors  # (n, n - 1)
+    projected = (accuracies - accuracies.mean()) @ vectors  # (n - 1,)
+    variances = signals[:, None] * np.maximum(eigenvalues, 0) + noises[:, None]  # (v, n - 1)
+    evidence = -0.5 * (np.log(variances) + projected**2 / variances).sum(axis=-1)
+    luck = noises[:, None] / variances  # the share of a contrast that is noise
+    means = accuracies - (luck * projected) @ vectors.T
+    return evidence, means, noises[:, None] * (1 - luck @ vectors.T**2)

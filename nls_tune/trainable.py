@@ -131,7 +131,7 @@ class TrainingTrainable(tune.Trainable):
         import torch
 
         from nls_tune.compiling import Compiler
-        from nls_tune.devices import limit_memory
+        from nls_tune.devices import keep_freed_memory, limit_memory
 
         self._arrays, self._datasets, self._shared = arrays, datasets, shared
         self._objective: Objective = self._shared["objective"]
@@ -143,6 +143,8 @@ class TrainingTrainable(tune.Trainable):
         if use_gpu:
             torch.backends.cudnn.benchmark = True
             limit_memory(self._device, self._shared["trials_per_gpu"])
+        else:
+            keep_freed_memory()
         self._compiler = Compiler(self._shared.get("compile", "off"))
         self._cached: tuple[str, NoisyDataset, Any] | None = None
         self._begin(config)

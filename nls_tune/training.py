@@ -24,8 +24,10 @@ from nls_tune.metrics import EpochMetrics
 from nls_tune.models import build_model
 from nls_tune.settings import TrainingSettings, check_fit
 
-#: On CPUs the activations of a small batch stay in the cache: twice the speed of 1,000 a batch.
-_EVALUATION_BATCH = {"cpu": 250, "cuda": 2000}
+#: On CPUs the activations of a small batch of images stay in the cache: twice the speed of 1,000 a batch.
+_EVALUATION_BATCH_IMAGES_CPU = 250
+#: Everything else wants large products: flat inputs on a CPU take a fifth less time than at 250 a batch.
+_EVALUATION_BATCH = 2000
 _STATE_VERSION = 2
 
 
@@ -242,8 +244,10 @@ class Training:
     def _logits(self, inputs: Tensor) -> Iterator[Tensor]:
         """The float32 logits of one batch after another, in evaluation mode."""
         self.model.eval()
-        for batch in torch.split(inputs, _EVALUATION_BATCH.get(self.device.type, 1000)):
-            if batch.dtype == torch.uint8:
+        images = inputs.dtype == torch.uint8
+        size = _EVALUATION_BATCH_IMAGES_CPU if images and self.device.type == "cpu" else _EVALUATION_BATCH
+        for batch in torch.split(inputs, size):
+            if images:
                 batch = batch.to(memory_format=self._memory_format)
                 batch = normalise(batch, self.data.mean, self.data.std)
             with self._autocast():
