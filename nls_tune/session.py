@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
     from nls_tune.search_settings import SearchSettings
+    from nls_tune.trackers import Tracker
 
 
 @dataclass(frozen=True)
@@ -229,8 +230,6 @@ def _run(
     console: Console,
 ) -> None:
     """Run what is missing; whatever happens, run.json says afterwards how it ended."""
-    from nls_tune.confirm import confirm, missing_on_all_labels
-    from nls_tune.execution import execute
     from nls_tune.provenance import provenance
     from nls_tune.report.live import ProgressView
     from nls_tune.trackers import open_trackers
@@ -269,30 +268,46 @@ def _run(
         return ProgressView(progress, console)
 
     try:
+        _choose_packing(plan, packing, session, console)
         with open_trackers(plan, run, content["run_id"]) as trackers:
-            _choose_packing(plan, packing, session, console)
-            ended_by = execute(plan, run, content["run_id"], packing, make_view, budget, trackers)
-            status = "interrupted" if ended_by == "interrupted" else "finished"
-            content["ended_by"] = None if status == "interrupted" else ended_by
-            if status == "finished":
-                run.remove_warmups()  # the confirmation has other seeds
-            if status == "finished" and plan.confirm_seeds():
-                console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
-                status = confirm(plan, run, content["run_id"], packing, make_view, trackers=trackers)
-                if status == "finished" and plan.settings.confirm_on == "all":
-                    console.print("Confirmation on all labels", highlight=False)
-                    status = confirm(
-                        plan, run, content["run_id"], packing, make_view, missing_on_all_labels, trackers=trackers
-                    )
-                if status == "finished":
-                    run.remove_warmups()
-            content["status"] = status
+            _run_stages(plan, run, content, packing, make_view, budget, trackers, console)
     except Exception:
         content["status"] = "failed"
         raise
     finally:
         session["finished_at"] = datetime.now(UTC).isoformat()
         run.write_json(content)
+
+
+def _run_stages(
+    plan: SearchPlan,
+    run: RunDirectory,
+    content: dict[str, Any],
+    packing: Packing,
+    make_view: Callable[[SearchProgress], ProgressView],
+    budget: TimeBudget,
+    trackers: Sequence[Tracker],
+    console: Console,
+) -> None:
+    """Run the search, then what is confirmed of it; ``content`` says afterwards how it ended."""
+    from nls_tune.confirm import confirm, missing_on_all_labels
+    from nls_tune.execution import execute
+
+    run_id = content["run_id"]
+    ended_by = execute(plan, run, run_id, packing, make_view, budget, trackers)
+    status = "interrupted" if ended_by == "interrupted" else "finished"
+    content["ended_by"] = None if status == "interrupted" else ended_by
+    if status == "finished":
+        run.remove_warmups()  # the confirmation has other seeds
+    if status == "finished" and plan.confirm_seeds():
+        console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
+        status = confirm(plan, run, run_id, packing, make_view, trackers=trackers)
+        if status == "finished" and plan.settings.confirm_on == "all":
+            console.print("Confirmation on all labels", highlight=False)
+            status = confirm(plan, run, run_id, packing, make_view, missing_on_all_labels, trackers)
+        if status == "finished":
+            run.remove_warmups()
+    content["status"] = status
 
 
 def _choose_packing(plan: SearchPlan, packing: Packing, session: dict[str, Any], console: Console) -> None:
