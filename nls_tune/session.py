@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nls_tune.packing import Packing
     from nls_tune.plan import SearchPlan
     from nls_tune.progress import SearchProgress
+    from nls_tune.report.live import ProgressView
     from nls_tune.search_settings import SearchSettings
     from nls_tune.trackers import Tracker
 
