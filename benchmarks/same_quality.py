@@ -63,8 +63,8 @@ def main() -> None:
         )
     found = sample_mean([row["nls_tune"] - row["reference"] for row in rows])
     print(
-        f"difference {100 * found.mean:+.2f} points, 95 % interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] over "
-        f"{found.num_seeds} seeds"
+        f"difference {100 * found.mean:+.2f} points, 95 % interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "
+        f"over {found.num_seeds} seeds"
     )
     evidence = {
         "what": "test accuracy of the fast path minus that of the reference loop, CIFAR-10 with 20 % symmetric noise",
