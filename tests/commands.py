@@ -65,6 +65,8 @@ class Program:
                 cwd=folder,
                 env=environment(env),
                 start_new_session=True,
+                # Tests that a script put into the background ignore Ctrl-C, and so would what they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     @property
