@@ -312,7 +312,7 @@ def test_auto_is_measured_before_the_search_and_stands_in_run_json(monkeypatch, 
     measured = PackingMeasurement(4, (GpuMeasurement("H", {1: 10.0, 4: 30.0}, 2**30),), 12.0)
     used: list[Slots] = []
 
-    def execute(plan, run, run_id, packing, make_view, budget):
+    def execute(plan, run, run_id, packing, make_view, budget, trackers):
         used.append(packing.slots)
         return "interrupted"
 
