@@ -313,6 +313,7 @@ class TrainingTrainable(tune.Trainable):
             "train_seconds": 0.0,
             "new_epochs": [],
             "out_of_memory": None,
+            "warning": None,
             "device": self._device_name,
             "node": platform.node(),
             "done": False,

@@ -67,9 +67,10 @@ def interrupted(tmp_path_factory) -> Interrupted:
     folder = tmp_path_factory.mktemp("interrupted")
     path = folder / "run"
     with started(*SEARCH, *ARGUMENTS, folder=folder) as program:
-        wait_until(lambda: num_rows(path) >= 1, "a trial has ended")
+        # While Ray starts: afterwards the trials might all have ended before the other command has.
+        wait_until(lambda: (path / "run.json").exists(), "the search has its folder")
         second = run_search(*ARGUMENTS, folder=folder)
-        wait_until(lambda: running(path), "a trial is running")
+        wait_until(lambda: num_rows(path) >= 1 and running(path), "a trial has ended and another one is running")
         program.press_ctrl_c()
         done = program.wait()
     between = rows(path)
