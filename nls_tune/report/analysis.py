@@ -35,7 +35,11 @@ def print_analysis(analysis: Analysis, console: Console) -> None:
 def _print_run(found: RunAnalysis, console: Console) -> None:
     run = found.run
     dataset = run.content.get("identity", {}).get("settings", {}).get("dataset")
-    facts = [run.status, *([str(dataset)] if dataset else []), f"{len(run.levels)} noise levels"]
+    facts = [
+        run.status,
+        *([str(dataset)] if dataset else []),
+        f"{len(run.levels)} noise level{'s' if len(run.levels) != 1 else ''}",
+    ]
     print_line(f"{run.name}  ({', '.join(facts)})", console, "bold")
     if not found.recommendations:
         print_line("No trial has ended yet.", console)

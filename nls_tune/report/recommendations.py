@@ -88,6 +88,8 @@ def _headline(found: Recommendation) -> str:
         return (
             f"{text}, or {_settings(found.strongest_ce, True)}: not confirmed, and validation cannot tell them apart."
         )
+    if found.verdict == "cross_entropy" and found.validation is None and found.num_seeds is None:
+        return f"{text}: no other rate was completed that it could be compared with."
     tail = {
         "better": ": better than the strongest cross-entropy.",
         "worse": ": the best on validation, but on test it is worse than the strongest cross-entropy.",

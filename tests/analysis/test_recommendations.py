@@ -231,6 +231,12 @@ def test_words_of_other_settings_and_of_cross_entropy():
 # Additions to the summaries
 
 
+def test_cross_entropy_alone_is_not_said_to_win():
+    (found,) = recommendations(searched({"ce": 0.7}))
+    assert found.verdict == "cross_entropy"
+    assert recommendation_words(found).headline.endswith("no other rate was completed that it could be compared with.")
+
+
 def test_cross_entropy_with_the_defaults_is_found_where_the_search_ran_it():
     rows = searched(STRONG, estimated_noise_rate=0.21)
     (without,) = level_summaries(trials_frame(rows))
