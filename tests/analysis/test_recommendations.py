@@ -232,7 +232,7 @@ def test_words_of_other_settings_and_of_cross_entropy():
 
 
 def test_cross_entropy_alone_is_not_said_to_win():
-    (found,) = recommendations(searched({"ce": 0.7}))
+    found = one(searched({"ce": 0.7}))
     assert found.verdict == "cross_entropy"
     assert recommendation_words(found).headline.endswith("no other rate was completed that it could be compared with.")
 
