@@ -174,6 +174,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def readme_table(evidence: dict[str, Any]) -> list[str]:
+    """Return README's table of the evidence."""
+    return table(evidence["rows"]).splitlines()
+
+
 def main() -> None:
     """Measure, print and write the evidence."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

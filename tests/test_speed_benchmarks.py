@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("overhead", "scale", "profile_epoch")
+NAMES = ("throughput", "overhead", "scale", "profile_epoch")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,11 @@ def modules():
         import overhead
         import profile_epoch
         import scale
+        import throughput
 
-        yield {"overhead": overhead, "scale": scale, "profile_epoch": profile_epoch}
+        yield {
+            "throughput": throughput, "overhead": overhead, "scale": scale, "profile_epoch": profile_epoch,
+        }  # fmt: skip
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
 
