@@ -16,7 +16,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nls_tune.analysis.analysis import analyze
-from nls_tune.analysis.recommendations import Recommendation
 from nls_tune.report.figures import write_figures
 from nls_tune.report.text import points
 from nls_tune.runs import load_runs
@@ -36,24 +35,35 @@ def keep(run: Path) -> None:
     shutil.copy(run / "run.json", EVIDENCE / "run.json")
 
 
-def recommended() -> tuple[Recommendation, ...]:
-    """Return the recommendations of the kept run."""
-    return analyze(load_runs([EVIDENCE])).runs[0].recommendations
-
-
-def sentence(found: tuple[Recommendation, ...]) -> str:
-    """Say what the figure supports."""
+def sentence() -> str:
+    """Say what the figure supports; in brackets the difference that would have been seen."""
+    run = analyze(load_runs([EVIDENCE])).runs[0]
+    found, confirmed = run.recommendations, run.confirmations
     proven = [r for r in found if r.verdict in ("better", "worse")]
     if proven:
         raise ValueError(f"the sentence is about runs without a proven difference, {proven[0].noise_level} has one")
-    differences = [r.difference.mean for r in found if r.difference is not None]
+    compared = [r for r in found if r.difference is not None]
+    differences = [r.difference.mean for r in compared if r.difference is not None]
     sizes = [100 * r.detectable for r in found if r.detectable is not None]
-    return (
-        f"At none of these {len(found)} noise levels is a rate proven to differ from the strongest cross-entropy: over "
-        f"five fresh seeds the recommended ones differ from it by {points(min(differences), 2)} to "
-        f"{points(max(differences), 2)} points of test accuracy, and the run would have seen {min(sizes):.2f} to "
-        f"{max(sizes):.2f}."
+    text = (
+        f"At none of these {len(found)} noise levels is a rate proven to differ from the strongest cross-entropy. At "
+        f"{len(compared)} of them the recommended rates differ from it by {points(min(differences), 2)} to "
+        f"{points(max(differences), 2)} points of test accuracy over five fresh seeds, and differences of "
+        f"{min(sizes):.2f} to {max(sizes):.2f} would have been seen"
     )
+    for confirmation in confirmed:
+        if confirmation.recommended != confirmation.strongest_ce:
+            continue
+        others = [
+            f"{points(c.difference.mean, 2)} ({100 * c.detectable:.2f})"
+            for found_, c in zip(confirmation.configurations, confirmation.comparisons, strict=True)
+            if c is not None and found_.arm != "ce"
+        ]
+        text += (
+            f"; at {confirmation.noise_level} cross-entropy itself is recommended, and the best rates differ by "
+            f"{' and '.join(others)}"
+        )
+    return f"{text}."
 
 
 def main() -> None:
@@ -67,7 +77,7 @@ def main() -> None:
         write_figures(analyze(load_runs([EVIDENCE])), Path(folder))
         FIGURE.parent.mkdir(exist_ok=True)
         shutil.copy(Path(folder) / FIGURE.name, FIGURE)
-    print(sentence(recommended()))
+    print(sentence())
 
 
 if __name__ == "__main__":

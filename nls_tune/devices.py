@@ -124,7 +124,8 @@ def limit_memory(device: torch.device, trials: int) -> None:
         trials: That share the GPU; one alone may have all of it.
     """
     if device.type == "cuda" and trials > 1:
-        torch.cuda.set_per_process_memory_fraction(min(1.0, _MEMORY_SLACK / trials), device)
+        # Torch takes only devices with an index here; Ray shows a process one GPU, which is the current one.
+        torch.cuda.set_per_process_memory_fraction(min(1.0, _MEMORY_SLACK / trials), device.index)
 
 
 def empty_cache(device: torch.device) -> None:

@@ -144,8 +144,9 @@ def execute(
     while True:
         allocator, progress, recorder = _execute(plan, run, run_id, packing, make_view, budget, trackers)
         interrupted = sum(level.ended["interrupted"] for level in progress.levels.values())
-        # What ran out of memory waits in the run directory, whoever goes on with it.
-        if interrupted or budget.used_up() or not packing.lower():
+        # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
+        lowered = not interrupted and packing.lower()
+        if budget.used_up() or not lowered:
             break
     out_of_time = budget.used_up() and not interrupted
     has_more = progress.num_left() > allocator.num_dropped()

@@ -125,9 +125,9 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         run.create()
         stack.enter_context(run.lock())
         content = begin_run(plan, run)
-        if settings.tensorboard:
-            _write_events(run)
         try:
+            if settings.tensorboard:
+                _write_events(run)
             plan = _estimate_noise(plan, run, content, console)
             print_plan(plan, slots.count, console)
             console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
@@ -145,6 +145,11 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         except KeyboardInterrupt:
             content["status"] = "interrupted"
             run.write_json(content)
+        except Exception:
+            if content["status"] == "running":  # nothing runs any more, and nobody killed it
+                content["status"] = "failed"
+                run.write_json(content)
+            raise
     return conclude_run(plan, run, content, console)
 
 

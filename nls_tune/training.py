@@ -303,6 +303,7 @@ class Training:
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
             "fingerprint": self.data.fingerprint,
+            "precision": self._precision,
             "warmup": self.warmup_identity(),
             "epochs_reused": self.epochs_reused,
             "model": self.model.state_dict(),
@@ -325,6 +326,7 @@ class Training:
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
             "fingerprint": self.data.fingerprint,
+            "precision": self._precision,  # auto is not the same everywhere
         }
         for key, value in expected.items():
             if state.get(key) != value:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from torch.cuda._utils import _get_device_index
 from trial_rows import trial_row
 
 from nls_tune import confirm, devices, read_trials, session
@@ -230,17 +231,21 @@ class TestLowering:
 
 class TestMemoryOfAProcess:
     @pytest.fixture
-    def fractions(self, monkeypatch) -> list[tuple[float, str]]:
-        asked: list[tuple[float, str]] = []
-        monkeypatch.setattr(
-            torch.cuda, "set_per_process_memory_fraction", lambda part, device: asked.append((part, str(device)))
-        )
+    def fractions(self, monkeypatch) -> list[tuple[float, int | None]]:
+        asked: list[tuple[float, int | None]] = []
+
+        def limit(part: float, device: Any = None) -> None:
+            # Torch's own check: a device without an index is refused.
+            asked.append((part, None if device is None else _get_device_index(device, optional=False)))
+
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limit)
         return asked
 
     @pytest.mark.parametrize(("trials", "part"), [(2, 0.55), (4, 0.275)])
     def test_a_trial_that_shares_a_gpu_has_its_part(self, fractions, trials, part):
         devices.limit_memory(torch.device("cuda"), trials)
-        assert fractions == [(pytest.approx(part), "cuda")]
+        devices.limit_memory(torch.device("cuda:1"), trials)
+        assert fractions == [(pytest.approx(part), None), (pytest.approx(part), 1)]
 
     def test_alone_or_on_a_cpu_there_is_no_limit(self, fractions):
         devices.limit_memory(torch.device("cuda"), 1)

@@ -63,7 +63,7 @@ def test_the_sentence_under_the_figure_is_true_to_the_kept_run(monkeypatch):
     import readme_figure
 
     text = " ".join(README.read_text(encoding="utf-8").split())
-    assert readme_figure.sentence(readme_figure.recommended()) in text
+    assert readme_figure.sentence() in text
     assert f"]({readme_figure.FIGURE.relative_to(root)})" in text
     assert f"]({readme_figure.EVIDENCE.relative_to(root)})" in text
     assert readme_figure.FIGURE.read_bytes().startswith(b"\x89PNG")

@@ -15,6 +15,7 @@ from nls_tune.analysis.statistics import (
     SampleMean,
     detectable_difference,
     holm,
+    paired_t_p,
     sample_mean,
     sign_flip_p,
     smallest_sign_flip_p,
@@ -25,6 +26,8 @@ from nls_tune.spaces import ARMS, Arm
 if TYPE_CHECKING:
     import pandas as pd
 
+#: The level of all tests.
+SIGNIFICANT = 0.05
 _CONFIG = ("smooth_rate", "warmup_epochs", "lr")
 
 
@@ -86,20 +89,23 @@ class PairedComparison:
         difference: Mean with its t interval.
         sign_flip_p: Exact p value of a difference of 0.
         smallest_p: The smallest that this number of seeds can give.
+        t_p: p value of the paired t test; 1 where all differences are equal.
         holm_p: ``sign_flip_p`` corrected over the levels; of the recommended configurations only, else None.
-        detectable: The smallest true difference that this run could have found; infinite for one seed.
+        holm_t_p: ``t_p`` likewise.
+        proven: Whether a recommended configuration differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p`` where so
+            many seeds and levels let it fall that far.
+        detectable: The smallest true difference that this run would have found with a probability of 80 %, for its
+            draw of the noise and its test set; infinite where the seeds say nothing of it.
     """
 
     difference: SampleMean
     sign_flip_p: float
     smallest_p: float
+    t_p: float
     holm_p: float | None
+    holm_t_p: float | None
+    proven: bool
     detectable: float
-
-    @property
-    def proven(self) -> bool:
-        """Whether the t interval excludes 0."""
-        return self.difference.low > 0 or self.difference.high < 0
 
 
 @dataclass(frozen=True)
@@ -219,25 +225,32 @@ def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
     if not differences:
         return None
     difference = sample_mean(differences)
+    says = len(differences) > 1 and difference.standard_deviation > 0
     return PairedComparison(
         difference=difference,
         sign_flip_p=sign_flip_p(differences),
         smallest_p=smallest_sign_flip_p(len(differences)),
+        t_p=paired_t_p(differences),
         holm_p=None,
-        detectable=detectable_difference(
-            0.0 if math.isnan(difference.standard_deviation) else difference.standard_deviation, len(differences)
-        ),
+        holm_t_p=None,
+        proven=False,
+        detectable=detectable_difference(difference.standard_deviation, len(differences)) if says else math.inf,
     )
 
 
 def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
     """Correct the p values of the recommended configurations: they are the claims that a run makes."""
     claims = [c.comparisons[c.recommended] for c in found]
-    corrected = iter(holm([claim.sign_flip_p for claim in claims if claim is not None]))
+    made = [claim for claim in claims if claim is not None]
+    corrected = iter(zip(holm([c.sign_flip_p for c in made]), holm([c.t_p for c in made]), strict=True))
     result = []
     for confirmation, claim in zip(found, claims, strict=True):
         comparisons = list(confirmation.comparisons)
         if claim is not None:
-            comparisons[confirmation.recommended] = replace(claim, holm_p=next(corrected))
+            holm_p, holm_t_p = next(corrected)
+            refuted = claim.smallest_p * len(made) <= SIGNIFICANT < holm_p
+            comparisons[confirmation.recommended] = replace(
+                claim, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
+            )
         result.append(replace(confirmation, comparisons=tuple(comparisons)))
     return tuple(result)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
+from nls_tune.analysis.confirmation import SIGNIFICANT, LevelConfirmation, PairedComparison, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
 from nls_tune.analysis.rows import log_share
 from nls_tune.analysis.statistics import SampleMean
@@ -37,8 +37,6 @@ DoubtKind = Literal[
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
 
-#: What a p value must not exceed, and what a t interval leaves out.
-SIGNIFICANT = 0.05
 #: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
 _EDGE = 0.02
 
@@ -175,7 +173,7 @@ def _recommend(level: _Level) -> Recommendation:
     validation = summary.validation if search_choice == config else None
     return Recommendation(
         noise_level=summary.noise_level,
-        verdict=_verdict(arm, comparison, level.num_claims),
+        verdict=_verdict(arm, comparison),
         arm=arm,
         config=config,
         best_epoch=best_epoch,
@@ -191,16 +189,14 @@ def _recommend(level: _Level) -> Recommendation:
     )
 
 
-def _verdict(arm: Arm | None, comparison: PairedComparison | None, num_claims: int) -> Verdict:
+def _verdict(arm: Arm | None, comparison: PairedComparison | None) -> Verdict:
     if arm is None:
         return "nothing"
     if arm == "ce":
         return "cross_entropy"
     if comparison is None or comparison.difference.num_seeds < 2:
         return "unconfirmed"
-    p = comparison.holm_p
-    refuted = _can_reach(comparison, num_claims) and p is not None and p > SIGNIFICANT
-    if not comparison.proven or refuted:
+    if not comparison.proven:
         return "no_proven_difference"
     return "better" if comparison.difference.mean > 0 else "worse"
 
@@ -245,7 +241,7 @@ def _doubts(
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
             "few_seeds": comparison is not None and not _can_reach(comparison, level.num_claims),
             "no_test_set": bool((search["num_test"] == 0).all()),
-            "within_error": validation is not None and not validation.distinct,
+            "within_error": validation is not None and not (validation.distinct and validation.difference > 0),
             "asymmetric_noise": not _is_symmetric(summary),
             "default_ce_stronger": _default_ce_stronger(level),
             "at_the_edge": arm != "ce" and _at_the_edge(rate, level.rate, search["smooth_rate"]),

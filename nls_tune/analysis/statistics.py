@@ -62,6 +62,25 @@ def t_quantile(probability: float, degrees_of_freedom: int) -> float:
     return float(stdtrit(degrees_of_freedom, probability))
 
 
+def paired_t_p(differences: Sequence[float]) -> float:
+    """Return the two-sided p value of the paired t test of a mean difference of 0.
+
+    Args:
+        differences: One a seed.
+
+    Returns:
+        The p value; 1 for fewer than two differences, and where all are equal: accuracies are multiples of one over
+        the number of samples, so a few equal differences are a coincidence of rounding and no certainty.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if len(values) < 2 or float(np.ptp(values)) < 1e-12:
+        return 1.0
+    from scipy.special import stdtr
+
+    t = abs(float(values.mean())) / (float(values.std(ddof=1)) / math.sqrt(len(values)))
+    return 2 * float(stdtr(len(values) - 1, -t))
+
+
 def detectable_difference(standard_deviation: float, num_pairs: int) -> float:
     """Return the smallest true difference that a paired t test would have found.
 

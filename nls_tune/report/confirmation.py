@@ -69,7 +69,8 @@ def print_confirmations(
         console.print(table, crop=False)
     console.print(
         "\n*: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at\n"
-        "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n",
+        "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n"
+        "Proven: at most 5 % in the t test and, where it can fall so far, in the sign-flip test, over all levels.\n",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -86,7 +87,7 @@ def confirmation_sentence(level: LevelConfirmation) -> str:
     """Say what fresh seeds prove of the recommended configuration of a level, and what they could have seen."""
     best = level.configurations[level.recommended]
     if level.recommended == level.strongest_ce:
-        return f"{level.noise_level}: over fresh seeds no rate beats cross-entropy on validation."
+        return f"{level.noise_level}: over fresh seeds no confirmed rate beats cross-entropy on validation."
     name = f"{level.noise_level}: smooth_rate {rate(best.config['smooth_rate'])}"
     comparison = level.comparisons[level.recommended]
     if comparison is None:
@@ -99,10 +100,12 @@ def confirmation_sentence(level: LevelConfirmation) -> str:
         verdict = "is better than" if comparison.difference.mean > 0 else "is worse than"
     p = f"sign-flip p {comparison.sign_flip_p:.2g} (smallest possible {comparison.smallest_p:.2g}"
     p += f", over all levels {comparison.holm_p:.2g})" if comparison.holm_p is not None else ")"
-    return (
-        f"{name} {verdict} the strongest CE: {interval(comparison.difference)} points, {p}; "
-        f"this run would have seen a difference of {100 * comparison.detectable:.2f} points."
-    )
+    if comparison.holm_t_p is not None:
+        p += f", t test over all levels {comparison.holm_t_p:.2g}"
+    seen = ""
+    if math.isfinite(comparison.detectable):
+        seen = f"; this run would have seen a difference of {100 * comparison.detectable:.2f} points"
+    return f"{name} {verdict} the strongest CE: {interval(comparison.difference)} points, {p}{seen}."
 
 
 def all_labels_sentence(level: LevelConfirmation) -> str | None:

@@ -177,7 +177,9 @@ def confirmation_table(key: str, levels: Sequence[LevelConfirmation]) -> Table:
     note = (
         "Means ± standard deviation over fresh seeds, at the best epoch. Against CE: paired difference in test "
         "accuracy to the strongest cross-entropy with its 95 % t interval. p: exact sign-flip test; over levels: "
-        "corrected by Holm's method. Detectable: the smallest true difference that this confirmation would have found."
+        "corrected by Holm's method. Detectable: the smallest true difference that would have been found with a "
+        "probability of 80 %. All of it is for this test set and, unless every seed drew its own, this draw of the "
+        "noise. The same seeds choose the recommended configuration, by validation, and test it."
     )
     return Table(key, "Confirmed configurations", columns, tuple(rows), note)
 
@@ -210,9 +212,7 @@ def trials_table(key: str, trials: pd.DataFrame, others: Sequence[str], most: in
         place = ranked.groupby("noise_level", sort=False).cumcount()
         # The best of each level in turn: accuracies of different noise are not comparable.
         chosen = place.sort_values(kind="stable").index[:most]
-        note = (
-            f"The {most:,} best of {len(trials):,} trials by validation accuracy, the same number of each noise level."
-        )
+        note = f"The {most:,} best of {len(trials):,} trials by validation accuracy, about as many of each noise level."
         trials = trials.loc[trials.index.isin(chosen)]
     others = [name for name in others if f"config_{name}" in trials.columns]
     names = ["noise_level", "stage", "arm", "status", "smooth_rate", "warmup_epochs", "lr"]
@@ -283,9 +283,9 @@ def costs_table(key: str, found: Allocation) -> Table:
     )
     columns = (
         *_text("Stage", "Noise level", "Arm"),
-        *_numbers("Trials", "Epochs trained", "Reused", "Saved by ASHA", "Training, s"),
+        *_numbers("Trials", "Epochs trained", "Reused", "Saved by stopping", "Training, s"),
     )
-    note = "Reused epochs come from shared warm-ups; saved ones were not trained because ASHA stopped the trial."
+    note = "Reused epochs come from shared warm-ups; saved ones were not trained because the trial was stopped."
     return Table(key, "Cost of each group", columns, rows, note, long=True)
 
 

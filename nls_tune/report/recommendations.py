@@ -33,9 +33,9 @@ _DOUBTS: dict[DoubtKind, str] = {
     "going_on": "Not all planned trials of this level have ended; the recommendation may change.",
     "too_noisy": "Right labels do not outweigh wrong ones here, so noisy validation cannot choose.",
     "few_seeds": "With so few fresh seeds the exact sign-flip test, corrected over the noise levels, cannot reach 5 %; "
-    "the t interval alone decides, and it takes differences to be normally distributed.",
+    "the t test alone, corrected as well, decides, and it takes differences to be normally distributed.",
     "no_test_set": "There is no test set: only noisy validation labels have been looked at.",
-    "within_error": "In the search, validation cannot tell it from what it was compared with.",
+    "within_error": "In the search, validation does not show it to be better than what it was compared with.",
     "asymmetric_noise": "The noise is not known to be symmetric, so noisy validation may rank configurations otherwise "
     "than clean labels would.",
     "default_ce_stronger": "Cross-entropy with the defaults was stronger than the cross-entropy that the search "
@@ -86,14 +86,17 @@ def _headline(found: Recommendation) -> str:
         return f"{text}, or {_settings(found.strongest_ce, True)}: smoothing makes no proven difference."
     if found.verdict == "unconfirmed" and "within_error" in found.doubts and found.strongest_ce is not None:
         return (
-            f"{text}, or {_settings(found.strongest_ce, True)}: not confirmed, and validation cannot tell them apart."
+            f"{text}, or {_settings(found.strongest_ce, True)}: not confirmed, and validation shows no difference "
+            "for the better."
         )
     if found.verdict == "cross_entropy" and found.validation is None and found.num_seeds is None:
         return f"{text}: no other rate was completed that it could be compared with."
     tail = {
         "better": ": better than the strongest cross-entropy.",
         "worse": ": the best on validation, but on test it is worse than the strongest cross-entropy.",
-        "cross_entropy": ": no searched rate beats it on validation.",
+        "cross_entropy": ": the search selects it over every other rate."
+        if found.num_seeds is None
+        else ": no confirmed rate beats it on validation.",
         "unconfirmed": ": not confirmed.",
     }
     return text + tail.get(found.verdict, ".")
@@ -124,7 +127,7 @@ def _reasons(found: Recommendation) -> tuple[str, ...]:
         )
         reasons.append(f"It is not confirmed: {why}.")
     if found.validation is not None and "within_error" not in found.doubts:
-        rival = "the best other rate" if found.arm == "ce" else "the strongest CE"
+        rival = "the best other rate" if found.arm == "ce" else "the CE that the search selected"
         gap = points(found.validation.difference, 2)
         reasons.append(
             f"In the search, validation tells the best arm from {rival}: {gap} points "

@@ -72,7 +72,7 @@ def test_the_strongest_ce_is_the_one_with_the_better_validation_not_test():
     )
     assert found.configurations[found.strongest_ce].config["lr"] == 0.2
     assert found.recommended == found.strongest_ce
-    assert "no rate beats cross-entropy" in confirmation_sentence(found)
+    assert "no confirmed rate beats cross-entropy" in confirmation_sentence(found)
 
 
 def test_pairs_are_matched_by_seed():

@@ -12,6 +12,7 @@ from trial_rows import trial_row, trials_frame
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, space_of
 from nls_tune.analysis.recommendations import recommendations
+from nls_tune.report.confirmation import confirmation_sentence
 from nls_tune.report.recommendations import copyable_configuration, doubt_sentence, recommendation_words
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
@@ -96,7 +97,26 @@ def test_an_interval_without_0_is_no_proof_where_the_sign_flips_could_have_shown
     assert all("few_seeds" not in f.doubts for f in found)
 
 
-def test_few_seeds_are_a_doubt_and_the_interval_decides():
+def test_an_interval_without_0_is_no_proof_where_many_levels_had_their_chance():
+    differences = np.array([0.010, 0.012, 0.018, -0.001, 0.012])
+    p = stats.ttest_1samp(differences, 0).pvalue
+    assert 0.05 / 3 < p < 0.05
+    assert one(searched(STRONG) + both(differences)).verdict == "better"
+    three = [searched(STRONG, level) + both(differences, level) for level in ("clean", LEVEL, "symmetric:0.3")]
+    found = recommendations(trials_frame([row for rows in three for row in rows]))
+    assert {f.verdict for f in found} == {"no_proven_difference"}
+    confirmed_levels = confirmations(trials_frame([row for rows in three for row in rows]))
+    assert [c.comparisons[1].holm_t_p for c in confirmed_levels] == pytest.approx([3 * p] * 3)
+    assert all("no proven difference" in confirmation_sentence(c) for c in confirmed_levels)
+
+
+def test_equal_differences_prove_nothing():
+    found = one(searched(STRONG) + both(np.array([0.02, 0.02, 0.02])))
+    assert found.verdict == "no_proven_difference"
+    assert not any("would have seen" in reason for reason in recommendation_words(found).reasons)
+
+
+def test_few_seeds_are_a_doubt_and_the_t_test_decides():
     found = one(searched(STRONG) + both(np.array([0.02, 0.03, 0.025, 0.015])))
     assert (found.verdict, found.sign_flip_p) == ("better", 2 / 2**4)
     assert "few_seeds" in found.doubts
@@ -261,5 +281,5 @@ def test_what_validation_cannot_tell_apart_is_not_recommended_alone():
     assert found.verdict == "unconfirmed"
     assert recommendation_words(found).headline == (
         "symmetric:0.2: use smooth_rate −2 (warm-up 2, lr 0.01), stopped at epoch 5, or cross-entropy (warm-up 2, "
-        "lr 0.01): not confirmed, and validation cannot tell them apart."
+        "lr 0.01): not confirmed, and validation shows no difference for the better."
     )

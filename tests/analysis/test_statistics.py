@@ -10,6 +10,7 @@ from scipy import stats
 from nls_tune.analysis.statistics import (
     detectable_difference,
     holm,
+    paired_t_p,
     sample_mean,
     sign_flip_p,
     smallest_sign_flip_p,
@@ -77,3 +78,13 @@ def test_detectable_difference_has_the_power_it_says():
     power = (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
     assert 0.74 < power < 0.88
     assert detectable_difference(sd, 1) == math.inf
+
+
+@given(differences.filter(lambda v: np.ptp(v) > 1e-5))
+def test_the_paired_t_test_is_that_of_scipy(values):
+    assert paired_t_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("values", [[0.1], [0.02, 0.02, 0.02], []])
+def test_one_difference_or_equal_ones_say_nothing(values):
+    assert paired_t_p(values) == 1.0

@@ -196,7 +196,12 @@ def _confirmation(level: int, name: str, has_test: bool) -> LevelConfirmation:
             test_at_last=sample_mean([v - 0.01 for v in test]) if has_test else None,
         )
 
-    comparison = PairedComparison(sample_mean([0.004, 0.006, 0.011]), 0.25, 0.25, 0.5, 0.009) if has_test else None
+    comparison = None
+    if has_test:
+        comparison = PairedComparison(
+            sample_mean([0.004, 0.006, 0.011]), 0.25, 0.25, t_p=0.06, holm_p=0.5, holm_t_p=0.12, proven=False,
+            detectable=0.009,
+        )  # fmt: skip
     return LevelConfirmation(
         name, (configuration(3), configuration(5), configuration(1)), 0, 2, (None, comparison, comparison)
     )

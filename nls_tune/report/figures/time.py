@@ -72,7 +72,7 @@ def _epochs(axis: Axes, found: Allocation) -> None:
     kinds = (
         ("trained", [g.epochs_trained for g in found.groups], OKABE_ITO[0], None),
         ("reused: shared warm-ups", [g.epochs_reused for g in found.groups], OKABE_ITO[5], "...."),
-        ("saved: stopped by ASHA", [g.epochs_saved for g in found.groups], "#f2f2f2", "////"),
+        ("saved: stopped early", [g.epochs_saved for g in found.groups], "#f2f2f2", "////"),
     )
     for name, counts, colour, hatch in kinds:
         axis.bar(

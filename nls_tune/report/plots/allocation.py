@@ -13,7 +13,7 @@ from nls_tune.spaces import ARMS
 _TITLE = "Which trial held which slot when"
 _READING = (
     "Each bar is a trial in the slot that it held, short ones were stopped or diverged, striped ones are the "
-    "confirmation's; gaps are time in which a slot had nothing to do."
+    "confirmation's; gaps are time in which a slot had nothing to do or the run was paused."
 )
 #: Bars of more trials could not be told apart.
 MAX_SPANS = 2000

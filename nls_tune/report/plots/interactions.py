@@ -31,7 +31,7 @@ _READING = (
 #: How the trials are marked, by how they ended: name, symbol, size.
 _ENDS = {
     "completed": ("completed", "circle", 8),
-    "stopped": ("stopped by ASHA", "circle-open", 7),
+    "stopped": ("stopped early", "circle-open", 7),
     "diverged": ("diverged", "x", 8),
 }
 _HOVER = (
