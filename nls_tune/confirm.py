@@ -1,6 +1,6 @@
 """The confirmation: the selected configurations and cross-entropy (CE) again, with fresh seeds.
 
-A search shows the luckiest of many trials. What a configuration is worth shows in trainings that no choice has
+A search shows the luckiest of many trials. What a configuration is worth shows in trainings that the search has not
 seen: the selected configuration of each arm, and CE with the space's defaults, are trained again with seeds that
 the search has not used, on the search's own split, all levels at once, none stopped early.
 

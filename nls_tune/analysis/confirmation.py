@@ -238,6 +238,11 @@ def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
     )
 
 
+def can_reach(comparison: PairedComparison, num_claims: int) -> bool:
+    """Whether the sign-flip test can fall to 5 % with so many seeds, after Holm's correction over so many claims."""
+    return comparison.smallest_p * num_claims <= SIGNIFICANT
+
+
 def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
     """Correct the p values of the recommended configurations: they are the claims that a run makes."""
     claims = [c.comparisons[c.recommended] for c in found]
@@ -248,7 +253,7 @@ def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfi
         comparisons = list(confirmation.comparisons)
         if claim is not None:
             holm_p, holm_t_p = next(corrected)
-            refuted = claim.smallest_p * len(made) <= SIGNIFICANT < holm_p
+            refuted = can_reach(claim, len(made)) and holm_p > SIGNIFICANT
             comparisons[confirmation.recommended] = replace(
                 claim, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
             )

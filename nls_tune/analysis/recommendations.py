@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nls_tune.analysis.confirmation import SIGNIFICANT, LevelConfirmation, PairedComparison, confirmations
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
 from nls_tune.analysis.rows import log_share
 from nls_tune.analysis.statistics import SampleMean
@@ -201,11 +201,6 @@ def _verdict(arm: Arm | None, comparison: PairedComparison | None) -> Verdict:
     return "better" if comparison.difference.mean > 0 else "worse"
 
 
-def _can_reach(comparison: PairedComparison, num_claims: int) -> bool:
-    """Whether the sign-flip test can fall to 5 % with so many seeds, after Holm's correction."""
-    return comparison.smallest_p * num_claims <= SIGNIFICANT
-
-
 def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
     """The search's trial of a configuration and its best epoch; without one, the median of those of fresh seeds."""
     selected, default = level.summary.arms.get(arm), level.summary.default_ce
@@ -239,7 +234,7 @@ def _doubts(
         rate = config["smooth_rate"]
         kinds |= {
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
-            "few_seeds": comparison is not None and not _can_reach(comparison, level.num_claims),
+            "few_seeds": comparison is not None and not can_reach(comparison, level.num_claims),
             "no_test_set": bool((search["num_test"] == 0).all()),
             "within_error": validation is not None and not (validation.distinct and validation.difference > 0),
             "asymmetric_noise": not _is_symmetric(summary),

@@ -54,10 +54,10 @@ def doubt_sentence(kind: DoubtKind) -> str:
 def recommendation_words(recommendation: Recommendation) -> Words:
     """Say what to use at a noise level, why, and what speaks against it; always against the strongest CE."""
     found = recommendation
-    if found.verdict == "nothing":
+    if found.config is None:
         headline = f"{found.noise_level}: nothing can be recommended, no trial was completed."
         return Words(headline, (), tuple(_DOUBTS[kind] for kind in found.doubts))
-    return Words(_headline(found), _reasons(found), tuple(_DOUBTS[kind] for kind in found.doubts))
+    return Words(_headline(found, found.config), _reasons(found), tuple(_DOUBTS[kind] for kind in found.doubts))
 
 
 def copyable_configuration(recommendation: Recommendation) -> str | None:
@@ -77,9 +77,8 @@ def copyable_configuration(recommendation: Recommendation) -> str | None:
 _NAMED = ("smooth_rate", "warmup_epochs", "lr")
 
 
-def _headline(found: Recommendation) -> str:
-    assert found.config is not None  # noqa: S101 - only ``nothing`` has none
-    text = f"{found.noise_level}: use {_settings(found.config, found.arm == 'ce')}"
+def _headline(found: Recommendation, config: Mapping[str, Any]) -> str:
+    text = f"{found.noise_level}: use {_settings(config, found.arm == 'ce')}"
     if found.best_epoch is not None:
         text += f", stopped at epoch {found.best_epoch}"
     if found.verdict == "no_proven_difference" and found.strongest_ce is not None:
