@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from nls_tune import hardware
 from nls_tune.errors import InputError
 from nls_tune.results import RunDirectory
 from nls_tune.search_settings import SearchSettings
@@ -34,10 +35,7 @@ class Slots:
 
 def local_resources() -> dict[str, float]:
     """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": len(hardware.find_gpus().found)}
 
 
 @contextmanager

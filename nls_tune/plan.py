@@ -21,10 +21,11 @@ from nls_tune.datasets import (
     make_noisy,
 )
 from nls_tune.errors import InputError
+from nls_tune.networks import check_model
 from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
 from nls_tune.noise_estimation import NoiseEstimate
 from nls_tune.plan_notes import plan_notes, weighted_trials
-from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space
+from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space, setting_values
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, trial_id
 from nls_tune.rungs import Rungs
 from nls_tune.search_settings import SearchSettings
@@ -377,11 +378,7 @@ def cancelling_rate(dataset: NoisyDataset) -> float | None:
 
 def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
     """Check model and image settings against the dataset before anything is loaded."""
-    from nls_tune.models import check_model
-
-    parameter = space.space.get("model")
-    names = getattr(parameter, "values", None) or [space.settings(space.default(), 0).model]
-    for name in names:
+    for name in setting_values(space, "model"):
         check_model(name, info.input_shape)
 
 

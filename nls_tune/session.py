@@ -98,8 +98,10 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
 
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
+    from nls_tune.hardware import Gpus, check_compile, check_precision, find_gpus
     from nls_tune.packing import Packing, packing_note
     from nls_tune.plan import make_plan
+    from nls_tune.plan_space import setting_values
     from nls_tune.report.console import print_plan
     from nls_tune.trackers import check_trackers
     from nls_tune.warmup import check_store
@@ -113,8 +115,12 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         if not dry_run:
             check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
-        if note := packing_note(resources, slots, settings):
-            plan = replace(plan, notes=(*plan.notes, note))
+        gpus = Gpus() if connect else find_gpus()
+        if not connect:  # a cluster's workers say it themselves
+            check_precision(setting_values(plan.space, "precision"), gpus.found)
+            check_compile(settings.compile, gpus.found)
+        notes = (packing_note(resources, slots, settings), gpus.note())
+        plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
         if dry_run:
             print_plan(plan, slots.count, console)
             return None
