@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import Any, cast
 
 from nls_tune import hardware
 from nls_tune.errors import InputError
+from nls_tune.plan_space import setting_values
 from nls_tune.results import RunDirectory
 from nls_tune.search_settings import SearchSettings
+from nls_tune.spaces import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -194,3 +196,51 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
     count = min(by_cpu, gpus * trials_per_gpu)
     # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
     return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))
+
+
+def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) -> str | None:
+    """Check that what trials run on can do what they need; a cluster's precision and compilers only its workers know.
+
+    Args:
+        space: What trials may ask for.
+        settings: What the user asked for.
+        slots: What a trial gets.
+
+    Returns:
+        What a plan has to say of the machine; None if that is nothing.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if settings.address is not None:
+        check_node(slots, _node_resources())
+        return None
+    gpus = hardware.find_gpus()
+    hardware.check_precision(setting_values(space, "precision"), gpus.found)
+    hardware.check_compile(settings.compile, gpus.found)
+    return gpus.note()
+
+
+def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
+    """Check that one node of a cluster has room for a trial: for one that fits on none, Ray would wait for ever.
+
+    Args:
+        slots: What a trial gets.
+        nodes: What each of them has, in Ray's words.
+
+    Raises:
+        InputError: If none has.
+    """
+    candidates = [node for node in nodes if node.get("GPU", 0) >= slots.gpus_per_trial]
+    most = int(max((node.get("CPU", 0) for node in candidates), default=0))
+    if most < slots.cpus_per_trial:
+        kind = "one node with a GPU" if slots.gpus_per_trial else "one node"
+        raise InputError(
+            f"--cpus-per-trial must be at most the {most} CPUs of {kind}, got {slots.cpus_per_trial}; lower it"
+        )
+
+
+def _node_resources() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's

@@ -26,7 +26,9 @@ def probe() -> dict[str, Any]:
     problem = None
     if not count:
         built = torch.version.cuda or torch.version.hip
-        problem = str(caught[0].message) if caught else None if built else f"torch {torch.__version__} is built for CPUs"
+        problem = (
+            str(caught[0].message) if caught else None if built else f"torch {torch.__version__} is built for CPUs"
+        )
     # Asking for bfloat16 makes a context, which takes a while: once a kind.
     bfloat16: dict[tuple[str, int], bool] = {}
     gpus = []

@@ -83,8 +83,7 @@ def _may_have_gpu(devices: Path, pci: Path) -> bool:
     if any(next(devices.glob(pattern), None) for pattern in _DEVICE_FILES):
         return True
     return any(
-        _read(device / "vendor") == _NVIDIA and _read(device / "class").startswith(_DISPLAY)
-        for device in pci.glob("*")
+        _read(device / "vendor") == _NVIDIA and _read(device / "class").startswith(_DISPLAY) for device in pci.glob("*")
     )
 
 
@@ -108,7 +107,8 @@ def _ask_torch(visible: tuple[str | None, ...]) -> Gpus:
             lines = done.stderr.strip().splitlines()
             raise RuntimeError(lines[-1] if lines else f"it ended with {done.returncode}")
         answer = json.loads(done.stdout.strip().rpartition("\n")[2])
-        return Gpus(tuple(Gpu(**gpu) for gpu in answer["gpus"]), answer["problem"])
+        problem = answer["problem"] and " ".join(answer["problem"].split())[:300]
+        return Gpus(tuple(Gpu(**gpu) for gpu in answer["gpus"]), problem)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RuntimeError(

@@ -97,11 +97,9 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
     from rich.console import Console
 
     from nls_tune.budgets import TimeBudget
-    from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
-    from nls_tune.hardware import Gpus, check_compile, check_precision, find_gpus
+    from nls_tune.cluster import check_machine, check_shared, local_resources, ray_session, slots_of
     from nls_tune.packing import Packing, packing_note
     from nls_tune.plan import make_plan
-    from nls_tune.plan_space import setting_values
     from nls_tune.report.console import print_plan
     from nls_tune.trackers import check_trackers
     from nls_tune.warmup import check_store
@@ -115,11 +113,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         if not dry_run:
             check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
-        gpus = Gpus() if connect else find_gpus()
-        if not connect:  # a cluster's workers say it themselves
-            check_precision(setting_values(plan.space, "precision"), gpus.found)
-            check_compile(settings.compile, gpus.found)
-        notes = (packing_note(resources, slots, settings), gpus.note())
+        notes = (packing_note(resources, slots, settings), check_machine(plan.space, settings, slots))
         plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
         if dry_run:
             print_plan(plan, slots.count, console)
@@ -156,7 +150,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
                 content["status"] = "failed"
                 run.write_json(content)
             raise
-    return conclude_run(plan, run, content, console)
+        # Before Ray is shut down, which takes a second or two, and while the run is ours.
+        return conclude_run(plan, run, content, console)
 
 
 def _default_out(dataset: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import warnings
 from typing import Any
@@ -160,3 +161,9 @@ def test_the_trials_of_a_worker_compile_once_and_tell_what_went_wrong(dataset, m
     worker._compiler.warning = "cannot be compiled"
     assert worker.step()["warning"] == "cannot be compiled"
     worker.cleanup()
+
+
+def test_torch_takes_the_compiler_that_is_looked_for_before_a_search():
+    from torch._inductor import config
+
+    assert config.cpp.cxx == (None, os.environ.get("CXX", "g++"))
