@@ -71,12 +71,32 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     try:
         if ours:
             _start_ray(address)
-        yield _resources()
+        with _trackers_left_alone():
+            yield _resources()
     finally:
         if ours:
             ray.shutdown()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _trackers_left_alone() -> Iterator[None]:
+    """Keep Tune from importing MLflow, W&B and others that are installed and not asked for.
+
+    It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
+    """
+    from ray.air._internal import usage
+
+    count = getattr(usage, "tag_callbacks", None)  # Ray's own: where it is not there, there is nothing to keep it from
+    if count is None:
+        yield
+        return
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = count
 
 
 def _check_reachable(address: str) -> None:

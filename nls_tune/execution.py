@@ -244,7 +244,7 @@ def run_experiment(
     )
     view.start()
     try:
-        with _terminate_as_interrupt(), _trackers_left_alone():
+        with _terminate_as_interrupt():
             tuner.fit()
     finally:
         view.stop()
@@ -262,25 +262,6 @@ def _terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-@contextmanager
-def _trackers_left_alone() -> Iterator[None]:
-    """Keep Tune from importing MLflow, W&B and others that are installed and not asked for.
-
-    It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
-    """
-    from ray.air._internal import usage
-
-    count = getattr(usage, "tag_callbacks", None)  # Ray's own: where it is not there, nothing is to be kept from
-    if count is None:
-        yield
-        return
-    usage.tag_callbacks = lambda callbacks: False
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = count
 
 
 def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget, packing: Packing) -> tuple[Any, Any]:
