@@ -13,7 +13,7 @@ from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.level_summaries import level_summaries, space_of
 from nls_tune.analysis.recommendations import planned_trials, recommendations
 from nls_tune.errors import InputError
-from nls_tune.runs import Run, RunStatus, load_run
+from nls_tune.runs import Run, RunStatus, load_trials
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _name(path: Path, top: Path) -> str:
 
 def _overview(path: Path, name: str) -> RunOverview:
     try:
-        run = load_run(path)
+        run = load_trials(path)
     except InputError as error:
         return RunOverview(str(path), name, None, None, None, None, (), None, str(error))
     planned = planned_trials(run.content)
