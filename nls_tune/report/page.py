@@ -21,7 +21,7 @@ from nls_tune.report.page_provenance import Provenance, provenance_of
 from nls_tune.report.page_sections import Section, comparison_sections, run_sections
 from nls_tune.report.plots.theme import PALETTES, templates
 from nls_tune.report.recommendations import copyable_configuration, recommendation_words
-from nls_tune.report.text import duration
+from nls_tune.report.text import duration, paused
 
 #: What the badge of a verdict says.
 VERDICTS = {
@@ -165,7 +165,8 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
     if others:
         facts.append(f"{others:,} confirmation trial{'' if others == 1 else 's'} ended")
     if found.allocation is not None:
-        facts.append(f"{duration(found.allocation.wall_seconds)} from the first start to the last end")
+        wall, pauses = duration(found.allocation.wall_seconds), paused(found.allocation.paused_seconds)
+        facts.append(f"{wall} from the first start to the last end{pauses}")
     return tuple(facts)
 
 
