@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from nls_tune.errors import InputError
+from nls_tune.json_text import json_text
 from nls_tune.parts import VERSION_KEY
 from nls_tune.parts_copy import COPY, make_copy, read_folder
 from nls_tune.settings import OWN_COLUMNS, TrainingSettings
@@ -262,8 +263,7 @@ class RunDirectory:
 
     def write_json(self, content: Mapping[str, Any]) -> None:
         """Write or replace run.json."""
-        text = json.dumps(content, indent=2, sort_keys=False, default=str) + "\n"
-        write_atomically(self.run_json, text.encode())
+        write_atomically(self.run_json, (json_text(content) + "\n").encode())
 
     def read_json(self) -> dict[str, Any]:
         """Read run.json.
