@@ -167,7 +167,9 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
 def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
     names = [field.name for field in fields(TrialSpan)]
     table = trials.assign(slot=list(slots), start_seconds=starts, seconds=ends - starts)
-    return tuple(TrialSpan(*row) for row in zip(*(table[name].tolist() for name in names), strict=True))
+    # By way of NumPy: pandas makes a list of strings one by one.
+    columns = (table[name].to_numpy().tolist() for name in names)
+    return tuple(TrialSpan(*row) for row in zip(*columns, strict=True))
 
 
 def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...]:
