@@ -8,13 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_runs import write_fake_run
+from rich.console import Console
 
-from nls_tune import parts_copy
+from nls_tune import parts_copy, session
 from nls_tune.analysis.run_overviews import run_overviews
 from nls_tune.parts import read_parts
 from nls_tune.parts_copy import COPY, LEAST_PARTS, SETTLED_NS, make_copy, read_folder
+from nls_tune.plan import make_plan
 from nls_tune.results import RunDirectory, epoch_schema, read_epochs, read_trials, trial_schema
 from nls_tune.runs import load_run, load_trials
+from nls_tune.search_settings import check_search_settings
 
 
 def settle(run):
@@ -160,3 +163,21 @@ def test_the_list_of_runs_reads_neither_epochs_nor_settings_that_are_the_same_fo
     content = run.read_json()
     run.write_json({**content, "identity": {"settings": content["identity"]["settings"]}})
     assert list(load_trials(run.path).trials.columns) == trial_schema().names
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "confirmed", "is_copied"),
+    [("trials", "finished", True), ("time_budget", "finished", True), ("trials", "interrupted", False),
+     ("interrupted", "finished", False)],
+)  # fmt: skip
+def test_a_session_copies_what_has_finished_and_nothing_on_the_way(run, monkeypatch, ended_by, confirmed, is_copied):
+    """A user who interrupts does not wait for it, and what goes on would change it soon."""
+    for folder in (run.trials, run.epochs):
+        (folder / COPY).unlink()
+    plan = make_plan(check_search_settings(preset="cpu", epochs=6, num_trials=4, train_size=500), 0, progress=False)
+    monkeypatch.setattr("nls_tune.execution.execute", lambda *arguments: ended_by)
+    monkeypatch.setattr("nls_tune.confirm.confirm", lambda *arguments, **options: confirmed)
+    content = {"run_id": "x"}
+    session._run_stages(plan, run, content, None, None, None, (), Console(quiet=True))
+    assert (content["status"] == "finished") is is_copied
+    assert [(folder / COPY).exists() for folder in (run.trials, run.epochs)] == [is_copied] * 2
