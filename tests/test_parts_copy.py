@@ -14,10 +14,8 @@ from nls_tune import parts_copy, session
 from nls_tune.analysis.run_overviews import run_overviews
 from nls_tune.parts import read_parts
 from nls_tune.parts_copy import COPY, LEAST_PARTS, SETTLED_NS, make_copy, read_folder
-from nls_tune.plan import make_plan
 from nls_tune.results import RunDirectory, epoch_schema, read_epochs, read_trials, trial_schema
 from nls_tune.runs import load_run, load_trials
-from nls_tune.search_settings import check_search_settings
 
 
 def settle(run):
@@ -31,7 +29,7 @@ def settle(run):
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory):
     run = RunDirectory(
-        write_fake_run(tmp_path_factory.mktemp("copied") / "run", trials=60, epochs=4, num_val=40, num_test=40)
+        write_fake_run(tmp_path_factory.mktemp("copied") / "run", trials=51, epochs=4, num_val=40, num_test=40)
     )
     settle(run)
     run.copy_parts()
@@ -69,8 +67,8 @@ def same(run, schema=None):
 
 
 def test_what_is_copied_is_read_without_a_part_and_by_nobody_else(run, opened):
-    assert len(read_trials(run.path)) == 120
-    assert len(load_run(run.path).epochs) == len(read_epochs(run.path)) > 120
+    assert len(read_trials(run.path)) == 102
+    assert len(load_run(run.path).epochs) == len(read_epochs(run.path)) > 102
     assert opened == []
     assert same(run)
     for folder in ("trials", "epochs"):  # readers that do not know of the copy have each row once
@@ -90,7 +88,7 @@ def test_parts_that_came_changed_or_went_count_as_they_are_now(run, opened):
     assert found.trials.set_index("trial_id")["error"][first.stem] == "changed"
     assert {"0" * 16, first.stem} < set(found.trials["trial_id"])
     assert not {second.stem, third.stem} & set(found.trials["trial_id"])
-    assert len(found.trials) == 120 - 1
+    assert len(found.trials) == 102 - 1
     assert len(found.problems) == 1
     assert third.name in found.problems[0]
     assert same(run)
@@ -130,7 +128,7 @@ def test_a_copy_that_cannot_be_used_is_none(run, opened, damage):
     else:
         copy.mkdir()
     assert same(run)
-    assert len(opened) == 121
+    assert len(opened) == 103
     run.copy_parts()
     opened.clear()
     assert same(run)
@@ -170,14 +168,15 @@ def test_the_list_of_runs_reads_neither_epochs_nor_settings_that_are_the_same_fo
     [("trials", "finished", True), ("time_budget", "finished", True), ("trials", "interrupted", False),
      ("interrupted", "finished", False)],
 )  # fmt: skip
-def test_a_session_copies_what_has_finished_and_nothing_on_the_way(run, monkeypatch, ended_by, confirmed, is_copied):
+def test_a_session_copies_what_has_finished_and_nothing_on_the_way(
+    run, tiny_plan, monkeypatch, ended_by, confirmed, is_copied
+):
     """A user who interrupts does not wait for it, and what goes on would change it soon."""
     for folder in (run.trials, run.epochs):
         (folder / COPY).unlink()
-    plan = make_plan(check_search_settings(preset="cpu", epochs=6, num_trials=4, train_size=500), 0, progress=False)
     monkeypatch.setattr("nls_tune.execution.execute", lambda *arguments: ended_by)
     monkeypatch.setattr("nls_tune.confirm.confirm", lambda *arguments, **options: confirmed)
     content = {"run_id": "x"}
-    session._run_stages(plan, run, content, None, None, None, (), Console(quiet=True))
+    session._run_stages(tiny_plan, run, content, None, None, None, (), Console(quiet=True))
     assert (content["status"] == "finished") is is_copied
     assert [(folder / COPY).exists() for folder in (run.trials, run.epochs)] == [is_copied] * 2
