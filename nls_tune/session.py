@@ -314,6 +314,8 @@ def _run_stages(
             status = confirm(plan, run, run_id, packing, make_view, missing_on_all_labels, trackers)
         if status == "finished":
             run.remove_warmups()
+    if status == "finished":
+        run.copy_parts()
     content["status"] = status
 
 
