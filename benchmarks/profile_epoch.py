@@ -34,8 +34,9 @@ from nls_tune.datasets import load_dataset
 from nls_tune.devices import keep_freed_memory
 from nls_tune.provenance import provenance
 from nls_tune.settings import TrainingSettings
-from nls_tune.trainable import CHECKPOINT_SECONDS, TrialCheckpoint
 from nls_tune.training import Training
+from nls_tune.trial import CHECKPOINT_SECONDS
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 PARTS = ("gather", "crop and flip", "normalise", "forward", "loss", "backward", "optimiser", "evaluation", "rest")
 

@@ -21,7 +21,7 @@ from nls_tune.report.text import trial_line
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, config_columns
 from nls_tune.settings import TrainingSettings
 from nls_tune.trackers import TrackedTrial, Tracker, tracked_trial
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 #: The epochs of a running trial are written at most this often.
 _WRITE_SECONDS = 5.0

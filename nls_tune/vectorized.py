@@ -260,7 +260,8 @@ class VectorizedTraining:
         """Whether the norm of all parameters and floating-point buffers of each is finite: (S,) bool."""
         state = [t for t in {**self._parameters, **self._buffers}.values() if t.is_floating_point()]
         norms = [torch.linalg.vector_norm(t.detach().flatten(1), dim=1) for t in state]
-        return torch.linalg.vector_norm(torch.stack(norms), dim=0).isfinite()
+        finite: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0).isfinite()
+        return finite
 
 
 def _momentum(training: Training, name: str) -> Tensor:

@@ -31,7 +31,7 @@ from nls_tune.packing_probe import GpuMeasurement, PackingMeasurement, Probe
 from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import RunDirectory, config_columns
 from nls_tune.search_settings import SearchSettings, check_search_settings
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 throughput_tables = st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e9), min_size=1)
 

@@ -19,7 +19,7 @@ from nls_tune.execution import make_progress
 from nls_tune.progress import SearchProgress
 from nls_tune.recorder import Recorder, outcome_of
 from nls_tune.results import RunDirectory, epoch_schema, settings_of, trial_schema
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 LEVEL = "symmetric:0.4"
 STATE_BYTES = b"state"
