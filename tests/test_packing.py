@@ -368,14 +368,14 @@ def test_what_ran_out_beside_others_is_described_in_its_folder(tmp_path, tiny_pl
     trial: Any = SimpleNamespace(
         trial_id="t1", config=trial_config(name, "symmetric:0.4", training, "search"), error_file=str(file)
     )
-    for again in (True, False):
+    for again in ("it runs again alone", None):
         progress = make_progress(tiny_plan, 2)
         recorder = Recorder(tiny_plan, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
         recorder.on_trial_error(iteration=1, trials=[], trial=trial)
         found = TrialCheckpoint(run.checkpoints / name).read_trial()
-        assert (found is not None) == again
+        assert (found is not None) == bool(again)
         assert found is None or found.settings == training
         (row,) = read_trials(run.path).to_dict("records")
         assert row["status"] == "out_of_memory"
-        assert ("runs again" in row["error"]) == again
+        assert ("runs again alone" in row["error"]) == bool(again)
         assert (progress.num_ended, len(recorder.failures)) == ((0, 0) if again else (1, 1))

@@ -232,7 +232,7 @@ def test_a_trial_that_goes_on_after_a_lost_worker_has_every_epoch_once(driven):
     trial = driven.trial()
     driven.start(trial)
     driven.report(trial, range(1, 4))
-    started_at = driven.recorder._states["t1"].started_at
+    started_at = driven.recorder._states[trial.config["trial_id"]].started_at
     driven.start(trial)  # Tune says so again when it restarts the trial
     driven.report(trial, range(1, 7), train_seconds=5.0)
     driven.complete(trial)
