@@ -217,6 +217,23 @@ class TestLowering:
         assert not packing.out_of_memory()
         assert not packing.lower()
 
+    def test_batches_are_given_up_before_trials_share_less(self):
+        settings, said = SearchSettings(trials_per_gpu=2, vectorize=True), []
+        resources = {"CPU": 4, "GPU": 1}
+        slots = slots_of(resources, settings)
+        packing = Packing(resources, settings, slots, lambda *what: said.append("fewer"), lambda: said.append("one"))
+        assert packing.may_batch
+        assert not packing.batched  # the search runs one by one
+        packing.batched = True
+        assert "outside of a batch" in (packing.out_of_memory() or "")
+        assert packing.is_draining()
+        assert packing.lower()
+        assert (packing.batched, packing.may_batch, packing.slots, said) == (False, False, slots, ["one"])
+        assert "fewer on its GPU" in (packing.out_of_memory() or "")
+        assert packing.lower()
+        assert (packing.slots.trials_per_gpu, said) == (1, ["one", "fewer"])
+        assert packing.out_of_memory() is None
+
     def test_a_row_stands_unless_its_folder_is_kept(self, tmp_path):
         run = RunDirectory(tmp_path / "run")
         run.create()
