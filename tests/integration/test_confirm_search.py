@@ -133,7 +133,7 @@ def test_a_finished_run_goes_on_with_all_labels(continued):
 
 def test_what_ran_in_a_batch_is_the_training_alone(continued):
     """On the split with one more seed: each row as an ordinary training has it, up to a sample on the border."""
-    before, again, trials, _ = continued
+    before, _, trials, _ = continued
     new = trials[(trials.stage == "confirm") & ~trials.index.isin(before.index) & (trials.status == "completed")]
     assert len(new) >= 4
     settings = check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=3)
