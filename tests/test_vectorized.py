@@ -131,8 +131,11 @@ def test_one_step_has_the_gradients_of_each_alone(twonorm):
             assert expected.abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(("data", "settings"), [("twonorm", MLP), ("digits", CNN)], ids=["mlp", "small_cnn"])
-@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)], ids=["one seed", "two seeds"])
+@pytest.mark.parametrize(
+    ("data", "settings", "seeds"),
+    [("twonorm", MLP, (0, 0)), ("twonorm", MLP, (0, 1)), ("digits", CNN, (0, 1))],
+    ids=["mlp, one seed", "mlp, two seeds", "small_cnn"],
+)
 def test_bfloat16_is_that_of_a_training_alone(data, settings, seeds, request):
     dataset = request.getfixturevalue(data)
     short = change(settings, epochs=2, precision="bfloat16")
@@ -149,8 +152,9 @@ def test_bfloat16_is_that_of_a_training_alone(data, settings, seeds, request):
         np.testing.assert_allclose(mine, same, rtol=1e-2)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-@pytest.mark.parametrize("values", [{}, {"momentum": 0.0, "nesterov": False}], ids=["momentum", "none"])
+@pytest.mark.parametrize(
+    ("epochs", "values"), [(1, {}), (2, {}), (3, {}), (3, {"momentum": 0.0, "nesterov": False})], ids=str
+)
 def test_a_half_done_member_goes_on_alone(twonorm, epochs, values):
     settings = [change(MLP, warmup_epochs=2, smooth_rate=-1.0, seed=seed, **values) for seed in (0, 1)]
     batch = together(twonorm, settings, epochs=epochs)  # within the warm-up, at its end, and after it
