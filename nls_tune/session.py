@@ -242,19 +242,12 @@ def _run(
     from nls_tune.trackers import open_trackers
 
     session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(packing.slots)}
+    session["vectorize"] = plan.settings.vectorize
     content["sessions"].append(session)
     content["status"] = "running"
     run.write_json(content)
 
-    def lowered(before: int, slots: Slots) -> None:
-        session["slots"] = asdict(slots)
-        session.setdefault("out_of_memory_with", []).append(before)
-        run.write_json(content)
-        console.print(
-            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
-        )
-
-    packing.lowered = lowered
+    _tell_of_memory(packing, session, lambda: run.write_json(content), console)
 
     def save_seconds(seconds: float) -> None:
         session["search_seconds"] = round(seconds, 1)
@@ -270,6 +263,7 @@ def _run(
             "trials": {name: level.total for name, level in progress.levels.items()},
             "epochs": progress.epochs,
             "time_budget": progress.budget.seconds,
+            "batches": progress.batches,
         }
         run.write_json(content)
         return ProgressView(progress, console)
@@ -284,6 +278,26 @@ def _run(
     finally:
         session["finished_at"] = datetime.now(UTC).isoformat()
         run.write_json(content)
+
+
+def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[], None], console: Console) -> None:
+    """Say on the screen and in run.json when trials that ran out of memory change how they run."""
+
+    def lowered(before: int, slots: Slots) -> None:
+        session["slots"] = asdict(slots)
+        session.setdefault("out_of_memory_with", []).append(before)
+        save()
+        console.print(
+            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
+        )
+
+    def unbatched() -> None:
+        session["out_of_memory_in_a_batch"] = True
+        session["stage"]["batches"] = {}
+        save()
+        console.print("Memory ran out in a batch: the trials run one by one from now on", highlight=False)
+
+    packing.lowered, packing.unbatched = lowered, unbatched
 
 
 def _run_stages(

@@ -158,7 +158,7 @@ def test_the_trials_of_a_worker_compile_once_and_tell_what_went_wrong(dataset, m
         assert worker.step()["warning"] is None
         worker.reset_config(config)
     assert len(calls) == 1
-    worker._compiler.warning = "cannot be compiled"
+    worker._workplace.compiler.warning = "cannot be compiled"
     assert worker.step()["warning"] == "cannot be compiled"
     worker.cleanup()
 

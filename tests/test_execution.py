@@ -15,7 +15,7 @@ from nls_tune.execution import adopt_results, make_progress
 from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import RunDirectory, config_columns
 from nls_tune.search_settings import SearchSettings, check_search_settings
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 LEVEL = "symmetric:0.4"
 
