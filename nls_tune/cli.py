@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from nls_tune import export_command
 from nls_tune.analyze_command import analyze, runs
-from nls_tune.command_line import run_app
+from nls_tune.command_line import exit_with
 from nls_tune.estimate_command import estimate
 from nls_tune.report_command import report
 from nls_tune.search import search
@@ -31,4 +29,4 @@ def _main() -> None:
 
 def main() -> None:
     """Run the command and exit with its code."""
-    sys.exit(run_app(app))
+    exit_with(app)

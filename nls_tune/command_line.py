@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
@@ -21,7 +24,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         arguments: By default those of the process.
 
     Returns:
-        The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted.
+        The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 nobody
+        reads the output any more (128 + SIGPIPE, what a shell says of other programs then).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -31,6 +35,12 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _end_quietly()
+    except SystemExit as end:
+        # Rich and click end the program themselves when nobody reads, with 1 as if it had failed.
+        cause = end.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+            return _end_quietly()
+        raise
     except InputError as error:
         return _say(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -48,11 +58,20 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def exit_with(app: typer.Typer) -> NoReturn:
+    """Run a Typer program as the whole process; it ends with the program's exit code."""
+    code = run_app(app)
+    if code == 130:
+        # All is said and saved. Another Ctrl-C while Python and Ray put their things away would only make noise.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
 def _end_quietly() -> int:
     """The reader of the output has left, as ``head`` does; what Python still holds for it must not raise again."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return 128 + signal.SIGPIPE
 
 
 def _say(message: str, code: int) -> int:

@@ -89,6 +89,7 @@ class SearchProgress:
         stage: ``search``, ``confirm`` or ``confirm_all``.
         budget: Of wall time; without a limit where none was given.
         running: The trials that run now, by name.
+        is_ending: Whether the search was interrupted and what runs is being saved.
     """
 
     levels: dict[str, LevelProgress]
@@ -97,6 +98,7 @@ class SearchProgress:
     stage: str = "search"
     budget: TimeBudget = field(default_factory=TimeBudget)
     running: dict[str, RunningTrial] = field(default_factory=dict)
+    is_ending: bool = False
     _ended_epochs: int = 0
     _ended_trials: int = 0
     _seconds: dict[str, float] = field(default_factory=dict)

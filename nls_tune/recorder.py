@@ -55,6 +55,10 @@ class Recorder(tune.Callback):
         view: To tell of every trial that ends.
         trackers: To tell of everything.
         out_of_memory: Told of a trial that ran out of memory; says whether it will run again.
+
+    Attributes:
+        failures: The errors of trials that failed.
+        on_ready: Called when Tune is about to start its first trial.
     """
 
     def __init__(
@@ -76,9 +80,14 @@ class Recorder(tune.Callback):
         self._out_of_memory = out_of_memory
         self._states: dict[str, _TrialState] = {}
         self.failures: list[str] = []
+        self.on_ready: Callable[[], Any] = lambda: None
         self._warnings: set[str] = set()
 
     # Tune's hooks. Tune calls them with keyword arguments.
+
+    def setup(self, **info: object) -> None:  # type: ignore[override] # Tune gives what is not needed here
+        """Say that Tune is ready."""
+        self.on_ready()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
@@ -151,6 +160,10 @@ class Recorder(tune.Callback):
             self._end_out_of_memory(trial.trial_id, error)
         else:
             self._end(trial.trial_id, "failed", error)
+
+    def note_end(self) -> None:
+        """Show that the trials are being ended."""
+        self._progress.is_ending = True
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""
