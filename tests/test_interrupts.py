@@ -11,6 +11,8 @@ import pytest
 from nls_tune import interrupts as module
 from nls_tune.interrupts import InterruptedAgainError, Interrupts, held_back
 
+# The blocks below are what is tested: signals come in the middle of them.
+# ruff: noqa: PT012
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
