@@ -237,11 +237,17 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
 
 
 def _write_events(run: RunDirectory) -> None:
-    """Write the event files of trials that ended in earlier sessions, which may not have been asked for any."""
+    """Write the event files that trials of earlier sessions lack, which may not have been asked for any."""
     from nls_tune.export import export_tensorboard
     from nls_tune.runs import load_run
+    from nls_tune.tensorboard import event_file
 
-    export_tensorboard(load_run(run.path), run.tensorboard, overwrite=True)
+    rows = read_trials(run.path).to_dict("records")
+    lacking = {row["trial_id"] for row in rows if not event_file(run.tensorboard, row).exists()}
+    if lacking:
+        found = load_run(run.path)
+        trials = found.trials[found.trials["trial_id"].isin(lacking)]
+        export_tensorboard(replace(found, trials=trials), run.tensorboard, overwrite=True)
 
 
 def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], budget: TimeBudget) -> bool:
