@@ -107,7 +107,12 @@ _CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
 _Compile = Annotated[
     str, typer.Option(help="Compile training steps: on, off, or auto: on GPUs, where trials are long enough to pay.")
 ]
-_Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Existing Ray cluster: HOST:PORT, or auto for the one that runs here. By default Ray starts here."
+    ),
+]
 _WarmupStore = Annotated[
     str | None,
     typer.Option(

@@ -241,7 +241,7 @@ def test_termination_ends_it_in_order_and_a_removed_row_is_run_again(tmp_path):
     assert done.out.count("Results: ") == 2  # after one interruption there is time for the table
     assert json.loads((path / "run.json").read_text())["status"] == "interrupted"
 
-    assert run_search(*ARGUMENTS, folder=tmp_path).code == 0
+    assert run_search(*ARGUMENTS, folder=tmp_path, seconds=120).code == 0
     lost = rows(path).index[0]
     (path / "trials" / f"{lost}.parquet").unlink()
     again = run_search(*ARGUMENTS, folder=tmp_path)
