@@ -38,8 +38,8 @@ def latex_table(run: RunAnalysis) -> str | None:
     caption = (
         f"Test accuracy (\\%) at the best epoch, mean $\\pm$ standard deviation over {seeds} fresh seeds. "
         "Recommended: smooth rate (or CE), warm-up epochs and learning rate with the highest mean validation accuracy "
-        "on noisy labels. $\\Delta$: paired difference in points to the strongest cross-entropy (CE), $\\pm$ half of its "
-        "95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
+        "on noisy labels. $\\Delta$: paired difference in points to the strongest cross-entropy (CE), $\\pm$ half of "
+        "its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
     groups = r"Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Recommended} & Strongest CE & $\Delta$ \\"
     lines = [
