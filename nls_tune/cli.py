@@ -12,7 +12,13 @@ from nls_tune.report_command import report
 from nls_tune.search import search
 from nls_tune.watch import watch
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.command()(search)
 app.command()(estimate)
 app.command()(watch)

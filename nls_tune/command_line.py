@@ -45,7 +45,9 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         return _say(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
+        return _say(_what_the_system_says(error), 1)
+    except RuntimeError as error:
         return _say(str(error), 1)
     except Exception as error:
         # Typer brings its own copy of click or uses an installed one: usage errors are known by what they carry.
@@ -53,7 +55,11 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error.format_message())
                 return 0
-            return _say(error.format_message(), 2)
+            context = getattr(error, "ctx", None)
+            message = error.format_message().rstrip(".")
+            if context and not message.startswith("Invalid value"):  # that one says it all
+                message += f"{' ' if message.endswith('?') else '; '}{context.command_path} --help says what there is"
+            return _say(message, 2)
         raise
     return code if isinstance(code, int) else 0
 
@@ -72,6 +78,16 @@ def _end_quietly() -> int:
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
+
+
+def _what_the_system_says(error: OSError) -> str:
+    """An error of the system without its number, and what to do where that is known."""
+    if error.strerror is None:
+        return str(error)
+    place = "" if error.filename is None else f": {error.filename}"
+    # A search that ran out of space goes on like one that was interrupted.
+    full = "; make room and give the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{error.strerror}{place}{full}"
 
 
 def _say(message: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -47,6 +48,12 @@ def small_run(tmp_path_factory) -> Path:
         (InputError("the rule, the value\n  and the way out"), 2, "error: the rule, the value and the way out\n"),
         (RuntimeError("every trial failed"), 1, "error: every trial failed\n"),
         (OSError("no space left on device"), 1, "error: no space left on device\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "error: No space left on device; make room and give the same command again\n",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: Permission denied: /x\n"),
         (typer.Abort(), 130, "error: interrupted\n"),
     ],
 )
@@ -109,6 +116,7 @@ class TestNlsTune:
         done = run(*NLS_TUNE, "serch", folder=tmp_path)
         assert done.has_failed_in_one_line(), done
         assert "'search'" in done.err
+        assert done.err.endswith("? nls-tune --help says what there is\n")
 
 
 class TestDryRun:
