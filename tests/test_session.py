@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 
@@ -140,6 +141,22 @@ def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(made, monke
     with pytest.raises(KeyboardInterrupt) as raised:
         session.run_search(epochs=6, out=tmp_path)
     assert raised.value.run == tmp_path
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, monkeypatch, tmp_path):
+    """No trial starts: the search is done, and what is selected at the one level is played."""
+    config = {"smooth_rate": 0.0, "warmup_epochs": 1, "lr": 0.01}
+    selected = {"symmetric:0.2": [{**config, "lr": 0.01 * (1 + i)} for i in range(left)]}
+    monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.execution.execute", lambda *arguments: "trials")
+    monkeypatch.setattr("nls_tune.confirm.confirm_configurations", lambda plan, trials: selected)
+    monkeypatch.setattr("nls_tune.confirm.run_experiment", lambda *arguments: None)
+    console = Console(file=io.StringIO(), width=200)
+    settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=3)
+    result = session.run_settings(settings, console, dry_run=False)
+    assert ("Confirmation with 3 fresh seeds" in console.file.getvalue()) == bool(left)
+    assert result.status == ("interrupted" if left else "finished")
 
 
 def test_ctrl_c_before_there_is_a_run_leaves_none(made, monkeypatch, tmp_path, capsys):
