@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from nls_tune.cluster import Slots, slots_of
+from nls_tune.runs import row_runs_again
 from nls_tune.search_settings import SearchSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from nls_tune.results import RunDirectory
 
 #: More trials on a GPU must be worth this much of the throughput: each of them costs memory and takes longer.
@@ -42,8 +43,8 @@ def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
     Returns:
         True for interrupted trials, and for those that ran out of memory beside others.
     """
-    kept = trials["trial_id"].map(lambda trial_id: (run.checkpoints / str(trial_id)).is_dir()).astype(bool)
-    return (trials["status"] == "interrupted") | ((trials["status"] == "out_of_memory") & kept)
+    pairs = zip(trials["trial_id"], trials["status"], strict=True)
+    return pd.Series([row_runs_again(run, *pair) for pair in pairs], index=trials.index, dtype=bool)
 
 
 def choose_packing(throughputs: Mapping[int, float]) -> int:
