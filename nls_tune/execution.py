@@ -12,10 +12,11 @@ from nls_tune.allocation import Allocator, Outcome, Suggestion
 from nls_tune.budgets import TimeBudget
 from nls_tune.interrupts import Interrupts
 from nls_tune.metrics import best_epoch
-from nls_tune.packing import Packing, runs_again
+from nls_tune.packing import Packing
 from nls_tune.plan import SearchPlan, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_epochs, read_trials, settings_of
+from nls_tune.runs import runs_again
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:

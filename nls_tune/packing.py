@@ -10,16 +10,10 @@ trials that runs out of memory ends in the same way, and its trials run again on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import Any
 
 from nls_tune.cluster import Slots, slots_of
-from nls_tune.runs import row_runs_again
 from nls_tune.search_settings import SearchSettings
-
-if TYPE_CHECKING:
-    from nls_tune.results import RunDirectory
 
 #: More trials on a GPU must be worth this much of the throughput: each of them costs memory and takes longer.
 WORTH = 0.05
@@ -31,20 +25,6 @@ def error_line(error: BaseException) -> str:
     """Return type and message of an error in one line, without the advice that torch adds to it."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {'. '.join(first.split('. ')[:2])}".rstrip(".")
-
-
-def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
-    """Say which rows do not stand, because their trial is to run again or to go on.
-
-    Args:
-        run: The run directory.
-        trials: Rows of ``trials/``.
-
-    Returns:
-        True for interrupted trials, and for those that ran out of memory beside others.
-    """
-    pairs = zip(trials["trial_id"], trials["status"], strict=True)
-    return pd.Series([row_runs_again(run, *pair) for pair in pairs], index=trials.index, dtype=bool)
 
 
 def choose_packing(throughputs: Mapping[int, float]) -> int:

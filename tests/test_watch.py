@@ -21,8 +21,8 @@ from nls_tune import changing_parts
 from nls_tune import watch as watch_module
 from nls_tune.cli import app
 from nls_tune.command_line import run_app
-from nls_tune.packing import runs_again
 from nls_tune.results import RunDirectory, read_epochs, read_trials
+from nls_tune.runs import runs_again
 from nls_tune.watched_run import WatchedRun
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
@@ -197,7 +197,7 @@ def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["this session", "an earlier one"])
 def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fewer_on_the_gpu(going_on, earlier):
-    """Whichever session wrote the row: what the allocator adopts is what is counted (``packing.runs_again``)."""
+    """Whichever session wrote the row: what the allocator adopts is what is counted (``runs.runs_again``)."""
     run, rows = RunDirectory(going_on), read_trials(going_on)
     names = rows["trial_id"].iloc[:3].tolist()
     for row in rows.iloc[:3].to_dict("records"):
