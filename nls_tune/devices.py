@@ -42,7 +42,17 @@ class DeviceData:
 
     @classmethod
     def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
-        """Copy a dataset to a device."""
+        """Copy a dataset to a device.
+
+        Raises:
+            InputError: If a label is no class: steps do not look any more, and a GPU would end the process.
+        """
+        for labels in (dataset.noisy_labels, dataset.test_labels):
+            if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < dataset.num_classes:
+                raise InputError(
+                    f"labels of {dataset.name} must be 0 to {dataset.num_classes - 1}, got {labels.min()} to "
+                    f"{labels.max()}; renumber them"
+                )
         device = torch.device(device)
         mean, std = (torch.from_numpy(np.array(a)).to(device) for a in (dataset.input_mean, dataset.input_std))
 

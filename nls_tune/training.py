@@ -181,7 +181,7 @@ class Training:
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self._autocast():
                 logits = forward(self.model, inputs)
-                loss = gls_loss(logits, labels, rate)
+                loss = gls_loss(logits, labels, rate, ignore_index=None)  # checked when the data were loaded
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:
