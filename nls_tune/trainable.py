@@ -221,7 +221,7 @@ class TrainingTrainable(tune.Trainable):
             work()
             return
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error, shared_gpu=self._shared.get("trials_per_gpu", 1) > 1):
                 raise
             self._out_of_memory = error_line(error)
         # Not in the handler: as long as the error is there, its traceback holds the tensors of all calls.

@@ -81,7 +81,7 @@ class Training:
         self._test_correct: list[np.ndarray] = []
         self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
         self._optimizer = self._new_optimizer()
-        self._compiled = self._compile(compiler)
+        self._compiled = self._compile(compiler, dataset.num_train)
 
     @property
     def epoch(self) -> int:
@@ -257,9 +257,9 @@ class Training:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
-    def _compile(self, compiler: Compiler | None) -> Forward | None:
-        """The compiled forward pass for whole batches; None where it is not to be compiled."""
-        size, num_train = self.settings.batch_size, len(self.data.train_labels)
+    def _compile(self, compiler: Compiler | None, num_train: int) -> Forward | None:
+        """The compiled forward pass for whole batches of so many samples; None where it is not to be compiled."""
+        size = self.settings.batch_size
         steps = self.settings.epochs * (num_train // size)
         if compiler is None or not compiler.wants(self.device.type, steps):
             return None
