@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -186,17 +189,63 @@ def test_why_a_process_could_not_measure_is_said(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     import measure
 
-    class Barrier:
-        aborted = False
-
-        def abort(self):
-            self.aborted = True
-
     said = []
     monkeypatch.setattr(measure, "_epochs", lambda *_: 1 / 0)
-    barrier = Barrier()
-    measure._process(barrier, type("Pipe", (), {"send": staticmethod(said.append)}))
-    assert (said, barrier.aborted) == (["ZeroDivisionError: division by zero"], True)
+    measure._process(None, type("Pipe", (), {"send": staticmethod(said.append)}))
+    assert said == ["ZeroDivisionError: division by zero"]
+
+
+def fork_instead(monkeypatch, measure):
+    """Let processes be copies of this one: quick, and they see what a test has replaced."""
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
+
+
+@pytest.mark.parametrize("ending", ["killed", "failed", "silent"])
+def test_processes_do_not_wait_for_one_that_is_gone(monkeypatch, ending):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import measure
+
+    fork_instead(monkeypatch, measure)
+    if ending == "silent":
+        monkeypatch.setattr(measure, "_PATIENCE", 0.3)
+    pids, number = multiprocessing.get_context("fork").SimpleQueue(), multiprocessing.get_context("fork").Value("i", 0)
+
+    def epochs(barrier, *_):
+        pids.put(os.getpid())
+        with number.get_lock():
+            number.value += 1
+            first = number.value == 1
+        if ending == "killed" and not first:
+            while barrier.n_waiting == 0:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ending == "failed" and not first:
+            raise ZeroDivisionError("no room")
+        barrier.wait() if ending != "silent" else time.sleep(60)
+
+    monkeypatch.setattr(measure, "_epochs", epochs)
+    begin = time.monotonic()
+    words = {
+        "killed": "was killed",
+        "failed": "^ZeroDivisionError: no room$",
+        "silent": "2 of 2 processes said nothing",
+    }
+    with pytest.raises(RuntimeError, match=words[ending]):
+        measure.train_at_once(measure.SMALL, 32, "off", 2)
+    assert time.monotonic() - begin < 20
+    for _ in range(2):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids.get(), 0)
+
+
+def test_what_a_search_must_be_told_is_measured_before_the_race(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import measure
+
+    names = list(measure.sections(replace(measure.Scale(), device="cpu")))
+    assert names[:6] == ["matmul", "training-128", "training-512", "packed-2", "packed-4", "compiled-128"]
+    assert names[6:9] == ["reference-128", "reference-512", "compiled-512"]
 
 
 def test_the_measurements_are_said_one_by_one_and_kept(tmp_path):
