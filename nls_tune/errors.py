@@ -23,6 +23,10 @@ class InputError(NlsTuneError, ValueError):
     """Something the user gave cannot be used; the command exits with 2 and prints the message."""
 
 
+class CompileError(NlsTuneError, RuntimeError):
+    """Compiling was asked for and does not work here."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
     """Return the error for a name that does not exist, with the nearest valid one.
 

@@ -51,7 +51,7 @@ class Training:
 
     Raises:
         InputError: If the settings do not fit the data or the device.
-        RuntimeError: If compiling was asked for and fails.
+        CompileError: If compiling was asked for and fails.
     """
 
     def __init__(

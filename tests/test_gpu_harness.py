@@ -115,12 +115,32 @@ def test_a_trial_that_does_not_fit_is_not_begun(pieces, tmp_path, monkeypatch):
     clock.epoch_seconds += [50.0, 1.0, 1.0]
     assert clock.fits(80)
     assert not clock.fits(90)
+    clock.earlier += [9.0] * 50  # of another mode: those of this one count
+    assert clock.fits(80)
+    del clock.epoch_seconds[1:]
+    assert clock.fits(9)
+    assert not clock.fits(10)
     monkeypatch.setattr(trial_loop.Clock, "fits", lambda self, epochs: epochs <= 2)  # a GLS phase, and no warm-up
     arguments = ["digits", "--out", str(tmp_path / "out"), "--scratch", str(tmp_path / "s"), "--minutes", "1"]
     assert pieces.main(arguments) == 3
     run = tmp_path / "s" / "runs" / "digits"
     assert read_trials(run).empty
     assert archived(tmp_path / "out", tmp_path / "read").empty
+
+
+def test_a_machine_that_cannot_go_on_is_said_and_what_ended_travels(pieces, tmp_path, monkeypatch, capsys):
+    def train(study, piece, run_id, plan=None, index=0):
+        raise pieces.PieceEnds("no GPU")
+
+    monkeypatch.setattr(pieces, "train", train)
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(pieces.multiprocessing, "get_context", lambda method: context)
+    for processes, said in (("1", "error: no GPU\n"), ("2", "error: 2 of 2 processes ended with exit code 1\n")):
+        out = tmp_path / processes
+        arguments = ["digits", "cifar10n", "--out", str(out), "--scratch", str(tmp_path / "s"), "--minutes", "1"]
+        assert pieces.main([*arguments, "--processes", processes]) == 1
+        assert capsys.readouterr().err == said
+        assert archived(out, tmp_path / "read").empty
 
 
 @pytest.mark.parametrize("name", ["../run.json", "trials/../../x.parquet", "checkpoints/a.pt"])
