@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,6 +92,21 @@ class Seeded:
 
     def __exit__(self, *raised: object) -> None:
         self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+
+
+@contextmanager
+def fastest_kernels(device: torch.device) -> Iterator[None]:
+    """Let cuDNN look for the fastest kernel of each shape inside a ``with`` block: steps repeat their shapes.
+
+    Args:
+        device: Where the block computes; elsewhere than on CUDA nothing happens.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def resolve_precision(

@@ -128,7 +128,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         try:
             if settings.tensorboard:
                 _write_events(run)
-            plan = _estimate_noise(plan, run, content, console)
+            plan = _estimate_noise(plan, run, content, console, on_cluster=connect and resources.get("GPU", 0) >= 1)
             print_plan(plan, slots.count, console)
             console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
             used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
@@ -204,7 +204,9 @@ def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], b
     return not missing_trials(plan, trials) and not missing_on_all_labels(plan, trials)
 
 
-def _estimate_noise(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchPlan:
+def _estimate_noise(
+    plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console, *, on_cluster: bool
+) -> SearchPlan:
     """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once."""
     from nls_tune.noise_estimation import NoiseEstimate
     from nls_tune.report.estimates import print_estimate_line
@@ -216,10 +218,16 @@ def _estimate_noise(plan: SearchPlan, run: RunDirectory, content: dict[str, Any]
         if found := known.get(level.level):
             plan = plan.with_estimate(NoiseEstimate.from_json(found))
             continue
-        from nls_tune.estimate import estimate_level  # needs torch, which a finished run does without
+        what = f"Estimating the noise of {level.level} from its noisy labels"
+        console.print(f"{what}{' on a GPU of the cluster' if on_cluster else ''}", markup=False, highlight=False)
+        if on_cluster:
+            from nls_tune.cluster_estimate import estimate_on_cluster
 
-        console.print(f"Estimating the noise of {level.level} from its noisy labels", markup=False, highlight=False)
-        estimate = estimate_level(plan, level, progress=console.is_terminal)
+            estimate = estimate_on_cluster(plan, level)
+        else:
+            from nls_tune.estimate import estimate_level  # needs torch, which a finished run does without
+
+            estimate = estimate_level(plan, level, progress=console.is_terminal)
         plan = plan.with_estimate(estimate)
         content["plan"] = plan.facts()
         run.write_json(content)

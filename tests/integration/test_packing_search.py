@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from rich.console import Console
 
 from nls_tune import read_epochs, read_trials, run_search
+from nls_tune.cluster_estimate import estimate_on_cluster
+from nls_tune.errors import InputError
 from nls_tune.packing_probe import measure_packing
 from nls_tune.trainable import TrainingTrainable
 
@@ -145,6 +147,18 @@ def everything_is_free() -> bool:
         return group.wait(20)
     finally:
         remove_placement_group(group)
+
+
+def test_noise_is_estimated_by_a_task_that_has_the_gpu(gpu, tiny_plan):
+    (level,) = tiny_plan.levels
+    quick = replace(level, dataset=replace(level.dataset, val_indices=level.dataset.val_indices[:300]))
+    found = estimate_on_cluster(tiny_plan, quick)
+    assert (found.num_samples, found.folds) == (800, 3)
+    assert found.low <= found.noise_rate <= found.high
+    assert everything_is_free()
+    broken = replace(level, dataset=replace(level.dataset, noisy_labels=level.dataset.noisy_labels + 1))
+    with pytest.raises(InputError, match=r"^labels of twonorm must be 0 to 1, got 1 to 2; renumber them$"):
+        estimate_on_cluster(tiny_plan, broken)
 
 
 def test_measuring_runs_processes_side_by_side_on_one_gpu(gpu, tiny_plan):

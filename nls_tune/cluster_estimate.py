@@ -1,0 +1,50 @@
+"""The noise estimate of a search on a cluster: on one of its GPUs, wherever the command itself runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from nls_tune.datasets import NoisyDataset
+    from nls_tune.noise_estimation import NoiseEstimate
+    from nls_tune.plan import LevelPlan, SearchPlan
+    from nls_tune.settings import TrainingSettings
+
+
+def estimate_on_cluster(plan: SearchPlan, level: LevelPlan) -> NoiseEstimate:
+    """Estimate the noise of a level as a task in the Ray session that is open, as soon as a GPU is free.
+
+    Args:
+        plan: Of the search; its settings say how many CPUs a training has.
+        level: One of its levels.
+
+    Returns:
+        The estimate; while it is made nothing is said of its progress.
+
+    Raises:
+        InputError: As ``nls_tune.estimate.estimate_noise``.
+        RuntimeError: If the task is lost, for example with its node.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    settings = plan.training_settings(plan.space.default(smooth_rate=0.0))
+    task = cast("Any", ray.remote(_estimate)).options(num_cpus=plan.settings.cpus_per_trial, num_gpus=1)
+    estimate = task.remote(level.dataset, settings)
+    try:
+        return cast("NoiseEstimate", ray.get(estimate))
+    except RayTaskError as error:
+        raise error.cause from None  # without the traceback of the worker, which Ray makes the message
+    except RayError as error:
+        raise RuntimeError(
+            f"the noise of {level.level} could not be estimated on the cluster ({type(error).__name__}); "
+            "run the command again, or with --no-estimate-noise"
+        ) from error
+    finally:
+        ray.cancel(estimate, force=True)  # for whoever interrupts the wait; what is done stays done
+
+
+def _estimate(dataset: NoisyDataset, settings: TrainingSettings) -> NoiseEstimate:
+    from nls_tune.estimate import estimate_noise  # needs torch, which the worker has and the driver does without
+
+    return estimate_noise(dataset, settings)
