@@ -31,7 +31,7 @@ import torch
 from ray import tune
 from throughput import random_images
 
-from nls_tune import run_search, trainable, warmup
+from nls_tune import run_search, trainable, trial_checkpoint, warmup
 from nls_tune.cluster import ray_session
 from nls_tune.datasets import NoisyDataset, load_dataset
 from nls_tune.devices import DeviceData
@@ -309,7 +309,7 @@ class _Watched(TrainingTrainable):
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
         self._watch = _Stopwatch()
-        checkpoint = [(trainable.TrialCheckpoint, name) for name in ("start", "save")]
+        checkpoint = [(trial_checkpoint.TrialCheckpoint, name) for name in ("start", "save")]
         self._patches = self._watch.watch(
             {"checkpoints": checkpoint, "warm-ups": [(warmup.SharedWarmup, "_store"), (warmup.SharedWarmup, "_take")]}
         )
@@ -337,7 +337,7 @@ def share_of_writing(out: Path, **options: Any) -> dict[str, Any]:
     with (
         mock.patch.object(trainable, "TrainingTrainable", _Watched),
         mock.patch.object(Recorder, "on_trial_result", on_trial_result),
-        driver.watch({"results": methods, "checkpoints": [(trainable.TrialCheckpoint, "remove")]}),
+        driver.watch({"results": methods, "checkpoints": [(trial_checkpoint.TrialCheckpoint, "remove")]}),
     ):
         run_search(out=out, **options)
     trials = read_trials(out)

@@ -28,14 +28,16 @@ from throughput import settings_of as image_settings
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from nls_tune import batches as batches_module
 from nls_tune import training as training_module
 from nls_tune.augment import Augmentation
 from nls_tune.datasets import load_dataset
 from nls_tune.devices import keep_freed_memory
 from nls_tune.provenance import provenance
 from nls_tune.settings import TrainingSettings
-from nls_tune.trainable import CHECKPOINT_SECONDS, TrialCheckpoint
 from nls_tune.training import Training
+from nls_tune.trial import CHECKPOINT_SECONDS
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 PARTS = ("gather", "crop and flip", "normalise", "forward", "loss", "backward", "optimiser", "evaluation", "rest")
 
@@ -101,10 +103,11 @@ class Parts:
 def parts_of_epoch(training: Training) -> dict[str, float]:
     """Train an epoch and return the seconds of every part."""
     parts = Parts(training.device)
-    optimizer = training._optimizer
+    optimizer = training.optimizer
     with ExitStack() as stack:
         for owner, name, part in (
             (training_module, "normalise", "normalise"),
+            (batches_module, "normalise", "normalise"),
             (training_module, "gls_loss", "loss"),
             (Augmentation, "apply", "crop and flip"),
             (torch.autograd, "backward", "backward"),
@@ -170,7 +173,7 @@ def measure(model: str, images: int, device: str, epochs: int) -> dict[str, Any]
     return {
         "model": model,
         "train_samples": len(training.data.train_labels),
-        "precision": training._precision,
+        "precision": training.precision,
         "epoch_seconds": sum(parts.values()),
         "seconds": parts,
         "share": {name: seconds / sum(parts.values()) for name, seconds in parts.items()},
@@ -204,6 +207,8 @@ def main() -> None:
     if options.device == "cpu":
         torch.set_num_threads(1)  # as a trial has it by default
         keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = True  # likewise
     rows = []
     for model in options.models:
         images = options.images or (CPU_IMAGES.get(model, 512) if options.device == "cpu" else 45_000)

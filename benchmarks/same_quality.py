@@ -44,15 +44,15 @@ def accuracies(seed: int, train_size: int, settings: TrainingSettings) -> dict[s
 def main() -> None:
     """Measure, print and write the evidence."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--train-size", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "evidence" / "same_quality.json")
     options = parser.parse_args()
     keep_freed_memory()
     settings = TrainingSettings(
-        model="small_cnn", epochs=options.epochs, warmup_epochs=options.epochs // 2, warmup_lr=0.02, smooth_rate=-0.2,
-        lr=0.005, crop_padding=4, flip=True,
+        model="small_cnn", epochs=options.epochs, warmup_epochs=options.epochs // 3, warmup_lr=0.01, smooth_rate=-0.2,
+        lr=0.01, schedule="cosine", crop_padding=4, flip=True,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):

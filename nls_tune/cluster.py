@@ -7,15 +7,18 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from nls_tune import hardware
 from nls_tune.errors import InputError
+from nls_tune.plan_space import setting_values
 from nls_tune.results import RunDirectory
 from nls_tune.search_settings import SearchSettings
+from nls_tune.spaces import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,7 @@ class Slots:
 
 def local_resources() -> dict[str, float]:
     """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": len(hardware.find_gpus().found)}
 
 
 @contextmanager
@@ -71,12 +71,32 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     try:
         if ours:
             _start_ray(address)
-        yield _resources()
+        with _trackers_left_alone():
+            yield _resources()
     finally:
         if ours:
             ray.shutdown()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _trackers_left_alone() -> Iterator[None]:
+    """Keep Tune from importing MLflow, W&B and others that are installed and not asked for.
+
+    It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
+    """
+    from ray.air._internal import usage
+
+    count = getattr(usage, "tag_callbacks", None)  # Ray's own: where it is not there, there is nothing to keep it from
+    if count is None:
+        yield
+        return
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = count
 
 
 def _check_reachable(address: str) -> None:
@@ -196,3 +216,51 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
     count = min(by_cpu, gpus * trials_per_gpu)
     # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
     return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))
+
+
+def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) -> str | None:
+    """Check that what trials run on can do what they need; a cluster's precision and compilers only its workers know.
+
+    Args:
+        space: What trials may ask for.
+        settings: What the user asked for.
+        slots: What a trial gets.
+
+    Returns:
+        What a plan has to say of the machine; None if that is nothing.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if settings.address is not None:
+        check_node(slots, _node_resources())
+        return None
+    gpus = hardware.find_gpus()
+    hardware.check_precision(setting_values(space, "precision"), gpus.found)
+    hardware.check_compile(settings.compile, gpus.found)
+    return gpus.note()
+
+
+def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
+    """Check that one node of a cluster has room for a trial: for one that fits on none, Ray would wait for ever.
+
+    Args:
+        slots: What a trial gets.
+        nodes: What each of them has, in Ray's words.
+
+    Raises:
+        InputError: If none has.
+    """
+    candidates = [node for node in nodes if node.get("GPU", 0) >= slots.gpus_per_trial]
+    most = int(max((node.get("CPU", 0) for node in candidates), default=0))
+    if most < slots.cpus_per_trial:
+        kind = "one node with a GPU" if slots.gpus_per_trial else "one node"
+        raise InputError(
+            f"--cpus-per-trial must be at most the {most} CPUs of {kind}, got {slots.cpus_per_trial}; lower it"
+        )
+
+
+def _node_resources() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's

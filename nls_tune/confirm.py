@@ -23,6 +23,7 @@ from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_trials, settings_
 from nls_tune.selection import select
 from nls_tune.settings import TrainingSettings
 from nls_tune.spaces import ARMS
+from nls_tune.vectorizable import make_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,19 +177,30 @@ def confirm(
     configs = still_missing()
     if not configs:
         return "finished"
+    packing.batched = packing.may_batch
     levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
     epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
     progress = SearchProgress(levels, packing.slots.count, epochs, stage=configs[0]["stage"])
+    together = _together(configs, packing, progress)
     view = make_view(progress)
     while True:
         recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
         names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
         others = [name for name in names if name != (name[0], None, False)]
-        searcher = ListSearcher(configs, metric="best_val_accuracy", is_draining=packing.is_draining)
+        searcher = ListSearcher(together, metric="best_val_accuracy", is_draining=packing.is_draining)
         lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-        run_experiment(plan, run, packing.slots, recorder, view, searcher, None, len(configs), lengths, others)
+        run_experiment(plan, run, packing.slots, recorder, view, searcher, None, len(together), lengths, others)
         interrupted = any(level.ended["interrupted"] for level in progress.levels.values())
         if interrupted or not packing.lower():
+            packing.batched = False
             return "interrupted" if progress.num_left() else "finished"
-        # Those that have ended stay counted; the rest follows with fewer trials on a GPU.
+        # Those that have ended stay counted; the rest follows with fewer trials on a GPU, or outside of batches.
         configs, progress.slots = still_missing(), packing.slots.count
+        together = _together(configs, packing, progress)
+
+
+def _together(configs: list[dict[str, Any]], packing: Packing, progress: SearchProgress) -> list[dict[str, Any]]:
+    """What Tune is to run as one trial each: batches where that is wanted, else the trials themselves."""
+    batches = make_batches(configs, packing.slots.count) if packing.batched else [[config] for config in configs]
+    progress.batches = {c["trial_id"]: i for i, batch in enumerate(batches) if len(batch) > 1 for c in batch}
+    return [{"batch": batch} if len(batch) > 1 else dict(batch[0]) for batch in batches]

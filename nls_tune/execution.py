@@ -57,7 +57,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
     Returns:
         How many trials were adopted.
     """
-    from nls_tune.trainable import TrialCheckpoint
+    from nls_tune.trial_checkpoint import TrialCheckpoint
 
     trials, epochs = read_trials(run.path), read_epochs(run.path)
     curves = dict(iter(epochs.groupby("trial_id")))

@@ -1,23 +1,22 @@
 """Networks by name, each for any number of classes and for the input shapes that it can take.
 
-The image networks are those that papers on noisy labels report: ResNets with a CIFAR stem, the pre-activation
-ResNet-18 and the 9-layer CNN. ``small_cnn`` and ``mlp`` are there so that a laptop can search as well.
-Initial weights come from torch's global generator: seed it first.
+Which there are, and what inputs they take, stands in `nls_tune.networks`, which needs no torch. The image networks are
+those that papers on noisy labels report: ResNets with a CIFAR stem, the pre-activation ResNet-18 and the 9-layer CNN.
+``small_cnn`` and ``mlp`` are there so that a laptop can search as well. Initial weights come from torch's global
+generator: seed it first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
 from torch import Tensor, nn
 
-from nls_tune.errors import InputError, unknown_name
-
-InputShape = tuple[int, ...]
+from nls_tune.errors import InputError
+from nls_tune.networks import InputShape, check_model
 
 _SMALL_CNN_WIDTHS = (32, 64, 128)
 _MLP_HIDDEN = (128, 128)
@@ -153,59 +152,16 @@ def _num_values(input_shape: InputShape) -> int:
     return product
 
 
-@dataclass(frozen=True)
-class _Network:
-    """How to build a network, and the smallest image side that it can take (0: any shape, flat ones too)."""
-
-    build: Callable[[int, InputShape], nn.Module]
-    min_side: int
-    reason: str = ""
-
-
-_THREE_STRIDES = "it halves the image three times"
-_NETWORKS = {
-    "resnet18": _Network(partial(_resnet, "resnet18"), 8, _THREE_STRIDES),
-    "resnet34": _Network(partial(_resnet, "resnet34"), 8, _THREE_STRIDES),
-    "resnet50": _Network(partial(_resnet, "resnet50"), 8, _THREE_STRIDES),
-    "preact_resnet18": _Network(_preact_resnet18, 8, _THREE_STRIDES),
-    "cnn9": _Network(_cnn9, 12, "two poolings must leave 3 x 3 pixels for an unpadded convolution"),
-    "small_cnn": _Network(_small_cnn, 8, "three poolings must leave a pixel"),
-    "mlp": _Network(_mlp, 0),
+#: How to build each network of `nls_tune.networks.NETWORKS`, for a number of classes and an input shape.
+_BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
+    "resnet18": partial(_resnet, "resnet18"),
+    "resnet34": partial(_resnet, "resnet34"),
+    "resnet50": partial(_resnet, "resnet50"),
+    "preact_resnet18": _preact_resnet18,
+    "cnn9": _cnn9,
+    "small_cnn": _small_cnn,
+    "mlp": _mlp,
 }
-
-MODEL_NAMES: tuple[str, ...] = tuple(_NETWORKS)
-"""The names that `build_model` knows."""
-
-
-def check_model(name: str, input_shape: InputShape) -> None:
-    """Check that a network exists and can take inputs of a shape, without building it.
-
-    Args:
-        name: One of `MODEL_NAMES`.
-        input_shape: The shape of one sample: ``(channels, height, width)`` or ``(features,)``.
-
-    Raises:
-        InputError: The name is unknown, the shape is empty or has a size below 1, or it is no image, or too
-            small an image, for this network.
-    """
-    if name not in _NETWORKS:
-        raise unknown_name("model", name, MODEL_NAMES)
-    network = _NETWORKS[name]
-    shape = tuple(input_shape)
-    if not shape or min(shape) < 1:
-        raise InputError(f"an input shape has sizes of 1 or more, got {shape}: check the dataset")
-    if network.min_side == 0:
-        return
-    if len(shape) != 3:
-        raise InputError(
-            f"model {name!r} takes images of shape (channels, height, width), got inputs of shape {shape}: "
-            "use model 'mlp', which takes any shape"
-        )
-    if min(shape[1:]) < network.min_side:
-        raise InputError(
-            f"model {name!r} takes images of {network.min_side} x {network.min_side} pixels or more "
-            f"({network.reason}), got {shape[1]} x {shape[2]}: use model 'mlp', which takes any shape"
-        )
 
 
 def build_model(name: str, *, num_classes: int, input_shape: InputShape) -> nn.Module:
@@ -214,7 +170,7 @@ def build_model(name: str, *, num_classes: int, input_shape: InputShape) -> nn.M
     The weights are drawn from torch's global generator: the same ``torch.manual_seed`` gives the same ones.
 
     Args:
-        name: One of `MODEL_NAMES`.
+        name: One of `nls_tune.networks.MODEL_NAMES`.
         num_classes: The number of logits, at least 2.
         input_shape: The shape of one sample: ``(channels, height, width)`` or ``(features,)``.
 
@@ -229,7 +185,7 @@ def build_model(name: str, *, num_classes: int, input_shape: InputShape) -> nn.M
     check_model(name, input_shape)
     if num_classes < 2:
         raise InputError(f"num_classes is 2 or more, got {num_classes}: check the labels")
-    return _NETWORKS[name].build(num_classes, tuple(input_shape))
+    return _BUILDERS[name](num_classes, tuple(input_shape))
 
 
 def count_parameters(model: nn.Module) -> int:

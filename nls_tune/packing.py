@@ -3,7 +3,8 @@
 When a trial runs out of memory and others share its GPU, no further trial starts; those that run go on to their end.
 The search then goes on in a fresh experiment with half as many trials on a GPU, and what ran out runs again there. Its
 row says ``out_of_memory`` meanwhile and its folder in ``checkpoints/`` stays: by that a later session knows that it is
-to run again. With the GPU to itself the outcome stands: the folder is removed, and no session runs it again.
+to run again. With the GPU to itself the outcome stands: the folder is removed, and no session runs it again. A batch of
+trials that runs out of memory ends in the same way, and its trials run again one by one.
 """
 
 from __future__ import annotations
@@ -120,6 +121,12 @@ class Packing:
         settings: What the user asked for.
         slots: What a search starts with.
         lowered: Called with the trials a GPU before and the new slots whenever they are lowered.
+        unbatched: Called when batches are given up.
+
+    Attributes:
+        slots: What a trial gets and how many run at once.
+        may_batch: Whether trials of a confirmation may run in batches: as the user wants, until one runs out of memory.
+        batched: Whether those that run now do.
     """
 
     def __init__(
@@ -128,9 +135,11 @@ class Packing:
         settings: SearchSettings,
         slots: Slots,
         lowered: Callable[[int, Slots], Any] = lambda before, slots: None,
+        unbatched: Callable[[], Any] = lambda: None,
     ) -> None:
         self.slots = slots
-        self.lowered = lowered
+        self.lowered, self.unbatched = lowered, unbatched
+        self.may_batch, self.batched = settings.vectorize, False
         self._resources, self._settings = resources, settings
         self._ran_out = False
 
@@ -138,21 +147,31 @@ class Packing:
         """Let so many trials share a GPU, as far as there are CPUs for them."""
         self.slots = slots_of(self._resources, self._settings, trials_per_gpu)
 
-    def out_of_memory(self) -> bool:
-        """Note that a trial ran out of memory; return whether it will run again with fewer on its GPU."""
-        again = self.slots.trials_per_gpu > 1
-        self._ran_out |= again
-        return again
+    def out_of_memory(self) -> str | None:
+        """Note that a trial ran out of memory; return how it will run again, None if it had the GPU to itself."""
+        if not self.batched and self.slots.trials_per_gpu == 1:
+            return None
+        self._ran_out = True
+        return "it runs again outside of a batch" if self.batched else "it runs again with fewer on its GPU"
 
     def is_draining(self) -> bool:
         """Whether no trial should start before fewer share a GPU."""
         return self._ran_out
 
     def lower(self) -> bool:
-        """Halve the trials a GPU if one ran out of memory; return whether there is something to run again."""
+        """If a trial ran out of memory, give up batches, or else halve the trials a GPU.
+
+        Returns:
+            Whether there is something to run again.
+        """
         if not self._ran_out:
             return False
-        before, self._ran_out = self.slots.trials_per_gpu, False
+        self._ran_out = False
+        if self.batched:
+            self.batched = self.may_batch = False
+            self.unbatched()
+            return True
+        before = self.slots.trials_per_gpu
         self.use(before // 2)
         self.lowered(before, self.slots)
         return True

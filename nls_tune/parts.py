@@ -29,6 +29,8 @@ FILES_PER_PROCESS = 1000
 _MAX_PROCESSES = 8
 #: Tables of one row cost much more memory than their rows; so many are put together at once.
 _AT_ONCE = 256
+#: The columns to read (None for all) of parts with this stored schema: what they give needs no cast.
+_Known = dict[bytes, "list[str] | None"]
 
 
 class UnreadPart(NamedTuple):
@@ -51,25 +53,29 @@ class Parts(NamedTuple):
     Attributes:
         table: Their rows, in the order of the files' names.
         unread: Those that cannot be used.
+        num_rows: How many rows each of the others has, in the same order.
     """
 
     table: pa.Table
     unread: tuple[UnreadPart, ...]
+    num_rows: dict[str, int]
 
 
-def read_parts(folder: Path, schema: pa.Schema) -> Parts:
+def read_parts(folder: Path, schema: pa.Schema, names: Sequence[str] | None = None) -> Parts:
     """Read the part files of a folder, whatever state they are in.
 
     Temporary files (their names begin with a dot) are none, and a part that vanishes while we look was removed.
 
     Args:
         folder: Where they are.
-        schema: What they must hold; its metadata say which version.
+        schema: What they must hold; its metadata say which version. Other columns are not even read.
+        names: Of the files, sorted; by default all.
 
     Returns:
-        The rows, cast to ``schema``; further columns are left out.
+        The rows, cast to ``schema``.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".parquet" and path.name[0] != ".")
+    if names is None:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix == ".parquet" and path.name[0] != ".")
     shares = _shares(names)
     with ThreadPoolExecutor(max(1, len(shares) - 1)) as pool:
         elsewhere = [pool.submit(_read_in_another_process, folder, share, schema) for share in shares[1:]]
@@ -77,6 +83,7 @@ def read_parts(folder: Path, schema: pa.Schema) -> Parts:
     return Parts(
         table=pa.concat_tables([parts.table for parts in found]),
         unread=tuple(part for parts in found for part in parts.unread),
+        num_rows={name: count for parts in found for name, count in parts.num_rows.items()},
     )
 
 
@@ -89,17 +96,19 @@ def _shares(names: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _read_all(folder: Path, names: Sequence[str], schema: pa.Schema) -> Parts:
-    tables, unread, fresh, known = [schema.empty_table()], [], [], set[bytes]()
+    tables, unread, fresh, num_rows = [schema.empty_table()], [], [], dict[str, int]()
+    known: _Known = {}
     for name in names:
         part = _read(folder / name, schema, known)
         if isinstance(part, UnreadPart):
             unread.append(part)
         elif part is not None:
             fresh.append(part)
+            num_rows[name] = part.num_rows
         if len(fresh) == _AT_ONCE:
             tables.append(_together(fresh, schema))
             fresh = []
-    return Parts(_together([*tables, *fresh], schema), tuple(unread))
+    return Parts(_together([*tables, *fresh], schema), tuple(unread), num_rows)
 
 
 def _together(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
@@ -109,17 +118,16 @@ def _together(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
 
 def read_part(path: Path, schema: pa.Schema) -> pa.Table | UnreadPart | None:
     """Return the rows of a part as ``read_parts`` does, what is wrong with it, or None if it is gone."""
-    return _read(path, schema, set())
+    return _read(path, schema, {})
 
 
-def _read(path: Path, schema: pa.Schema, known: set[bytes]) -> pa.Table | UnreadPart | None:
+def _read(path: Path, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart | None:
     """Read a part.
 
     Args:
         path: The file.
         schema: What it must hold.
-        known: Stored schemas that were found to be equal to ``schema``; further ones are added. Parts that have one are
-            not cast.
+        known: What has been found out about earlier parts; this one is added.
 
     Returns:
         Its rows, what is wrong with it, or None if it is gone.
@@ -131,12 +139,15 @@ def _read(path: Path, schema: pa.Schema, known: set[bytes]) -> pa.Table | Unread
         file = pq.ParquetFile(pa.BufferReader(content))
         stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
         if stored in known:
-            return file.read(use_threads=False)
-        if wrong := _wrong(file.schema_arrow, schema):
+            return file.read(columns=known[stored], use_threads=False)
+        found = file.schema_arrow
+        if wrong := _wrong(found, schema):
             return UnreadPart(path.name, *wrong)
-        if stored is not None and file.schema_arrow.equals(schema):
-            known.add(stored)
-        return file.read(use_threads=False).select(schema.names).cast(schema)
+        columns = None if found.names == schema.names else schema.names
+        table = file.read(columns=columns, use_threads=False)
+        if stored is not None and table.schema.equals(schema):
+            known[stored] = columns
+        return table.select(schema.names).cast(schema)
     except (OSError, ValueError, pa.ArrowException) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         return UnreadPart(path.name, f"cannot be read as Parquet ({lines[0]})", "remove or restore it")
@@ -181,16 +192,16 @@ def _read_in_another_process(folder: Path, names: Sequence[str], schema: pa.Sche
     except (OSError, subprocess.CalledProcessError):
         return _read_all(folder, names, schema)  # no memory for another process, or no interpreter of this name
     head, _, rows = done.stdout.partition(b"\n")
-    table = pa.ipc.open_stream(rows).read_all()
-    return Parts(table, tuple(UnreadPart(*part) for part in json.loads(head)))
+    table, told = pa.ipc.open_stream(rows).read_all(), json.loads(head)
+    return Parts(table, tuple(UnreadPart(*part) for part in told["unread"]), told["num_rows"])
 
 
 def _main() -> None:
-    """Read the parts that standard input names, and write what is unread and then the rows to standard output."""
+    """Read the parts that standard input names, and write what there is of each, then the rows, to standard output."""
     task = json.load(sys.stdin)
     schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(task["schema"])))
     parts = _read_all(Path(task["folder"]), task["names"], schema)
-    sys.stdout.buffer.write(json.dumps(parts.unread).encode() + b"\n")
+    sys.stdout.buffer.write(json.dumps({"unread": parts.unread, "num_rows": parts.num_rows}).encode() + b"\n")
     with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
         stream.write_table(parts.table)
 

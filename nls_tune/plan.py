@@ -21,16 +21,18 @@ from nls_tune.datasets import (
     make_noisy,
 )
 from nls_tune.errors import InputError
+from nls_tune.networks import check_model
 from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
 from nls_tune.noise_estimation import NoiseEstimate
 from nls_tune.plan_notes import plan_notes, weighted_trials
-from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space
+from nls_tune.plan_space import choose_preset, grid_quotas, load_plan_space, setting_values
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, trial_id
 from nls_tune.rungs import Rungs
 from nls_tune.search_settings import SearchSettings
 from nls_tune.settings import TrainingSettings, check_fit
 from nls_tune.spaces import Arm, Preset, SearchSpace
 from nls_tune.transfer import translated
+from nls_tune.vectorizable import check_space
 from nls_tune.warm_start import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 
 #: The rate that ordinary label smoothing uses most; always tried.
@@ -39,8 +41,8 @@ USUAL_RATE = 0.1
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
-    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds", "confirm_on",
-    "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "vectorize", "address", "confirm_seeds",
+    "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
@@ -284,6 +286,8 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
     _check_training(space, info)
+    if settings.vectorize:
+        check_space(space, "cuda" if num_gpus else "cpu")
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     weights = parse_level_weights(settings.level_weight, levels)
     if weights and settings.sampler == "grid":
@@ -377,11 +381,7 @@ def cancelling_rate(dataset: NoisyDataset) -> float | None:
 
 def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
     """Check model and image settings against the dataset before anything is loaded."""
-    from nls_tune.models import check_model
-
-    parameter = space.space.get("model")
-    names = getattr(parameter, "values", None) or [space.settings(space.default(), 0).model]
-    for name in names:
+    for name in setting_values(space, "model"):
         check_model(name, info.input_shape)
 
 

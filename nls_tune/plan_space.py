@@ -65,6 +65,12 @@ def _check_confirmation(settings: SearchSettings, space: SearchSpace) -> None:
         raise InputError(f"{flag} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
 
 
+def setting_values(space: SearchSpace, name: str) -> list[Any]:
+    """Return the values that trials may have of a setting that is a choice or fixed."""
+    values = getattr(space.space.get(name), "values", None)
+    return list(values or [getattr(space.settings(space.default(), 0), name)])
+
+
 def grid_quotas(space: SearchSpace) -> dict[Arm, int]:
     """Every point of every arm that has a share, whatever ``trials`` says."""
     quotas: dict[Arm, int] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nls_tune import __version__
+from nls_tune.hardware import find_gpus
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow")
 
@@ -76,7 +77,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _gpu_names() -> list[str]:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    try:
+        return [gpu.name for gpu in find_gpus().found]
+    except RuntimeError:
+        return []  # where this matters it has been said

@@ -21,7 +21,7 @@ from nls_tune.report.text import trial_line
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, config_columns
 from nls_tune.settings import TrainingSettings
 from nls_tune.trackers import TrackedTrial, Tracker, tracked_trial
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 #: The epochs of a running trial are written at most this often.
 _WRITE_SECONDS = 5.0
@@ -54,7 +54,7 @@ class Recorder(tune.Callback):
         progress: To keep up to date.
         view: To tell of every trial that ends.
         trackers: To tell of everything.
-        out_of_memory: Told of a trial that ran out of memory; says whether it will run again.
+        out_of_memory: Told of a trial that ran out of memory; says how it will run again, None if it will not.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Recorder(tune.Callback):
         progress: SearchProgress,
         view: ProgressView,
         trackers: Sequence[Tracker] = (),
-        out_of_memory: Callable[[], bool] = lambda: False,
+        out_of_memory: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._run = run
@@ -75,29 +75,31 @@ class Recorder(tune.Callback):
         self._trackers = trackers
         self._out_of_memory = out_of_memory
         self._states: dict[str, _TrialState] = {}
+        self._ended: set[str] = set()
         self.failures: list[str] = []
         self._warnings: set[str] = set()
 
-    # Tune's hooks. Tune calls them with keyword arguments.
+    # Tune's hooks. Tune calls them with keyword arguments. To Tune a batch of trials is one.
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
-        if trial.trial_id not in self._states:
-            self._begin(trial)
+        for config in _configs(trial):
+            # Of a batch that starts again some may have ended.
+            if config["trial_id"] not in self._states and config["trial_id"] not in self._ended:
+                self._begin(config)
 
-    def _begin(self, trial: Trial) -> None:
-        config = trial.config
+    def _begin(self, config: dict[str, Any]) -> None:
         settings = TrainingSettings(**config["settings"])
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
-        level = config["noise_level"]
-        self._states[trial.trial_id] = _TrialState(
-            config["trial_id"], level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC),
+        level, trial_id = config["noise_level"], config["trial_id"]
+        self._states[trial_id] = _TrialState(
+            trial_id, level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC),
             self._tracked(config, settings),
         )  # fmt: skip
         stop_at = config.get("stop_at", settings.epochs)
-        self._progress.started(RunningTrial(config["trial_id"], level, settings.arm, settings.smooth_rate, stop_at))
+        self._progress.started(RunningTrial(trial_id, level, settings.arm, settings.smooth_rate, stop_at))
         for tracker in self._trackers:
-            tracker.started(self._states[trial.trial_id].tracked)
+            tracker.started(self._states[trial_id].tracked)
 
     def _tracked(self, config: dict[str, Any], settings: TrainingSettings) -> TrackedTrial:
         dataset = self._plan.dataset(config["noise_level"], config.get("noise_seed"))
@@ -113,8 +115,22 @@ class Recorder(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
+        """Take the epochs of a report; in a batch, write the rows of those that have ended."""
+        reports = result.get("reports", [result])
+        for config, report in zip(_configs(trial), reports, strict=True):
+            if report is None:
+                continue
+            ends = report is not result and report["done"]
+            state = self._states.get(config["trial_id"])
+            if state is not None:
+                self._take(state, report)
+                if ends:
+                    self._end_as_reported(state)
+            elif ends:  # trained once more in a batch that had to start again; its row stands
+                TrialCheckpoint(self._run.checkpoints / config["trial_id"]).remove()
+
+    def _take(self, state: _TrialState, result: dict[str, Any]) -> None:
         """Take the epochs of a report; write them if the last time is long enough ago."""
-        state = self._states[trial.trial_id]
         state.report = result
         warning = result.get("warning")
         if warning and warning not in self._warnings:  # every process has its own, and says it with every report
@@ -134,28 +150,29 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that finished or was stopped."""
-        state = self._states.get(trial.trial_id)
-        if state is None:
-            return
-        if error := state.report.get("out_of_memory"):
-            self._end_out_of_memory(trial.trial_id, error)
-        else:
-            self._end(trial.trial_id, outcome_of(state.report), None)
+        for state in self._open(trial):
+            self._end_as_reported(state)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that failed for good."""
-        if trial.trial_id not in self._states:
-            self._begin(trial)  # it failed before it started, for example because a worker lacks a package
+        # It may have failed before it started, for example because a worker lacks a package.
+        self.on_trial_start(iteration, trials, trial)
         error = _error_of(trial)
-        if is_out_of_memory(error):
-            self._end_out_of_memory(trial.trial_id, error)
-        else:
-            self._end(trial.trial_id, "failed", error)
+        for state in self._open(trial):
+            if is_out_of_memory(error):
+                self._end_out_of_memory(state, error)
+            else:
+                self._end(state, "failed", error)
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""
-        for tune_id in list(self._states):
-            self._end(tune_id, "interrupted", None)
+        for state in list(self._states.values()):
+            self._end(state, "interrupted", None)
+
+    def _open(self, trial: Trial) -> list[_TrialState]:
+        """What has started and has no row yet."""
+        names = [config["trial_id"] for config in _configs(trial)]
+        return [self._states[name] for name in names if name in self._states]
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
@@ -163,19 +180,25 @@ class Recorder(tune.Callback):
 
     # Writing
 
-    def _end_out_of_memory(self, tune_id: str, error: str) -> None:
+    def _end_as_reported(self, state: _TrialState) -> None:
+        if error := state.report.get("out_of_memory"):
+            self._end_out_of_memory(state, error)
+        else:
+            self._end(state, outcome_of(state.report), None)
+
+    def _end_out_of_memory(self, state: _TrialState, error: str) -> None:
         again = self._out_of_memory()
         if again:
             # The folder that stays says to a later session that the row does not stand.
-            state = self._states[tune_id]
             settings = state.settings.model_dump(mode="json")
             trial = {"trial_id": state.trial_id, "noise_level": state.level, "stage": state.stage, "settings": settings}
             TrialCheckpoint(self._run.checkpoints / state.trial_id).start(trial)
-        what = "it runs again with fewer on its GPU" if again else "--set batch_size=N, with another --out, needs less"
-        self._end(tune_id, "out_of_memory", f"{error}; {what}", again)
+        what = again or "--set batch_size=N, with another --out, needs less"
+        self._end(state, "out_of_memory", f"{error}; {what}", bool(again))
 
-    def _end(self, tune_id: str, status: str, error: str | None, again: bool = False) -> None:
-        state = self._states.pop(tune_id)
+    def _end(self, state: _TrialState, status: str, error: str | None, again: bool = False) -> None:
+        del self._states[state.trial_id]
+        self._ended.add(state.trial_id)
         value = state.report.get("best_val_accuracy") if state.report.get("best_epoch") else None
         if again:
             self._progress.runs_again(state.level, state.trial_id)
@@ -246,6 +269,12 @@ class Recorder(tune.Callback):
             "started_at": state.started_at,
             "finished_at": finished_at,
         }
+
+
+def _configs(trial: Trial) -> list[dict[str, Any]]:
+    """What Tune's trial trains: a batch of trials, or one."""
+    found: list[dict[str, Any]] = trial.config.get("batch", [trial.config])
+    return found
 
 
 def outcome_of(report: dict[str, Any]) -> Outcome:

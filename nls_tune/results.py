@@ -14,7 +14,7 @@ import os
 import shutil
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from nls_tune.errors import InputError
-from nls_tune.parts import VERSION_KEY, read_parts
+from nls_tune.json_text import json_text
+from nls_tune.parts import VERSION_KEY
+from nls_tune.parts_copy import COPY, make_copy, read_folder
 from nls_tune.settings import OWN_COLUMNS, TrainingSettings
 
 if TYPE_CHECKING:
@@ -252,10 +254,16 @@ class RunDirectory:
         """Write or replace the epochs of one trial."""
         _write_rows(self.epochs / f"{rows[0]['trial_id']}.parquet", rows, epoch_schema())
 
+    def copy_parts(self) -> None:
+        """Copy the parts of each folder into one file that is quicker to read; the parts stay."""
+        for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
+            with suppress(OSError):  # a full disk, for example: it was only to save time
+                if (content := make_copy(folder, schema)) is not None:
+                    write_atomically(folder / COPY, content)
+
     def write_json(self, content: Mapping[str, Any]) -> None:
         """Write or replace run.json."""
-        text = json.dumps(content, indent=2, sort_keys=False, default=str) + "\n"
-        write_atomically(self.run_json, text.encode())
+        write_atomically(self.run_json, (json_text(content) + "\n").encode())
 
     def read_json(self) -> dict[str, Any]:
         """Read run.json.
@@ -305,7 +313,8 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 
 def _write_table(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    # For some rows dictionaries and statistics are most of the file, and help no reader.
+    pq.write_table(table, sink, use_dictionary=False, write_statistics=False)
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
@@ -364,7 +373,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
     if not folder.is_dir():
         raise InputError(f"{folder.parent} is no run: it has no folder {folder.name}")
-    found = read_parts(folder, schema)
+    found = read_folder(folder, schema)
     if found.unread:
         name, reason, remedy = found.unread[0]
         raise InputError(f"{folder / name} {reason}; {remedy}")

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nls_tune.errors import InputError
-from nls_tune.parts import read_parts
+from nls_tune.parts_copy import read_folder
 from nls_tune.results import STATUSES, RunDirectory, epoch_frame, epoch_schema, trial_frame, trial_schema
 from nls_tune.spaces import ARMS
 
@@ -48,8 +48,8 @@ class Run:
     @property
     def defaults(self) -> dict[str, Any]:
         """The default of each setting that was searched; empty where run.json does not say."""
-        searched = self.content.get("identity", {}).get("space", {}).get("space", {})
-        return {name: setting["default"] for name, setting in searched.items() if "default" in setting}
+        settings = _searched(self.content).items()
+        return {name: setting["default"] for name, setting in settings if "default" in setting}
 
 
 def load_run(path: str | Path) -> Run:
@@ -65,14 +65,41 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: If the folder is no run, or run.json cannot be read or is of a newer schema.
     """
-    # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
-    run = RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
+    run = _directory(path)
+    found = _load_trials(run, *read_status(run), trial_schema())
+    epochs, unread = _read(run.epochs, epoch_schema(), epoch_frame, "epochs")
+    epochs, twice = _once(epochs, "epochs", ["trial_id", "epoch"])
+    return replace(found, epochs=epochs, problems=(*found.problems, *unread, *twice))
+
+
+def load_trials(path: str | Path) -> Run:
+    """Read what a run directory says of whole trials, which is much quicker than to read all.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The run without epochs; of the settings that were not searched, which are the same for all trials, ``trials``
+        has the number of epochs alone. Runs whose run.json does not say what was searched have all.
+
+    Raises:
+        InputError: As ``load_run``.
+    """
+    run = _directory(path)
     content, status = read_status(run)
-    trials, unread_trials = _read(run.trials, trial_schema(), trial_frame, "row")
-    epochs, unread_epochs = _read(run.epochs, epoch_schema(), epoch_frame, "epochs")
+    return _load_trials(run, content, status, _schema_of(_searched(content)))
+
+
+def _directory(path: str | Path) -> RunDirectory:
+    # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
+    return RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
+
+
+def _load_trials(run: RunDirectory, content: dict[str, Any], status: RunStatus, schema: pa.Schema) -> Run:
+    """The run without epochs, its trials with the columns of a schema."""
+    trials, unread = _read(run.trials, schema, trial_frame, "row")
     trials, unsound = _sound(trials)
     trials, twice = _once(trials, "trials", ["trial_id"])
-    epochs, twice_epochs = _once(epochs, "epochs", ["trial_id", "epoch"])
     planned = [level["noise_level"] for level in content.get("plan", ())]
     return Run(
         path=run.path,
@@ -81,9 +108,22 @@ def load_run(path: str | Path) -> Run:
         content=content,
         levels=tuple(dict.fromkeys([*planned, *trials["noise_level"]])),
         trials=trials,
-        epochs=epochs,
-        problems=(*unread_trials, *unsound, *twice, *unread_epochs, *twice_epochs),
+        epochs=epoch_frame(epoch_schema().empty_table()),
+        problems=(*unread, *unsound, *twice),
     )
+
+
+def _schema_of(searched: Mapping[str, Any]) -> pa.Schema:
+    """The columns of ``trials/`` without the settings that are the same for all trials."""
+    schema, kept = trial_schema(), {"config_epochs", *(f"config_{name}" for name in searched)}
+    fields = [field for field in schema if not field.name.startswith("config_") or field.name in kept or not searched]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _searched(content: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The settings that were searched; none where run.json does not say."""
+    found: Mapping[str, Mapping[str, Any]] = content.get("identity", {}).get("space", {}).get("space", {})
+    return found
 
 
 def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
@@ -169,7 +209,7 @@ def _read(
         what: What a part holds of its trial.
     """
     try:
-        table, unread = read_parts(folder, schema)
+        table, unread, _ = read_folder(folder, schema)
     except OSError as error:
         reason = f"{folder.name}/ cannot be read ({error.strerror}): the {what} of every trial is missing"
         return frame(schema.empty_table()), [reason]

@@ -107,6 +107,14 @@ _CpusPerTrial = Annotated[int, typer.Option(help="CPU threads a trial.")]
 _Compile = Annotated[
     str, typer.Option(help="Compile training steps: on, off, or auto: on GPUs, where trials are long enough to pay.")
 ]
+_Vectorize = Annotated[
+    bool,
+    typer.Option(
+        "--vectorize",
+        help="In the confirmation train up to 16 trials of a small network at once, as one model: mlp, on a GPU also "
+        "small_cnn. The search itself runs as ever.",
+    ),
+]
 _Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
 _WarmupStore = Annotated[
     str | None,
@@ -156,6 +164,7 @@ def search(
     trials_per_gpu: _TrialsPerGpu = "1",
     cpus_per_trial: _CpusPerTrial = 1,
     compile: _Compile = "auto",
+    vectorize: _Vectorize = False,
     address: _Address = None,
     warmup_store: _WarmupStore = None,
     tensorboard: _Tensorboard = False,

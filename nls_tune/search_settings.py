@@ -51,6 +51,7 @@ class SearchSettings(BaseModel):
         trials_per_gpu: Trials that share a GPU, at most 99; ``auto`` measures how many are fastest together.
         cpus_per_trial: CPU threads a trial.
         compile: Whether training steps are compiled: ``on``, ``off``, or ``auto``, on GPUs where trials are long.
+        vectorize: Whether the confirmation trains trials of a small network in batches, as one model.
         address: Of an existing Ray cluster.
         warmup_store: Folder of shared CE warm-ups, which several runs may use; by default one in the run directory
             that is removed when the run is finished; ``none`` for none.
@@ -87,6 +88,7 @@ class SearchSettings(BaseModel):
     trials_per_gpu: int | Literal["auto"] = 1
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     compile: Literal["auto", "on", "off"] = "auto"
+    vectorize: bool = False
     address: str | None = None
     warmup_store: Annotated[str, Field(min_length=1)] | None = None
     tensorboard: bool = False

@@ -97,7 +97,7 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
     from rich.console import Console
 
     from nls_tune.budgets import TimeBudget
-    from nls_tune.cluster import check_shared, local_resources, ray_session, slots_of
+    from nls_tune.cluster import check_machine, check_shared, local_resources, ray_session, slots_of
     from nls_tune.packing import Packing, packing_note
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
@@ -113,8 +113,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         if not dry_run:
             check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
-        if note := packing_note(resources, slots, settings):
-            plan = replace(plan, notes=(*plan.notes, note))
+        notes = (packing_note(resources, slots, settings), check_machine(plan.space, settings, slots))
+        plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
         if dry_run:
             print_plan(plan, slots.count, console)
             return None
@@ -150,7 +150,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
                 content["status"] = "failed"
                 run.write_json(content)
             raise
-    return conclude_run(plan, run, content, console)
+        # Before Ray is shut down, which takes a second or two, and while the run is ours.
+        return conclude_run(plan, run, content, console)
 
 
 def _default_out(dataset: str) -> Path:
@@ -249,19 +250,12 @@ def _run(
     from nls_tune.trackers import open_trackers
 
     session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(packing.slots)}
+    session["vectorize"] = plan.settings.vectorize
     content["sessions"].append(session)
     content["status"] = "running"
     run.write_json(content)
 
-    def lowered(before: int, slots: Slots) -> None:
-        session["slots"] = asdict(slots)
-        session.setdefault("out_of_memory_with", []).append(before)
-        run.write_json(content)
-        console.print(
-            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
-        )
-
-    packing.lowered = lowered
+    _tell_of_memory(packing, session, lambda: run.write_json(content), console)
 
     def save_seconds(seconds: float) -> None:
         session["search_seconds"] = round(seconds, 1)
@@ -277,6 +271,7 @@ def _run(
             "trials": {name: level.total for name, level in progress.levels.items()},
             "epochs": progress.epochs,
             "time_budget": progress.budget.seconds,
+            "batches": progress.batches,
         }
         run.write_json(content)
         return ProgressView(progress, console)
@@ -291,6 +286,26 @@ def _run(
     finally:
         session["finished_at"] = datetime.now(UTC).isoformat()
         run.write_json(content)
+
+
+def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[], None], console: Console) -> None:
+    """Say on the screen and in run.json when trials that ran out of memory change how they run."""
+
+    def lowered(before: int, slots: Slots) -> None:
+        session["slots"] = asdict(slots)
+        session.setdefault("out_of_memory_with", []).append(before)
+        save()
+        console.print(
+            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
+        )
+
+    def unbatched() -> None:
+        session["out_of_memory_in_a_batch"] = True
+        session["stage"]["batches"] = {}
+        save()
+        console.print("Memory ran out in a batch: the trials run one by one from now on", highlight=False)
+
+    packing.lowered, packing.unbatched = lowered, unbatched
 
 
 def _run_stages(
@@ -321,6 +336,8 @@ def _run_stages(
             status = confirm(plan, run, run_id, packing, make_view, missing_on_all_labels, trackers)
         if status == "finished":
             run.remove_warmups()
+    if status == "finished":
+        run.copy_parts()
     content["status"] = status
 
 

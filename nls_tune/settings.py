@@ -29,7 +29,7 @@ class TrainingSettings(BaseModel):
     different lengths are prefixes of each other.
 
     Attributes:
-        model: Name of the network, see ``nls_tune.models``.
+        model: Name of the network, see ``nls_tune.networks``.
         epochs: All epochs, warm-up included.
         smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative.
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.

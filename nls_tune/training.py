@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nls_tune import __version__
-from nls_tune.augment import Augmentation, normalise
+from nls_tune.augment import normalise
+from nls_tune.batches import Batches
 from nls_tune.compiling import Compiler, Forward, run_network
 from nls_tune.datasets import NoisyDataset
 from nls_tune.devices import DeviceData, Seeded, peak_memory_bytes, resolve_precision
@@ -48,6 +49,9 @@ class Training:
     Attributes:
         history: The metrics of the finished epochs.
         epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
+        optimizer: Of the phase that was trained last.
+        precision: What ``settings.precision`` means on the device.
+        source: Makes its batches.
 
     Raises:
         InputError: If the settings do not fit the data or the device.
@@ -71,7 +75,7 @@ class Training:
         with self._seeded(0):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
         images = len(dataset.input_shape) == 3
-        self._precision = resolve_precision(settings.precision, self.device, images=images)
+        self.precision = resolve_precision(settings.precision, self.device, images=images)
         self._memory_format = torch.channels_last if images else torch.contiguous_format
         self.model = model.to(self.device)
         self.model.to(memory_format=self._memory_format)
@@ -79,8 +83,8 @@ class Training:
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
-        self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
-        self._optimizer = self._new_optimizer()
+        self.source = Batches(self.data, settings, self._memory_format)
+        self.optimizer = self._new_optimizer()
         self._compiled = self._compile(compiler, dataset.num_train)
 
     @property
@@ -131,7 +135,7 @@ class Training:
         start = time.perf_counter()
         epoch = self.epoch + 1
         if epoch == self.settings.warmup_epochs + 1:
-            self._optimizer = self._new_optimizer()
+            self.optimizer = self._new_optimizer()
         with self._seeded(epoch):
             loss_sum, num_correct = self._train_epoch(epoch)
         val_loss, val_correct = self._evaluate(self.data.val_inputs, self.data.val_labels)
@@ -140,28 +144,41 @@ class Training:
             _, test_correct = self._evaluate(self.data.test_inputs, self.data.test_labels)
         # One transfer for everything that is a number; the step loop never waits for the device.
         finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
-        train_loss, correct, loss, is_finite = torch.stack(
-            [loss_sum, num_correct, val_loss, finite.to(torch.float64)]
-        ).tolist()
-        val_bits = val_correct.cpu().numpy()
-        self._val_correct.append(np.packbits(val_bits))
-        test_accuracy = None
+        sums = torch.stack([loss_sum, num_correct, val_loss, finite.to(torch.float64)]).tolist()
+        test_bits = None if test_correct is None else test_correct.cpu().numpy()
+        return self.add_epoch(sums, val_correct.cpu().numpy(), test_bits, time.perf_counter() - start)
+
+    def add_epoch(
+        self, sums: Sequence[float], val_correct: np.ndarray, test_correct: np.ndarray | None, seconds: float
+    ) -> EpochMetrics:
+        """Take note of an epoch that was trained and evaluated, here or in a batch of trainings.
+
+        Args:
+            sums: Of the training losses, of the training samples that were right, and of the validation losses; then
+                whether these and all parameters are finite (1 or 0).
+            val_correct: Which validation samples are right: bool, one a sample.
+            test_correct: The same of the test samples; None without a test set.
+            seconds: What it took.
+
+        Returns:
+            Its metrics, also appended to ``history``.
+        """
+        train_loss, num_correct, val_loss, finite = sums
+        self._val_correct.append(np.packbits(val_correct))
         if test_correct is not None:
-            test_bits = test_correct.cpu().numpy()
-            self._test_correct.append(np.packbits(test_bits))
-            test_accuracy = float(test_bits.mean())
-        num_train = len(self.data.train_labels)
+            self._test_correct.append(np.packbits(test_correct))
+        num_train, epoch = len(self.data.train_labels), self.epoch + 1
         metrics = EpochMetrics(
             epoch=epoch,
             phase=self.settings.phase(epoch),
             lr=self.settings.learning_rate(epoch),
             train_loss=train_loss / num_train,
-            train_accuracy=correct / num_train,
-            val_loss=loss / len(val_bits),
-            val_accuracy=float(val_bits.mean()),
-            test_accuracy=test_accuracy,
-            diverged=not is_finite,
-            seconds=time.perf_counter() - start,
+            train_accuracy=num_correct / num_train,
+            val_loss=val_loss / len(val_correct),
+            val_accuracy=float(val_correct.mean()),
+            test_accuracy=None if test_correct is None else float(test_correct.mean()),
+            diverged=not finite,
+            seconds=seconds,
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
         self.history.append(metrics)
@@ -170,7 +187,7 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One pass over the training samples; returns the sum of the losses and the number correct."""
         self.model.train()
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate(epoch)
         in_warmup = self.settings.phase(epoch) == "warmup"
         rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
@@ -179,43 +196,21 @@ class Training:
         for inputs, labels in self.batches(epoch):
             # The batch that is smaller than the others would be another graph.
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
-            with self._autocast():
+            with self.autocast():
                 logits = forward(self.model, inputs)
                 loss = gls_loss(logits, labels, rate, ignore_index=None)  # checked when the data were loaded
-            self._optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-            self._optimizer.step()
+            self.optimizer.step()
             loss_sum += loss.detach() * len(labels)
             num_correct += (logits.detach().argmax(1) == labels).sum()
         return loss_sum, num_correct
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
-        data, generator = self.data, self._generator(epoch)
-        num_train = len(data.train_labels)
-        order = torch.randperm(num_train, generator=generator).to(self.device)
-        images = data.train_inputs.dtype == torch.uint8
-        if images:
-            height, width = data.train_inputs.shape[-2:]
-            draws = self._augmentation.draw(num_train, height, width, generator).to(self.device)
-        size = self.settings.batch_size
-        stops = [*range(size, num_train, size), num_train]
-        if len(stops) > 1 and stops[-1] - stops[-2] == 1:
-            del stops[-2]  # batch norm cannot train on one sample: it joins the batch before
-        begin = 0
-        for stop in stops:
-            index = order[begin:stop]
-            inputs, labels = data.train_inputs[index], data.train_labels[index]
-            if images:
-                batch_draws = draws[begin:stop]
-                inputs = self._augmentation.apply(inputs, batch_draws)
-                # Reordered while a value is one byte, not four.
-                inputs = normalise(inputs.to(memory_format=self._memory_format), data.mean, data.std)
-                inputs = self._augmentation.apply_cutout(inputs, batch_draws)
-            yield inputs, labels
-            begin = stop
+        return self.source.of_epoch(self.generator(epoch))
 
     @torch.inference_mode()
     def predict_probabilities(self, inputs: Tensor) -> Tensor:
@@ -250,12 +245,13 @@ class Training:
             if images:
                 batch = batch.to(memory_format=self._memory_format)
                 batch = normalise(batch, self.data.mean, self.data.std)
-            with self._autocast():
+            with self.autocast():
                 logits = self.model(batch)
             yield logits.float()
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
+    def autocast(self) -> torch.autocast:
+        """Return the context of the forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _compile(self, compiler: Compiler | None, num_train: int) -> Forward | None:
         """The compiled forward pass for whole batches of so many samples; None where it is not to be compiled."""
@@ -266,7 +262,7 @@ class Training:
         inputs, _ = next(self.batches(1))
         if len(inputs) != size:
             return None  # the only batch took in one more sample
-        return compiler.forward(self.settings.model, self.model, inputs, self._autocast)
+        return compiler.forward(self.settings.model, self.model, inputs, self.autocast)
 
     def _parameters_finite(self) -> Tensor:
         """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
@@ -291,7 +287,8 @@ class Training:
         """A 63-bit seed for (seed, epoch); epoch 0 is the initialisation."""
         return int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
-    def _generator(self, epoch: int) -> torch.Generator:
+    def generator(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's order and augmentation are drawn from."""
         return torch.Generator().manual_seed(self._stream(epoch))
 
     def _seeded(self, epoch: int) -> Seeded:
@@ -303,11 +300,11 @@ class Training:
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
             "fingerprint": self.data.fingerprint,
-            "precision": self._precision,
+            "precision": self.precision,
             "warmup": self.warmup_identity(),
             "epochs_reused": self.epochs_reused,
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "history": [asdict(m) for m in self.history],
             "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
@@ -326,7 +323,7 @@ class Training:
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
             "fingerprint": self.data.fingerprint,
-            "precision": self._precision,  # auto is not the same everywhere
+            "precision": self.precision,  # auto is not the same everywhere
         }
         for key, value in expected.items():
             if state.get(key) != value:
@@ -347,7 +344,7 @@ class Training:
             "device": self.device.type,
             # The number of threads decides the order of sums, so the last bits.
             "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
-            "settings": {**self.settings.warmup_settings(), "precision": self._precision},
+            "settings": {**self.settings.warmup_settings(), "precision": self.precision},
             # Another order of operations, so other last bits.
             **({"compiled": True} if self._compiled else {}),
         }
@@ -383,6 +380,6 @@ class Training:
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
         optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.model.load_state_dict(state["model"])
-        self._optimizer, self.history = optimizer, history
+        self.optimizer, self.history = optimizer, history
         self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
         self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]

@@ -50,6 +50,29 @@ def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, st
     return found
 
 
+class ModulesAtTheEnd:
+    """Notes which modules a search that runs as a command has loaded when it ends.
+
+    Args:
+        folder: For what this needs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._file = folder / "modules"
+        # Every Python runs this when it starts, those of Ray's workers, too.
+        (folder / "sitecustomize.py").write_text(
+            "import atexit, pathlib, sys\n"
+            "if 'nls_tune.search' in sys.orig_argv:\n"
+            f"    atexit.register(lambda: pathlib.Path({str(self._file)!r}).write_text(' '.join(sys.modules)))\n"
+        )
+        self.env = {"PYTHONPATH": f"{folder}{os.pathsep}{environment()['PYTHONPATH']}"}
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._file.read_text().split())
+
+
 class Program:
     """A program that runs, in a process group of its own, as a shell starts it."""
 

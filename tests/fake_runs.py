@@ -261,7 +261,8 @@ def _write_parts(folder: Path, rows: pa.Table | None, tables: Any, trials_per_pa
         tables = [rows.slice(i, 1) for i in range(len(rows))]
     for begin in range(0, len(tables), trials_per_part):
         part = pa.concat_tables(tables[begin : begin + trials_per_part])
-        pq.write_table(part, folder / f"{part['trial_id'][0].as_py()}.parquet")
+        path = folder / f"{part['trial_id'][0].as_py()}.parquet"
+        pq.write_table(part, path, use_dictionary=False, write_statistics=False)  # as a search writes them
 
 
 def _run_json(makers: Sequence[_Level], frame: Any, common: Mapping[str, Any], **given: Any) -> dict[str, Any]:

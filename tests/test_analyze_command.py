@@ -47,6 +47,17 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def both(folder):
+    """The analysis of the first two runs."""
+    return analyze(load_runs([folder / "first", folder / "deep" / "second"]))
+
+
+@pytest.fixture(scope="module")
+def overviews(folder):
+    return run_overviews(folder)
+
+
 @pytest.fixture
 def command(capsys):
     def call(*arguments):
@@ -60,11 +71,11 @@ def command(capsys):
 # analyze
 
 
-def test_json_is_the_analysis_by_its_field_names(folder, command):
+def test_json_is_the_analysis_by_its_field_names(folder, command, both):
     code, out, err = command("analyze", folder / "first", folder / "deep" / "second", "--format", "json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    analysis = analyze(load_runs([folder / "first", folder / "deep" / "second"]))
+    analysis = both
     assert set(found) == {"format_version", "runs", "comparison"}
     for got, one in zip(found["runs"], analysis.runs, strict=True):
         assert list(got) == [field.name for field in fields(one)]
@@ -98,15 +109,12 @@ def same(got, expected):
         assert got == expected
 
 
-def test_csv_is_read_back_by_pandas(folder, command):
+def test_csv_is_read_back_by_pandas(folder, command, both):
     code, out, err = command("analyze", folder / "first", folder / "deep" / "second", "--format", "csv")
     assert (code, err) == (0, "")
     table = pd.read_csv(io.StringIO(out))
     assert tuple(table.columns) == LEVEL_COLUMNS
-    analysis = analyze(load_runs([folder / "first", folder / "deep" / "second"]))
-    expected = [
-        (r.run.name, level.noise_level, arm) for r in analysis.runs for level in r.summaries for arm in level.arms
-    ]
+    expected = [(r.run.name, level.noise_level, arm) for r in both.runs for level in r.summaries for arm in level.arms]
     assert list(table[["run", "noise_level", "arm"]].itertuples(index=False, name=None)) == expected
     rows = pd.read_parquet(folder / "first" / "trials").set_index("trial_id")
     mine = table[table["run"] == "first"]
@@ -121,11 +129,11 @@ def test_csv_is_read_back_by_pandas(folder, command):
     assert table[table["run"] == "second"]["test_accuracy_at_best"].isna().all()
 
 
-def test_markdown_has_a_line_an_arm(folder, command):
+def test_markdown_has_a_line_an_arm(folder, command, both):
     code, out, err = command("analyze", folder / "first", "--format", "markdown")
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert len(lines) == 2 + len(level_rows(analyze(load_runs([folder / "first"]))))
+    assert len(lines) == 2 + len([row for row in level_rows(both) if row["run"] == "first"])
     assert {line.replace("\\|", "").count("|") for line in lines} == {15}
 
 
@@ -141,9 +149,14 @@ def test_a_run_in_any_state_can_be_analysed(folder, command, name, format_):
         assert json.loads(out)["runs"][0]["run"]["problems"] == ([] if not err else [err.split(": ", 2)[2][:-1]])
 
 
+@pytest.fixture(scope="module")
+def three(folder):
+    return analyze(load_runs([folder / "first", folder / "deep" / "second", folder / "[red]torn"]))
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_no_number_is_cut_and_tables_fit_80_columns(folder, width):
-    analysis = analyze(load_runs([folder / "first", folder / "deep" / "second", folder / "[red]torn"]))
+def test_no_number_is_cut_and_tables_fit_80_columns(three, width):
+    analysis = three
     screen = io.StringIO()
     print_analysis(analysis, Console(file=screen, width=width))
     text = screen.getvalue()
@@ -190,8 +203,8 @@ def test_bad_input_is_one_line(command, monkeypatch, tmp_path, arguments, error)
 # runs
 
 
-def test_runs_are_found_at_any_depth_newest_first_damaged_last(folder):
-    found = run_overviews(folder)
+def test_runs_are_found_at_any_depth_newest_first_damaged_last(folder, overviews, both):
+    found = overviews
     assert {run.name for run in found} == {
         "first", "deep/second", "diverged", "crashed", "empty", "many", "[red]torn", "broken",
     }  # fmt: skip
@@ -201,16 +214,15 @@ def test_runs_are_found_at_any_depth_newest_first_damaged_last(folder):
     assert by_name["crashed"].status == "crashed"
     assert (by_name["crashed"].num_ended, by_name["first"].num_ended, by_name["first"].num_planned) == (6, 80, 80)
     assert by_name["empty"].levels[0].smooth_rate is None
-    analysis = analyze(load_runs([folder / "first"])).runs[0]
-    for level, expected in zip(by_name["first"].levels, analysis.recommendations, strict=True):
+    for level, expected in zip(by_name["first"].levels, both.runs[0].recommendations, strict=True):
         assert level.smooth_rate == expected.config["smooth_rate"]
         assert level.val_accuracy == expected.val_accuracy
     assert run_overviews(folder / "first")[0].name == "first"
 
 
-def test_the_list_says_rate_and_accuracy_or_how_many(folder):
+def test_the_list_says_rate_and_accuracy_or_how_many(overviews):
     screen = io.StringIO()
-    found = run_overviews(folder)
+    found = overviews
     print_runs(found, Console(file=screen, width=80), BEGIN + timedelta(hours=30))
     text = screen.getvalue()
     assert "4 found" in text
@@ -224,10 +236,10 @@ def test_the_list_says_rate_and_accuracy_or_how_many(folder):
     assert max(len(line) for line in text.splitlines() if not line.startswith(("[red]torn: ", "broken: "))) <= 80
 
 
-def test_the_list_for_programs(folder, command):
+def test_the_list_for_programs(folder, command, overviews):
     code, out, err = command("runs", folder, "--format", "json")
     assert (code, err) == (0, "")
-    same(json.loads(out)["runs"], run_overviews(folder))
+    same(json.loads(out)["runs"], overviews)
     code, out, err = command("runs", folder / "deep", "--format", "csv")
     table = pd.read_csv(io.StringIO(out)).set_index("name")
     assert (code, err, len(table)) == (0, "", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import warnings
 from typing import Any
@@ -158,6 +159,12 @@ def test_the_trials_of_a_worker_compile_once_and_tell_what_went_wrong(dataset, m
         assert worker.step()["warning"] is None
         worker.reset_config(config)
     assert len(calls) == 1
-    worker._compiler.warning = "cannot be compiled"
+    worker._workplace.compiler.warning = "cannot be compiled"
     assert worker.step()["warning"] == "cannot be compiled"
     worker.cleanup()
+
+
+def test_torch_takes_the_compiler_that_is_looked_for_before_a_search():
+    from torch._inductor import config
+
+    assert config.cpp.cxx == (None, os.environ.get("CXX", "g++"))

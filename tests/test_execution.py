@@ -9,13 +9,13 @@ import pytest
 from trial_rows import trial_row
 
 from nls_tune.allocation import Allocator, Suggestion
-from nls_tune.cluster import Slots, local_resources, slots_of
+from nls_tune.cluster import Slots, check_node, local_resources, slots_of
 from nls_tune.errors import InputError
 from nls_tune.execution import adopt_results, make_progress
 from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import RunDirectory, config_columns
 from nls_tune.search_settings import SearchSettings, check_search_settings
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 LEVEL = "symmetric:0.4"
 
@@ -48,6 +48,28 @@ def test_slots(resources, settings, slots):
 def test_not_even_one_trial_fits(resources, settings, message):
     with pytest.raises(InputError, match=message):
         slots_of(resources, SearchSettings(**settings))
+
+
+BIG, SMALL, GPUS = {"CPU": 16.0}, {"CPU": 2.0}, {"CPU": 2.0, "GPU": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("slots", "nodes", "most"),
+    [
+        (Slots(8, 2, 0.0), [SMALL, SMALL], None),
+        (Slots(1, 3, 0.0), [SMALL, SMALL], "the 2 CPUs of one node, got 3"),
+        (Slots(1, 3, 0.0), [SMALL, BIG], None),
+        (Slots(4, 2, 0.5), [BIG, GPUS], None),
+        (Slots(4, 3, 0.5), [BIG, GPUS], "the 2 CPUs of one node with a GPU, got 3"),  # 18 CPUs, but not there
+        (Slots(1, 1, 0.0), [], "the 0 CPUs"),
+    ],
+)
+def test_a_trial_must_fit_on_one_node(slots, nodes, most):
+    if most is None:
+        check_node(slots, nodes)
+        return
+    with pytest.raises(InputError, match=f"--cpus-per-trial must be at most {most}.*; lower it"):
+        check_node(slots, nodes)
 
 
 def test_the_cpus_are_those_that_this_process_may_use():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import SEARCH, environment, run, run_search
+from commands import SEARCH, ModulesAtTheEnd, environment, run, run_search
 
 import nls_tune
 
@@ -71,8 +71,11 @@ def test_help_is_quick_and_says_nothing_on_stderr(tmp_path):
         assert f"\n  {option}" in done.out
 
 
-def test_no_warning_on_the_way_to_the_plan(tmp_path):
+def test_no_warning_and_no_torch_on_the_way_to_the_plan(tmp_path):
     done = run(SEARCH[0], "-W", "error", *SEARCH[1:], "--help", folder=tmp_path)
     assert (done.code, done.err) == (0, "")
-    done = run(SEARCH[0], "-W", "error", *SEARCH[1:], "--dry-run", folder=tmp_path)
+    modules = ModulesAtTheEnd(tmp_path / "site")
+    done = run(SEARCH[0], "-W", "error", *SEARCH[1:], "--dry-run", folder=tmp_path, env=modules.env)
     assert (done.code, done.err) == (0, "")
+    assert not modules.names & {"torch", "torchvision", "ray", "pandas", "sklearn", "scipy"}
+    assert "nls_tune.plan" in modules.names

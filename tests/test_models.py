@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from nls_tune.errors import InputError
-from nls_tune.models import MODEL_NAMES, build_model, check_model, count_parameters
+from nls_tune.models import build_model, count_parameters
+from nls_tune.networks import MODEL_NAMES, check_model
 
 # 16 x 16 and not 32 x 32: every network takes it, and the suite stays quick on two cores.
 SHAPE = (3, 16, 16)

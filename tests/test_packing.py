@@ -31,7 +31,7 @@ from nls_tune.packing_probe import GpuMeasurement, PackingMeasurement, Probe
 from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import RunDirectory, config_columns
 from nls_tune.search_settings import SearchSettings, check_search_settings
-from nls_tune.trainable import TrialCheckpoint
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 throughput_tables = st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e9), min_size=1)
 
@@ -243,6 +243,23 @@ class TestLowering:
         assert not packing.out_of_memory()
         assert not packing.lower()
 
+    def test_batches_are_given_up_before_trials_share_less(self):
+        settings, said = SearchSettings(trials_per_gpu=2, vectorize=True), []
+        resources = {"CPU": 4, "GPU": 1}
+        slots = slots_of(resources, settings)
+        packing = Packing(resources, settings, slots, lambda *what: said.append("fewer"), lambda: said.append("one"))
+        assert packing.may_batch
+        assert not packing.batched  # the search runs one by one
+        packing.batched = True
+        assert "outside of a batch" in (packing.out_of_memory() or "")
+        assert packing.is_draining()
+        assert packing.lower()
+        assert (packing.batched, packing.may_batch, packing.slots, said) == (False, False, slots, ["one"])
+        assert "fewer on its GPU" in (packing.out_of_memory() or "")
+        assert packing.lower()
+        assert (packing.slots.trials_per_gpu, said) == (1, ["one", "fewer"])
+        assert packing.out_of_memory() is None
+
     def test_a_row_stands_unless_its_folder_is_kept(self, tmp_path):
         run = RunDirectory(tmp_path / "run")
         run.create()
@@ -394,14 +411,14 @@ def test_what_ran_out_beside_others_is_described_in_its_folder(tmp_path, tiny_pl
     trial: Any = SimpleNamespace(
         trial_id="t1", config=trial_config(name, "symmetric:0.4", training, "search"), error_file=str(file)
     )
-    for again in (True, False):
+    for again in ("it runs again alone", None):
         progress = make_progress(tiny_plan, 2)
         recorder = Recorder(tiny_plan, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
         recorder.on_trial_error(iteration=1, trials=[], trial=trial)
         found = TrialCheckpoint(run.checkpoints / name).read_trial()
-        assert (found is not None) == again
+        assert (found is not None) == bool(again)
         assert found is None or found.settings == training
         (row,) = read_trials(run.path).to_dict("records")
         assert row["status"] == "out_of_memory"
-        assert ("runs again" in row["error"]) == again
+        assert ("runs again alone" in row["error"]) == bool(again)
         assert (progress.num_ended, len(recorder.failures)) == ((0, 0) if again else (1, 1))

@@ -69,6 +69,7 @@ def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(made, monkeypatch, 
     monkeypatch.setattr("nls_tune.cluster_estimate.estimate_on_cluster", estimate_on_cluster)
     monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
     monkeypatch.setattr("nls_tune.cluster.check_shared", lambda *arguments: None)
+    monkeypatch.setattr("nls_tune.cluster.check_machine", lambda *arguments: None)
     text = start(tmp_path / "run", address="head:6379", preset="cpu")
     assert (there, made) == ((list(SETTINGS["noise"]), []) if where == "cluster" else ([], list(SETTINGS["noise"])))
     assert text.count("from its noisy labels on a GPU of the cluster") == len(there)

@@ -15,8 +15,9 @@ import torch
 
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
-from nls_tune.trainable import StartedTrial, TrainingTrainable, TrialCheckpoint
+from nls_tune.trainable import TrainingTrainable
 from nls_tune.training import Training
+from nls_tune.trial_checkpoint import StartedTrial, TrialCheckpoint
 
 CPU = torch.device("cpu")
 TRIAL = {
@@ -370,7 +371,7 @@ class TestOnAllLabels:
         assert first.step()["epoch"] == saved
         first.cleanup()
         again = make({**config(), "stop_at": end})
-        assert again._training.epoch == saved
+        assert again._trial.trial.training.epoch == saved
         last = reports_of(again)[-1]
         assert (last["epoch"], last["finished"]) == (end, True)
         assert last["new_epochs"][-1]["test_accuracy"] == uninterrupted[end - 1]["test_accuracy"]

@@ -12,8 +12,9 @@ import torch
 
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
-from nls_tune.trainable import TrainingTrainable, TrialCheckpoint
+from nls_tune.trainable import TrainingTrainable
 from nls_tune.training import Training
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 SETTINGS = {"model": "mlp", "epochs": 4, "warmup_epochs": 1, "smooth_rate": -1.0, "lr": 0.01, "batch_size": 64}
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def alone(dataset) -> list[float]:
 def test_a_process_outlives_a_trial_that_runs_out_of_memory(make, alone, monkeypatch, tmp_path, epochs_before):
     trainable = make(trial("large"))
     before = trainable.step() if epochs_before else None
-    training = weakref.ref(trainable._training)
+    training = weakref.ref(trainable._trial.trial.training)
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_train_epoch", run_out)
         report = trainable.step()
@@ -118,7 +119,7 @@ def test_a_checkpoint_for_which_there_is_no_memory_is_kept(make, alone, monkeypa
         patch.setattr(Training, "load_state_dict", run_out)
         assert "CUDA out of memory" in make(trial("abc")).step()["out_of_memory"]
     again = make(trial("abc"))
-    assert again._training.epoch == 2
+    assert again._trial.trial.training.epoch == 2
     assert accuracies(again) == alone
 
 

@@ -135,12 +135,7 @@ def train_piece(piece: tuple[str, str, int], folder: Path = FOLDER, epochs: int 
             test_inputs=dataset.test_inputs[: grid.num_test],
             test_labels=dataset.test_labels[: grid.num_test],
         )
-    runs = (
-        _batched(dataset, space, grid, seed)
-        if space.fixed["model"] == "mlp"
-        else _one_by_one(dataset, space, grid, seed)
-    )
-    rows = [_row(piece, dataset, space.budget.epochs, *run) for run in runs]
+    rows = [_row(piece, dataset, space.budget.epochs, *run) for run in _trained(dataset, space, grid, seed)]
     path = piece_path(piece, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     sink = pa.BufferOutputStream()
@@ -156,27 +151,8 @@ def _points(space: Any, grid: Grid, seed: int, warmup: int) -> list[Any]:
     ]
 
 
-def _batched(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Train every point, those of a warm-up as one batch, from a warm-up that all share."""
-    from nls_tune.devices import DeviceData
-    from nls_tune.vectorized import VectorizedTraining
-
-    data = DeviceData.load(dataset, "cpu")
-    longest = space.settings({"smooth_rate": 0.0, "warmup_epochs": max(grid.warmups), "lr": grid.lrs[0]}, seed)
-    warmup = VectorizedTraining(dataset, [longest], data=data)
-    for epochs in sorted(grid.warmups):
-        while warmup.epoch < epochs:
-            warmup.run_epoch()
-        warm = warmup.warm_state(0) if epochs else None
-        training = VectorizedTraining(dataset, _points(space, grid, seed, epochs), data=data, warm=warm)
-        while not training.finished:
-            training.run_epoch()
-        for member in training.members:
-            yield member.settings, member.history, member.val_correct, member.test_correct
-
-
-def _one_by_one(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """The same for networks that a batch makes slower."""
+def _trained(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Train every point, those of a warm-up length together, from a warm-up that all share."""
     import copy
 
     from nls_tune.devices import DeviceData
@@ -188,17 +164,33 @@ def _one_by_one(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tup
     for epochs in sorted(grid.warmups):
         while warmup.epoch < epochs:
             warmup.run_epoch()
+        trainings = []
         for settings in _points(space, grid, seed, epochs):
             training = Training(dataset, settings, data=data)
             state = {**warmup.state_dict(), "settings": settings.model_dump(mode="json")}
             training.load_state_dict(copy.deepcopy(state))
-            while not training.finished:
-                training.run_epoch()
+            trainings.append(training)
+        _run(trainings)
+        for training in trainings:
             bits = [training.correct_bits(epoch + 1) for epoch in range(training.epoch)]
             val, test = (
                 [np.frombuffer(b, np.uint8) for b in column if b is not None] for column in zip(*bits, strict=True)
             )
-            yield settings, training.history, val, test
+            yield training.settings, training.history, val, test
+
+
+def _run(trainings: Sequence[Any]) -> None:
+    """Train to the end, as one batched model where that is faster on a CPU."""
+    from nls_tune.vectorizable import FASTER_BATCHED
+    from nls_tune.vectorized import VectorizedTraining
+
+    if trainings[0].settings.model in FASTER_BATCHED["cpu"]:
+        batch = VectorizedTraining(trainings)
+        while not batch.finished:
+            batch.run_epoch()
+    for training in trainings:
+        while not training.finished:
+            training.run_epoch()
 
 
 _COUNTS = pa.list_(pa.uint16())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.analysis.rows import moment
 from nls_tune.spaces import ARMS, Arm
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ class TrialSpan:
 
     Attributes:
         slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
-        start_seconds: From the start of the run's first trial.
-        seconds: From its start to its end, pauses between sessions included; 0 where the clock was set back.
+        start_seconds: From the start of the run's first trial, without the pauses between sessions.
+        seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
     """
 
@@ -71,10 +73,11 @@ class Allocation:
 
     Attributes:
         started_at: Of the first trial.
-        wall_seconds: From the first start to the last end.
+        wall_seconds: From the first start to the last end, without the pauses between sessions.
         busy_share: Trial time over slots times wall time.
         spans: In the order of their starts.
         groups: In the order of levels, stages and arms.
+        paused_seconds: The pauses that were left out: in them no process worked on the run.
     """
 
     started_at: datetime
@@ -83,17 +86,24 @@ class Allocation:
     busy_share: float
     spans: tuple[TrialSpan, ...]
     groups: tuple[GroupCost, ...]
+    paused_seconds: float = 0.0
 
 
-def allocation(trials: pd.DataFrame, levels: Sequence[str] = ()) -> Allocation | None:
+def allocation(
+    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[Mapping[str, Any]] = ()
+) -> Allocation | None:
     """Return where the time of a run went; None without a trial.
 
     The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
     greedily in the order of their starts, which needs as few slots as any assignment.
 
+    A session that was killed did not say when it ended; the last end of its trials stands for that. Time that an
+    interrupted trial had in an earlier session is in none of its rows, and counts as idle.
+
     Args:
         trials: Rows of ``trials/``, of all stages.
         levels: The order of the levels; by default that of their first trials.
+        sessions: Those of run.json; without them nothing is known of pauses.
     """
     timed = trials[trials["started_at"].notna() & trials["finished_at"].notna()]
     if timed.empty:
@@ -102,6 +112,9 @@ def allocation(trials: pd.DataFrame, levels: Sequence[str] = ()) -> Allocation |
     begin = timed["started_at"].iloc[0]
     starts = (timed["started_at"] - begin).dt.total_seconds().to_numpy(float)
     ends = np.maximum(starts, (timed["finished_at"] - begin).dt.total_seconds().to_numpy(float))
+    pauses = _pauses(begin.to_pydatetime(), ends, sessions)
+    last = float(ends.max())
+    starts, ends = _without(pauses, starts), _without(pauses, ends)
     slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
     busy = float((ends - starts).sum())
@@ -112,7 +125,27 @@ def allocation(trials: pd.DataFrame, levels: Sequence[str] = ()) -> Allocation |
         busy_share=busy / (num_slots * wall) if wall > 0 else 0.0,
         spans=_spans(timed, slots, starts, ends),
         groups=_groups(timed, levels),
+        paused_seconds=last - wall,
     )
+
+
+def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """From when to when no session went on, in seconds from the first start, ascending."""
+    known = [(moment(session.get("started_at")), moment(session.get("finished_at"))) for session in sessions]
+    times = sorted(((began, ended) for began, ended in known if began is not None), key=lambda both: both[0])
+    found = []
+    for (_, ended), (following, _) in pairwise(times):
+        resumed = (following - begin).total_seconds()
+        of_trials = ends[ends < resumed].max(initial=0.0)
+        stopped = of_trials if ended is None else max(of_trials, (ended - begin).total_seconds())
+        if stopped < resumed:
+            found.append((stopped, resumed))
+    return found
+
+
+def _without(pauses: Sequence[tuple[float, float]], times: np.ndarray) -> np.ndarray:
+    """Times on a clock that stands still in the pauses."""
+    return times - sum(np.clip(times - stopped, 0.0, resumed - stopped) for stopped, resumed in pauses)
 
 
 def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.ndarray) -> list[int]:
@@ -134,7 +167,9 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
 def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
     names = [field.name for field in fields(TrialSpan)]
     table = trials.assign(slot=list(slots), start_seconds=starts, seconds=ends - starts)
-    return tuple(TrialSpan(*row) for row in zip(*(table[name].tolist() for name in names), strict=True))
+    # By way of NumPy: pandas makes a list of strings one by one.
+    columns = (table[name].to_numpy().tolist() for name in names)
+    return tuple(TrialSpan(*row) for row in zip(*columns, strict=True))
 
 
 def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...]:

@@ -70,5 +70,5 @@ def _analyze(run: Run) -> RunAnalysis:
         learning_curves=learning_curves(trials, run.epochs, levels, defaults=run.defaults, summaries=summaries),
         interactions=interactions(trials, levels),
         importances=importances(trials, levels),
-        allocation=allocation(trials, levels),
+        allocation=allocation(trials, levels, run.content.get("sessions", ())),
     )

@@ -329,8 +329,10 @@ def searched_settings(trials: pd.DataFrame) -> list[str]:
 
 
 def _differs(values: pd.Series) -> bool:
-    # Lists are neither compared nor hashed; all else is, which is much quicker than to write it out.
-    return (values.astype(str) if values.dtype == object else values).nunique(dropna=False) > 1
+    if values.dtype != object:
+        return values.nunique(dropna=False) > 1
+    # Lists are not hashed; their bytes are, which is much quicker than to write them out.
+    return len({value.tobytes() if isinstance(value, np.ndarray) else str(value) for value in values}) > 1
 
 
 def _number(value: Any) -> float | None:

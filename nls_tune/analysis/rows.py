@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,3 +51,12 @@ def numbers(column: pd.Series) -> list[float | None]:
 def number(value: Any) -> float | None:
     """Return a cell as a float; None where it is empty."""
     return None if value is None or math.isnan(value) else float(value)
+
+
+def moment(value: Any) -> datetime | None:
+    """Return a time of run.json, in UTC where it does not say of which zone; None for what is no time."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.level_summaries import level_summaries, space_of
 from nls_tune.analysis.recommendations import planned_trials, recommendations
+from nls_tune.analysis.rows import moment
 from nls_tune.errors import InputError
-from nls_tune.runs import Run, RunStatus, load_run
+from nls_tune.runs import Run, RunStatus, load_trials
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _name(path: Path, top: Path) -> str:
 
 def _overview(path: Path, name: str) -> RunOverview:
     try:
-        run = load_run(path)
+        run = load_trials(path)
     except InputError as error:
         return RunOverview(str(path), name, None, None, None, None, (), None, str(error))
     planned = planned_trials(run.content)
@@ -100,7 +100,7 @@ def _overview(path: Path, name: str) -> RunOverview:
         num_ended=int((search["status"] != "interrupted").sum()),
         num_planned=sum(planned.values()),
         levels=_best(run, planned),
-        created_at=_time(run.content.get("created_at")),
+        created_at=moment(run.content.get("created_at")),
         problem=f"{run.problems[0]}{more}" if run.problems else None,
     )
 
@@ -126,11 +126,3 @@ def _dataset(run: Run) -> str | None:
     settings = run.content.get("identity", {}).get("settings")
     found = settings.get("dataset") if isinstance(settings, dict) else None
     return found if isinstance(found, str) else None
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

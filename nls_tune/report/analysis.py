@@ -18,7 +18,7 @@ from nls_tune.report.confirmation import interval, print_confirmations
 from nls_tune.report.console import print_summaries
 from nls_tune.report.recommendations import copyable_configuration, doubt_sentence, recommendation_words
 from nls_tune.report.tables import print_line, print_table
-from nls_tune.report.text import ARM_NAMES, duration, number, percent, points, rate
+from nls_tune.report.text import ARM_NAMES, duration, number, paused, percent, points, rate
 
 
 def print_analysis(analysis: Analysis, console: Console) -> None:
@@ -139,7 +139,7 @@ def _print_allocation(found: Allocation, console: Console) -> None:
         "\ntrained, reused, saved: epochs, those taken from shared warm-ups, and those not trained\n"
         "because a trial was stopped\n"
         f"{slots}, {percent(found.busy_share)} of their time in trials, {duration(found.wall_seconds)} from first "
-        "start to last end",
+        f"start to last end{paused(found.paused_seconds)}",
         console,
         "dim",
     )

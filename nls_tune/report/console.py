@@ -14,6 +14,7 @@ from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
 from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS
+from nls_tune.vectorizable import MOST_TOGETHER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
             f"seed{'s' if len(seeds) > 1 else ''} each"
             + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
             + ("; then on all labels" if plan.settings.confirm_on == "all" else "")
+            + (f"; up to {MOST_TOGETHER} at once, as one model" if plan.settings.vectorize else "")
         )
     else:
         lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from nls_tune.report.page_provenance import Provenance, provenance_of
 from nls_tune.report.page_sections import Section, comparison_sections, run_sections
 from nls_tune.report.plots.theme import PALETTES, templates
 from nls_tune.report.recommendations import copyable_configuration, recommendation_words
-from nls_tune.report.text import duration
+from nls_tune.report.text import duration, paused
 
 #: What the badge of a verdict says.
 VERDICTS = {
@@ -88,7 +89,8 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
         for plot in panel.plots
         if plot.figure is not None
     }
-    scripts = {"theme": _asset("theme.js"), "plotly": _plotly(), "page": _asset("page.js")}
+    payload = {"figures": figures, "palettes": PALETTES, "templates": templates()}
+    scripts = {"theme": _asset("theme.js"), "unpack": _asset("unpack.js"), "page": _asset("page.js")}
     return (
         _environment()
         .get_template("page.html.j2")
@@ -97,9 +99,10 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
             several=several,
             runs=runs,
             comparison=comparison,
-            payload={"figures": figures, "palettes": PALETTES, "templates": templates()},
+            payload=_pack(_dumps(payload)),
+            plotly=_packed_plotly(),
             scripts=scripts,
-            hashes=[_csp_hash(script) for script in scripts.values()],
+            hashes=[_csp_hash(script) for script in (*scripts.values(), _plotly())],
             css=_asset("page.css"),
             written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
             version=__version__,
@@ -165,7 +168,8 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
     if others:
         facts.append(f"{others:,} confirmation trial{'' if others == 1 else 's'} ended")
     if found.allocation is not None:
-        facts.append(f"{duration(found.allocation.wall_seconds)} from the first start to the last end")
+        wall, pauses = duration(found.allocation.wall_seconds), paused(found.allocation.paused_seconds)
+        facts.append(f"{wall} from the first start to the last end{pauses}")
     return tuple(facts)
 
 
@@ -180,15 +184,36 @@ def _environment() -> Environment:
     )
     # A number is not parted from its sign at the end of a line.
     environment.filters["unparted"] = lambda text: text.replace(" %", "\u00a0%")
-    # ``tojson`` escapes what would end a script element.
-    environment.policies["json.dumps_function"] = _dumps
-    environment.policies["json.dumps_kwargs"] = {}
     return environment
 
 
 def _dumps(value: Any) -> str:
     # NaN is no JSON: a number that slipped through must fail here and not in a browser.
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A text in a third or less of its length, for ``unpack.js``.
+
+    Attributes:
+        text: Raw deflate (RFC 1951) of its UTF-8, in base64.
+        num_bytes: Of the UTF-8.
+    """
+
+    text: str
+    num_bytes: int
+
+
+def _pack(text: str) -> Packed:
+    content = text.encode("utf-8", errors="replace")
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return Packed(base64.b64encode(deflate.compress(content) + deflate.flush()).decode(), len(content))
+
+
+@cache
+def _packed_plotly() -> Packed:
+    return _pack(_plotly())
 
 
 @cache

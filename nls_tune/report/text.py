@@ -42,6 +42,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def paused(seconds: float) -> str:
+    """Say that a time is without pauses between sessions, to follow it; nothing where they were under a second."""
+    return f", without pauses of {duration(seconds)} between sessions" if seconds >= 1 else ""
+
+
 def configuration(config: Mapping[str, Any]) -> str:
     """Write a configuration in one line: ``r=−4.06 warm-up 10 lr=0.003``, then what else is searched."""
     parts = [f"r={rate(config['smooth_rate'])}"]

@@ -98,3 +98,39 @@ def test_without_a_trial_there_is_none_and_a_clock_set_back_is_no_time():
     assert allocation(trials_frame(rows_of([(0, 1, "a", "x")])).assign(finished_at=pd.NaT)) is None
     found = allocation(trials_frame(rows_of([(5, -3, "a", "x")])))
     assert (found.spans[0].seconds, found.wall_seconds, found.busy_share) == (0.0, 0.0, 0.0)
+
+
+def at(seconds):
+    return (BEGIN + timedelta(seconds=seconds)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("sessions", "pause"),
+    [
+        ([(-5, 25), (1000, 1030)], 975),
+        ([(-5, None), (1000, None)], 980),  # killed: the last end of its trials stands for its own
+        ([(1000, 1030), (-5, 25)], 975),
+        ([(-5, 25), (300, 310), (1000, 1030)], 965),  # one without a trial
+        ([(-500, -400), (-5, 25), (1000, 1030)], 975),  # before the first trial nobody waits
+        ([(-5, 1030)], 0),
+        ([], 0),
+    ],
+)
+def test_a_pause_between_sessions_is_not_idle_time(sessions, pause):
+    trials = trials_frame(rows_of([(0, 20, "a", "x"), (5, 10, "a", "y"), (1004, 16, "a", "x"), (1010, 10, "a", "y")]))
+    content = [{"started_at": at(began), **({} if ended is None else {"finished_at": at(ended)})}
+               for began, ended in sessions]  # fmt: skip
+    found = allocation(trials, (), content)
+    assert (found.paused_seconds, found.wall_seconds) == (pause, 1020 - pause)
+    assert found.busy_share == pytest.approx(56 / (2 * (1020 - pause)))
+    assert [span.start_seconds for span in found.spans] == [0, 5, 1004 - pause, 1010 - pause]
+    assert [span.seconds for span in found.spans] == [20, 10, 16, 10]
+    assert found.groups == allocation(trials).groups
+
+
+def test_a_trial_that_spans_a_pause_is_as_long_as_it_ran():
+    trials = trials_frame(rows_of([(0, 100, "a", "x")]))
+    found = allocation(trials, (), [{"started_at": at(0), "finished_at": at(30)}, {"started_at": at(80)}])
+    assert (found.spans[0].seconds, found.busy_share, found.paused_seconds) == (50, 1.0, 50)
+    bad = [{"started_at": "yesterday"}, {}, {"started_at": 5}, {"started_at": at(0), "finished_at": []}]
+    assert allocation(trials, (), bad).spans == allocation(trials).spans

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,13 @@ def crowded_trainable(notes: Path) -> type[TrainingTrainable]:
             self._beside = more["shared"]["trials_per_gpu"]
             super().setup(config, **{**more, "shared": {**more["shared"], "use_gpu": False}})
 
-        def _advance(self) -> None:
-            rate, epoch = self._training.settings.smooth_rate, self._training.epoch
+        def _prepare(self, config: dict[str, Any]) -> None:
+            super()._prepare(config)
+            advance, self._trial._advance = self._trial._advance, lambda: self._crowded(advance)
+
+        def _crowded(self, advance: Callable[[], None]) -> None:
+            training = self._trial.trial.training
+            rate, epoch = training.settings.smooth_rate, training.epoch
             if epoch == 0:
                 note = {"pid": os.getpid(), "rate": rate, "beside": self._beside}
                 (notes / f"{os.getpid()}-{rate}.json").write_text(json.dumps(note))
@@ -50,7 +56,7 @@ def crowded_trainable(notes: Path) -> type[TrainingTrainable]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has other trials")
             if rate == TOO_LARGE:
                 raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-            super()._advance()
+            advance()
 
     return Crowded
 

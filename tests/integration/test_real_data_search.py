@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Done, run, run_search
+from commands import Done, ModulesAtTheEnd, run, run_search
 
 from nls_tune import read_trials
 from nls_tune.datasets.locations import DATA_VARIABLE
@@ -72,6 +72,8 @@ def test_the_second_start_loads_the_data_in_a_moment(searched):
 
 def test_a_second_search_starts_soon(searched):
     _, folder, env = searched
-    done = run_search(*ARGUMENTS, "--dry-run", folder=folder, env=env)
+    modules = ModulesAtTheEnd(folder / "site")
+    done = run_search(*ARGUMENTS, "--dry-run", folder=folder, env={**env, **modules.env})
     assert (done.code, done.err) == (0, "")
     assert done.seconds < 15
+    assert not modules.names & {"torch", "torchvision", "PIL"}

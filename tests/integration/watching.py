@@ -109,8 +109,9 @@ def _look(watched: WatchedRun) -> Look:
 
 @dataclass(frozen=True)
 class WatchedSearch:
-    """A search that has ended, and what a reader saw of it meanwhile."""
+    """A search that has ended, what a reader saw of it meanwhile, and the modules that it had loaded at its end."""
 
     done: Done
     run: Path
     reader: Reader
+    modules: set[str]

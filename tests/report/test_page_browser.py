@@ -5,8 +5,10 @@ Loading a page takes seconds, so that tests share two tabs; each leaves what it 
 
 from __future__ import annotations
 
+import base64
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,30 @@ def test_it_draws_every_plot_in_silence_and_asks_for_nothing(plain):
     assert tab.page.locator(".panel:not([hidden]) .chart:not(:has(.main-svg))").count() == 0
     assert tab.complaints == []
     assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [tab.path.as_uri()]
+
+
+TEXTS = {
+    "none": "",
+    "short": "é",
+    "runs": "ab" * 70_000 + "c" * 300,  # the longest matches, and those that overlap themselves
+    "far": (far := "".join(chr(33 + i * i * 7 % 89) for i in range(32_000))) + "x" * 600 + far,
+    "many": "".join(f"{i * 2654435761 % 2**32:x},é" for i in range(30_000)),  # many blocks
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_it_unpacks_all_that_deflate_can_do(plain, text):
+    script = """([packed, size]) => {
+        const element = Object.assign(document.createElement("script"), { type: "x", id: "test", textContent: packed });
+        element.dataset.bytes = size;
+        document.body.append(element);
+        try { return unpack("test"); } finally { element.remove(); }
+    }"""
+    content = text.encode()
+    for level, strategy in ((0, zlib.Z_DEFAULT_STRATEGY), (1, zlib.Z_DEFAULT_STRATEGY), (6, zlib.Z_FIXED), (9, 0)):
+        deflate = zlib.compressobj(level, zlib.DEFLATED, -15, 8, strategy)
+        packed = base64.b64encode(deflate.compress(content) + deflate.flush()).decode()
+        assert plain.page.evaluate(script, [packed, len(content)]) == text
 
 
 def test_tables_sort_by_click_and_key_and_filter(plain):

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from nls_tune.report.figures.style import ARM_COLOURS, ARM_LEGEND, DOUBLE, MOST_VECTORS, OKABE_ITO, level_label
-from nls_tune.report.text import ARM_NAMES, duration, percent
+from nls_tune.report.text import ARM_NAMES, duration, paused, percent
 from nls_tune.spaces import ARMS
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def _timeline(axis: Axes, found: Allocation, slots: int) -> None:
     axis.set_xlabel(f"{name} since the first trial began")
     axis.grid(visible=False, axis="y")
     axis.set_title(
-        f"{len(found.spans):,} trials in {duration(found.wall_seconds)}, slots busy {percent(found.busy_share, 0)}",
+        f"{len(found.spans):,} trials in {duration(found.wall_seconds)}, slots busy {percent(found.busy_share, 0)}"
+        f"{paused(found.paused_seconds)}",
         loc="left",
     )
     patches = [Patch(color=ARM_COLOURS[arm], label=ARM_LEGEND[arm]) for arm in ARMS]

@@ -7,13 +7,13 @@ from typing import Any
 from nls_tune.analysis.allocation import Allocation, TrialSpan
 from nls_tune.report.plots.common import Plot, layout, plotly_text, rounded
 from nls_tune.report.plots.theme import ARM_COLOURS
-from nls_tune.report.text import ARM_NAMES, duration, percent, rate
+from nls_tune.report.text import ARM_NAMES, duration, paused, percent, rate
 from nls_tune.spaces import ARMS
 
 _TITLE = "Which trial held which slot when"
 _READING = (
     "Each bar is a trial in the slot that it held, short ones were stopped or diverged, striped ones are the "
-    "confirmation's; gaps are time in which a slot had nothing to do or the run was paused."
+    "confirmation's; gaps are time in which a slot had nothing to do. Pauses between sessions are left out."
 )
 #: Bars of more trials could not be told apart.
 MAX_SPANS = 2000
@@ -53,7 +53,8 @@ def allocation_plot(key: str, found: Allocation | None) -> Plot:
         ),
     }
     summary = (
-        f"{len(found.spans):,} trials in {found.num_slots} slots over {duration(found.wall_seconds)}; the slots were "
+        f"{len(found.spans):,} trials in {found.num_slots} slots over "
+        f"{duration(found.wall_seconds)}{paused(found.paused_seconds)}; the slots were "
         f"busy {percent(found.busy_share)} of the time."
     )
     return Plot(key, _TITLE, _READING, summary, figure, min(900, 170 + 34 * found.num_slots), note)

@@ -1,6 +1,9 @@
 "use strict";
 (() => {
-  const { figures, palettes, templates } = JSON.parse(document.getElementById("payload").textContent);
+  const library = document.createElement("script");
+  library.textContent = unpack("plotly"); // runs as soon as it stands in the page
+  document.head.append(library);
+  const { figures, palettes, templates } = JSON.parse(unpack("payload"));
   const root = document.documentElement;
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
   const printMedia = matchMedia("print");
