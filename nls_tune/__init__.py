@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nls_tune.conclusion import SearchResult as SearchResult
     from nls_tune.datasets import NoisyDataset as NoisyDataset
     from nls_tune.datasets import load_dataset as load_dataset
     from nls_tune.errors import InputError as InputError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from nls_tune.noise_estimation import NoiseEstimate as NoiseEstimate
     from nls_tune.results import read_epochs as read_epochs
     from nls_tune.results import read_trials as read_trials
-    from nls_tune.session import SearchResult as SearchResult
     from nls_tune.session import run_search as run_search
     from nls_tune.settings import TrainingSettings as TrainingSettings
     from nls_tune.training import Training as Training
@@ -43,7 +43,7 @@ _HOME = {
     "NoiseEstimate": "noise_estimation",
     "read_epochs": "results",
     "read_trials": "results",
-    "SearchResult": "session",
+    "SearchResult": "conclusion",
     "run_search": "session",
     "TrainingSettings": "settings",
     "Training": "training",

@@ -58,7 +58,7 @@ def runs(folder: _Folder = Path("runs"), format_: _Format = "table") -> int:
     elif found:
         print_runs(found, Console(), now)
     else:
-        print(f"No run lies below {folder}.")
+        print(f"No run lies below {folder.absolute()}.")
     return 0
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from nls_tune import export_command
 from nls_tune.analyze_command import analyze, runs
-from nls_tune.command_line import run_app
+from nls_tune.command_line import exit_with
 from nls_tune.estimate_command import estimate
 from nls_tune.report_command import report
 from nls_tune.search import search
 from nls_tune.watch import watch
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.command()(search)
 app.command()(estimate)
 app.command()(watch)
@@ -31,4 +35,4 @@ def _main() -> None:
 
 def main() -> None:
     """Run the command and exit with its code."""
-    sys.exit(run_app(app))
+    exit_with(app)

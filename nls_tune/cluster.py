@@ -20,6 +20,9 @@ from nls_tune.results import RunDirectory
 from nls_tune.search_settings import SearchSettings
 from nls_tune.spaces import SearchSpace
 
+#: What a Ray that a search has started for itself has besides CPUs and GPUs, so that no other search joins it.
+_PRIVATE = "nls_tune_private"
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -52,7 +55,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
         The cluster's resources.
 
     Raises:
-        InputError: If there is no cluster at the address.
+        InputError: If there is no cluster at the address, or only another search's own Ray.
     """
     # Before Ray is imported: it reads these once. Users' own values win.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -126,6 +129,7 @@ def _start_ray(address: str | None) -> None:
     here: dict[str, Any] = {
         "num_cpus": int(resources["CPU"]),
         "num_gpus": int(resources["GPU"]),
+        "resources": {_PRIVATE: 1},
         "include_dashboard": False,
     }
     try:
@@ -137,6 +141,12 @@ def _start_ray(address: str | None) -> None:
         if address is None:
             raise RuntimeError(f"Ray does not start on this machine: {reason}") from None
         raise _no_cluster(address, reason) from None
+    # Where no cluster was started, "auto" is any Ray of this machine, and that of a search ends with it.
+    if address is not None and _PRIVATE in _resources():
+        raise InputError(
+            f"--address must be a cluster, {address!r} is another search's own Ray, which ends with that search; start "
+            "one with 'ray start --head', or leave --address away"
+        )
 
 
 def check_shared(run: RunDirectory, store: Path | None = None) -> None:

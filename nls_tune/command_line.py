@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
@@ -21,7 +24,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         arguments: By default those of the process.
 
     Returns:
-        The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted.
+        The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 nobody
+        reads the output any more (128 + SIGPIPE, what a shell says of other programs then).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -31,11 +35,19 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _end_quietly()
+    except SystemExit as end:
+        # Rich and click end the program themselves when nobody reads, with 1 as if it had failed.
+        cause = end.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+            return _end_quietly()
+        raise
     except InputError as error:
         return _say(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
+        return _say(_what_the_system_says(error), 1)
+    except RuntimeError as error:
         return _say(str(error), 1)
     except Exception as error:
         # Typer brings its own copy of click or uses an installed one: usage errors are known by what they carry.
@@ -43,16 +55,39 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error.format_message())
                 return 0
-            return _say(error.format_message(), 2)
+            context = getattr(error, "ctx", None)
+            message = error.format_message().rstrip(".")
+            if context and not message.startswith("Invalid value"):  # that one says it all
+                message += f"{' ' if message.endswith('?') else '; '}{context.command_path} --help says what there is"
+            return _say(message, 2)
         raise
     return code if isinstance(code, int) else 0
+
+
+def exit_with(app: typer.Typer) -> NoReturn:
+    """Run a Typer program as the whole process; it ends with the program's exit code."""
+    code = run_app(app)
+    if code == 130:
+        # All is said and saved. Another Ctrl-C while Python and Ray put their things away would only make noise.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _end_quietly() -> int:
     """The reader of the output has left, as ``head`` does; what Python still holds for it must not raise again."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return 128 + signal.SIGPIPE
+
+
+def _what_the_system_says(error: OSError) -> str:
+    """An error of the system without its number, and what to do where that is known."""
+    if error.strerror is None:
+        return str(error)
+    place = "" if error.filename is None else f": {error.filename}"
+    # A search that ran out of space goes on like one that was interrupted.
+    full = "; make room and give the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{error.strerror}{place}{full}"
 
 
 def _say(message: str, code: int) -> int:

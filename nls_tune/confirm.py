@@ -16,10 +16,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.execution import run_experiment, trial_config
-from nls_tune.packing import Packing, runs_again
+from nls_tune.packing import Packing
 from nls_tune.plan import SearchPlan
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_trials, settings_of
+from nls_tune.runs import runs_again
 from nls_tune.selection import select
 from nls_tune.settings import TrainingSettings
 from nls_tune.spaces import ARMS

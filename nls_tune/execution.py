@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
 from nls_tune.budgets import TimeBudget
+from nls_tune.interrupts import Interrupts
 from nls_tune.metrics import best_epoch
-from nls_tune.packing import Packing, runs_again
+from nls_tune.packing import Packing
 from nls_tune.plan import SearchPlan, group_key
 from nls_tune.progress import LevelProgress, SearchProgress
 from nls_tune.results import ON_ALL_LABELS, RunDirectory, read_epochs, read_trials, settings_of
+from nls_tune.runs import runs_again
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -216,6 +214,9 @@ def run_experiment(
         num_trials: How many to run at most.
         warmup_epochs: The lengths of warm-ups that trials can ask for; these are stored and shared.
         others: The data that trials need besides the search's.
+
+    Raises:
+        InterruptedAgainError: If Ctrl-C was pressed more than once; what ran is saved all the same.
     """
     from ray import tune
 
@@ -243,25 +244,13 @@ def run_experiment(
         ),
     )
     view.start()
-    try:
-        with _terminate_as_interrupt():
+    with Interrupts(recorder.note_end) as interrupts:
+        recorder.on_ready = interrupts.tune_is_ready
+        try:
             tuner.fit()
-    finally:
-        view.stop()
-        recorder.interrupt()
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM, which batch systems send before they kill, like Ctrl-C: Tune ends the trials in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        finally:
+            view.stop()
+            recorder.interrupt()
 
 
 def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget, packing: Packing) -> tuple[Any, Any]:

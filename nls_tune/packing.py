@@ -10,15 +10,10 @@ trials that runs out of memory ends in the same way, and its trials run again on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nls_tune.cluster import Slots, slots_of
 from nls_tune.search_settings import SearchSettings
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from nls_tune.results import RunDirectory
 
 #: More trials on a GPU must be worth this much of the throughput: each of them costs memory and takes longer.
 WORTH = 0.05
@@ -30,20 +25,6 @@ def error_line(error: BaseException) -> str:
     """Return type and message of an error in one line, without the advice that torch adds to it."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {'. '.join(first.split('. ')[:2])}".rstrip(".")
-
-
-def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
-    """Say which rows do not stand, because their trial is to run again or to go on.
-
-    Args:
-        run: The run directory.
-        trials: Rows of ``trials/``.
-
-    Returns:
-        True for interrupted trials, and for those that ran out of memory beside others.
-    """
-    kept = trials["trial_id"].map(lambda trial_id: (run.checkpoints / str(trial_id)).is_dir()).astype(bool)
-    return (trials["status"] == "interrupted") | ((trials["status"] == "out_of_memory") & kept)
 
 
 def choose_packing(throughputs: Mapping[int, float]) -> int:

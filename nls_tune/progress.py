@@ -91,6 +91,7 @@ class SearchProgress:
         budget: Of wall time; without a limit where none was given.
         running: The trials that run now, by name.
         batches: The number of the batch of each trial that is trained in one with others, by name.
+        is_ending: Whether the search was interrupted and what runs is being saved.
     """
 
     levels: dict[str, LevelProgress]
@@ -100,6 +101,7 @@ class SearchProgress:
     budget: TimeBudget = field(default_factory=TimeBudget)
     running: dict[str, RunningTrial] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
+    is_ending: bool = False
     _ended_epochs: int = 0
     _ended_trials: int = 0
     _seconds: dict[str, float] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,12 @@ from ray.tune.experiment import Trial
 
 from nls_tune.allocation import Outcome
 from nls_tune.errors import is_out_of_memory
-from nls_tune.plan import SearchPlan, cancelling_rate
+from nls_tune.plan import SearchPlan
 from nls_tune.progress import RunningTrial, SearchProgress
 from nls_tune.report.live import ProgressView
 from nls_tune.report.text import trial_line
-from nls_tune.results import ON_ALL_LABELS, RunDirectory, config_columns
+from nls_tune.results import RunDirectory
+from nls_tune.rows import TrainedTrial, trial_row
 from nls_tune.settings import TrainingSettings
 from nls_tune.trackers import TrackedTrial, Tracker, tracked_trial
 from nls_tune.trial_checkpoint import TrialCheckpoint
@@ -27,20 +28,13 @@ from nls_tune.trial_checkpoint import TrialCheckpoint
 _WRITE_SECONDS = 5.0
 
 
-@dataclass
-class _TrialState:
+@dataclass(kw_only=True)
+class _TrialState(TrainedTrial):
     """What is known of a trial that has started and has no row yet."""
 
-    trial_id: str
-    level: str
-    noise_seed: int | None
-    stage: str
-    settings: TrainingSettings
     config: dict[str, Any]
-    started_at: datetime
     tracked: TrackedTrial
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
     written_at: float = 0.0
 
 
@@ -55,6 +49,10 @@ class Recorder(tune.Callback):
         view: To tell of every trial that ends.
         trackers: To tell of everything.
         out_of_memory: Told of a trial that ran out of memory; says how it will run again, None if it will not.
+
+    Attributes:
+        failures: The errors of trials that failed.
+        on_ready: Called when Tune is about to start its first trial.
     """
 
     def __init__(
@@ -77,9 +75,14 @@ class Recorder(tune.Callback):
         self._states: dict[str, _TrialState] = {}
         self._ended: set[str] = set()
         self.failures: list[str] = []
+        self.on_ready: Callable[[], Any] = lambda: None
         self._warnings: set[str] = set()
 
     # Tune's hooks. Tune calls them with keyword arguments. To Tune a batch of trials is one.
+
+    def setup(self, **info: object) -> None:  # type: ignore[override] # Tune gives what is not needed here
+        """Say that Tune is ready."""
+        self.on_ready()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
@@ -93,9 +96,15 @@ class Recorder(tune.Callback):
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
         level, trial_id = config["noise_level"], config["trial_id"]
         self._states[trial_id] = _TrialState(
-            trial_id, level, config.get("noise_seed"), config["stage"], settings, searched, datetime.now(UTC),
-            self._tracked(config, settings),
-        )  # fmt: skip
+            trial_id=trial_id,
+            level=level,
+            noise_seed=config.get("noise_seed"),
+            stage=config["stage"],
+            settings=settings,
+            started_at=datetime.now(UTC),
+            config=searched,
+            tracked=self._tracked(config, settings),
+        )
         stop_at = config.get("stop_at", settings.epochs)
         self._progress.started(RunningTrial(trial_id, level, settings.arm, settings.smooth_rate, stop_at))
         for tracker in self._trackers:
@@ -164,6 +173,10 @@ class Recorder(tune.Callback):
             else:
                 self._end(state, "failed", error)
 
+    def note_end(self) -> None:
+        """Show that the trials are being ended."""
+        self._progress.is_ending = True
+
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay."""
         for state in list(self._states.values()):
@@ -206,7 +219,7 @@ class Recorder(tune.Callback):
             self._progress.ended(state.level, state.settings.arm, state.trial_id, status, value, adopted=False)
         if state.epochs:
             self._write_epochs(state)
-        row = self._row(state, status, error)
+        row = trial_row(self._plan, self._run_id, state, status, error)
         self._run.write_trial(row)
         for tracker in self._trackers:
             tracker.ended(state.tracked, row, [state.epochs[epoch] for epoch in sorted(state.epochs)])
@@ -229,47 +242,6 @@ class Recorder(tune.Callback):
         self._run.write_epochs([{**shared, **state.epochs[epoch]} for epoch in sorted(state.epochs)])
         state.written_at = time.monotonic()
 
-    def _row(self, state: _TrialState, status: str, error: str | None) -> dict[str, Any]:
-        dataset, report = self._plan.dataset(state.level, state.noise_seed), state.report
-        estimate = self._plan.level_plan(state.level).estimate
-        best = report.get("best_epoch")
-        last = state.epochs[max(state.epochs)] if state.epochs else {}
-        validates = state.stage != ON_ALL_LABELS
-        finished_at = datetime.now(UTC)
-        return {
-            "run_id": self._run_id,
-            "trial_id": state.trial_id,
-            "stage": state.stage,
-            "arm": state.settings.arm,
-            "dataset": dataset.name,
-            "num_classes": dataset.num_classes,
-            "noise_level": state.level,
-            "noise_rate": dataset.noise_rate,
-            "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
-            "noise_cancelling_rate": cancelling_rate(dataset),
-            **config_columns(state.settings),
-            "noise_seed": dataset.noise_seed,
-            "status": status,
-            "error": error,
-            "epochs": len(state.epochs),
-            "epochs_reused": report.get("epochs_reused", 0),
-            "best_epoch": best,
-            "best_val_accuracy": report["best_val_accuracy"] if best else None,
-            "test_accuracy_at_best": state.epochs[best]["test_accuracy"] if best else None,
-            "last_val_accuracy": last.get("val_accuracy") if validates else None,
-            "last_test_accuracy": last.get("test_accuracy"),
-            "num_val": dataset.num_val if validates else 0,
-            "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
-            "val_correct_at_best": report.get("val_correct_at_best"),
-            "test_correct_at_best": report.get("test_correct_at_best"),
-            "train_seconds": report.get("train_seconds", 0.0),
-            "wall_seconds": (finished_at - state.started_at).total_seconds(),
-            "device": report.get("device", "unknown"),
-            "node": report.get("node", "unknown"),
-            "started_at": state.started_at,
-            "finished_at": finished_at,
-        }
-
 
 def _configs(trial: Trial) -> list[dict[str, Any]]:
     """What Tune's trial trains: a batch of trials, or one."""
@@ -277,7 +249,7 @@ def _configs(trial: Trial) -> list[dict[str, Any]]:
     return found
 
 
-def outcome_of(report: dict[str, Any]) -> Outcome:
+def outcome_of(report: Mapping[str, Any]) -> Outcome:
     """Return how a trial ended, from its last report: completed, stopped, diverged, or failed for want of memory."""
     if report.get("out_of_memory"):
         return "failed"

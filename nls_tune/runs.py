@@ -153,6 +153,35 @@ def _distinct(paths: Sequence[Path]) -> list[str]:
             lengths[i] += 1
 
 
+def row_runs_again(run: RunDirectory, trial_id: str, status: str) -> bool:
+    """Return whether a row does not stand, because its trial is to run again or to go on.
+
+    Args:
+        run: The run directory.
+        trial_id: Of the row.
+        status: Likewise.
+
+    Returns:
+        True for an interrupted trial, and for one that ran out of memory beside others: of that, the folder in
+        ``checkpoints/`` stays.
+    """
+    return status == "interrupted" or (status == "out_of_memory" and (run.checkpoints / trial_id).is_dir())
+
+
+def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
+    """Say which rows do not stand, because their trial is to run again or to go on.
+
+    Args:
+        run: The run directory.
+        trials: Rows of ``trials/``.
+
+    Returns:
+        True for interrupted trials, and for those that ran out of memory beside others.
+    """
+    pairs = zip(trials["trial_id"], trials["status"], strict=True)
+    return pd.Series([row_runs_again(run, *pair) for pair in pairs], index=trials.index, dtype=bool)
+
+
 def read_status(run: RunDirectory) -> tuple[dict[str, Any], RunStatus]:
     """Return run.json and where the run stands.
 

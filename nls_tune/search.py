@@ -12,7 +12,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 _Dataset = Annotated[str, typer.Option(help="Name of the dataset.")]
@@ -115,7 +120,12 @@ _Vectorize = Annotated[
         "small_cnn. The search itself runs as ever.",
     ),
 ]
-_Address = Annotated[str | None, typer.Option(help="Existing Ray cluster, for example auto.")]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Existing Ray cluster: HOST:PORT, or auto for the one that runs here. By default Ray starts here."
+    ),
+]
 _WarmupStore = Annotated[
     str | None,
     typer.Option(
@@ -178,6 +188,7 @@ def search(
     flags = {name: value for name, value in locals().items() if name not in ("set_", "dry_run", "short", *short)}
     from rich.console import Console
 
+    from nls_tune.interrupts import InterruptedRunError
     from nls_tune.search_settings import check_search_settings
     from nls_tune.session import run_settings
 
@@ -186,10 +197,16 @@ def search(
     flags["level_weight"] = tuple(level_weight or ())
     settings = check_search_settings(**flags)
     console = Console()
-    if (result := run_settings(settings, console, dry_run=dry_run)) is None or result.status == "finished":
-        return 0
+    try:
+        result = run_settings(settings, console, dry_run=dry_run)
+        if result is None or result.status == "finished":
+            return 0
+        run = result.run
+    except InterruptedRunError as interrupted:
+        run = interrupted.run
     console.print(
-        f"Interrupted; what was finished is kept. To go on: {_resume_command(result.run)}",
+        "Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. "
+        f"To go on: {_resume_command(run)}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
     return 130
@@ -205,6 +222,6 @@ def _resume_command(run: Path) -> str:
 
 
 if __name__ == "__main__":
-    from nls_tune.command_line import run_app
+    from nls_tune.command_line import exit_with
 
-    sys.exit(run_app(app))
+    exit_with(app)

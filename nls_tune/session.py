@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import secrets
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nls_tune.conclusion import SearchResult, conclude_run, count_search_trials
 from nls_tune.errors import InputError
+from nls_tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back
 from nls_tune.results import SCHEMA_VERSION, RunDirectory, read_trials
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
-    from nls_tune.analysis.confirmation import LevelConfirmation
-    from nls_tune.analysis.level_summaries import LevelSummary
     from nls_tune.budgets import TimeBudget
     from nls_tune.cluster import Slots
     from nls_tune.packing import Packing
@@ -29,23 +27,6 @@ if TYPE_CHECKING:
     from nls_tune.report.live import ProgressView
     from nls_tune.search_settings import SearchSettings
     from nls_tune.trackers import Tracker
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search leaves behind.
-
-    Attributes:
-        run: The run directory.
-        status: ``finished`` or ``interrupted``.
-        levels: One summary a noise level.
-        confirmation: What fresh seeds say, one a level; empty without a confirmation.
-    """
-
-    run: Path
-    status: str
-    levels: tuple[LevelSummary, ...]
-    confirmation: tuple[LevelConfirmation, ...]
 
 
 def run_search(
@@ -75,6 +56,7 @@ def run_search(
     Raises:
         InputError: Where the command would exit with 2.
         RuntimeError: If every trial failed.
+        KeyboardInterrupt: If Ctrl-C was pressed more than once; after one, what there is is returned.
     """
     from nls_tune.search_settings import check_search_settings
 
@@ -93,24 +75,41 @@ def run_search(
 
 
 def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: bool) -> SearchResult | None:
-    """Plan, run and summarise a search; a dry run stops after the plan and returns None."""
+    """Plan, run and summarise a search; a dry run stops after the plan and returns None.
+
+    Raises:
+        InterruptedRunError: If Ctrl-C was pressed again after a first one, or while nothing ran any more.
+    """
     from rich.console import Console
 
+    run = RunDirectory(settings.out or _default_out(settings.dataset))
+    try:
+        return _run_settings(settings, run, console or Console(quiet=True), dry_run=dry_run)
+    except KeyboardInterrupt:
+        if dry_run or not run.run_json.exists():
+            raise
+        raise InterruptedRunError(run.path) from None
+
+
+def _run_settings(
+    settings: SearchSettings, run: RunDirectory, console: Console, *, dry_run: bool
+) -> SearchResult | None:
     from nls_tune.budgets import TimeBudget
-    from nls_tune.cluster import check_machine, check_shared, local_resources, ray_session, slots_of
-    from nls_tune.packing import Packing, packing_note
+    from nls_tune.cluster import check_machine, local_resources, ray_session, slots_of
+    from nls_tune.packing import packing_note
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
     from nls_tune.trackers import check_trackers
     from nls_tune.warmup import check_store
 
-    console = console or Console(quiet=True)
     with ExitStack() as stack:
         # A running cluster is asked first, because its GPUs decide the plan; one of our own is started last.
         connect = settings.address is not None
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
-        if not dry_run:
+        # A run that is finished has nothing to tell anybody, unless it turns out below that more is wanted.
+        trackers_wait = dry_run or _says_finished(run)
+        if not trackers_wait:
             check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
         notes = (packing_note(resources, slots, settings), check_machine(plan.space, settings, slots))
@@ -118,40 +117,94 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
         if dry_run:
             print_plan(plan, slots.count, console)
             return None
-        run = RunDirectory(settings.out or _default_out(settings.dataset))
         store = plan.warmup_store(run)
         if store is not None and settings.warmup_store is not None:
             check_store(store)  # before anything is made
         run.create()
         stack.enter_context(run.lock())
         content = begin_run(plan, run)
-        try:
-            if settings.tensorboard:
-                _write_events(run)
-            plan = _estimate_noise(plan, run, content, console, on_cluster=connect and resources.get("GPU", 0) >= 1)
-            print_plan(plan, slots.count, console)
-            console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-            used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
-            budget = TimeBudget(settings.time_budget, used)
-            if not _is_complete(plan, run, content, budget):
-                if store is not None and (warning := check_store(store)):
-                    console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
-                if connect:
-                    check_shared(run, None if settings.warmup_store is None else store)
-                else:
-                    resources = stack.enter_context(ray_session(None))
-                    slots = slots_of(resources, settings)
-                _run(plan, run, content, Packing(resources, settings, slots), budget, console)
-        except KeyboardInterrupt:
-            content["status"] = "interrupted"
-            run.write_json(content)
-        except Exception:
-            if content["status"] == "running":  # nothing runs any more, and nobody killed it
-                content["status"] = "failed"
-                run.write_json(content)
-            raise
+        if settings.tensorboard:
+            _write_events(run)
+        used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
+        budget = TimeBudget(settings.time_budget, used)
+        if _is_complete(plan, run, content, budget):
+            plan = _announce(plan, run, content, slots, console)
+        else:
+            if trackers_wait:
+                check_trackers(settings)
+            with _session(run, content, slots) as session:
+                plan = _announce(plan, run, content, slots, console)
+                resources = _make_ready(plan, run, store, resources, stack, console)
+                _run(plan, run, content, session, resources, budget, console)
         # Before Ray is shut down, which takes a second or two, and while the run is ours.
         return conclude_run(plan, run, content, console)
+
+
+def _says_finished(run: RunDirectory) -> bool:
+    return run.run_json.exists() and run.read_json().get("status") == "finished"
+
+
+@contextmanager
+def _session(run: RunDirectory, content: dict[str, Any], slots: Slots) -> Iterator[dict[str, Any]]:
+    """Say in run.json that a session works on the run, and afterwards, whatever happens, how it ended.
+
+    Raises:
+        KeyboardInterrupt: If it is interrupted and was so before; once, that is how it ended.
+    """
+    from nls_tune.provenance import provenance
+
+    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(slots)}
+    content["sessions"].append(session)
+    content["status"] = "running"
+    run.write_json(content)
+    try:
+        yield session
+    except KeyboardInterrupt as error:
+        again = isinstance(error, InterruptedAgainError) or content["status"] == "interrupted"
+        content["status"] = "interrupted"
+        if again:
+            raise
+    except BaseException as error:
+        # What is no Exception comes from outside, as when the reader of the output has left.
+        content["status"] = "failed" if isinstance(error, Exception) else "interrupted"
+        raise
+    finally:
+        session["finished_at"] = datetime.now(UTC).isoformat()
+        with held_back():
+            run.write_json(content)
+
+
+def _announce(
+    plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console
+) -> SearchPlan:
+    """Complete the plan with what is estimated, and print it."""
+    from nls_tune.report.console import print_plan
+    from nls_tune.session_estimate import with_estimates
+
+    plan = with_estimates(plan, run, content, slots, console)
+    print_plan(plan, slots.count, console)
+    console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
+    return plan
+
+
+def _make_ready(
+    plan: SearchPlan,
+    run: RunDirectory,
+    store: Path | None,
+    resources: dict[str, float],
+    stack: ExitStack,
+    console: Console,
+) -> dict[str, float]:
+    """Start Ray, or check that its nodes see the folders that they need; return what Ray has."""
+    from nls_tune.cluster import check_shared, ray_session
+    from nls_tune.warmup import check_store
+
+    if store is not None and (warning := check_store(store)):
+        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
+    if plan.settings.address is None:
+        return stack.enter_context(ray_session(None))
+    check_shared(run, None if plan.settings.warmup_store is None else store)
+    return resources
 
 
 def _default_out(dataset: str) -> Path:
@@ -186,11 +239,17 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
 
 
 def _write_events(run: RunDirectory) -> None:
-    """Write the event files of trials that ended in earlier sessions, which may not have been asked for any."""
+    """Write the event files that trials of earlier sessions lack, which may not have been asked for any."""
     from nls_tune.export import export_tensorboard
     from nls_tune.runs import load_run
+    from nls_tune.tensorboard import event_file
 
-    export_tensorboard(load_run(run.path), run.tensorboard, overwrite=True)
+    rows = read_trials(run.path).to_dict("records")
+    lacking = {row["trial_id"] for row in rows if not event_file(run.tensorboard, row).exists()}
+    if lacking:
+        found = load_run(run.path)
+        trials = found.trials[found.trials["trial_id"].isin(lacking)]
+        export_tensorboard(replace(found, trials=trials), run.tensorboard, overwrite=True)
 
 
 def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], budget: TimeBudget) -> bool:
@@ -198,63 +257,31 @@ def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], b
     from nls_tune.confirm import missing_on_all_labels, missing_trials
 
     trials = read_trials(run.path)
-    if content["status"] != "finished" or content.get("search_trials") != _count_search_trials(trials):
+    if content["status"] != "finished" or content.get("search_trials") != count_search_trials(trials):
         return False
     if content.get("ended_by") == "time_budget" and not budget.used_up():
         return False  # there is more time than there was
     return not missing_trials(plan, trials) and not missing_on_all_labels(plan, trials)
 
 
-def _estimate_noise(
-    plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console, *, on_cluster: bool
-) -> SearchPlan:
-    """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once."""
-    from nls_tune.noise_estimation import NoiseEstimate
-    from nls_tune.report.estimates import print_estimate_line
-
-    known = {facts["noise_level"]: facts.get("estimate") for facts in content["plan"]}
-    for level in plan.levels:
-        if not level.needs_estimate:
-            continue
-        if found := known.get(level.level):
-            plan = plan.with_estimate(NoiseEstimate.from_json(found))
-            continue
-        what = f"Estimating the noise of {level.level} from its noisy labels"
-        console.print(f"{what}{' on a GPU of the cluster' if on_cluster else ''}", markup=False, highlight=False)
-        if on_cluster:
-            from nls_tune.cluster_estimate import estimate_on_cluster
-
-            estimate = estimate_on_cluster(plan, level)
-        else:
-            from nls_tune.estimate import estimate_level  # needs torch, which a finished run does without
-
-            estimate = estimate_level(plan, level, progress=console.is_terminal)
-        plan = plan.with_estimate(estimate)
-        content["plan"] = plan.facts()
-        run.write_json(content)
-        print_estimate_line(estimate, console)
-    return plan
-
-
 def _run(
     plan: SearchPlan,
     run: RunDirectory,
     content: dict[str, Any],
-    packing: Packing,
+    session: dict[str, Any],
+    resources: dict[str, float],
     budget: TimeBudget,
     console: Console,
 ) -> None:
-    """Run what is missing; whatever happens, run.json says afterwards how it ended."""
-    from nls_tune.provenance import provenance
+    """Run what is missing; ``content`` says afterwards how it ended, and ``session``, its last one, what it was."""
+    from nls_tune.cluster import slots_of
+    from nls_tune.packing import Packing
     from nls_tune.report.live import ProgressView
     from nls_tune.trackers import open_trackers
 
-    session = {**provenance(), "started_at": datetime.now(UTC).isoformat(), "slots": asdict(packing.slots)}
-    session["vectorize"] = plan.settings.vectorize
-    content["sessions"].append(session)
-    content["status"] = "running"
-    run.write_json(content)
-
+    slots = slots_of(resources, plan.settings)
+    session |= {"slots": asdict(slots), "vectorize": plan.settings.vectorize}
+    packing = Packing(resources, plan.settings, slots)
     _tell_of_memory(packing, session, lambda: run.write_json(content), console)
 
     def save_seconds(seconds: float) -> None:
@@ -262,6 +289,11 @@ def _run(
         run.write_json(content)
 
     budget.save = save_seconds
+
+    headings = {
+        "confirm": f"Confirmation with {len(plan.confirm_seeds())} fresh seeds",
+        "confirm_all": "Confirmation on all labels",
+    }
 
     def make_view(progress: SearchProgress) -> ProgressView:
         # For whoever watches from another process: what these trials are, and how many there are to be.
@@ -274,18 +306,13 @@ def _run(
             "batches": progress.batches,
         }
         run.write_json(content)
+        if heading := headings.get(progress.stage):
+            console.print(heading, highlight=False)
         return ProgressView(progress, console)
 
-    try:
-        _choose_packing(plan, packing, session, console)
-        with open_trackers(plan, run, content["run_id"]) as trackers:
-            _run_stages(plan, run, content, packing, make_view, budget, trackers, console)
-    except Exception:
-        content["status"] = "failed"
-        raise
-    finally:
-        session["finished_at"] = datetime.now(UTC).isoformat()
-        run.write_json(content)
+    _choose_packing(plan, packing, session, console)
+    with open_trackers(plan, run, content["run_id"]) as trackers:
+        _run_stages(plan, run, content, packing, make_view, budget, trackers)
 
 
 def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[], None], console: Console) -> None:
@@ -316,7 +343,6 @@ def _run_stages(
     make_view: Callable[[SearchProgress], ProgressView],
     budget: TimeBudget,
     trackers: Sequence[Tracker],
-    console: Console,
 ) -> None:
     """Run the search, then what is confirmed of it; ``content`` says afterwards how it ended."""
     from nls_tune.confirm import confirm, missing_on_all_labels
@@ -329,10 +355,8 @@ def _run_stages(
     if status == "finished":
         run.remove_warmups()  # the confirmation has other seeds
     if status == "finished" and plan.confirm_seeds():
-        console.print(f"Confirmation with {len(plan.confirm_seeds())} fresh seeds", highlight=False)
         status = confirm(plan, run, run_id, packing, make_view, trackers=trackers)
         if status == "finished" and plan.settings.confirm_on == "all":
-            console.print("Confirmation on all labels", highlight=False)
             status = confirm(plan, run, run_id, packing, make_view, missing_on_all_labels, trackers)
         if status == "finished":
             run.remove_warmups()
@@ -351,59 +375,3 @@ def _choose_packing(plan: SearchPlan, packing: Packing, session: dict[str, Any],
     packing.use(measured.trials_per_gpu)
     session |= {"packing": measured.facts(), "slots": asdict(packing.slots)}
     console.print(measured.line(), markup=False, highlight=False, soft_wrap=True)
-
-
-def _count_search_trials(trials: pd.DataFrame) -> int:
-    """A row that somebody removed is missed by this number, and run again."""
-    return int((trials["stage"] == "search").sum())
-
-
-def conclude_run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
-    """Summarise the run, write its selection, and print the table."""
-    from nls_tune.analysis.confirmation import confirmations
-    from nls_tune.analysis.level_summaries import level_summaries, space_of
-    from nls_tune.report.confirmation import print_confirmations
-    from nls_tune.report.console import epochs_line, print_summaries
-
-    trials, levels = read_trials(run.path), [p.level for p in plan.levels]
-    summaries = level_summaries(trials, levels, space_of(content))
-    confirmed = confirmations(trials, levels)
-    content["search_trials"] = _count_search_trials(trials)
-    content["selection"] = [asdict(summary) for summary in summaries]
-    content["confirmation"] = [asdict(confirmation) for confirmation in confirmed]
-    run.write_json(content)
-    console.print()
-    print_summaries(summaries, console)
-    _say_what_time_left_out(plan, content, summaries, console)
-    if confirmed:
-        console.print("\nConfirmation", style="bold")
-        print_confirmations(confirmed, console)
-    if line := epochs_line(trials):
-        console.print(line, highlight=False)
-    console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"Plots and tables of them: {shlex.join(['nls-tune', 'report', str(run.path)])}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    return SearchResult(run.path, content["status"], summaries, confirmed)
-
-
-def _say_what_time_left_out(
-    plan: SearchPlan, content: dict[str, Any], summaries: Sequence[LevelSummary], console: Console
-) -> None:
-    """Say that the time budget ended the search, and at which levels no trial ran at all."""
-    from nls_tune.report.text import duration
-
-    if content.get("ended_by") != "time_budget":
-        return
-    lines = [
-        f"{level.level}: no trial began within the time budget, so nothing can be recommended."
-        for level in plan.levels
-        if level.level not in {summary.noise_level for summary in summaries}
-    ]
-    used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
-    lines.append(
-        f"The time budget ended the search after {duration(used)}, with {content['search_trials']} of "
-        f"{plan.num_trials} trials begun; the same command with a larger --time-budget goes on."
-    )
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

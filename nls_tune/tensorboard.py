@@ -16,6 +16,7 @@ from nls_tune.settings import OWN_COLUMNS
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
 
 #: Tag of a curve by column of ``epochs/``.
 TAGS = {
@@ -31,6 +32,27 @@ METRICS = ("best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "l
 #: Columns of ``trials/`` that stand beside the searched settings among the hyperparameters.
 _CONTEXT = ("noise_level", "arm", "stage", "seed", "status")
 _NAME_LENGTH = 100
+#: What TensorBoard knows of how a session ended, by status of a trial; an interrupted one has not ended.
+_SESSION_STATUS = {
+    "completed": "STATUS_SUCCESS",
+    "stopped": "STATUS_SUCCESS",
+    "diverged": "STATUS_FAILURE",
+    "out_of_memory": "STATUS_FAILURE",
+    "failed": "STATUS_FAILURE",
+}
+
+
+def event_file(folder: Path, row: Mapping[Any, Any]) -> Path:
+    """Return where the event file of a trial is, once it is written; its name changes when the trial runs again.
+
+    Args:
+        folder: TensorBoard's folder.
+        row: Of ``trials/``.
+    """
+    stage = row["stage"]
+    name = row["trial_id"] if stage == "search" else f"{stage}-{row['trial_id']}"
+    place = folder / _file_name(row["noise_level"]) / _file_name(row["arm"]) / _file_name(name)
+    return place / f"events.out.tfevents.{_seconds(row['finished_at']):.6f}"
 
 
 def write_trial_events(
@@ -52,12 +74,9 @@ def write_trial_events(
     """
     from tensorboardX.record_writer import RecordWriter
 
-    stage = row["stage"]
-    name = row["trial_id"] if stage == "search" else f"{stage}-{row['trial_id']}"
-    place = folder / _file_name(row["noise_level"]) / _file_name(row["arm"]) / _file_name(name)
+    file = event_file(folder, row)
+    place = file.parent
     place.mkdir(parents=True, exist_ok=True)
-    finished_at = _seconds(row["finished_at"])
-    file = place / f"events.out.tfevents.{finished_at:.6f}"
     # TensorBoard opens whatever has tfevents in its name.
     temporary = place / f".{os.getpid()}.tmp"
     try:
@@ -100,8 +119,20 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
         events.append(Event(wall_time=time, step=epoch["epoch"], summary=Summary(value=values)))
     final = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
     events.append(Event(wall_time=finished_at, step=row["epochs"], summary=Summary(value=final)))
-    events.append(Event(wall_time=finished_at, summary=end))
+    events.append(Event(wall_time=finished_at, summary=_with_status(end, row["status"])))
     return events
+
+
+def _with_status(end: Summary, status: str) -> Summary:
+    """The end of a session as tensorboardX makes it, which takes every one for a success, with how it ended."""
+    from tensorboardX.proto.api_pb2 import Status
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    plugin = end.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    content.session_end_info.status = Status.Value(_SESSION_STATUS.get(status, "STATUS_UNKNOWN"))
+    plugin.content = content.SerializeToString()
+    return end
 
 
 def _is_number(value: Any) -> bool:

@@ -241,6 +241,9 @@ def open_trackers(plan: SearchPlan, run: RunDirectory, run_id: str) -> Iterator[
         )
     try:
         yield trackers
+    except KeyboardInterrupt:
+        trackers = []  # whoever presses Ctrl-C again does not wait for a server
+        raise
     finally:
         for tracker in trackers:
             tracker.close()

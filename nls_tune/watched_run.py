@@ -14,7 +14,7 @@ from nls_tune.changing_parts import ChangingParts, Row
 from nls_tune.errors import InputError
 from nls_tune.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.results import RunDirectory, epoch_schema, trial_schema
-from nls_tune.runs import read_status
+from nls_tune.runs import read_status, row_runs_again
 from nls_tune.settings import OWN_COLUMNS, TrainingSettings
 
 _TRIAL_COLUMNS = (
@@ -23,8 +23,6 @@ _TRIAL_COLUMNS = (
     *("train_seconds", "wall_seconds", "started_at", "finished_at"),
 )
 _EPOCH_COLUMNS = ("trial_id", "noise_level", "arm", "smooth_rate", "epoch", "val_accuracy", "seconds")
-#: Statuses of trials that run again in a later session.
-_RUN_AGAIN = ("interrupted", "out_of_memory")
 #: Statuses of a run in which there is no more to come from what runs.
 _OVER = ("finished", "interrupted", "failed")
 
@@ -193,10 +191,12 @@ class WatchedRun:
         """Whether a row is a trial of the stage that has ended for good."""
         if row["stage"] != stage.name:
             return False
+        again = self.status not in _OVER and row_runs_again(self._run, row["trial_id"], row["status"])
+        if again and row["status"] == "out_of_memory":
+            return False  # it waits until fewer share a GPU
         if stage.name != "search" and stage.started_at is not None:
             return bool(row["started_at"] >= stage.started_at)  # earlier sessions have confirmed others
         began = _time(self._session().get("started_at"))
-        again = self.status not in _OVER and row["status"] in _RUN_AGAIN
         return not (again and began is not None and row["finished_at"] < began)
 
     def _add_running(self, progress: SearchProgress, rows: Mapping[str, Row]) -> None:
@@ -225,7 +225,8 @@ class WatchedRun:
     def _runs_again(self, row: Row) -> bool:
         name = row["trial_id"]
         parts, ended = self._epochs.signatures, self._trials.signatures
-        return row["status"] in _RUN_AGAIN and name in ended and parts[name].mtime_ns > ended[name].mtime_ns
+        again = row_runs_again(self._run, name, row["status"])
+        return again and name in ended and parts[name].mtime_ns > ended[name].mtime_ns
 
     def _curve(self, name: str) -> list[Row]:
         return [row for row in self._epochs.rows(name) if row["trial_id"] == name]

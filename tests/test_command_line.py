@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import typer
 from commands import SEARCH, run, run_search
+from fake_runs import write_fake_run
 
+from nls_tune import cli
 from nls_tune.command_line import run_app
 from nls_tune.errors import InputError
 from nls_tune.search import _resume_command, app
@@ -29,6 +33,12 @@ def ending(outcome: object) -> typer.Typer:
     return program
 
 
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory) -> Path:
+    """A finished run of four trials."""
+    return write_fake_run(tmp_path_factory.mktemp("small") / "run", levels=("clean",), trials=4, epochs=3)
+
+
 @pytest.mark.parametrize(
     ("outcome", "code", "message"),
     [
@@ -38,6 +48,12 @@ def ending(outcome: object) -> typer.Typer:
         (InputError("the rule, the value\n  and the way out"), 2, "error: the rule, the value and the way out\n"),
         (RuntimeError("every trial failed"), 1, "error: every trial failed\n"),
         (OSError("no space left on device"), 1, "error: no space left on device\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "error: No space left on device; make room and give the same command again\n",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: Permission denied: /x\n"),
         (typer.Abort(), 130, "error: interrupted\n"),
     ],
 )
@@ -100,6 +116,7 @@ class TestNlsTune:
         done = run(*NLS_TUNE, "serch", folder=tmp_path)
         assert done.has_failed_in_one_line(), done
         assert "'search'" in done.err
+        assert done.err.endswith("? nls-tune --help says what there is\n")
 
 
 class TestDryRun:
@@ -135,5 +152,29 @@ class TestDryRun:
         assert (done.code, done.err) == (0, "")
 
     def test_a_pipe_that_closes_is_no_traceback(self, tmp_path):
-        done = run("bash", "-c", f"{' '.join(SEARCH)} --dry-run | true", folder=tmp_path)
-        assert (done.out, done.err) == ("", "")
+        done = run("bash", "-c", f"{' '.join(SEARCH)} --dry-run | true; echo ${{PIPESTATUS[0]}}", folder=tmp_path)
+        assert (done.out, done.err) == ("141\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "analyze RUN", "analyze RUN --format json", "analyze RUN --format csv", "runs RUN", "watch RUN", "report RUN",
+        "export optuna RUN log", "search --dry-run", "--help", "search --help",
+    ],
+)  # fmt: skip
+def test_every_command_ends_quietly_when_nobody_reads_its_output(command, small_run, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        code = run_app(cli.app, command.replace("RUN", str(small_run)).split())
+    assert code == 141
+    assert capfd.readouterr().err == ""
+
+
+def test_a_program_that_ends_itself_keeps_its_code():
+    with pytest.raises(SystemExit) as ended:
+        run_app(ending(SystemExit(3)), [])
+    assert ended.value.code == 3

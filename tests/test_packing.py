@@ -25,11 +25,11 @@ from nls_tune.packing import (
     fits_in_memory,
     measure_throughputs,
     packing_note,
-    runs_again,
 )
 from nls_tune.packing_probe import GpuMeasurement, PackingMeasurement, Probe
 from nls_tune.plan import SearchPlan, make_plan
 from nls_tune.results import RunDirectory, config_columns
+from nls_tune.runs import runs_again
 from nls_tune.search_settings import SearchSettings, check_search_settings
 from nls_tune.trial_checkpoint import TrialCheckpoint
 

@@ -1,16 +1,22 @@
-"""The noise estimate of a search session, without Ray: when it is made, kept and read again."""
+"""A search session without Ray: what run.json says meanwhile, and the noise estimate, made, kept and read again."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from estimates import estimate_of, hide_the_truth
 from rich.console import Console
 
 from nls_tune import InputError, session
+from nls_tune.command_line import run_app
+from nls_tune.results import RunDirectory
+from nls_tune.runs import read_status
+from nls_tune.search import app
 from nls_tune.search_settings import check_search_settings
 
 SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "num_trials": 4, "epochs": 6, "train_size": 500}
@@ -66,10 +72,11 @@ def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(made, monkeypatch, 
         there.append(level.level)
         return estimate_of(level.level)
 
-    monkeypatch.setattr("nls_tune.cluster_estimate.estimate_on_cluster", estimate_on_cluster)
+    monkeypatch.setattr("nls_tune.session_estimate.estimate_on_cluster", estimate_on_cluster)
     monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
     monkeypatch.setattr("nls_tune.cluster.check_shared", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.cluster.check_machine", lambda *arguments: None)
+    monkeypatch.setattr("nls_tune.cluster.slots_of", lambda *arguments: replace(session_slots(), gpus_per_trial=gpus))
     text = start(tmp_path / "run", address="head:6379", preset="cpu")
     assert (there, made) == ((list(SETTINGS["noise"]), []) if where == "cluster" else ([], list(SETTINGS["noise"])))
     assert text.count("from its noisy labels on a GPU of the cluster") == len(there)
@@ -115,6 +122,73 @@ def test_a_run_that_was_interrupted_between_two_estimates_makes_the_other(made, 
     start(tmp_path)
     assert made == ["symmetric:0.4"]
     assert estimates_in(tmp_path) == [0.3, 0.3]
+
+
+def test_run_json_says_that_a_session_works_before_its_trials(made, monkeypatch, tmp_path):
+    """Whoever watches a run that is resumed sees neither how the session before ended nor what that one ran."""
+    hide_the_truth(monkeypatch)
+    seen: list[tuple[str, str, int]] = []
+
+    def look(plan, level, **kwargs):
+        content, (_, status) = json.loads((tmp_path / "run.json").read_text()), read_status(RunDirectory(tmp_path))
+        seen.append((content["status"], status, len(content["sessions"])))
+        assert "finished_at" not in content["sessions"][-1]
+        raise KeyboardInterrupt
+
+    settings = check_search_settings(**SETTINGS, out=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("nls_tune.estimate.estimate_level", look)
+        for _ in range(2):
+            assert session.run_settings(settings, None, dry_run=False).status == "interrupted"
+    assert seen == [("running", "running", 1), ("running", "running", 2)]
+    sessions = json.loads((tmp_path / "run.json").read_text())["sessions"]
+    assert [bool(each["finished_at"]) for each in sessions] == [True, True]
+    start(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(made, monkeypatch, tmp_path, capsys):
+    hide_the_truth(monkeypatch)
+
+    def press(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nls_tune.estimate.estimate_level", press)
+    monkeypatch.setattr("nls_tune.session.conclude_run", press)
+    monkeypatch.setattr("sys.argv", ["nls-tune", "search", "--epochs", "6"])
+    assert run_app(app, ["--epochs", "6", "--out", str(tmp_path)]) == 130
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert said[-1].endswith(f"To go on: nls-tune search --epochs 6 --out {tmp_path}")
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    with pytest.raises(KeyboardInterrupt) as raised:
+        session.run_search(epochs=6, out=tmp_path)
+    assert raised.value.run == tmp_path
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, monkeypatch, tmp_path):
+    """No trial starts: the search is done, and what is selected at the one level is played."""
+    config = {"smooth_rate": 0.0, "warmup_epochs": 1, "lr": 0.01}
+    selected = {"symmetric:0.2": [{**config, "lr": 0.01 * (1 + i)} for i in range(left)]}
+    monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.execution.execute", lambda *arguments: "trials")
+    monkeypatch.setattr("nls_tune.confirm.confirm_configurations", lambda plan, trials: selected)
+    monkeypatch.setattr("nls_tune.confirm.run_experiment", lambda *arguments: None)
+    console = Console(file=io.StringIO(), width=200)
+    settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=3)
+    result = session.run_settings(settings, console, dry_run=False)
+    assert ("Confirmation with 3 fresh seeds" in console.file.getvalue()) == bool(left)
+    assert result.status == ("interrupted" if left else "finished")
+
+
+def test_ctrl_c_before_there_is_a_run_leaves_none(made, monkeypatch, tmp_path, capsys):
+    def press(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nls_tune.plan.make_plan", press)
+    assert run_app(app, ["--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err in ("", "error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("flag", "expected"), [(None, 0), (False, 0), (True, 2)])

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from fake_runs import write_fake_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import api_pb2, metadata
 from trial_rows import trial_row
 
 from nls_tune.cli import app
 from nls_tune.command_line import run_app
 from nls_tune.errors import InputError
 from nls_tune.export import export_tensorboard
+from nls_tune.results import STATUSES
 from nls_tune.runs import load_run
 from nls_tune.tensorboard import METRICS, TAGS, write_trial_events
 
@@ -84,6 +85,16 @@ def test_a_trial_that_ran_again_replaces_its_file(tmp_path):
     events = read(second.parent)
     assert [s.step for s in events.Scalars("accuracy/val")] == [1, 2]
     assert hyperparameters(events)["milestones"] == "[3]"
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_only_a_trial_that_came_to_its_end_is_a_success(status, tmp_path):
+    row = trial_row(status=status, error="x", best_val_accuracy=None, best_epoch=None)
+    events = read(write_trial_events(tmp_path, row, [{**EPOCH, "epoch": 1}], ["lr"]).parent)
+    end = events.summary_metadata[metadata.SESSION_END_INFO_TAG].plugin_data.content
+    found = api_pb2.Status.Name(metadata.parse_session_end_info_plugin_data(end).status)
+    good = {"completed": "STATUS_SUCCESS", "stopped": "STATUS_SUCCESS", "interrupted": "STATUS_UNKNOWN"}
+    assert found == good.get(status, "STATUS_FAILURE")
 
 
 def test_divergence_shows_in_the_loss_and_a_missing_test_set_nowhere(tmp_path):

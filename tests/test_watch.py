@@ -22,6 +22,7 @@ from nls_tune import watch as watch_module
 from nls_tune.cli import app
 from nls_tune.command_line import run_app
 from nls_tune.results import RunDirectory, read_epochs, read_trials
+from nls_tune.runs import runs_again
 from nls_tune.watched_run import WatchedRun
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
@@ -192,6 +193,28 @@ def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
     part = going_on / "epochs" / f"{name}.parquet"
     os.utime(part, ns=(time.time_ns() + 10**9,) * 2)
     assert name in WatchedRun(going_on).progress.running
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["this session", "an earlier one"])
+def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fewer_on_the_gpu(going_on, earlier):
+    """Whichever session wrote the row: what the allocator adopts is what is counted (``runs.runs_again``)."""
+    run, rows = RunDirectory(going_on), read_trials(going_on)
+    names = rows["trial_id"].iloc[:3].tolist()
+    for row in rows.iloc[:3].to_dict("records"):
+        run.write_trial({**row, "status": "out_of_memory", "error": "x"})
+    (run.checkpoints / names[0]).mkdir(parents=True)
+    if earlier:
+        content = run.read_json()
+        content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
+        run.write_json(content)
+    watched = WatchedRun(going_on)
+    ended = sum(level.ended["out_of_memory"] for level in watched.progress.levels.values())
+    assert ended == (~runs_again(run, read_trials(going_on).iloc[:3])).sum() == 2
+    assert watched.progress.num_ended == 23
+    (run.checkpoints / names[0]).rmdir()  # the second time it had the GPU to itself
+    watched.refresh()
+    assert watched.progress.num_ended == 24
+    assert not {*names} & set(watched.progress.running)
 
 
 def test_a_confirmation_counts_its_own_trials(tmp_path):

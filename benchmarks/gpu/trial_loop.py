@@ -25,9 +25,10 @@ from nls_tune.errors import CompileError, is_out_of_memory
 from nls_tune.execution import trial_config
 from nls_tune.metrics import best_epoch
 from nls_tune.packing import error_line
-from nls_tune.plan import SearchPlan, cancelling_rate
+from nls_tune.plan import SearchPlan
 from nls_tune.provenance import cpu_name
-from nls_tune.results import RunDirectory, config_columns, read_epochs, read_trials
+from nls_tune.results import RunDirectory, read_epochs, read_trials
+from nls_tune.rows import TrainedTrial, trial_row
 from nls_tune.settings import TrainingSettings
 from nls_tune.training import Training
 from nls_tune.warmup import SharedWarmup
@@ -223,46 +224,31 @@ class TrialLoop:
         error: str | None,
         started_at: datetime,
     ) -> dict[str, Any]:
-        """The row of ``trials/``, as ``recorder.Recorder`` writes it."""
-        dataset = self._plan.dataset(job["noise_level"], job["noise_seed"])
+        """The row of ``trials/``."""
         history, reused = (training.history, training.epochs_reused) if training else ([], 0)
         accuracies = training.val_accuracies() if training else []
         best = best_epoch(accuracies, settings.first_counting_epoch, self._plan.settings.objective)
         bits = training.correct_bits(best.epoch) if training and best else (None, None)
-        finished_at = datetime.now(UTC)
-        return {
-            "run_id": self._run_id,
-            "trial_id": job["trial_id"],
-            "stage": job["stage"],
-            "arm": settings.arm,
-            "dataset": dataset.name,
-            "num_classes": dataset.num_classes,
-            "noise_level": job["noise_level"],
-            "noise_rate": dataset.noise_rate,
-            "estimated_noise_rate": None,
-            "noise_cancelling_rate": cancelling_rate(dataset),
-            **config_columns(settings),
-            "noise_seed": dataset.noise_seed,
-            "status": status,
-            "error": error,
-            "epochs": len(history),
-            "epochs_reused": reused,
-            "best_epoch": best.epoch if best else None,
-            "best_val_accuracy": best.value if best else None,
-            "test_accuracy_at_best": history[best.epoch - 1].test_accuracy if best else None,
-            "last_val_accuracy": history[-1].val_accuracy if history else None,
-            "last_test_accuracy": history[-1].test_accuracy if history else None,
-            "num_val": dataset.num_val,
-            "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
-            "val_correct_at_best": bits[0],
-            "test_correct_at_best": bits[1],
-            "train_seconds": sum(metrics.seconds for metrics in history[reused:]),
-            "wall_seconds": (finished_at - started_at).total_seconds(),
-            "device": self._device_name,
-            "node": platform.node(),
-            "started_at": started_at,
-            "finished_at": finished_at,
-        }
+        trial = TrainedTrial(
+            trial_id=job["trial_id"],
+            level=job["noise_level"],
+            noise_seed=job["noise_seed"],
+            stage=job["stage"],
+            settings=settings,
+            started_at=started_at,
+            epochs={metrics.epoch: asdict(metrics) for metrics in history},
+            report={
+                "best_epoch": best.epoch if best else None,
+                "best_val_accuracy": best.value if best else None,
+                "epochs_reused": reused,
+                "val_correct_at_best": bits[0],
+                "test_correct_at_best": bits[1],
+                "train_seconds": sum(metrics.seconds for metrics in history[reused:]),
+                "device": self._device_name,
+                "node": platform.node(),
+            },
+        )
+        return trial_row(self._plan, self._run_id, trial, status, error)
 
 
 def _why_no_other_can_run(error: Exception) -> str | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nls_tune.analysis.confirmation import AllLabels, LevelConfirmation
 from nls_tune.analysis.statistics import SampleMean
+from nls_tune.report.tables import print_whole
 from nls_tune.report.text import ARM_NAMES, number, percent, points, rate
 
 _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
@@ -64,9 +65,7 @@ def print_confirmations(
                 else interval(None if comparison is None else comparison.difference),
                 *([mean_text(None if on_all is None else on_all.test)] if has_all else []),
             )
-        # Numbers are never cut, however narrow the console is; wide ones make a long line.
-        table.width = console.measure(table, options=console.options.update(width=200)).maximum
-        console.print(table, crop=False)
+        print_whole(table, console)
     console.print(
         "\n*: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at\n"
         "the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.\n"

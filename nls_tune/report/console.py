@@ -11,6 +11,7 @@ from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.parameters import ChoiceParameter, FloatParameter, IntParameter
+from nls_tune.report.tables import print_whole
 from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
 from nls_tune.selection import MIN_TRIALS
 from nls_tune.spaces import ARMS
@@ -194,7 +195,7 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sent
                 percent(found.last_test_accuracy),
                 f"{found.num_completed}/{found.num_trials}",
             )
-        console.print(table, width=120, crop=False)  # numbers are never cut; wide ones make a long line
+        print_whole(table, console)
         if passed := [
             _passed_over(found) for found in summary.arms.values() if found.trial_id != found.raw_best.trial_id
         ]:

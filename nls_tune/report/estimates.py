@@ -9,6 +9,7 @@ from rich.table import Table
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.noise_estimation import NoiseEstimate
+from nls_tune.report.tables import print_whole
 from nls_tune.report.text import duration, percent, rate
 
 #: Matrices of more classes are shown by their largest entries.
@@ -91,7 +92,7 @@ def _print_matrix(estimate: NoiseEstimate, console: Console) -> None:
         table.add_column(str(name), justify="right", min_width=4, no_wrap=True)
     for name, row in enumerate(estimate.matrix):
         table.add_row(str(name), *(f"{100 * value:.1f}" for value in row))
-    console.print(table, width=120, crop=False)
+    print_whole(table, console)
 
 
 def _print_largest(estimate: NoiseEstimate, console: Console) -> None:
@@ -106,4 +107,4 @@ def _print_largest(estimate: NoiseEstimate, console: Console) -> None:
     for clean, noisy in zip(*np.unravel_index(order, off_diagonal.shape), strict=True):
         values = [matrix[clean][noisy] for matrix in (estimate.matrix, estimate.true_matrix) if matrix is not None]
         table.add_row(str(clean), str(noisy), *(percent(value) for value in values))
-    console.print(table)
+    print_whole(table, console)

@@ -72,8 +72,10 @@ class ProgressView:
 
 
 def counted(progress: SearchProgress, line: str) -> str:
-    """Put before a line how many trials have ended, and after it how much time is left."""
+    """Put before a line how many trials have ended, and after it how much time is left if it goes on."""
     done, total = progress.num_ended, progress.num_total
+    if progress.is_ending:
+        return f"[{done}/{total}] {line}"
     left, budget = progress.seconds_left(), progress.budget.left()
     tail = "" if left is None or done >= total else f"; about {duration(left)} left"
     tail += "" if budget is None else f", {duration(budget)} of the time budget left"
@@ -118,7 +120,9 @@ def picture(
         As many renderables as it has lines.
     """
     facts = Text(f"{progress.num_ended} of {progress.num_total} trials, {duration(elapsed)} gone")
-    if not over:
+    if progress.is_ending and not over:
+        facts.append(", interrupted: the running trials are being saved")
+    elif not over:
         left = progress.seconds_left()
         tail = "measuring the first epochs" if left is None else f"about {duration(left)} left"
         budget = progress.budget.left()

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: Folded text gets this many columns at the least; a narrower console gets long lines.
-_LEAST = 12
+#: Folded text gets this many columns at the least, so that usual noise levels stay whole; a narrower console gets long
+#: lines.
+_LEAST = 16
 
 
 def print_table(
@@ -39,6 +40,12 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     table.width = sum(widths) + len(widths)  # its own: rich would cut the columns to a narrower console
+    console.print(table, crop=False)
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table of numbers as wide as it is, however narrow the console: rich would cut or drop columns."""
+    table.width = console.measure(table, options=console.options.update(width=1000)).maximum
     console.print(table, crop=False)
 
 

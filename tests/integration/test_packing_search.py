@@ -19,9 +19,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from rich.console import Console
 
 from nls_tune import read_epochs, read_trials, run_search
-from nls_tune.cluster_estimate import estimate_on_cluster
 from nls_tune.errors import InputError
 from nls_tune.packing_probe import measure_packing
+from nls_tune.session_estimate import estimate_on_cluster
 from nls_tune.trainable import TrainingTrainable
 
 pytestmark = pytest.mark.timeout(120)

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def rows(path: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A search that was interrupted with Ctrl-C while one other command wanted the same folder, then resumed."""
+    """A search that was interrupted with Ctrl-C, twice, while another command wanted the same folder, then resumed."""
 
     run: Path
     second: Done
@@ -73,6 +74,8 @@ def interrupted(tmp_path_factory) -> Interrupted:
         second = run_search(*ARGUMENTS, folder=folder)
         wait_until(lambda: num_rows(path) >= 1 and running(path), "a trial has ended and another one is running")
         program.press_ctrl_c()
+        time.sleep(0.2)
+        program.press_ctrl_c()  # what the first one saves is saved; the table is left out
         done = program.wait()
     between = rows(path)
     epochs_saved = {}
@@ -93,6 +96,7 @@ class TestCtrlC:
         command = f"python -m nls_tune.search {shlex.join(ARGUMENTS)}"
         assert done.out.splitlines()[-1].endswith(f"To go on: {command}")
         assert "Traceback" not in done.out
+        assert done.out.count("Results: ") == 1  # before the trials; the table ends with it, too
 
     def test_what_was_running_has_a_row_that_says_so(self, interrupted):
         statuses = interrupted.rows_between["status"]
@@ -234,9 +238,10 @@ def test_termination_ends_it_in_order_and_a_removed_row_is_run_again(tmp_path):
         done = program.wait()
     assert (done.code, done.err) == (130, "")
     assert "--out run" in done.out
+    assert done.out.count("Results: ") == 2  # after one interruption there is time for the table
     assert json.loads((path / "run.json").read_text())["status"] == "interrupted"
 
-    assert run_search(*ARGUMENTS, folder=tmp_path).code == 0
+    assert run_search(*ARGUMENTS, folder=tmp_path, seconds=120).code == 0
     lost = rows(path).index[0]
     (path / "trials" / f"{lost}.parquet").unlink()
     again = run_search(*ARGUMENTS, folder=tmp_path)

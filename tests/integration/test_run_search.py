@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -111,6 +112,23 @@ def test_event_files_of_earlier_sessions_are_written_when_they_are_asked_for(fou
     overrides = {"lr.low": 1e-3, "momentum": 0.8}
     assert run_search(out=found.run, overrides=overrides, tensorboard=True, **SETTINGS) == found
     assert {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")} == files
+
+
+def test_a_finished_run_asks_no_tracker_and_writes_only_the_event_files_that_it_lacks(found):
+    settings = {**SETTINGS, "overrides": {"lr.low": 1e-3, "momentum": 0.8}, "out": found.run}
+    lost, *others = sorted((found.run / "tensorboard").rglob("*tfevents*"))
+    lost.unlink()
+    for file in others:
+        os.utime(file, ns=(0, 0))
+    nobody = "http://127.0.0.1:9"
+    assert run_search(tensorboard=True, mlflow=nobody, **settings) == found
+    assert lost.exists()
+    assert {file.stat().st_mtime_ns for file in others} == {0}
+    # With something left to do it is asked, and the run stays as it is.
+    with pytest.raises(InputError, match="--mlflow must be a tracking URI that answers"):
+        run_search(mlflow=nobody, **{**settings, "confirm_seeds": 1})
+    content = json.loads((found.run / "run.json").read_text())
+    assert (content["status"], len(content["sessions"])) == ("finished", 1)
 
 
 def test_the_same_call_returns_the_same_again(found, session):

@@ -155,6 +155,17 @@ def test_the_table_fits_a_terminal_of_80_columns(summarise):
     assert max(map(len, table)) <= 80
 
 
+@pytest.mark.parametrize("width", [20, 60])
+def test_a_narrow_console_loses_neither_the_star_nor_a_number(summarise, width):
+    summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
+    consoles = [Console(file=io.StringIO(), width=columns) for columns in (200, width)]
+    for console in consoles:
+        print_summaries([summary], console)
+    wide, narrow = (console.file.getvalue() for console in consoles)
+    assert [line for line in wide.splitlines() if line.startswith("* r < 0")] != []
+    assert narrow.splitlines() == wide.splitlines()
+
+
 @pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
 def test_a_name_is_not_taken_as_markup(summarise, level):
     text = printed(print_summaries, [summarise({"ce": 0.6}, noise_level=level)])

@@ -223,19 +223,29 @@ def test_names_are_text_and_never_formulas(tmp_path):
 def test_the_latex_table(analysis):
     text = latex_table(analysis.runs[0])
     rows = [line.strip() for line in text.splitlines() if line.strip().endswith(r"\\")]
-    assert len(rows) == 1 + len(LEVELS)
+    assert len(rows) == 2 + len(LEVELS)
     level = analysis.runs[0].confirmations[0]
     best, ce = (level.configurations[i].test_at_best for i in (level.recommended, level.strongest_ce))
     difference = level.comparisons[level.recommended].difference
-    cells = rows[1].removesuffix(r" \\").split(" & ")
+    cells = rows[2].removesuffix(r" \\").split(" & ")
     assert cells[0] == "symmetric:0.2"
-    assert cells[4] == rf"${100 * ce.mean:.2f} \pm {100 * ce.standard_deviation:.2f}$"
-    assert cells[5] == rf"${100 * best.mean:.2f} \pm {100 * best.standard_deviation:.2f}$"
-    low, high = 100 * difference.low, 100 * difference.high
-    assert cells[6] == rf"${100 * difference.mean:+.2f}\;[{low:+.2f}, {high:+.2f}]$"
-    assert {row.count(" & ") for row in rows} == {6}
+    assert cells[4] == rf"${100 * best.mean:.2f} \pm {100 * best.standard_deviation:.2f}$"
+    assert cells[5] == rf"${100 * ce.mean:.2f} \pm {100 * ce.standard_deviation:.2f}$"
+    assert cells[6] == rf"${100 * difference.mean:+.2f} \pm {100 * (difference.high - difference.mean):.2f}$"
+    assert [row.count("&") for row in rows] == [5, *[6] * (1 + len(LEVELS))]  # two cells of the first are one
     assert text.count("{") == text.count("}")
     assert latex_table(make_analysis(LEVELS, confirmed=False).runs[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("lr", "written"), [(0.003, "$0.003$"), (1e-6, r"$1 \cdot 10^{-6}$"), (2.5e-5, r"$2.5 \cdot 10^{-5}$")]
+)
+def test_a_small_learning_rate_has_a_minus_and_no_hyphen(analysis, lr, written):
+    run = analysis.runs[0]
+    level = run.confirmations[0]
+    configurations = [replace(c, config={**c.config, "lr": lr}) for c in level.configurations]
+    text = latex_table(replace(run, confirmations=(replace(level, configurations=tuple(configurations)),)))
+    assert f", {written} & " in text
 
 
 @given(st.text())

@@ -37,19 +37,23 @@ def latex_table(run: RunAnalysis) -> str | None:
     seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
     caption = (
         f"Test accuracy (\\%) at the best epoch, mean $\\pm$ standard deviation over {seeds} fresh seeds. "
-        "Recommended: the highest mean validation accuracy on noisy labels. $\\Delta$: paired difference in points to "
-        "the strongest cross-entropy (CE), with its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate. "
-        "Configurations: smooth rate, warm-up epochs, learning rate."
+        "Recommended: smooth rate (or CE), warm-up epochs and learning rate with the highest mean validation accuracy "
+        "on noisy labels. $\\Delta$: paired difference in points to the strongest cross-entropy (CE), $\\pm$ half of "
+        "its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
-    head = "Noise level & Rate (\\%) & $r^*$ & Recommended & Strongest CE & Recommended, test & $\\Delta$ \\\\"
+    groups = r"Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Recommended} & Strongest CE & $\Delta$ \\"
     lines = [
         f"% Made by nls-tune from the run {latex_text(run.run.name)}; needs \\usepackage{{booktabs}}.",
         r"\begin{table}",
         r"  \centering",
         f"  \\caption{{{caption}}}",
-        r"  \begin{tabular}{lrrlrrr}",
+        # So that it fits into the column of an article, below the caption and not on it.
+        r"  \smallskip\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        r"  \begin{tabular}{@{}lrrlrrr@{}}",
         r"    \toprule",
-        f"    {head}",
+        f"    {groups}",
+        r"    \cmidrule(lr){4-5}",
+        r"    & (\%) & & configuration & test & test & (points) \\",
         r"    \midrule",
         *(f"    {_row(run, level)}" for level in levels),
         r"    \bottomrule",
@@ -71,8 +75,8 @@ def _row(run: RunAnalysis, level: LevelConfirmation) -> str:
         _NONE if noise is None else f"{100 * noise:.1f}",
         _NONE if cancelling is None else _number(cancelling, 3),
         _configuration(best),
-        _mean(None if strongest is None else strongest.test_at_best),
         _mean(best.test_at_best),
+        _mean(None if strongest is None else strongest.test_at_best),
         _NONE if comparison is None else _difference(comparison.difference),
     ]
     return " & ".join(cells) + r" \\"
@@ -81,7 +85,10 @@ def _row(run: RunAnalysis, level: LevelConfirmation) -> str:
 def _configuration(found: ConfirmedConfiguration) -> str:
     config = found.config
     name = "CE" if found.arm == "ce" else _number(config["smooth_rate"], 4)
-    return f"{name}, {config['warmup_epochs']}, {latex_text(number(config['lr']))}"
+    # In mathematics, where 1e-05 has a minus and no hyphen.
+    digits, _, exponent = number(config["lr"]).partition("e")
+    lr = f"${digits} \\cdot 10^{{{int(exponent)}}}$" if exponent else f"${digits}$"
+    return f"{name}, {config['warmup_epochs']}, {lr}"
 
 
 def _number(value: float, digits: int) -> str:
@@ -96,8 +103,8 @@ def _mean(found: SampleMean | None) -> str:
 
 
 def _difference(found: SampleMean) -> str:
-    ends = "" if math.isinf(found.low) else f"\\;[{_points(found.low)}, {_points(found.high)}]"
-    return f"${_points(found.mean)}{ends}$"
+    half = "" if math.isinf(found.low) else f" \\pm {100 * (found.high - found.low) / 2:.2f}"
+    return f"${_points(found.mean)}{half}$"
 
 
 def _points(fraction: float) -> str:
