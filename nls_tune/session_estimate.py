@@ -91,8 +91,10 @@ def estimate_on_cluster(plan: SearchPlan, level: LevelPlan) -> NoiseEstimate:
             f"the noise of {level.level} could not be estimated on the cluster ({type(error).__name__}); "
             "run the command again, or with --no-estimate-noise"
         ) from error
-    finally:
-        ray.cancel(estimate, force=True)  # for whoever interrupts the wait; what is done stays done
+    except KeyboardInterrupt:
+        # It would keep its GPU. Only here: to cancel a task that has ended can crash Ray 2.60.
+        ray.cancel(estimate, force=True)
+        raise
 
 
 def _estimate(dataset: NoisyDataset, settings: TrainingSettings) -> NoiseEstimate:
