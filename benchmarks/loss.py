@@ -74,6 +74,8 @@ class FusedGLS(torch.autograd.Function):
 
 FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gls_loss": lambda logits, targets: gls_loss(logits, targets, RATE),
+    # As a training calls it: on CUDA gls_loss cannot see for itself that no label is ignored.
+    "none_ignored": lambda logits, targets: gls_loss(logits, targets, RATE, ignore_index=None),
     "log_softmax": log_softmax_form,
     "fused_function": FusedGLS.apply,
     "cross_entropy": lambda logits, targets: F.cross_entropy(logits, targets),

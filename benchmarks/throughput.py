@@ -14,9 +14,11 @@ import os
 import resource
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from nls_tune.training import Training
 
 #: Network: training images an epoch on a CPU. An epoch takes some seconds.
 CPU_IMAGES = {"small_cnn": 8_192, "resnet18": 512}
+#: Seconds that a side may say nothing: its first epoch, with its start, is the longest.
+PATIENCE = 600.0
 SMALLEST_RATIO = {"small_cnn": 2.5, "resnet18": 1.5}
 
 
@@ -69,8 +73,11 @@ def _side(name: str, settings: TrainingSettings, num_train: int, device: str, pi
         loop = ReferenceLoop(dataset, settings, device)
         epoch = loop.train_epoch
     else:
+        # As every trial does.
         if device == "cpu":
-            keep_freed_memory()  # as every trial on a CPU does
+            keep_freed_memory()
+        else:
+            torch.backends.cudnn.benchmark = True
         # Its own evaluation after an epoch is not what is measured: 256 samples of it are left.
         training = Training(replace(dataset, test_inputs=None, test_labels=None), settings, device)
         epoch = training.run_epoch
@@ -82,34 +89,74 @@ def _side(name: str, settings: TrainingSettings, num_train: int, device: str, pi
         pipe.send(num_train / (time.perf_counter() - start))
     own = peak_memory_bytes(torch.device(device))
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    pipe.send({"peak_memory_bytes": own, "largest_worker_bytes": workers})
+    pipe.send(
+        {
+            "peak_memory_bytes": own,
+            "largest_worker_bytes": workers,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark if device == "cuda" else None,
+        }
+    )
 
 
-def race(settings: TrainingSettings, num_train: int, device: str, rounds: int) -> dict[str, Any]:
+def _send(pipe: Connection, word: str) -> None:
+    with suppress(BrokenPipeError):  # who does not listen any more will not answer either
+        pipe.send(word)
+
+
+def _answer(name: str, process: SpawnProcess, pipe: Connection, patience: float) -> Any:
+    """What a side says next.
+
+    Raises:
+        RuntimeError: If it has ended, or says nothing for so many seconds.
+    """
+    try:
+        if pipe.poll(patience):
+            return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        raise RuntimeError(f"{name} ended with exit code {process.exitcode}") from None
+    raise RuntimeError(f"{name} said nothing for {patience:g} s")
+
+
+def race(
+    settings: TrainingSettings, num_train: int, device: str, rounds: int, patience: float = PATIENCE
+) -> dict[str, Any]:
     """Let both sides take turns.
 
     Returns:
         Images a second of either side, the ratio of every round, and what else was seen.
+
+    Raises:
+        RuntimeError: If a side ends early, or says nothing for ``patience`` seconds; neither lives on.
     """
     context = multiprocessing.get_context("spawn")
     sides = {}
-    found: dict[str, Any] = {"images_per_second": {}, "first_epoch_seconds": {}, "memory": {}}
-    for name in ("reference", "nls_tune"):  # one after another: both measure their start alone
-        here, there = context.Pipe()
-        process = context.Process(target=_side, args=(name, settings, num_train, device, there))
-        process.start()
-        found["first_epoch_seconds"][name] = here.recv()
-        sides[name] = (process, here)
-        found["images_per_second"][name] = []
-    for round_ in range(rounds):
-        for name in sorted(sides, reverse=bool(round_ % 2)):
-            pipe = sides[name][1]
-            pipe.send("epoch")
-            found["images_per_second"][name].append(pipe.recv())
-    for name, (process, pipe) in sides.items():
-        pipe.send("stop")
-        found["memory"][name] = pipe.recv()
-        process.join()
+    found: dict[str, Any] = {"images_per_second": {}, "first_epoch_seconds": {}, "memory": {}, "cudnn_benchmark": {}}
+    try:
+        for name in ("reference", "nls_tune"):  # one after another: both measure their start alone
+            here, there = context.Pipe()
+            process = context.Process(target=_side, args=(name, settings, num_train, device, there))
+            process.start()
+            there.close()  # or the end of the process would not be the end of what it says
+            sides[name] = (name, process, here)
+            found["first_epoch_seconds"][name] = _answer(*sides[name], patience)
+            found["images_per_second"][name] = []
+        for round_ in range(rounds):
+            for name in sorted(sides, reverse=bool(round_ % 2)):
+                _send(sides[name][2], "epoch")
+                found["images_per_second"][name].append(_answer(*sides[name], patience))
+        for name, side in sides.items():
+            _send(side[2], "stop")
+            end = _answer(*side, patience)
+            # None on a CPU, which has no cuDNN; the plain loop has torch's default.
+            found["cudnn_benchmark"][name] = end.pop("cudnn_benchmark")
+            found["memory"][name] = end
+            side[1].join(patience)
+    finally:
+        for _, process, pipe in sides.values():
+            process.kill()
+            process.join()
+            pipe.close()
     ours, theirs = found["images_per_second"]["nls_tune"], found["images_per_second"]["reference"]
     found["ratios"] = [a / b for a, b in zip(ours, theirs, strict=True)]
     found["median"] = {name: statistics.median(v) for name, v in found["images_per_second"].items()}
@@ -126,17 +173,22 @@ def flops_per_image(settings: TrainingSettings, batch: int = 8) -> float:
     return counter.get_total_flops() / batch
 
 
+def _product(a: torch.Tensor, b: torch.Tensor, device: str) -> None:
+    a @ b
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def matmul_flops(device: str, precision: str, seconds: float = 1.5) -> float:
     """Return the rate of a large matrix product, in floating-point operations a second: the best of many."""
     size = 8192 if device == "cuda" else 1536
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    _product(a, b, device)  # chooses the kernel and makes the workspace
     best, began = 0.0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
+        _product(a, b, device)
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nls_tune.devices import Seeded
-from nls_tune.errors import is_out_of_memory
+from nls_tune.errors import CompileError, is_out_of_memory
 
 CompileMode = Literal["auto", "on", "off"]
 Forward = Callable[[nn.Module, Tensor], Tensor]
@@ -75,7 +75,7 @@ class Compiler:
             The compiled function; None if compiling fails and the mode is ``auto``.
 
         Raises:
-            RuntimeError: If compiling fails and the mode is ``on``.
+            CompileError: If compiling fails and the mode is ``on``.
             torch.OutOfMemoryError: In any mode: with less on the device it would work.
         """
         if self._compiled is None:
@@ -96,7 +96,7 @@ class Compiler:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             text = f"{name} cannot be compiled here ({type(error).__name__}: {reason[:200]})"
             if self.mode == "on":
-                raise RuntimeError(f"{text}; use --compile off") from error
+                raise CompileError(f"{text}; use --compile off") from error
             self.warning = f"{text}; it is trained without"
             warnings.warn(self.warning, RuntimeWarning, stacklevel=2)
             return None

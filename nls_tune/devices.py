@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,7 +44,17 @@ class DeviceData:
 
     @classmethod
     def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
-        """Copy a dataset to a device."""
+        """Copy a dataset to a device.
+
+        Raises:
+            InputError: If a label is no class: steps do not look any more, and a GPU would end the process.
+        """
+        for labels in (dataset.noisy_labels, dataset.test_labels):
+            if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < dataset.num_classes:
+                raise InputError(
+                    f"labels of {dataset.name} must be 0 to {dataset.num_classes - 1}, got {labels.min()} to "
+                    f"{labels.max()}; renumber them"
+                )
         device = torch.device(device)
         mean, std = (torch.from_numpy(np.array(a)).to(device) for a in (dataset.input_mean, dataset.input_std))
 
@@ -80,6 +92,21 @@ class Seeded:
 
     def __exit__(self, *raised: object) -> None:
         self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+
+
+@contextmanager
+def fastest_kernels(device: torch.device) -> Iterator[None]:
+    """Let cuDNN look for the fastest kernel of each shape inside a ``with`` block: steps repeat their shapes.
+
+    Args:
+        device: Where the block computes; elsewhere than on CUDA nothing happens.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def resolve_precision(

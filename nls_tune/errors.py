@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 #: How the ways to run out of memory call themselves: torch, the CUDA runtime, cuBLAS, cuDNN, the CPU's allocator.
 _OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "alloc_failed", "allocation_failed", "can't allocate memory")
+#: cuDNN with too little room to work in, but also with a computation that it does not have at all, such as bfloat16.
+_NO_ENGINE = "unable to find an engine to execute this computation"
 
 
 class NlsTuneError(Exception):
@@ -19,6 +21,10 @@ class NlsTuneError(Exception):
 
 class InputError(NlsTuneError, ValueError):
     """Something the user gave cannot be used; the command exits with 2 and prints the message."""
+
+
+class CompileError(NlsTuneError, RuntimeError):
+    """Compiling was asked for and does not work here."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
@@ -39,10 +45,16 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}{hint}; valid: {', '.join(names)}")
 
 
-def is_out_of_memory(error: BaseException | str) -> bool:
+def is_out_of_memory(error: BaseException | str, *, shared_gpu: bool = False) -> bool:
     """Whether an error, or the line ``Type: message`` that is left of it, means that memory ran out.
 
     Only part of the GPU libraries raise ``torch.OutOfMemoryError``; cuBLAS and cuDNN show as RuntimeError.
+
+    Args:
+        error: The error, or its line.
+        shared_gpu: Whether others train on the same GPU. Then cuDNN's words for "no way to compute this" mean that its
+            workspace did not fit; with the GPU to itself they mean what they say.
     """
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
+    signs = (*_OUT_OF_MEMORY, _NO_ENGINE) if shared_gpu else _OUT_OF_MEMORY
+    return any(sign in text.lower() for sign in signs)

@@ -13,7 +13,7 @@ import torch
 from nls_tune.datasets import NoisyDataset
 from nls_tune.datasets.progress import show_progress
 from nls_tune.datasets.splits import stratified_order
-from nls_tune.devices import empty_cache
+from nls_tune.devices import empty_cache, fastest_kernels
 from nls_tune.errors import InputError
 from nls_tune.metrics import best_epoch
 from nls_tune.noise import noise_cancelling_rate, noise_rate, transition_matrix
@@ -72,7 +72,8 @@ def estimate_noise(
         space = load_space(dataset.name, preset="gpu" if device.type == "cuda" else "cpu")
         settings = space.settings(space.default(smooth_rate=0.0), seed=0)
     noisy = dataset.noisy_labels[samples]
-    probabilities, best_epochs = _out_of_sample(dataset, samples, settings, folds, device, report)
+    with fastest_kernels(device):  # as in a trial
+        probabilities, best_epochs = _out_of_sample(dataset, samples, settings, folds, device, report)
     empty_cache(device)  # the trials of a search that follows need it
     found = estimate_transition(probabilities, noisy, seed=settings.seed)
     clean = None if dataset.clean_labels is None else dataset.clean_labels[samples]

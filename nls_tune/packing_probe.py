@@ -25,6 +25,7 @@ from nls_tune.search_settings import MAX_TRIALS_PER_GPU
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from nls_tune.compiling import CompileMode
     from nls_tune.plan import SearchPlan
     from nls_tune.training import Training
 
@@ -34,6 +35,8 @@ _BATCHES = 20
 _MEASURE_SECONDS = 2.0
 #: A GPU that is not free for so long is somebody else's; a process that takes so long does not start any more.
 _PATIENCE_SECONDS = 60.0
+#: How much longer a process may take to start if it may have to compile its steps first.
+_COMPILE_SECONDS = 240.0
 #: Part of a GPU that a measuring process asks for: so small that any number of them fits on the one that is held.
 _SLIVER = 0.001
 
@@ -93,11 +96,15 @@ class Probe:
         settings: What to train.
         cpus: Threads.
         device: Where.
+        compile_mode: Of the search: steps are compiled where those of its trials are.
     """
 
-    def __init__(self, dataset: NoisyDataset, settings: TrainingSettings, cpus: int, device: str) -> None:
+    def __init__(
+        self, dataset: NoisyDataset, settings: TrainingSettings, cpus: int, device: str, compile_mode: CompileMode
+    ) -> None:
         import torch
 
+        from nls_tune.compiling import Compiler
         from nls_tune.devices import DeviceData
 
         torch.set_num_threads(cpus)
@@ -117,13 +124,14 @@ class Probe:
             test_inputs=None if data.test_inputs is None else data.test_inputs[:val],
             test_labels=None if data.test_labels is None else data.test_labels[:val],
         )
+        self._compiler = Compiler(compile_mode)
         self._training = self._new_training()
         self._run_epoch()  # the first one chooses algorithms and fills the allocator
 
     def _new_training(self) -> Training:
         from nls_tune.training import Training
 
-        return Training(self._dataset, self._settings, self._device, data=self._data)
+        return Training(self._dataset, self._settings, self._device, data=self._data, compiler=self._compiler)
 
     def _run_epoch(self) -> None:
         if self._training.finished:
@@ -160,10 +168,8 @@ def measure_packing(
         The measurement; where it fails, one trial a GPU and the reason.
     """
     begin = time.monotonic()
-    settings = plan.training_settings(plan.space.default())
     kinds = tuple(
-        _measure_kind(kind, node, plan.levels[0].dataset, settings, cpus_per_trial, device, seconds)
-        for kind, node in _gpu_nodes().items()
+        _measure_kind(kind, node, plan, cpus_per_trial, device, seconds) for kind, node in _gpu_nodes().items()
     )
     trials = min((choose_packing(kind.samples_per_second) for kind in kinds), default=1)
     return PackingMeasurement(trials, kinds, time.monotonic() - begin)
@@ -185,8 +191,7 @@ def _gpu_nodes() -> dict[str, dict[str, Any]]:
 def _measure_kind(
     kind: str,
     node: dict[str, Any],
-    dataset: NoisyDataset,
-    settings: TrainingSettings,
+    plan: SearchPlan,
     cpus: int,
     device: str,
     seconds: float,
@@ -194,6 +199,8 @@ def _measure_kind(
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
+    settings, mode = plan.training_settings(plan.space.default()), plan.settings.compile
+    patience = _PATIENCE_SECONDS + (0 if mode == "off" else _COMPILE_SECONDS)
     # As many as there will be at most: trials are limited by CPUs, too.
     by_cpu = int(node["Resources"].get("CPU", 1)) // int(node["Resources"]["GPU"]) // cpus
     most = max(1, min(MAX_TRIALS_PER_GPU, by_cpu))
@@ -201,19 +208,19 @@ def _measure_kind(
     room: tuple[int, int] | None = None
     found: dict[int, float] = {}
     with suppress(GetTimeoutError), _held_gpu(node, most * cpus) as start:
-        data = ray.put(dataset)
+        data = ray.put(plan.levels[0].dataset)
         probes: list[Any] = []
 
         def measure(trials: int) -> float | None:
             nonlocal problem, room
             try:
-                probes.extend(start(data, settings, cpus, device) for _ in range(trials - len(probes)))
-                rooms = ray.get([probe.memory.remote() for probe in probes], timeout=_PATIENCE_SECONDS)
+                probes.extend(start(data, settings, cpus, device, mode) for _ in range(trials - len(probes)))
+                rooms = ray.get([probe.memory.remote() for probe in probes], timeout=patience)
                 room = rooms[0] if trials == 1 else room
                 refs = [probe.samples_per_second.remote(seconds) for probe in probes]
                 return float(sum(ray.get(refs, timeout=_PATIENCE_SECONDS + seconds)))
             except RayError as error:
-                problem = _reason(error)
+                problem = _reason(error, shared_gpu=len(probes) > 1)
                 return None
 
         def fits() -> int:
@@ -242,10 +249,10 @@ def _held_gpu(node: dict[str, Any], cpus: int) -> Iterator[Any]:
         ray.get(group.ready(), timeout=_PATIENCE_SECONDS)
         worker = ray.remote(Probe)
 
-        def start(data: Any, settings: TrainingSettings, threads: int, device: str) -> Any:
+        def start(data: Any, settings: TrainingSettings, threads: int, *where: str) -> Any:
             strategy = PlacementGroupSchedulingStrategy(group)
             options = {"num_cpus": threads, "num_gpus": _SLIVER, "scheduling_strategy": strategy}
-            probes.append(worker.options(**options).remote(data, settings, threads, device))
+            probes.append(worker.options(**options).remote(data, settings, threads, *where))
             return probes[-1]
 
         yield start
@@ -255,9 +262,9 @@ def _held_gpu(node: dict[str, Any], cpus: int) -> Iterator[Any]:
         remove_placement_group(group)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, *, shared_gpu: bool) -> str:
     """Why measuring ended, in a few words."""
     cause = getattr(error, "cause", None) or error
-    if is_out_of_memory(cause) or is_out_of_memory(str(error)):
+    if any(is_out_of_memory(e, shared_gpu=shared_gpu) for e in (cause, str(error))):
         return "memory"
     return error_line(cause)[:200]

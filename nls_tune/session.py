@@ -179,8 +179,9 @@ def _announce(
 ) -> SearchPlan:
     """Complete the plan with what is estimated, and print it."""
     from nls_tune.report.console import print_plan
+    from nls_tune.session_estimate import with_estimates
 
-    plan = _estimate_noise(plan, run, content, console)
+    plan = with_estimates(plan, run, content, slots, console)
     print_plan(plan, slots.count, console)
     console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
     return plan
@@ -261,29 +262,6 @@ def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], b
     if content.get("ended_by") == "time_budget" and not budget.used_up():
         return False  # there is more time than there was
     return not missing_trials(plan, trials) and not missing_on_all_labels(plan, trials)
-
-
-def _estimate_noise(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchPlan:
-    """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once."""
-    from nls_tune.noise_estimation import NoiseEstimate
-    from nls_tune.report.estimates import print_estimate_line
-
-    known = {facts["noise_level"]: facts.get("estimate") for facts in content["plan"]}
-    for level in plan.levels:
-        if not level.needs_estimate:
-            continue
-        if found := known.get(level.level):
-            plan = plan.with_estimate(NoiseEstimate.from_json(found))
-            continue
-        from nls_tune.estimate import estimate_level  # needs torch, which a finished run does without
-
-        console.print(f"Estimating the noise of {level.level} from its noisy labels", markup=False, highlight=False)
-        estimate = estimate_level(plan, level, progress=console.is_terminal)
-        plan = plan.with_estimate(estimate)
-        content["plan"] = plan.facts()
-        run.write_json(content)
-        print_estimate_line(estimate, console)
-    return plan
 
 
 def _run(

@@ -53,6 +53,7 @@ class TrainingTrainable(tune.Trainable):
         from nls_tune.devices import keep_freed_memory, limit_memory
 
         self._arrays, self._datasets = arrays, datasets
+        self._shared_gpu = shared.get("trials_per_gpu", 1) > 1
         use_gpu, store = shared["use_gpu"], shared["warmup_store"]
         device = torch.device("cuda" if use_gpu else "cpu")
         # Also where the user's OMP_NUM_THREADS says otherwise: what Ray has given to a trial is what it uses.
@@ -133,7 +134,7 @@ class TrainingTrainable(tune.Trainable):
             work()
             return
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error, shared_gpu=self._shared_gpu):
                 raise
             self._out_of_memory = error_line(error)
         # Not in the handler: as long as the error is there, its traceback holds the tensors of all calls.

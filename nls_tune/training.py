@@ -55,7 +55,7 @@ class Training:
 
     Raises:
         InputError: If the settings do not fit the data or the device.
-        RuntimeError: If compiling was asked for and fails.
+        CompileError: If compiling was asked for and fails.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Training:
         self._test_correct: list[np.ndarray] = []
         self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer()
-        self._compiled = self._compile(compiler)
+        self._compiled = self._compile(compiler, dataset.num_train)
 
     @property
     def epoch(self) -> int:
@@ -198,7 +198,7 @@ class Training:
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.autocast():
                 logits = forward(self.model, inputs)
-                loss = gls_loss(logits, labels, rate)
+                loss = gls_loss(logits, labels, rate, ignore_index=None)  # checked when the data were loaded
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:
@@ -253,9 +253,9 @@ class Training:
         """Return the context of the forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _compile(self, compiler: Compiler | None) -> Forward | None:
-        """The compiled forward pass for whole batches; None where it is not to be compiled."""
-        size, num_train = self.settings.batch_size, len(self.data.train_labels)
+    def _compile(self, compiler: Compiler | None, num_train: int) -> Forward | None:
+        """The compiled forward pass for whole batches of so many samples; None where it is not to be compiled."""
+        size = self.settings.batch_size
         steps = self.settings.epochs * (num_train // size)
         if compiler is None or not compiler.wants(self.device.type, steps):
             return None

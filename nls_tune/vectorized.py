@@ -161,7 +161,11 @@ class VectorizedTraining:
             logits = self._logits(inputs)
             size = labels.shape[1]
             losses = gls_loss(
-                logits.flatten(0, 1), labels.flatten(), rate.repeat_interleave(size), reduction="none"
+                logits.flatten(0, 1),
+                labels.flatten(),
+                rate.repeat_interleave(size),
+                ignore_index=None,
+                reduction="none",
             ).view(labels.shape)
             mean = losses.mean(1)
             gradients = torch.autograd.grad(mean.sum(), parameters)

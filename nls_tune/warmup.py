@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from nls_tune.errors import InputError
+from nls_tune.errors import InputError, is_out_of_memory
 from nls_tune.results import write_atomically
 
 if TYPE_CHECKING:
@@ -107,6 +107,10 @@ class SharedWarmup:
 
     def turn(self) -> Turn:
         """Say what the trial should do next; returns at once.
+
+        Raises:
+            torch.OutOfMemoryError: If there is no memory for a stored epoch; it may come in other types, see
+                ``nls_tune.errors.is_out_of_memory``.
 
         Returns:
             ``train``: the next epoch, with ``run_epoch``. ``taken``: the training has just been moved on to a stored
@@ -228,7 +232,9 @@ class SharedWarmup:
             if (found["key"], found["epoch"], len(state["history"])) != (self._key, epoch, epoch):
                 return False
             self._training.load_warmup(state)
-        except Exception:  # a torn file fails in many ways, and all mean: train it
+        except Exception as error:  # a torn file fails in many ways, and all mean: train it
+            if is_out_of_memory(error):
+                raise  # the file is good
             return False
         self._stored = epoch
         return True

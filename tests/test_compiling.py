@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 
 from nls_tune.compiling import AUTO_MIN_STEPS, Compiler
 from nls_tune.datasets import NoisyDataset, load_dataset
+from nls_tune.errors import CompileError
 from nls_tune.settings import TrainingSettings
 from nls_tune.trainable import TrainingTrainable
 from nls_tune.training import Training
@@ -102,7 +103,7 @@ def failing_with(error: Exception, monkeypatch) -> None:
 
 def test_where_compiling_fails(dataset, monkeypatch):
     failing_with(RuntimeError("\nCannot find a working triton installation.\nMore lines"), monkeypatch)
-    with pytest.raises(RuntimeError, match=r"mlp cannot be compiled here .*triton installation.*; use --compile off"):
+    with pytest.raises(CompileError, match=r"mlp cannot be compiled here .*triton installation.*; use --compile off"):
         Training(dataset, TRIALS[0], compiler=Compiler("on"))
     auto = Compiler("auto")
     monkeypatch.setattr(auto, "wants", lambda *_: auto.warning is None)  # as on CUDA

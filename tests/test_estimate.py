@@ -62,6 +62,21 @@ def test_clean_labels_and_test_samples_take_no_part(found, twonorm):
     assert [getattr(again, name) for name in same] == [getattr(found, name) for name in same]
 
 
+@pytest.mark.parametrize(("device", "looks"), [("cuda", True), ("cpu", False)])
+def test_on_a_gpu_cudnn_looks_for_kernels_as_in_a_trial(twonorm, monkeypatch, device, looks):
+    seen: list[bool] = []
+
+    def out_of_sample(dataset, samples, *more):
+        seen.append(torch.backends.cudnn.benchmark)
+        return np.full((len(samples), 2), 0.5, np.float32), (1, 1, 1)
+
+    monkeypatch.setattr("nls_tune.estimate._out_of_sample", out_of_sample)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    estimate_noise(twonorm, SETTINGS, device=device)
+    assert seen == [looks]
+    assert torch.backends.cudnn.benchmark is False  # whoever calls it keeps their own
+
+
 def test_progress_ends_at_the_total_also_where_models_stop_early(twonorm):
     small = dataclasses.replace(
         twonorm, train_indices=twonorm.train_indices[:100], val_indices=twonorm.val_indices[:50]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -112,12 +115,32 @@ def test_a_trial_that_does_not_fit_is_not_begun(pieces, tmp_path, monkeypatch):
     clock.epoch_seconds += [50.0, 1.0, 1.0]
     assert clock.fits(80)
     assert not clock.fits(90)
+    clock.earlier += [9.0] * 50  # of another mode: those of this one count
+    assert clock.fits(80)
+    del clock.epoch_seconds[1:]
+    assert clock.fits(9)
+    assert not clock.fits(10)
     monkeypatch.setattr(trial_loop.Clock, "fits", lambda self, epochs: epochs <= 2)  # a GLS phase, and no warm-up
     arguments = ["digits", "--out", str(tmp_path / "out"), "--scratch", str(tmp_path / "s"), "--minutes", "1"]
     assert pieces.main(arguments) == 3
     run = tmp_path / "s" / "runs" / "digits"
     assert read_trials(run).empty
     assert archived(tmp_path / "out", tmp_path / "read").empty
+
+
+def test_a_machine_that_cannot_go_on_is_said_and_what_ended_travels(pieces, tmp_path, monkeypatch, capsys):
+    def train(study, piece, run_id, plan=None, index=0):
+        raise pieces.PieceEnds("no GPU")
+
+    monkeypatch.setattr(pieces, "train", train)
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(pieces.multiprocessing, "get_context", lambda method: context)
+    for processes, said in (("1", "error: no GPU\n"), ("2", "error: 2 of 2 processes ended with exit code 1\n")):
+        out = tmp_path / processes
+        arguments = ["digits", "cifar10n", "--out", str(out), "--scratch", str(tmp_path / "s"), "--minutes", "1"]
+        assert pieces.main([*arguments, "--processes", processes]) == 1
+        assert capsys.readouterr().err == said
+        assert archived(out, tmp_path / "read").empty
 
 
 @pytest.mark.parametrize("name", ["../run.json", "trials/../../x.parquet", "checkpoints/a.pt"])
@@ -186,17 +209,63 @@ def test_why_a_process_could_not_measure_is_said(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     import measure
 
-    class Barrier:
-        aborted = False
-
-        def abort(self):
-            self.aborted = True
-
     said = []
     monkeypatch.setattr(measure, "_epochs", lambda *_: 1 / 0)
-    barrier = Barrier()
-    measure._process(barrier, type("Pipe", (), {"send": staticmethod(said.append)}))
-    assert (said, barrier.aborted) == (["ZeroDivisionError: division by zero"], True)
+    measure._process(None, type("Pipe", (), {"send": staticmethod(said.append)}))
+    assert said == ["ZeroDivisionError: division by zero"]
+
+
+def fork_instead(monkeypatch, measure):
+    """Let processes be copies of this one: quick, and they see what a test has replaced."""
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
+
+
+@pytest.mark.parametrize("ending", ["killed", "failed", "silent"])
+def test_processes_do_not_wait_for_one_that_is_gone(monkeypatch, ending):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import measure
+
+    fork_instead(monkeypatch, measure)
+    if ending == "silent":
+        monkeypatch.setattr(measure, "_PATIENCE", 0.3)
+    pids, number = multiprocessing.get_context("fork").SimpleQueue(), multiprocessing.get_context("fork").Value("i", 0)
+
+    def epochs(barrier, *_):
+        pids.put(os.getpid())
+        with number.get_lock():
+            number.value += 1
+            first = number.value == 1
+        if ending == "killed" and not first:
+            while barrier.n_waiting == 0:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ending == "failed" and not first:
+            raise ZeroDivisionError("no room")
+        barrier.wait() if ending != "silent" else time.sleep(60)
+
+    monkeypatch.setattr(measure, "_epochs", epochs)
+    begin = time.monotonic()
+    words = {
+        "killed": "was killed",
+        "failed": "^ZeroDivisionError: no room$",
+        "silent": "2 of 2 processes said nothing",
+    }
+    with pytest.raises(RuntimeError, match=words[ending]):
+        measure.train_at_once(measure.SMALL, 32, "off", 2)
+    assert time.monotonic() - begin < 20
+    for _ in range(2):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids.get(), 0)
+
+
+def test_what_a_search_must_be_told_is_measured_before_the_race(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import measure
+
+    names = list(measure.sections(replace(measure.Scale(), device="cpu")))
+    assert names[:6] == ["matmul", "training-128", "training-512", "packed-2", "packed-4", "compiled-128"]
+    assert names[6:9] == ["reference-128", "reference-512", "compiled-512"]
 
 
 def test_the_measurements_are_said_one_by_one_and_kept(tmp_path):

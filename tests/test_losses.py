@@ -8,6 +8,7 @@ import torch._dynamo.testing
 import torch.nn.functional as F  # noqa: N812  (torch's own spelling)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nls_tune.losses import GLSLoss, gls_loss
 
@@ -119,6 +120,56 @@ def test_equals_torch_between_0_and_1_in_every_setting(data):
         rtol=1e-10,
         equal_nan=True,
     )
+
+
+def operations(function):
+    """Run something, forward and backward; return its result and how many operators torch was asked for."""
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            Count.calls += not func.is_view and func is not torch.ops.aten.detach.default
+            return func(*args, **(kwargs or {}))
+
+    with Count():
+        result = function()
+    return result, Count.calls
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_saying_that_no_label_is_ignored_changes_no_number(data):
+    shape = data.draw(st.sampled_from([*SHAPES, (0, 5)]))
+    rate = data.draw(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-8, 1)))
+    logits, targets = sample(shape, seed=data.draw(st.integers(0, 2**31)))
+    if data.draw(st.booleans()):
+        targets = targets.to(torch.uint8)
+    weight = torch.rand(5, dtype=torch.float64) + 0.1 if data.draw(st.booleans()) else None
+    options = {"weight": weight, "reduction": data.draw(st.sampled_from(["none", "mean", "sum"]))}
+    forms = [rate, torch.tensor(rate, dtype=torch.float64), torch.full(targets.shape, rate, dtype=torch.float64)]
+    form = data.draw(st.sampled_from(forms))
+
+    def both(z):
+        return [gls_loss(z, targets, form, **options, **more) for more in ({}, {"ignore_index": None})]
+
+    torch.testing.assert_close(*both(logits), atol=0, rtol=0, equal_nan=True)
+    torch.testing.assert_close(
+        *(gradient(lambda z, i=i: both(z)[i].sum(), logits) for i in (0, 1)), atol=0, rtol=0, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_where_labels_cannot_be_read_saying_so_saves_operators(monkeypatch, reduction):
+    monkeypatch.setattr("nls_tune.losses._bounds", lambda tensor: None)  # as on CUDA
+    logits, targets = sample()
+    rate = torch.tensor(-0.4, dtype=torch.float64)
+    (told, few), (untold, many) = (
+        operations(lambda m=more: gradient(lambda z: gls_loss(z, targets, rate, reduction=reduction, **m), logits))
+        for more in ({"ignore_index": None}, {})
+    )
+    torch.testing.assert_close(told, untold, atol=1e-12, rtol=1e-12)
+    assert few <= many - 6, (few, many)
 
 
 @pytest.mark.parametrize("rate", [-0.4, -8.0])

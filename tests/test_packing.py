@@ -98,7 +98,7 @@ class TestMeasuring:
         threads = torch.get_num_threads()
         try:
             settings = tiny_plan.training_settings(tiny_plan.space.default()).model_copy(update={"epochs": 2})
-            probe = Probe(tiny_plan.levels[0].dataset, settings, 2, "cpu")
+            probe = Probe(tiny_plan.levels[0].dataset, settings, 2, "cpu", "auto")
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(threads)
@@ -107,6 +107,25 @@ class TestMeasuring:
         assert len(probe._data.val_labels) == 4000
         for _ in range(3):  # longer than one training
             assert probe.samples_per_second(0.0) > 0
+
+    def test_its_steps_are_compiled_where_those_of_the_trials_are(self, tiny_plan, monkeypatch):
+        dataset, asked, compiled = tiny_plan.levels[0].dataset, [], []
+
+        def wants(self, device_type, steps):
+            asked.append((self.mode, steps))
+            return True
+
+        def compile_nothing(function, **options):
+            return lambda network, inputs: compiled.append(len(inputs)) or function(network, inputs)
+
+        monkeypatch.setattr("nls_tune.compiling.Compiler.wants", wants)
+        monkeypatch.setattr(torch, "compile", compile_nothing)
+        monkeypatch.setattr("nls_tune.packing_probe._BATCHES", 2)
+        settings = tiny_plan.training_settings(tiny_plan.space.default()).model_copy(update={"batch_size": 50})
+        Probe(dataset, settings, torch.get_num_threads(), "cpu", "auto")
+        # The steps of a whole trial, not of the two batches that are measured.
+        assert asked == [("auto", settings.epochs * (dataset.num_train // 50))]
+        assert compiled == [50] * 3  # a rehearsal, and the first epoch
 
     def test_the_line_says_what_was_measured(self):
         kinds = (
@@ -140,6 +159,13 @@ class TestErrors:
     )
     def test_other_errors_are_others(self, error):
         assert not is_out_of_memory(error)
+
+    def test_cudnn_without_an_engine_means_memory_only_beside_others(self):
+        said = "unable to find an engine to execute this computation"
+        for error in (RuntimeError(f"FIND was {said}"), f"RuntimeError: GET was {said}"):
+            assert is_out_of_memory(error, shared_gpu=True)
+            assert not is_out_of_memory(error)
+        assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"), shared_gpu=True)
 
     def test_the_line_is_short(self):
         text = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which\nmore"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from estimates import estimate_of, hide_the_truth
@@ -59,6 +61,26 @@ def start(out, **changes) -> str:
 def estimates_in(out) -> list[float | None]:
     plan = json.loads((out / "run.json").read_text())["plan"]
     return [facts["estimate"] and facts["estimate"]["noise_rate"] for facts in plan]
+
+
+@pytest.mark.parametrize(("gpus", "where"), [(1.0, "cluster"), (0.0, "here")])
+def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(made, monkeypatch, tmp_path, gpus, where):
+    hide_the_truth(monkeypatch)
+    there: list[str] = []
+
+    def estimate_on_cluster(plan, level):
+        there.append(level.level)
+        return estimate_of(level.level)
+
+    monkeypatch.setattr("nls_tune.session_estimate.estimate_on_cluster", estimate_on_cluster)
+    monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
+    monkeypatch.setattr("nls_tune.cluster.check_shared", lambda *arguments: None)
+    monkeypatch.setattr("nls_tune.cluster.check_machine", lambda *arguments: None)
+    monkeypatch.setattr("nls_tune.cluster.slots_of", lambda *arguments: replace(session_slots(), gpus_per_trial=gpus))
+    text = start(tmp_path / "run", address="head:6379", preset="cpu")
+    assert (there, made) == ((list(SETTINGS["noise"]), []) if where == "cluster" else ([], list(SETTINGS["noise"])))
+    assert text.count("from its noisy labels on a GPU of the cluster") == len(there)
+    assert None not in estimates_in(tmp_path / "run")
 
 
 def test_unknown_noise_is_estimated_before_the_trials_and_kept(made, monkeypatch, tmp_path):

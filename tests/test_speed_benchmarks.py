@@ -1,6 +1,8 @@
 """What the benchmarks of overhead, scale and epochs compute, on inputs whose answer is known."""
 
 import json
+import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("throughput", "overhead", "scale", "profile_epoch", "vectorize")
@@ -89,6 +93,103 @@ def test_the_fit_finds_a_power_law(modules, exponent, factor):
     assert found["exponent"] == pytest.approx(exponent, abs=1e-6)
     assert found["exponent_at_the_end"] == pytest.approx(exponent, abs=1e-6)
     assert found["factor"] == pytest.approx(factor, rel=1e-5)
+
+
+def _race(monkeypatch, throughput, side, **more):
+    """A race between sides that are played, in copies of this process."""
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(throughput.multiprocessing, "get_context", lambda method: context)
+    monkeypatch.setattr(throughput, "_side", side)
+    return throughput.race(throughput.settings_of("small_cnn", 32), 64, "cpu", 2, **more)
+
+
+def test_a_side_that_dies_or_is_silent_ends_the_race(modules, monkeypatch):
+    def dies(name, settings, num_train, device, pipe):
+        pipe.send(1.0)
+        if name == "nls_tune":
+            pipe.recv()
+            os._exit(7)
+        while True:
+            time.sleep(0.01)
+
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match="nls_tune ended with exit code 7"):
+        _race(monkeypatch, modules["throughput"], dies)
+    with pytest.raises(RuntimeError, match=r"reference said nothing for 0\.2 s"):
+        _race(monkeypatch, modules["throughput"], lambda *_: time.sleep(60), patience=0.2)
+    assert time.monotonic() - begin < 20
+    assert not multiprocessing.active_children()
+
+
+def test_the_race_pairs_the_epochs_of_a_round(modules, monkeypatch):
+    def side(name, settings, num_train, device, pipe):
+        ours = name == "nls_tune"
+        pipe.send(0.5)
+        for speed in (2.0, 8.0) if ours else (1.0, 2.0):
+            assert pipe.recv() == "epoch"
+            pipe.send(speed)
+        assert pipe.recv() == "stop"
+        pipe.send({"peak_memory_bytes": 3, "largest_worker_bytes": 4, "cudnn_benchmark": ours})
+
+    found = _race(monkeypatch, modules["throughput"], side)
+    assert found["ratios"] == [2.0, 4.0]
+    assert found["median"] == {"reference": 1.5, "nls_tune": 5.0, "ratio": 3.0}
+    assert found["cudnn_benchmark"] == {"reference": False, "nls_tune": True}
+    assert found["memory"]["nls_tune"] == {"peak_memory_bytes": 3, "largest_worker_bytes": 4}
+
+
+@pytest.mark.parametrize("name", ["reference", "nls_tune"])
+def test_only_our_side_lets_cudnn_look_for_kernels(modules, monkeypatch, name):
+    throughput, said = modules["throughput"], []
+
+    class Trained:
+        def __init__(self, *arguments):
+            pass
+
+        def train_epoch(self):
+            said.append(torch.backends.cudnn.benchmark)
+
+        run_epoch = train_epoch
+
+    class Pipe:
+        send = staticmethod(said.append)
+        recv = staticmethod(lambda: "stop")
+
+    monkeypatch.setattr(throughput, "Training", Trained)
+    monkeypatch.setattr(throughput, "ReferenceLoop", Trained)
+    monkeypatch.setattr(throughput, "peak_memory_bytes", lambda device: 0)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    throughput._side(name, throughput.settings_of("small_cnn", 32), 64, "cuda", Pipe)
+    assert said[0] is (name == "nls_tune")
+    assert said[-1]["cudnn_benchmark"] is said[0]
+
+
+def test_the_first_product_is_not_timed(modules, monkeypatch):
+    throughput, clock = modules["throughput"], [0.0]
+    products = []
+
+    def product(a, b, device):
+        products.append(len(a))
+        clock[0] += 100.0 if len(products) == 1 else 0.5
+
+    monkeypatch.setattr(throughput, "_product", product)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock[0])
+    assert throughput.matmul_flops("cpu", "float32", seconds=1.0) == 2 * 1536**3 / 0.5
+    assert products == [1536] * 3
+
+
+def test_on_cuda_a_kernel_is_counted_once(modules):
+    def row(key, device, time_total, annotation=False):
+        found = FunctionEventAvg()
+        found.key, found.device_type, found.is_user_annotation = key, device, annotation
+        found.self_device_time_total = time_total
+        return found
+
+    rows = [
+        row("aten::mm", DeviceType.CPU, 7), row("sgemm_kernel", DeviceType.CUDA, 7),
+        row("Memcpy DtoH", DeviceType.CUDA, 1), row("Optimizer.step#SGD.step", DeviceType.CUDA, 5, annotation=True),
+    ]  # fmt: skip
+    assert [r.key for r in modules["profile_epoch"].on_device(rows)] == ["sgemm_kernel", "Memcpy DtoH"]
 
 
 def test_rows_of_epochs_are_written_and_read(modules, tmp_path, capsys):

@@ -123,6 +123,23 @@ def test_a_checkpoint_for_which_there_is_no_memory_is_kept(make, alone, monkeypa
     assert accuracies(again) == alone
 
 
+@pytest.mark.parametrize("beside", [1, 2])
+def test_cudnn_without_room_to_work_in_runs_again_with_fewer_beside_it(make, alone, monkeypatch, beside):
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+    trainable = make(trial("crowded"), trials_per_gpu=beside)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_train_epoch", fail)
+        if beside == 1:
+            with pytest.raises(RuntimeError, match="find an engine"):
+                trainable.step()
+            return
+        assert "find an engine" in trainable.step()["out_of_memory"]
+    assert trainable.reset_config(trial("next"))
+    assert accuracies(trainable) == alone
+
+
 def test_another_error_is_one(make, monkeypatch):
     trainable = make(trial("abc"))
 

@@ -616,6 +616,25 @@ def test_a_training_checks_that_its_settings_fit(twonorm):
         Training(twonorm, flat(model="small_cnn"))
 
 
+@pytest.mark.parametrize(("field", "wrong"), [("noisy_labels", 2), ("noisy_labels", -100), ("test_labels", 2)])
+def test_a_label_that_is_no_class_is_refused_when_the_data_are_loaded(twonorm, field, wrong):
+    labels = getattr(twonorm, field).copy()
+    labels[-1] = wrong
+    with pytest.raises(InputError, match=r"labels of twonorm must be 0 to 1, got .*; renumber them"):
+        DeviceData.load(replace(twonorm, **{field: labels}), "cpu")
+
+
+def test_steps_neither_read_the_labels_nor_allow_for_ignored_ones(twonorm, monkeypatch):
+    expected = trained(twonorm, flat(), 1)
+
+    def refuse(*arguments):
+        raise AssertionError("a step on a GPU would take twice the kernels")
+
+    monkeypatch.setattr("nls_tune.losses._bounds", lambda tensor: None)  # as on CUDA
+    monkeypatch.setattr("nls_tune.losses._per_sample", refuse)
+    assert_same_weights(weights(trained(twonorm, flat(), 1)), weights(expected))
+
+
 @pytest.mark.parametrize("make", ["flat", "images"])
 def test_read_only_arrays_are_taken_without_a_warning(twonorm, images, make):
     data, settings = (twonorm, flat()) if make == "flat" else (images, image_settings())

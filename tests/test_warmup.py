@@ -278,6 +278,23 @@ class TestDamage:
         assert outcome(training) == outcome(alone)
         assert not (tmp_path / "owned").exists()
 
+    @pytest.mark.parametrize("holding", [True, False])
+    def test_a_good_file_for_which_there_is_no_memory(self, make, tmp_path, monkeypatch, holding):
+        train(make(warmup_epochs=2 if holding else 3), tmp_path)
+        whole = (only_folder(tmp_path) / "epoch-0002.pt").read_bytes()
+        warmup = SharedWarmup(tmp_path, make())
+
+        def run_out(*arguments, **more):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "load", run_out)
+            with pytest.raises(torch.OutOfMemoryError):
+                warmup.turn()
+        warmup.close()  # as the trial does that ends
+        assert (only_folder(tmp_path) / "epoch-0002.pt").read_bytes() == whole
+        assert train(make(), tmp_path)[0] == (3 if holding else 4)  # nobody holds the warm-up
+
     def test_a_bad_file_is_read_once_while_waiting(self, make, tmp_path, monkeypatch):
         holder = SharedWarmup(tmp_path, trainer := make())
         assert holder.turn() == "train"

@@ -16,10 +16,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,10 @@ from nls_tune.training import Training
 
 #: What a section may take at most, in seconds; later ones are left out when less is left.
 SECTION_SECONDS = 75.0
-#: Seconds that a process waits for the others: one of them has died.
+#: Seconds that a process waits for the others, and that this one waits for them.
 _PATIENCE = 240.0
+#: What is said of each of the processes that train at once.
+EACH = ("epoch_seconds", "first_step_seconds", "first_epoch_seconds", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,6 @@ def _process(barrier: Barrier, pipe: Connection, *arguments: Any) -> None:
     try:
         pipe.send(_epochs(barrier, *arguments))
     except Exception as error:
-        barrier.abort()  # the others need not wait for it
         pipe.send(f"{type(error).__name__}: {error}")
 
 
@@ -105,12 +106,14 @@ def _epochs(
     dataset = throughput.random_images(scale.num_train, scale.num_held_out)
     data = DeviceData.load(dataset, device)
     training = Training(dataset, settings, device, data=data, compiler=compiler)
-    training.run_epoch()  # the last, smaller batch, evaluation and the allocator warm up
+    # The last, smaller batch and evaluation are other shapes, for which cuDNN looks for kernels again.
+    first_epoch = training.run_epoch().seconds
     barrier.wait(_PATIENCE)
     start = time.time()
     seconds = [training.run_epoch().seconds for _ in range(scale.rounds)]
     return {
         "first_step_seconds": first,
+        "first_epoch_seconds": first_epoch,
         "start": start,
         "stop": time.time(),
         "epoch_seconds": seconds,
@@ -123,11 +126,12 @@ def train_at_once(scale: Scale, batch_size: int, mode: CompileMode, processes: i
 
     Returns:
         Images a second of all together, from the first one's start to the last one's end; of each: epoch seconds,
-        seconds from the start of the process to the end of its first step (with 256 validation images), and peak
-        memory in bytes (CUDA: what torch allocated).
+        seconds from the start of the process to the end of its first step (with 256 validation images), seconds of
+        the first epoch after that, which is not among the epochs, and peak memory in bytes (CUDA: what torch
+        allocated).
 
     Raises:
-        RuntimeError: If one of them fails.
+        RuntimeError: If one of them fails; the others are ended.
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
@@ -140,15 +144,15 @@ def train_at_once(scale: Scale, batch_size: int, mode: CompileMode, processes: i
         there.close()  # so that a process that dies ends the wait
         started.append((process, here))
     try:
-        found = [here.recv() for _, here in started]
-    except EOFError:
-        raise RuntimeError(f"one of {processes} processes was killed, perhaps for its memory") from None
+        found = _all_of([here for _, here in started])
+    except BaseException:
+        # Not by the barrier: a process that was killed while it waited there would hold up whoever ends the wait.
+        for process, _ in started:
+            process.kill()
+        raise
     finally:
-        barrier.abort()
         for process, _ in started:
             process.join()
-    if errors := [error for error in found if isinstance(error, str)]:
-        raise RuntimeError(next((e for e in errors if "BrokenBarrierError" not in e), errors[0]))
     wall = max(f["stop"] for f in found) - min(f["start"] for f in found)
     return {
         "model": scale.model,
@@ -156,8 +160,30 @@ def train_at_once(scale: Scale, batch_size: int, mode: CompileMode, processes: i
         "compile": mode,
         "processes": processes,
         "images_per_second": processes * scale.rounds * scale.num_train / wall,
-        **{key: [f[key] for f in found] for key in ("epoch_seconds", "first_step_seconds", "peak_memory_bytes")},
+        **{key: [f[key] for f in found] for key in EACH},
     }
+
+
+def _all_of(pipes: Sequence[Connection]) -> list[dict[str, Any]]:
+    """What every process has measured, in their order, as soon as all have said it.
+
+    Raises:
+        RuntimeError: As soon as one of them says why it could not or is gone, or none says anything for long.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    while left := [pipe for i, pipe in enumerate(pipes) if i not in found]:
+        ready = wait(left, _PATIENCE)
+        if not ready:
+            raise RuntimeError(f"{len(left)} of {len(pipes)} processes said nothing for {_PATIENCE:g} s")
+        for pipe in ready:
+            try:
+                said = pipe.recv()  # type: ignore[union-attr] # they are what was waited for
+            except EOFError:
+                raise RuntimeError(f"one of {len(pipes)} processes was killed, perhaps for its memory") from None
+            if isinstance(said, str):
+                raise RuntimeError(said)  # noqa: TRY004 (what it says went wrong there)
+            found[pipes.index(pipe)] = said  # type: ignore[arg-type]
+    return [found[i] for i in range(len(pipes))]
 
 
 def one_training(scale: Scale, batch_size: int, mode: CompileMode, matmul: float) -> dict[str, Any]:
@@ -187,7 +213,7 @@ def _flops_per_image(model: str) -> float:
 def against_reference(scale: Scale, batch_size: int) -> dict[str, Any]:
     """Race against the DataLoader loop of ``benchmarks/reference_loop.py``."""
     settings = throughput.settings_of(scale.model, batch_size)
-    found = throughput.race(settings, scale.race_train, scale.device, scale.rounds)
+    found = throughput.race(settings, scale.race_train, scale.device, scale.rounds, patience=SECTION_SECONDS)
     return {"model": scale.model, "batch_size": batch_size, "train_images": scale.race_train, **found}
 
 
@@ -200,13 +226,19 @@ def sections(scale: Scale) -> dict[str, Callable[[], dict[str, Any]]]:
     }
     for size in scale.batch_sizes:
         found[f"training-{size}"] = functools.partial(lambda s: one_training(scale, s, "off", rate()), size)
-    for size in scale.batch_sizes:
-        found[f"reference-{size}"] = functools.partial(against_reference, scale, size)
     for count in scale.processes:
         if count > 1:  # one alone is measured above
             found[f"packed-{count}"] = functools.partial(train_at_once, scale, scale.batch_sizes[0], "off", count)
+    compiled = {
+        f"compiled-{size}": functools.partial(lambda s: one_training(scale, s, "on", rate()), size)
+        for size in scale.batch_sizes
+    }
+    first, *others = compiled
+    found[first] = compiled[first]
+    # What a search has to be told is measured by now.
     for size in scale.batch_sizes:
-        found[f"compiled-{size}"] = functools.partial(lambda s: one_training(scale, s, "on", rate()), size)
+        found[f"reference-{size}"] = functools.partial(against_reference, scale, size)
+    found |= {name: compiled[name] for name in others}
     for model in ("mlp", "small_cnn"):
         found[f"vectorized-{model}"] = functools.partial(
             vectorize.race, model, scale.members, scale.members, scale.device, scale.rounds, scale.member_images

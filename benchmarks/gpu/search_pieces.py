@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from filelock import FileLock
 from rich.console import Console
-from trial_loop import Clock, TrialLoop, full_trials, missing
+from trial_loop import Clock, PieceEnds, TrialLoop, full_trials, missing
 
 from nls_tune.compiling import Compiler
 from nls_tune.errors import InputError
@@ -148,7 +148,11 @@ def hand_on(piece: Piece) -> None:
 
 
 def train(study: str, piece: Piece, run_id: str, plan: SearchPlan | None = None, index: int = 0) -> None:
-    """Train in this process until the study is done or the time is over; the archive follows every trial."""
+    """Train in this process until the study is done or the time is over; the archive follows every trial.
+
+    Raises:
+        PieceEnds: If this process cannot go on.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -156,7 +160,8 @@ def train(study: str, piece: Piece, run_id: str, plan: SearchPlan | None = None,
         torch.set_num_threads(1)
     run = piece.run(study)
     compiler = Compiler(piece.compile)  # type: ignore[arg-type] # checked by argparse
-    loop = TrialLoop(plan or plan_of(study, piece), run, run_id, piece.scratch, device, compiler, Clock(piece.deadline))
+    plan, clock = plan or plan_of(study, piece), Clock(piece.deadline)
+    loop = TrialLoop(plan, run, run_id, piece.scratch, device, compiler, clock, piece.processes)
     for row in loop.run(index):
         with FileLock(piece.scratch / f"{study}.packing"):
             pack(run, piece.archive(study))
@@ -169,7 +174,11 @@ def train(study: str, piece: Piece, run_id: str, plan: SearchPlan | None = None,
 
 
 def run_study(study: str, piece: Piece) -> bool:
-    """Go on with a study; returns whether it is finished."""
+    """Go on with a study; returns whether it is finished.
+
+    Raises:
+        PieceEnds: If no process can go on; what has ended before stands in the archive.
+    """
     run = piece.run(study)
     if piece.resume is not None and (archive := piece.resume / f"{study}.tar.gz").exists():
         unpack(archive, run)
@@ -200,24 +209,35 @@ def run_study(study: str, piece: Piece) -> bool:
     return finished
 
 
+def _train_in_worker(study: str, piece: Piece, run_id: str, index: int) -> None:
+    try:
+        train(study, piece, run_id, index=index)
+    except PieceEnds as error:
+        print(f"error: process {index + 1} ends: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 def _train_at_once(study: str, piece: Piece, run_id: str, plan: SearchPlan) -> None:
     if piece.processes == 1:
         train(study, piece, run_id, plan)
         return
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=train, args=(study, piece, run_id, None, index)) for index in range(piece.processes)
+        context.Process(target=_train_in_worker, args=(study, piece, run_id, index)) for index in range(piece.processes)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if failed := [worker.exitcode for worker in workers if worker.exitcode]:
-        print(f"{len(failed)} of {len(workers)} processes ended with exit code {failed[0]}", file=sys.stderr)
+        said = f"{len(failed)} of {len(workers)} processes ended with exit code {failed[0]}"
+        if len(failed) == len(workers):
+            raise PieceEnds(said)
+        print(said, file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one piece; exit code 0 finished, 3 time is over and something is left, 2 bad input."""
+    """Run one piece; exit code 0 finished, 3 something is left, 2 bad input, 1 this machine cannot go on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("studies", nargs="+", choices=list(STUDIES), help="in this order")
     parser.add_argument("--minutes", type=float, default=8.5, help="of this piece, start included (default: 8.5)")
@@ -241,9 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for study in options.studies:
             if time.time() >= piece.deadline or not run_study(study, piece):
                 left.append(study)
-    except InputError as error:
+    except (InputError, PieceEnds) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     if left:
         print(f"Left for the next piece: {' '.join(left)}. Carry the files of --out and give their folder as --resume.")
     return 3 if left else 0

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
 from nls_tune.compiling import Compiler
 from nls_tune.confirm import missing_trials
-from nls_tune.devices import DeviceData
+from nls_tune.devices import DeviceData, empty_cache
+from nls_tune.errors import CompileError, is_out_of_memory
 from nls_tune.execution import trial_config
 from nls_tune.metrics import best_epoch
+from nls_tune.packing import error_line
 from nls_tune.plan import SearchPlan
 from nls_tune.provenance import cpu_name
 from nls_tune.results import RunDirectory, read_epochs, read_trials
@@ -28,12 +33,18 @@ from nls_tune.settings import TrainingSettings
 from nls_tune.training import Training
 from nls_tune.warmup import SharedWarmup
 
-#: Statuses whose trials run again.
-_RUN_AGAIN = ("interrupted", "out_of_memory")
+#: Statuses whose trials run again, once a piece.
+_RUN_AGAIN = ("interrupted", "out_of_memory", "failed")
+#: So many trials that fail one after another say that it is not the trials.
+_FAILURES = 2
 #: A trial is begun or gone on with only if this many times its expected time is left.
 _SAFETY = 1.15
 #: So many epochs must have been measured before any time is expected: the first one is slow.
 _MEASURED = 3
+
+
+class PieceEnds(Exception):  # noqa: N818 (it says what happens)
+    """This process cannot go on; the message is one line and says why and what to do."""
 
 
 @dataclass
@@ -42,10 +53,13 @@ class Clock:
 
     Attributes:
         deadline: In seconds of ``time.time``, the same for all processes.
-        epoch_seconds: Of the epochs that were measured so far.
+        earlier: Of the epochs of earlier pieces, as long as they would be in this one.
+        epoch_seconds: Of the epochs of this process: once there are some, nothing else counts, because a piece may
+            have another ``--processes`` or ``--compile`` than those before.
     """
 
     deadline: float
+    earlier: list[float] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
 
     def left(self) -> float:
@@ -54,9 +68,10 @@ class Clock:
 
     def fits(self, epochs: int) -> bool:
         """Whether so many epochs can be expected to end in time."""
-        if len(self.epoch_seconds) < _MEASURED:
+        known = self.epoch_seconds[-20:] if len(self.epoch_seconds) >= _MEASURED else self.earlier
+        if len(known) < _MEASURED:
             return self.left() > 0
-        return self.left() > _SAFETY * epochs * statistics.median(self.epoch_seconds[-20:])
+        return self.left() > _SAFETY * epochs * statistics.median(known)
 
 
 class TrialLoop:
@@ -72,6 +87,7 @@ class TrialLoop:
         device: Where to train.
         compiler: Of this process.
         clock: When to stop.
+        processes: That train at once.
     """
 
     def __init__(
@@ -83,15 +99,15 @@ class TrialLoop:
         device: torch.device,
         compiler: Compiler,
         clock: Clock,
+        processes: int = 1,
     ) -> None:
         self._plan, self._run, self._run_id, self._clock = plan, run, run_id, clock
-        self._device, self._compiler = device, compiler
+        self._device, self._compiler, self._shared_gpu = device, compiler, processes > 1
         self._device_name = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
         self._claims, self._store = scratch / "claims", scratch / "warmups"
         self._claims.mkdir(parents=True, exist_ok=True)
         self._data: dict[str, DeviceData] = {}
-        epochs = read_epochs(run.path)
-        clock.epoch_seconds += epochs.loc[epochs["device"] == self._device_name, "seconds"].tolist()
+        clock.earlier += earlier_seconds(run, self._device_name, processes)
 
     def run(self, first: int = 0) -> Iterator[dict[str, Any]]:
         """Train until nothing is missing or the time is over.
@@ -102,9 +118,14 @@ class TrialLoop:
 
         Yields:
             The row of every trial that ended here, already written.
+
+        Raises:
+            PieceEnds: If no other trial can be expected to do better here.
         """
         too_long: set[str] = set()
-        while jobs := [job for job in missing(self._plan, self._run) if job["trial_id"] not in too_long]:
+        ended: set[str] = set()  # also those that run again, but not in this piece
+        failures = 0
+        while jobs := [job for job in missing(self._plan, self._run, ended) if job["trial_id"] not in too_long]:
             # With the first seed first, and then in the order of the plan.
             seeds = sorted({job["settings"]["seed"] for job in jobs})
             rank = {seed: (i - first) % len(seeds) for i, seed in enumerate(seeds)}
@@ -125,7 +146,11 @@ class TrialLoop:
                 if row is None:
                     too_long.add(job["trial_id"])
                 else:
+                    ended.add(job["trial_id"])
                     yield row
+                    failures = failures + 1 if row["status"] == "failed" else 0
+                    if failures == _FAILURES:
+                        raise PieceEnds(f"{failures} trials failed one after another, the last with {row['error']}")
                 break  # what is missing has changed
             if not claimed:
                 time.sleep(0.2)  # the others train all that is left
@@ -133,7 +158,11 @@ class TrialLoop:
                 return
 
     def _train(self, job: dict[str, Any]) -> dict[str, Any] | None:
-        """Train one trial and write its epochs and its row; None if it does not fit into the time that is left."""
+        """Train one trial and write its epochs and its row; None if it does not fit into the time that is left.
+
+        Raises:
+            PieceEnds: If it failed for a reason that every other one would fail for; it leaves no row.
+        """
         settings = TrainingSettings(**job["settings"])
         started_at, training = datetime.now(UTC), None
         status: str | None
@@ -142,12 +171,15 @@ class TrialLoop:
             if job["data"] not in self._data:
                 self._data = {job["data"]: DeviceData.load(dataset, self._device)}
             data = self._data[job["data"]]
+            if self._device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             training = Training(dataset, settings, self._device, data=data, compiler=self._compiler)
             status, error = self._train_epochs(training), None
-        except torch.OutOfMemoryError as caught:
-            status, error = "out_of_memory", f"OutOfMemoryError: {str(caught).splitlines()[0]}"
         except Exception as caught:  # its row says why; the other trials go on
-            status, error = "failed", f"{type(caught).__name__}: {str(caught).partition(chr(10))[0]}"
+            error = error_line(caught)
+            status = "out_of_memory" if is_out_of_memory(caught, shared_gpu=self._shared_gpu) else "failed"
+            if status == "failed" and (reason := _why_no_other_can_run(caught)):
+                raise PieceEnds(reason) from caught
         if status is None:
             return None
         row = self._row(job, settings, training, status, error, started_at)
@@ -156,6 +188,10 @@ class TrialLoop:
             where = {"node": row["node"], "device": row["device"]}
             self._run.write_epochs([{**named, **where, **asdict(metrics)} for metrics in training.history])
         self._run.write_trial(row)
+        if status == "out_of_memory":
+            del training
+            gc.collect()
+            empty_cache(self._device)
         return row
 
     def _train_epochs(self, training: Training) -> Literal["completed", "diverged"] | None:
@@ -215,6 +251,35 @@ class TrialLoop:
         return trial_row(self._plan, self._run_id, trial, status, error)
 
 
+def _why_no_other_can_run(error: Exception) -> str | None:
+    """Why every other trial of this process would fail, too, in one line; None if there is no such reason."""
+    if isinstance(error, CompileError):
+        return str(error)
+    # After most errors of a kernel the process has lost its GPU: whatever it asks for fails with the same words.
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
+        return f"this process cannot use its GPU any more ({error_line(error)}); go on with another piece"
+    return None
+
+
+def earlier_seconds(run: RunDirectory, device: str, processes: int) -> list[float]:
+    """Return the seconds of the epochs of earlier pieces, as long as they would be now.
+
+    Args:
+        run: Its directory.
+        device: The name of the device; epochs of others are left out.
+        processes: Trainings at once now. The GPU is taken to do as much a second however many share it.
+    """
+    epochs, trials = read_epochs(run.path), read_trials(run.path)
+    sessions = run.read_json()["sessions"]
+    begun = pd.to_datetime([session["started_at"] for session in sessions], utc=True, format="ISO8601")
+    before = np.array([session["slots"]["count"] for session in sessions], dtype=float)
+    session_of = np.maximum(begun.searchsorted(trials["started_at"], side="right") - 1, 0)
+    factors = pd.Series(processes / before[session_of], index=trials["trial_id"])
+    epochs = epochs[epochs["device"] == device]
+    seconds = epochs["seconds"].to_numpy(dtype=float) * factors.reindex(epochs["trial_id"]).to_numpy(dtype=float)
+    return [float(value) for value in seconds if np.isfinite(value)]
+
+
 def grid(plan: SearchPlan) -> list[dict[str, Any]]:
     """Return the trials of the search, the arms in turn: a search that is cut short has tried all of them."""
     jobs = []
@@ -239,10 +304,16 @@ def done_trials(run: RunDirectory) -> set[str]:
     return set(trials.loc[~trials["status"].isin(_RUN_AGAIN), "trial_id"])
 
 
-def missing(plan: SearchPlan, run: RunDirectory) -> list[dict[str, Any]]:
-    """Return the trials that are left: of the search, and once it is done, of the confirmation."""
+def missing(plan: SearchPlan, run: RunDirectory, ended: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the trials that are left: of the search, and once it is done, of the confirmation.
+
+    Args:
+        plan: Of the search.
+        run: Its directory.
+        ended: Trials whose rows stand for the moment, whatever their status.
+    """
     trials = read_trials(run.path)
-    standing = trials[~trials["status"].isin(_RUN_AGAIN)]
+    standing = trials[~trials["status"].isin(_RUN_AGAIN) | trials["trial_id"].isin(list(ended))]
     done = set(standing["trial_id"])
     return [job for job in grid(plan) if job["trial_id"] not in done] or missing_trials(plan, standing)
 

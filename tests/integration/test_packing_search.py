@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from rich.console import Console
 
 from nls_tune import read_epochs, read_trials, run_search
+from nls_tune.errors import InputError
 from nls_tune.packing_probe import measure_packing
+from nls_tune.session_estimate import estimate_on_cluster
+from nls_tune.settings import TrainingSettings
 from nls_tune.trainable import TrainingTrainable
 
 pytestmark = pytest.mark.timeout(120)
@@ -28,6 +31,7 @@ SETTINGS = {
     "noise": ["symmetric:0.4"], "num_trials": 3, "epochs": 6, "train_size": 500, "confirm_seeds": 0,
     "preset": "cpu", "scheduler": "none", "trials_per_gpu": 4,
 }  # fmt: skip
+LONG = TrainingSettings(model="mlp", epochs=100_000)
 #: The first of these start points has no room beside another trial, the second none at all; CE has room.
 CROWDED, TOO_LARGE = 0.1, -4.0
 
@@ -151,6 +155,32 @@ def everything_is_free() -> bool:
         return group.wait(20)
     finally:
         remove_placement_group(group)
+
+
+def test_noise_is_estimated_by_a_task_that_has_the_gpu(gpu, tiny_plan):
+    (level,) = tiny_plan.levels
+    quick = replace(level, dataset=replace(level.dataset, val_indices=level.dataset.val_indices[:300]))
+    found = estimate_on_cluster(tiny_plan, quick)
+    assert (found.num_samples, found.folds) == (800, 3)
+    assert found.low <= found.noise_rate <= found.high
+    assert everything_is_free()
+    broken = replace(level, dataset=replace(level.dataset, noisy_labels=level.dataset.noisy_labels + 1))
+    with pytest.raises(InputError, match=r"^labels of twonorm must be 0 to 1, got 1 to 2; renumber them$"):
+        estimate_on_cluster(tiny_plan, broken)
+
+
+def test_an_estimate_that_is_interrupted_lets_the_gpu_go(gpu, tiny_plan, monkeypatch):
+    def interrupted(ref):
+        ray.wait([ref], timeout=1.0)
+        raise KeyboardInterrupt
+
+    level = tiny_plan.levels[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "get", interrupted)
+        patch.setattr(type(tiny_plan), "training_settings", lambda plan, values: LONG)
+        with pytest.raises(KeyboardInterrupt):
+            estimate_on_cluster(tiny_plan, level)
+    assert everything_is_free()
 
 
 def test_measuring_runs_processes_side_by_side_on_one_gpu(gpu, tiny_plan):
