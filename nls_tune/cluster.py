@@ -251,6 +251,20 @@ def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) ->
     return gpus.note()
 
 
+def check_preset(settings: SearchSettings, slots: Slots) -> None:
+    """Check that there is a GPU where the preset for GPUs was asked for: its trials would take days on a CPU.
+
+    Args:
+        settings: What the user asked for.
+        slots: What a trial gets.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if settings.preset == "gpu" and not slots.gpus_per_trial:
+        raise InputError("--preset gpu needs a GPU, there is none; use cpu or auto (or --dry-run, to see its plan)")
+
+
 def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
     """Check that one node of a cluster has room for a trial: for one that fits on none, Ray would wait for ever.
 

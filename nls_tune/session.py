@@ -95,7 +95,7 @@ def _run_settings(
     settings: SearchSettings, run: RunDirectory, console: Console, *, dry_run: bool
 ) -> SearchResult | None:
     from nls_tune.budgets import TimeBudget
-    from nls_tune.cluster import check_machine, local_resources, ray_session, slots_of
+    from nls_tune.cluster import check_machine, check_preset, local_resources, ray_session, slots_of
     from nls_tune.packing import packing_note
     from nls_tune.plan import make_plan
     from nls_tune.report.console import print_plan
@@ -107,9 +107,10 @@ def _run_settings(
         connect = settings.address is not None
         resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
         slots = slots_of(resources, settings)
-        # A run that is finished has nothing to tell anybody, unless it turns out below that more is wanted.
-        trackers_wait = dry_run or _says_finished(run)
-        if not trackers_wait:
+        # A run that is finished needs and tells nothing, unless it turns out below that more is wanted.
+        waits = dry_run or _says_finished(run)
+        if not waits:
+            check_preset(settings, slots)
             check_trackers(settings)  # it may make a database
         plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
         notes = (packing_note(resources, slots, settings), check_machine(plan.space, settings, slots))
@@ -130,7 +131,8 @@ def _run_settings(
         if _is_complete(plan, run, content, budget):
             plan = _announce(plan, run, content, slots, console)
         else:
-            if trackers_wait:
+            if waits:
+                check_preset(settings, slots)
                 check_trackers(settings)
             with _session(run, content, slots) as session:
                 plan = _announce(plan, run, content, slots, console)

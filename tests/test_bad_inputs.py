@@ -272,8 +272,9 @@ def test_the_good_space_is_good(folder, monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_packing_needs_a_gpu(refused, monkeypatch):
+def test_packing_and_the_preset_for_gpus_need_a_gpu(refused, monkeypatch):
     monkeypatch.setattr("nls_tune.cluster.local_resources", lambda: {"CPU": 8, "GPU": 0})
+    assert "--preset gpu needs a GPU, there is none; use cpu or auto" in refused("--preset", "gpu")
     for wanted in ("2", "auto"):
         assert f"--trials-per-gpu {wanted} needs a GPU" in refused("--trials-per-gpu", wanted)
 
