@@ -55,7 +55,7 @@ def sentence() -> str:
         if confirmation.recommended != confirmation.strongest_ce:
             continue
         others = [
-            f"{points(c.difference.mean, 2)} ({100 * c.detectable:.2f})"
+            f"{points(c.difference.mean, 2)} ({100 * c.detectable:.2f} would have been seen)"
             for found_, c in zip(confirmation.configurations, confirmation.comparisons, strict=True)
             if c is not None and found_.arm != "ce"
         ]

@@ -36,3 +36,7 @@ def _main() -> None:
 def main() -> None:
     """Run the command and exit with its code."""
     exit_with(app)
+
+
+if __name__ == "__main__":
+    main()
