@@ -89,10 +89,11 @@ def _trackers_left_alone() -> Iterator[None]:
 
     It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
     """
-    from ray.air._internal import usage
+    try:
+        from ray.air._internal import usage
 
-    count = getattr(usage, "tag_callbacks", None)  # Ray's own: where it is not there, there is nothing to keep it from
-    if count is None:
+        count = usage.tag_callbacks
+    except (ImportError, AttributeError):  # Ray's own: where it is not there, there is nothing to keep it from
         yield
         return
     usage.tag_callbacks = lambda callbacks: False

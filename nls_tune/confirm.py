@@ -191,10 +191,11 @@ def confirm(
         searcher = ListSearcher(together, metric="best_val_accuracy", is_draining=packing.is_draining)
         lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
         run_experiment(plan, run, packing.slots, recorder, view, searcher, None, len(together), lengths, others)
-        interrupted = any(level.ended["interrupted"] for level in progress.levels.values())
+        # A signal that comes while the last trials end leaves no row that would tell of it.
+        interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
         if interrupted or not packing.lower():
             packing.batched = False
-            return "interrupted" if progress.num_left() else "finished"
+            return "interrupted" if progress.is_ending or progress.num_left() else "finished"
         # Those that have ended stay counted; the rest follows with fewer trials on a GPU, or outside of batches.
         configs, progress.slots = still_missing(), packing.slots.count
         together = _together(configs, packing, progress)

@@ -59,8 +59,10 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
 
     trials, epochs = read_trials(run.path), read_epochs(run.path)
     curves = dict(iter(epochs.groupby("trial_id")))
+    # Rows of other stages too: their folders are of no use to anybody.
+    standing = set(trials.loc[~runs_again(run, trials), "trial_id"])
     trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
-    adopted: set[str] = set()
+    num_adopted = 0
     for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
         settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
@@ -82,10 +84,10 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
             smooth_rate=row["smooth_rate"],
             accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
         )
-        adopted.add(trial_id)
+        num_adopted += 1
     for folder in sorted(run.checkpoints.iterdir(), reverse=True):
         checkpoint = TrialCheckpoint(folder)
-        trial = None if folder.name in adopted else checkpoint.read_trial()
+        trial = None if folder.name in standing else checkpoint.read_trial()
         if trial is None:
             checkpoint.remove()  # its row was written and the folder not yet removed; or it is torn
             continue
@@ -94,7 +96,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
         if trial.stage == "search" and same:
             rung_values = _rung_values(plan, curves.get(folder.name), trial.settings)
             allocator.requeue(group_key(trial.noise_level, trial.settings.arm), config, rung_values)
-    return len(adopted)
+    return num_adopted
 
 
 def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: TrainingSettings) -> dict[int, float]:
@@ -141,14 +143,15 @@ def execute(
     """
     while True:
         allocator, progress, recorder = _execute(plan, run, run_id, packing, make_view, budget, trackers)
-        interrupted = sum(level.ended["interrupted"] for level in progress.levels.values())
+        # A signal that comes while the last trials end leaves no row that would tell of it.
+        interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
         # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
         lowered = not interrupted and packing.lower()
         if budget.used_up() or not lowered:
             break
     out_of_time = budget.used_up() and not interrupted
     has_more = progress.num_left() > allocator.num_dropped()
-    if has_more and not out_of_time:
+    if progress.is_ending or (has_more and not out_of_time):
         return "interrupted"
     failed = sum(level.ended["failed"] + level.ended["out_of_memory"] for level in progress.levels.values())
     if progress.num_ended == failed and (failed or not out_of_time):

@@ -29,17 +29,13 @@ def probe() -> dict[str, Any]:
         problem = (
             str(caught[0].message) if caught else None if built else f"torch {torch.__version__} is built for CPUs"
         )
-    # Asking for bfloat16 makes a context, which takes a while: once a kind.
-    bfloat16: dict[tuple[str, int], bool] = {}
     gpus = []
     for index in range(count):
         found = torch.cuda.get_device_properties(index)
-        kind = (found.name, found.major)
-        if kind not in bfloat16:
-            with torch.cuda.device(index):
-                bfloat16[kind] = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        triton = torch.version.hip is not None or found.major >= 7  # as torch._inductor has it
-        gpus.append({"name": found.name, "bfloat16": bfloat16[kind], "triton": triton})
+        # As torch.cuda.is_bf16_supported and torch._inductor have it; asking them would make a context, for which a GPU
+        # may have no memory left.
+        amd = torch.version.hip is not None
+        gpus.append({"name": found.name, "bfloat16": amd or found.major >= 8, "triton": amd or found.major >= 7})
     return {"gpus": gpus, "problem": problem}
 
 

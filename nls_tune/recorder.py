@@ -48,7 +48,8 @@ class Recorder(tune.Callback):
         progress: To keep up to date.
         view: To tell of every trial that ends.
         trackers: To tell of everything.
-        out_of_memory: Told of a trial that ran out of memory; says how it will run again, None if it will not.
+        out_of_memory: Told of a trial that ran out of memory, or that was in a batch that failed; says how it will run
+            again, None if it will not.
 
     Attributes:
         failures: The errors of trials that failed.
@@ -170,6 +171,9 @@ class Recorder(tune.Callback):
         for state in self._open(trial):
             if is_out_of_memory(error):
                 self._end_out_of_memory(state, error)
+            elif "batch" in trial.config:
+                # One of its trials may be at fault, or none: which one shows when they run alone.
+                self._end(state, "interrupted", f"{error}; {self._out_of_memory()}", again=True)
             else:
                 self._end(state, "failed", error)
 

@@ -228,7 +228,7 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> dict[str, Any]:
     content = {
         "schema_version": SCHEMA_VERSION,
         "run_id": f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
-        "status": "running",
+        "status": "interrupted",  # until a session works on it
         "created_at": now.isoformat(),
         "sessions": [],
         "identity": plan.identity(),
@@ -329,10 +329,10 @@ def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[]
         )
 
     def unbatched() -> None:
-        session["out_of_memory_in_a_batch"] = True
+        session["batches_given_up"] = True
         session["stage"]["batches"] = {}
         save()
-        console.print("Memory ran out in a batch: the trials run one by one from now on", highlight=False)
+        console.print("A batch failed or ran out of memory: the trials run one by one from now on", highlight=False)
 
     packing.lowered, packing.unbatched = lowered, unbatched
 

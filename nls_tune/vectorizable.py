@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.errors import InputError
+from nls_tune.plan_space import setting_values
 from nls_tune.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -71,20 +72,14 @@ def check_space(space: SearchSpace, device: Literal["cpu", "cuda"]) -> None:
     if not space.budget.confirm_seeds:
         raise InputError("--vectorize needs a confirmation, and --confirm-seeds is 0; raise it, or leave it out")
     allowed, where = FASTER_BATCHED[device], "a CPU" if device == "cpu" else "a GPU"
-    for model in _values(space, "model"):
+    for model in setting_values(space, "model"):
         if model not in allowed:
             raise InputError(
                 f"--vectorize takes {' or '.join(allowed)} on {where}, got model {model}; leave it out, or --model mlp"
             )
-    for optimizer in _values(space, "optimizer"):
+    for optimizer in setting_values(space, "optimizer"):
         if optimizer != "sgd":
             raise InputError(f"--vectorize takes optimizer sgd, got {optimizer}; leave it out, or --set optimizer=sgd")
-
-
-def _values(space: SearchSpace, name: str) -> Sequence[object]:
-    """All values that a setting of names can have in a space."""
-    values: Sequence[object] | None = getattr(space.space.get(name), "values", None)
-    return [getattr(space.settings(space.default(), 0), name)] if values is None else values
 
 
 def make_batches(configs: Sequence[dict[str, Any]], slots: int) -> list[list[dict[str, Any]]]:

@@ -195,6 +195,14 @@ class TestAdoption:
         assert list(resumed.run.checkpoints.iterdir()) == []
         assert done not in resumed.ask_all()
 
+    def test_so_is_that_of_a_confirmation(self, resumed):
+        folders = {}
+        for rate, status in ((0.0, "completed"), (-4.0, "interrupted")):
+            resumed.write(status, stage="confirm", smooth_rate=rate)
+            folders[status] = resumed.run.checkpoints / resumed.leave_half_done(smooth_rate=rate)
+        assert resumed.take_over() == 0
+        assert (folders["completed"].exists(), folders["interrupted"].exists()) == (False, True)
+
     def test_a_torn_folder_is_removed(self, resumed):
         folder = resumed.run.checkpoints / resumed.leave_half_done(smooth_rate=-2.5)
         (folder / "trial.json").write_text('{"trial')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -303,17 +305,52 @@ def confirming_plan() -> SearchPlan:
     return make_plan(settings, 0, progress=False)
 
 
-def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, monkeypatch):
-    """Ray's part is played: each experiment asks for its trials, and one of them has no room beside others."""
-    from types import SimpleNamespace
-
-    plan, run = confirming_plan(), RunDirectory(tmp_path / "run")
+def searched(folder: Path) -> tuple[SearchPlan, RunDirectory]:
+    """A plan and its run, whose search is over."""
+    plan, run = confirming_plan(), RunDirectory(folder / "run")
     run.create()
     for rate in (0.0, 0.1, -4.0):
         training = plan.training_settings(plan.space.default(smooth_rate=rate))
         name = plan.trial_id("symmetric:0.4", training, "search")
         row = trial_row(noise_level="symmetric:0.4", arm=training.arm)
         run.write_trial({**row, **config_columns(training), "trial_id": name})
+    return plan, run
+
+
+def test_a_batch_that_fails_costs_none_of_its_trials(tmp_path, monkeypatch):
+    """Ray's part is played: the first batch loses its process, then comes Ctrl-C when the last trial has ended."""
+    plan, run = searched(tmp_path)
+    experiments: list[list[int]] = []
+
+    def experiment(plan, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
+        experiments.append([])
+        while isinstance(config := searcher.suggest("x"), dict):
+            trial: Any = SimpleNamespace(trial_id="x", config=config, error_file=None)
+            experiments[-1].append(len(config.get("batch", "1")))
+            recorder.on_trial_start(iteration=1, trials=[], trial=trial)
+            if len(experiments) == 1:
+                recorder.on_trial_error(iteration=1, trials=[], trial=trial)
+                continue
+            result = {"epoch": 0, "new_epochs": [], "best_val_accuracy": 0.0, "best_epoch": None, "train_seconds": 0.0}
+            recorder.on_trial_result(iteration=1, trials=[], trial=trial, result={**result, "finished": True})
+            recorder.on_trial_complete(iteration=1, trials=[], trial=trial)
+        if len(experiments) == 2:
+            recorder.note_end()
+
+    monkeypatch.setattr(confirm, "run_experiment", experiment)
+    resources, settings = {"CPU": 2}, SearchSettings(vectorize=True)
+    packing = Packing(resources, settings, slots_of(resources, settings))
+    view: Any = SimpleNamespace(trial_ended=lambda line: None)
+    assert confirm.confirm(plan, run, "run-1", packing, lambda progress: view) == "interrupted"
+    assert experiments == [[3], [1] * 6]
+    rows = read_trials(run.path)
+    assert set(rows.loc[rows["stage"] == "confirm", "status"]) == {"completed"}
+    assert confirm.confirm(plan, run, "run-1", packing, lambda progress: view) == "finished"
+
+
+def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, monkeypatch):
+    """Ray's part is played: each experiment asks for its trials, and one of them has no room beside others."""
+    plan, run = searched(tmp_path)
     experiments: list[tuple[int, list[str]]] = []
     short_of_memory: list[str] = []
 

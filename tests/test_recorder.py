@@ -467,16 +467,21 @@ class TestBatches:
         pd.testing.assert_series_equal(rows.loc[-4.0], before)
         assert (self.folders(driven), driven.progress.num_ended) == (set(), 3)
 
-    def test_an_interrupt_and_an_error_end_what_had_not_ended(self, driven):
+    def test_an_interrupt_ends_what_had_not_ended(self, driven):
         batch = self.batch(driven, (-4.0, 0.0))
         self.told(driven, batch, report(range(1, 7), done=True), report(range(1, 3), done=False))
         driven.recorder.interrupt()
         assert dict(self.rows(driven).status) == {-4.0: "completed", 0.0: "interrupted"}
         assert len(self.folders(driven)) == 1
-        other = self.batch(driven, (0.5, 0.25))
-        Path(other.error_file).write_text("Traceback\nRuntimeError: a bad day\n")
-        self.told(driven, other, report(range(1, 7), done=True), report(range(1, 3), done=False))
-        driven.recorder.on_trial_error(iteration=1, trials=[other], trial=other)
+
+    def test_a_batch_that_fails_has_only_ended_what_had_ended(self, driven):
+        driven.recorder._out_of_memory = lambda: "it runs again"
+        batch = self.batch(driven, (0.5, 0.25))
+        Path(batch.error_file).write_text("Traceback\nRuntimeError: a bad day\n")
+        self.told(driven, batch, report(range(1, 7), done=True), report(range(1, 3), done=False))
+        driven.recorder.on_trial_error(iteration=1, trials=[batch], trial=batch)
         rows = self.rows(driven)
-        assert dict(rows.status) == {-4.0: "completed", 0.0: "interrupted", 0.5: "completed", 0.25: "failed"}
-        assert rows.loc[0.25, "error"] == "RuntimeError: a bad day"
+        assert dict(rows.status) == {0.5: "completed", 0.25: "interrupted"}
+        assert rows.loc[0.25, "error"] == "RuntimeError: a bad day; it runs again"
+        assert self.folders(driven) == {batch.config["batch"][1]["trial_id"]}
+        assert (driven.progress.num_ended, driven.progress.running, driven.recorder.failures) == (1, {}, [])
