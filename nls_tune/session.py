@@ -307,6 +307,9 @@ def _run(
             "time_budget": progress.budget.seconds,
             "batches": progress.batches,
         }
+        if progress.batches:
+            # For the analysis, which asks of every stage what shared a slot.
+            session.setdefault("batches", {})[progress.stage] = progress.batches
         run.write_json(content)
         if heading := headings.get(progress.stage):
             console.print(heading, highlight=False)
@@ -331,6 +334,8 @@ def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[]
     def unbatched() -> None:
         session["batches_given_up"] = True
         session["stage"]["batches"] = {}
+        # What ended before was in a batch, and stays so in session["batches"].
+        session["unbatched_at"] = datetime.now(UTC).isoformat()
         save()
         console.print("A batch failed or ran out of memory: the trials run one by one from now on", highlight=False)
 

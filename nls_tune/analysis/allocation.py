@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +26,12 @@ class TrialSpan:
     """One trial in time.
 
     Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
+        slot: 0, 1, ...: two trials of one slot do not overlap unless they are of one batch; slots are of one device.
         start_seconds: From the start of the run's first trial, without the pauses between sessions.
         seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
+        lane: 0, 1, ...: which of the trials of its batch that are known it is.
+        num_lanes: How many those are; 1 of a trial that ran alone.
     """
 
     trial_id: str
@@ -45,6 +47,8 @@ class TrialSpan:
     seconds: float
     epochs: int
     epochs_reused: int
+    lane: int = 0
+    num_lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ class Allocation:
     Attributes:
         started_at: Of the first trial.
         wall_seconds: From the first start to the last end, without the pauses between sessions.
-        busy_share: Trial time over slots times wall time.
+        busy_share: Trial time over slots times wall time. A batch counts with the ``train_seconds`` of its trials, each
+            of which is a part of the batch's time, but not with more than its length: those of earlier sessions are
+            among them.
         spans: In the order of their starts.
         groups: In the order of levels, stages and arms.
         paused_seconds: The pauses that were left out: in them no process worked on the run.
@@ -95,15 +101,17 @@ def allocation(
     """Return where the time of a run went; None without a trial.
 
     The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
-    greedily in the order of their starts, which needs as few slots as any assignment.
+    greedily in the order of their starts, which needs as few slots as any assignment. The trials of a batch are one
+    interval, as they are trained as one model.
 
-    A session that was killed did not say when it ended; the last end of its trials stands for that. Time that an
+    A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
+    none has ended. Time that an
     interrupted trial had in an earlier session is in none of its rows, and counts as idle.
 
     Args:
         trials: Rows of ``trials/``, of all stages.
         levels: The order of the levels; by default that of their first trials.
-        sessions: Those of run.json; without them nothing is known of pauses.
+        sessions: Those of run.json; without them nothing is known of pauses and batches.
     """
     timed = trials[trials["started_at"].notna() & trials["finished_at"].notna()]
     if timed.empty:
@@ -114,16 +122,23 @@ def allocation(
     ends = np.maximum(starts, (timed["finished_at"] - begin).dt.total_seconds().to_numpy(float))
     pauses = _pauses(begin.to_pydatetime(), ends, sessions)
     last = float(ends.max())
+    unit = _units(timed, starts, begin.to_pydatetime(), sessions)
     starts, ends = _without(pauses, starts), _without(pauses, ends)
-    slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
+    unit_starts, unit_ends = np.full(max(unit) + 1, np.inf), np.zeros(max(unit) + 1)
+    np.minimum.at(unit_starts, unit, starts)
+    np.maximum.at(unit_ends, unit, ends)
+    firsts = timed.iloc[np.unique(unit, return_index=True)[1]]
+    slots = _colour(list(zip(firsts["node"], firsts["device"], strict=True)), unit_starts, unit_ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
-    busy = float((ends - starts).sum())
+    trained = np.bincount(unit, timed["train_seconds"].fillna(0.0).to_numpy(float))
+    lengths = unit_ends - unit_starts
+    busy = float(np.where(np.bincount(unit) > 1, np.clip(trained, 0.0, lengths), lengths).sum())
     return Allocation(
         started_at=begin.to_pydatetime(),
         wall_seconds=wall,
         num_slots=num_slots,
         busy_share=busy / (num_slots * wall) if wall > 0 else 0.0,
-        spans=_spans(timed, slots, starts, ends),
+        spans=_spans(timed, np.asarray(slots)[unit], unit, starts, ends),
         groups=_groups(timed, levels),
         paused_seconds=last - wall,
     )
@@ -134,18 +149,54 @@ def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[Mapping[str, A
     known = [(moment(session.get("started_at")), moment(session.get("finished_at"))) for session in sessions]
     times = sorted(((began, ended) for began, ended in known if began is not None), key=lambda both: both[0])
     found = []
-    for (_, ended), (following, _) in pairwise(times):
-        resumed = (following - begin).total_seconds()
-        of_trials = ends[ends < resumed].max(initial=0.0)
-        stopped = of_trials if ended is None else max(of_trials, (ended - begin).total_seconds())
-        if stopped < resumed:
-            found.append((stopped, resumed))
+    stopped: float | None = None
+    for began, ended in times:
+        resumed = (began - begin).total_seconds()
+        if stopped is not None:
+            stopped = max(stopped, float(ends[ends < resumed].max(initial=0.0)))
+            if stopped < resumed:
+                found.append((stopped, resumed))
+        # Never before its own start, so that pauses do not overlap.
+        stopped = max(stopped or 0.0, resumed, ((ended or began) - begin).total_seconds())
     return found
 
 
 def _without(pauses: Sequence[tuple[float, float]], times: np.ndarray) -> np.ndarray:
     """Times on a clock that stands still in the pauses."""
     return times - sum(np.clip(times - stopped, 0.0, resumed - stopped) for stopped, resumed in pauses)
+
+
+def _units(
+    trials: pd.DataFrame, starts: np.ndarray, begin: datetime, sessions: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """The number of each trial's interval, in the order of their first starts; the trials of a batch have the same."""
+    known = [(moment(session.get("started_at")), session) for session in sessions]
+    times = sorted(
+        (((began - begin).total_seconds(), session) for began, session in known if began is not None),
+        key=lambda both: both[0],
+    )
+    begins, batches = [began for began, _ in times], [_batches(session) for _, session in times]
+    alone = [moment(session.get("unbatched_at")) for _, session in times]
+    numbers: dict[Hashable, int] = {}
+    found = []
+    names = zip(trials["trial_id"], trials["stage"], starts.tolist(), strict=True)
+    for row, (name, stage, start) in enumerate(names):
+        # A row starts in the session that wrote it; earlier ones may have had its trial in another batch.
+        place = bisect_right(begins, start) - 1
+        batch = batches[place].get(stage, {}).get(name) if place >= 0 else None
+        until = alone[place] if batch is not None else None
+        if until is not None and start >= (until - begin).total_seconds():
+            batch = None
+        found.append(numbers.setdefault(row if batch is None else (place, stage, batch), len(numbers)))
+    return np.array(found)
+
+
+def _batches(session: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
+    """The number of each trial's batch, by stage; early versions kept those of the last stage only."""
+    stage, kept = session.get("stage"), session.get("batches")
+    found = {stage.get("name"): stage.get("batches")} if isinstance(stage, Mapping) else {}
+    found |= kept if isinstance(kept, Mapping) else {}
+    return {str(name): batches for name, batches in found.items() if isinstance(batches, Mapping)}
 
 
 def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.ndarray) -> list[int]:
@@ -164,9 +215,12 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
     return found
 
 
-def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
+def _spans(
+    trials: pd.DataFrame, slots: np.ndarray, unit: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> tuple[TrialSpan, ...]:
     names = [field.name for field in fields(TrialSpan)]
-    table = trials.assign(slot=list(slots), start_seconds=starts, seconds=ends - starts)
+    table = trials.assign(slot=slots, start_seconds=starts, seconds=ends - starts, num_lanes=np.bincount(unit)[unit])
+    table["lane"] = table.groupby(unit).cumcount()
     # By way of NumPy: pandas makes a list of strings one by one.
     columns = (table[name].to_numpy().tolist() for name in names)
     return tuple(TrialSpan(*row) for row in zip(*columns, strict=True))

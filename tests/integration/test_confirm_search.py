@@ -122,6 +122,7 @@ def test_a_finished_run_goes_on_with_all_labels(continued):
     assert session["vectorize"] is True
     batches = session["stage"]["batches"]
     assert 0 < len(batches) <= len(rows)
+    assert session["batches"]["confirm_all"] == batches
     assert set(batches) <= set(rows.index)
     assert rows.loc[[*batches]].epochs_reused.eq(0).all()  # a batch trains its warm-ups
     assert "up to 16 at once, as one model" in screen

@@ -15,7 +15,7 @@ from nls_tune.spaces import ARMS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nls_tune.analysis.allocation import Allocation
+    from nls_tune.analysis.allocation import Allocation, TrialSpan
     from nls_tune.analysis.analysis import RunAnalysis
 
 _UNITS = ((3 * 86400, 86400, "days"), (3 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
@@ -42,14 +42,18 @@ def allocation(run: RunAnalysis) -> Figure | str:
 def _timeline(axis: Axes, found: Allocation, slots: int) -> None:
     unit, name = next((unit, name) for least, unit, name in _UNITS if found.wall_seconds >= least)
     for slot in range(slots):
-        for search in (True, False):
-            spans = [span for span in found.spans if span.slot == slot and (span.stage == "search") == search]
-            if spans:
-                axis.broken_barh(
-                    [(span.start_seconds / unit, span.seconds / unit) for span in spans], (slot - 0.4, 0.8),
-                    facecolors=[ARM_COLOURS[span.arm] for span in spans], edgecolor="white", linewidth=0.3,
-                    alpha=0.9 if search else 0.45, rasterized=len(spans) > MOST_VECTORS,
-                )  # fmt: skip
+        rows: dict[tuple[bool, int, int], list[TrialSpan]] = {}
+        for span in found.spans:
+            if span.slot == slot:
+                rows.setdefault((span.stage != "search", span.num_lanes, span.lane), []).append(span)
+        for (confirms, lanes, lane), spans in sorted(rows.items()):
+            # The trials of a batch lie one above the other in their slot.
+            axis.broken_barh(
+                [(span.start_seconds / unit, span.seconds / unit) for span in spans],
+                (slot - 0.4 + 0.8 * lane / lanes, 0.8 / lanes),
+                facecolors=[ARM_COLOURS[span.arm] for span in spans], edgecolor="white", linewidth=0.3 / lanes,
+                alpha=0.45 if confirms else 0.9, rasterized=len(spans) > MOST_VECTORS,
+            )  # fmt: skip
     axis.set_ylim(slots - 0.5, -0.5)
     axis.yaxis.set_major_locator(MaxNLocator(min(slots, 8), integer=True))
     axis.yaxis.set_major_formatter(lambda value, position: f"{value + 1:g}")

@@ -13,7 +13,8 @@ from nls_tune.spaces import ARMS
 _TITLE = "Which trial held which slot when"
 _READING = (
     "Each bar is a trial in the slot that it held, short ones were stopped or diverged, striped ones are the "
-    "confirmation's; gaps are time in which a slot had nothing to do. Pauses between sessions are left out."
+    "confirmation's, those of a batch share the height of their slot; gaps are time in which a slot had nothing to do. "
+    "Pauses between sessions are left out."
 )
 #: Bars of more trials could not be told apart.
 MAX_SPANS = 2000
@@ -42,7 +43,6 @@ def allocation_plot(key: str, found: Allocation | None) -> Plot:
         "data": _traces(spans, divisor),
         "layout": layout(
             barmode="overlay",
-            bargap=0.25,
             xaxis={"title": {"text": f"Time since the first trial, {unit}"}, "rangemode": "tozero"},
             yaxis={
                 "title": {"text": "Slot"},
@@ -78,7 +78,9 @@ def _bars(spans: list[TrialSpan], divisor: int, arm: Any, is_search: bool) -> di
         "type": "bar",
         "orientation": "h",
         "name": plotly_text(name),
-        "y": [span.slot for span in spans],
+        # The trials of a batch lie one above the other in their slot.
+        "y": [rounded(s.slot - 0.375 + 0.75 * (s.lane + 0.5) / s.num_lanes, 4) for s in spans],
+        "width": [rounded(0.75 / s.num_lanes, 4) for s in spans],
         "base": [rounded(span.start_seconds / divisor, 4) for span in spans],
         "x": [rounded(span.seconds / divisor, 4) for span in spans],
         "customdata": [
