@@ -78,9 +78,7 @@ class Allocation:
     Attributes:
         started_at: Of the first trial.
         wall_seconds: From the first start to the last end, without the pauses between sessions.
-        busy_share: Trial time over slots times wall time. A batch counts with the ``train_seconds`` of its trials, each
-            of which is a part of the batch's time, but not with more than its length: those of earlier sessions are
-            among them.
+        busy_share: Time of trials, from start to end, over slots times wall time. The trials of a batch are one.
         spans: In the order of their starts.
         groups: In the order of levels, stages and arms.
         paused_seconds: The pauses that were left out: in them no process worked on the run.
@@ -130,9 +128,7 @@ def allocation(
     firsts = timed.iloc[np.unique(unit, return_index=True)[1]]
     slots = _colour(list(zip(firsts["node"], firsts["device"], strict=True)), unit_starts, unit_ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
-    trained = np.bincount(unit, timed["train_seconds"].fillna(0.0).to_numpy(float))
-    lengths = unit_ends - unit_starts
-    busy = float(np.where(np.bincount(unit) > 1, np.clip(trained, 0.0, lengths), lengths).sum())
+    busy = float((unit_ends - unit_starts).sum())
     return Allocation(
         started_at=begin.to_pydatetime(),
         wall_seconds=wall,
