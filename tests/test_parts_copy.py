@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_runs import write_fake_run
-from rich.console import Console
 
 from nls_tune import parts_copy, session
 from nls_tune.analysis.run_overviews import run_overviews
@@ -177,6 +176,6 @@ def test_a_session_copies_what_has_finished_and_nothing_on_the_way(
     monkeypatch.setattr("nls_tune.execution.execute", lambda *arguments: ended_by)
     monkeypatch.setattr("nls_tune.confirm.confirm", lambda *arguments, **options: confirmed)
     content = {"run_id": "x"}
-    session._run_stages(tiny_plan, run, content, None, None, None, (), Console(quiet=True))
+    session._run_stages(tiny_plan, run, content, None, None, None, ())
     assert (content["status"] == "finished") is is_copied
     assert [(folder / COPY).exists() for folder in (run.trials, run.epochs)] == [is_copied] * 2

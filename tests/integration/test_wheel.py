@@ -56,7 +56,8 @@ def test_it_holds_every_module_and_nothing_else(wheel):
     names = {name for name in names_of(wheel) if ".dist-info/" not in name}
     assert modules <= names
     other = {name for name in names - modules if not name.startswith("nls_tune/_search_spaces/")}
-    templates = {f"nls_tune/report/templates/{name}" for name in ("page.html.j2", "page.css", "page.js", "theme.js")}
+    names = ("page.html.j2", "page.css", "page.js", "theme.js", "unpack.js")
+    templates = {f"nls_tune/report/templates/{name}" for name in names}
     assert other == {"nls_tune/py.typed", *templates}
 
 
