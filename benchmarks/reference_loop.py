@@ -68,6 +68,7 @@ class ReferenceLoop:
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(dataset.input_mean.tolist(), dataset.input_std.tolist()),
         ]
+        self.tail = v2.Compose(tail)
         side = dataset.input_shape[-1]
         random = [v2.RandomCrop(side, padding=settings.crop_padding)] if settings.crop_padding else []
         random += [v2.RandomHorizontalFlip()] if settings.flip else []
@@ -78,7 +79,7 @@ class ReferenceLoop:
         )
         if dataset.test_inputs is None or dataset.test_labels is None:
             raise ValueError("the reference loop needs a test set")
-        test = PilImages(dataset.test_inputs, dataset.test_labels, v2.Compose(tail))
+        test = PilImages(dataset.test_inputs, dataset.test_labels, self.tail)
         count = len(os.sched_getaffinity(0)) if workers is None else workers
         options = {
             "batch_size": settings.batch_size,
