@@ -1,12 +1,15 @@
 """Measures whether the fast path trains as well as the loop that everybody writes first: test accuracy, seed by seed.
 
-Run ``python benchmarks/same_quality.py`` in the repository with the real CIFAR-10 (``NLS_TUNE_DATA``); a seed takes 40
-seconds to 5 minutes of a core. Both train the same configuration on the same images and labels for the same epochs.
-With ``--draws shared`` (default) the loop starts from the fast path's initial weights, visits the samples in its order
-and crops and flips them, with torchvision's transforms, as it does: a pair differs only in how it computes, so few
-seeds say much. With ``--draws own`` each draws these in its own way, and a pair shares its labels and images alone. The
+Run ``python benchmarks/same_quality.py`` in the repository with the real CIFAR-10 (``NLS_TUNE_DATA``); a seed takes one
+to five minutes of a core. Both train the same configuration on the same images and labels for the same epochs. With
+``--draws shared`` (default) the loop starts from the fast path's initial weights, visits the samples in its order and
+crops and flips them, with torchvision's transforms, as it does: a pair differs only in how it computes, so few seeds
+say much. With ``--draws own`` each draws these in its own way, and a pair shares its labels and images alone. The
 interval is that of a paired t test. Seeds that the evidence file has already, with the same settings, are not trained
 again.
+
+``--precision bfloat16`` on a processor without its instructions takes the products of bfloat16 numbers in float32 and
+rounds them, which is what the instructions do: torch's own way there is ten times as slow.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -26,6 +30,8 @@ import torch
 from PIL import Image
 from reference_loop import ReferenceLoop
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -40,6 +46,28 @@ from nls_tune.training import Training
 #: The interval of the paired difference must lie within this many points of 0.
 LIMIT = 1.0
 EVIDENCE = Path(__file__).parent / "evidence"
+
+
+class FloatProducts(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
+    """Takes products and convolutions of bfloat16 tensors in float32 and rounds what comes out."""
+
+    _NAMES = frozenset({"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm"})
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.name not in self._NAMES or not any(_is_bfloat16(value) for value in args):
+            return func(*args, **kwargs)
+        args = tree_map_only(Tensor, lambda t: t.float() if _is_bfloat16(t) else t, args)
+        return tree_map_only(Tensor, lambda t: t.to(torch.bfloat16), func(*args, **kwargs))
+
+
+def _is_bfloat16(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bfloat16
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 numbers itself."""
+    return resolve_precision("auto", torch.device("cpu"), images=True) == "bfloat16"
 
 
 class DrawnImages(Dataset[tuple[Tensor, int]]):
@@ -108,11 +136,14 @@ def accuracies(seed: int, draws: str, train_size: int, settings: TrainingSetting
     unevaluated = replace(dataset, val_indices=dataset.val_indices[:1], test_inputs=None, test_labels=None)
     training = Training(unevaluated, settings)
     loop = SharedDrawsLoop(training, dataset) if draws == "shared" else ReferenceLoop(dataset, settings, workers=0)
-    while not training.finished:
-        training.run_epoch()
+    emulated = training.precision == "bfloat16" and not has_bfloat16()
+    with FloatProducts() if emulated else nullcontext():  # type: ignore[no-untyped-call] # torch's
+        while not training.finished:
+            training.run_epoch()
+        fast = test_accuracy(training, dataset)
     for _ in range(settings.epochs):
         loop.train_epoch()
-    return {"seed": seed, "nls_tune": test_accuracy(training, dataset), "reference": loop.test_accuracy()}
+    return {"seed": seed, "nls_tune": fast, "reference": loop.test_accuracy()}
 
 
 def test_accuracy(training: Training, dataset: NoisyDataset) -> float:
@@ -136,19 +167,21 @@ def main() -> None:
     """Measure, print and write the evidence after every seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", choices=("shared", "own"), default="shared")
-    parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--train-size", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--out", type=Path, help="by default a file for each kind of draws and precision")
     options = parser.parse_args()
     settings = TrainingSettings(
         model="small_cnn", epochs=options.epochs, warmup_epochs=options.epochs // 3, warmup_lr=0.01, smooth_rate=-0.2,
-        lr=0.01, schedule="cosine", crop_padding=4, flip=True,
+        lr=0.01, schedule="cosine", crop_padding=4, flip=True, precision=options.precision,
     )  # fmt: skip
     precision = resolve_precision(settings.precision, torch.device("cpu"), images=True)
     same = {
         "draws": options.draws,
         "precision": precision,
+        "has_bfloat16_instructions": has_bfloat16(),
         "train_size": options.train_size,
         "settings": settings.model_dump(mode="json"),
     }

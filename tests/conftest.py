@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from nls_tune.plan import SearchPlan, make_plan
@@ -13,12 +14,23 @@ from nls_tune.search_settings import check_search_settings
 sys.path.append(str(Path(__file__).parent / "datasets"))  # its fake data serve other tests, too
 
 
+# A test has a limit of its own (``timeout`` in pyproject.toml); one of 0.2 s an example fails where a machine is busy.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def suite_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of all tests that need none of their own, so that images are decoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_environment(tmp_path_factory: pytest.TempPathFactory):
+def own_environment(suite_cache: Path):
     """Keep all tests away from the cache and the Ray clusters of whoever runs them."""
     ray_folder = tempfile.mkdtemp(prefix="nls-")  # Ray puts sockets there, whose paths must be short
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(suite_cache))
         patch.setenv("RAY_TMPDIR", ray_folder)
         patch.delenv("RAY_ADDRESS", raising=False)
         yield

@@ -440,7 +440,7 @@ def study_table(allocator: Allocator, group: Group) -> list[str]:
     return sorted(f"{name}: {facts}" for name, facts in table.items())
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.integers(0, 110))
 def test_adopting_trials_is_as_good_as_having_run_them(steps):
     # One slot, cut between two trials: nothing runs, so that both must know the same.
@@ -465,7 +465,7 @@ def test_adopting_trials_is_as_good_as_having_run_them(steps):
                 assert verdicts[0] == verdicts[1]
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.integers(0, 150), st.integers(1, 3))
 def test_a_search_that_is_cut_anywhere_and_resumed_runs_everything_once(steps, slots):
     earlier = Search(Allocator(make_groups(), RUNGS, seed=1), slots).run(steps)

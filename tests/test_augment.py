@@ -51,7 +51,7 @@ def _fields_equal(one: AugmentationDraws, other: AugmentationDraws, *names: str)
 sizes = st.integers(1, 7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     batch=st.integers(0, 4),
     channels=st.sampled_from([1, 3]),
@@ -79,7 +79,7 @@ def test_crop_and_flip_equal_the_reference(batch, channels, height, width, paddi
         assert torch.equal(out[b], _reference_image(images[b], padding, y, x, flip and bool(flipped)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     batch=st.integers(0, 4),
     height=sizes,

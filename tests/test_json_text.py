@@ -18,7 +18,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(values)
 def test_it_is_read_back_as_that_of_the_standard_library(value):
     text = json_text(value)

@@ -90,7 +90,7 @@ def test_the_papers_weighted_sum_is_one_gls(rate, wa, wb):
     torch.testing.assert_close(summed, single, atol=1e-10, rtol=1e-10)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_equals_torch_between_0_and_1_in_every_setting(data):
     classes = data.draw(st.integers(2, 7))
@@ -137,7 +137,7 @@ def operations(function):
     return result, Count.calls
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_saying_that_no_label_is_ignored_changes_no_number(data):
     shape = data.draw(st.sampled_from([*SHAPES, (0, 5)]))

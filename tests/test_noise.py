@@ -45,7 +45,7 @@ def digest(labels):
 
 
 class TestRates:
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(
         kind=st.sampled_from(RATE_KINDS),
         classes=st.sampled_from([2, 3, 10, 50]),

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nls_tune import noise
@@ -22,7 +22,6 @@ def clean_labels(count, classes):
 
 
 class TestMatrices:
-    @settings(deadline=None)
     @given(classes=st.integers(2, 40), rate=st.floats(0, 1))
     def test_rows_sum_to_1_and_the_diagonal_keeps_the_rest(self, classes, rate):
         symmetric, pairflip = noise.symmetric_matrix(classes, rate), noise.pairflip_matrix(classes, rate)

@@ -108,7 +108,7 @@ def test_a_lucky_trial_among_worse_neighbours_is_passed_over():
 
 
 @given(counts, st.randoms(use_true_random=False), st.integers(-200, 200))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_order_constants_and_the_test_set_do_not_matter(values, random, shift):
     accuracies = np.array(values) / 1024
     frame = make_trials(accuracies, warmup=[(3 * i) % 5 for i in range(len(values))])
@@ -120,7 +120,7 @@ def test_order_constants_and_the_test_set_do_not_matter(values, random, shift):
 
 
 @given(counts, st.lists(st.tuples(st.sampled_from(NOT_COMPLETED), st.floats(0, 1)), min_size=1, max_size=5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_trials_that_were_not_completed_never_matter(values, others):
     frame = make_trials(np.array(values) / 1000)
     statuses, accuracies = zip(*others, strict=True)
@@ -217,7 +217,7 @@ def test_also_most_trials_may_have_collapsed():
 
 
 @given(st.integers(2, 8), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_posterior_is_that_of_kriging_with_an_unknown_mean(n, seed):
     rng = np.random.default_rng(seed)
     accuracies, points = rng.normal(size=n), rng.normal(size=(n, 2))

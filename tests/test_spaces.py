@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from pydantic import ValidationError
@@ -94,7 +94,6 @@ def lies_in(space: SearchSpace, config: dict[str, Any]) -> bool:
 # Sampling
 
 
-@settings(deadline=None)
 @given(spaces(), st.data())
 def test_every_sampled_configuration_lies_in_the_space_and_in_its_arm(space, data):
     arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
@@ -107,7 +106,6 @@ def test_every_sampled_configuration_lies_in_the_space_and_in_its_arm(space, dat
     assert (training.seed, training.epochs) == (3, 40)
 
 
-@settings(deadline=None)
 @given(spaces(), st.data())
 def test_a_configuration_survives_encoding_and_decoding(space, data):
     arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
@@ -123,7 +121,6 @@ def test_a_configuration_survives_encoding_and_decoding(space, data):
         assert again[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
 
 
-@settings(deadline=None)
 @given(spaces(), st.data())
 def test_a_configuration_that_comes_back_from_training_settings_is_the_same(space, data):
     # This is the way that results go when a run is resumed.
@@ -190,7 +187,6 @@ def test_quotas_are_a_quarter_a_quarter_and_a_half(num_trials, expected):
     assert make_space().quotas(num_trials) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(4, 300), st.lists(st.integers(0, 9), min_size=3, max_size=3))
 def test_quotas_are_the_largest_remainders_of_the_shares(num_trials, shares):
     assume(any(shares))
@@ -359,7 +355,6 @@ def test_the_spaces_own_number_of_epochs_changes_nothing():
     assert space.with_epochs(40) is space
 
 
-@settings(deadline=None)
 @given(spaces(), st.integers(1, 300), st.integers(1, 40), st.data())
 def test_every_number_of_epochs_leaves_a_space_that_can_be_sampled(space, epochs, grace, data):
     space = space.model_copy(update={"budget": space.budget.model_copy(update={"grace_epochs": grace})})

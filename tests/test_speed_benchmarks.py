@@ -38,7 +38,7 @@ def modules():
         sys.path.remove(str(ROOT / "benchmarks"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     spans=st.lists(
         st.lists(st.tuples(st.floats(0.1, 5), st.floats(0.01, 2)), min_size=1, max_size=6), min_size=1, max_size=4

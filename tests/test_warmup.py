@@ -123,7 +123,7 @@ class TestKey:
         assert set(OTHER) == set(TrainingSettings.model_fields)
 
     @given(st.sets(st.sampled_from(sorted(OTHER))), st.sets(st.sampled_from(sorted(OTHER))))
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_two_configurations_share_a_warm_up_if_nothing_that_shapes_it_differs(self, first, second):
         one, two = (TrainingSettings(**{n: OTHER[n][0] for n in names}).warmup_settings() for names in (first, second))
         assert (warmup_key(one) == warmup_key(two)) == (not any(OTHER[name][1] for name in first ^ second))
@@ -146,7 +146,7 @@ class TestKey:
 
 class TestSameNumbers:
     @given(st.permutations([1, 2, 4]), st.sampled_from(["sgd", "adamw"]))
-    @hypothesis_settings(max_examples=3, deadline=None)
+    @hypothesis_settings(max_examples=3)
     def test_every_epoch_is_trained_once_and_the_numbers_are_those_without_a_store(
         self, dataset, data, tmp_path_factory, lengths, optimizer
     ):

@@ -74,7 +74,7 @@ rows_of_trials = st.lists(
 
 
 @given(rows_of_trials)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_trial_is_lost_and_what_does_not_differ_is_left_out(values):
     frame = trials_frame(
         [trial_row({"smooth_rate": r, "lr": lr, "warmup_epochs": w}, status=status, minute=minute)

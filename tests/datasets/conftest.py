@@ -30,19 +30,13 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder for all tests with real data, so that images are decoded once."""
-    return tmp_path_factory.mktemp("real-cache")
-
-
-@pytest.fixture(scope="session")
-def load_real(real_data: Path, real_cache: Path):
+def load_real(real_data: Path, suite_cache: Path):
     loaded: dict[str, Source] = {}
 
     def load(name: str) -> Source:
         if name not in loaded:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("XDG_CACHE_HOME", str(real_cache))
+                patch.setenv("XDG_CACHE_HOME", str(suite_cache))
                 patch.setenv(DATA_VARIABLE, str(real_data))
                 loaded[name] = load_source(name, progress=False)
         return loaded[name]

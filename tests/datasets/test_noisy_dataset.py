@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nls_tune.datasets import DatasetInfo, Source, load_dataset, make_noisy
@@ -43,7 +43,6 @@ def test_the_split_is_the_same_on_every_machine():
     assert load_dataset("twonorm", "clean").fingerprint == fingerprint
 
 
-@settings(deadline=None)
 @given(
     st.integers(10, 300),
     st.floats(0.02, 0.98),

@@ -60,9 +60,9 @@ def test_classes_are_balanced(load_real, name):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10n", "cifar100n"])
-def test_the_second_load_is_quick_and_the_same(load_real, real_cache, real_data, monkeypatch, name):
+def test_the_second_load_is_quick_and_the_same(load_real, suite_cache, real_data, monkeypatch, name):
     first = load_real(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(real_cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(suite_cache))
     start = time.perf_counter()
     second = load_source(name, data_dir=real_data, progress=False)
     assert time.perf_counter() - start < 1.5

@@ -175,43 +175,75 @@ class TestResumed:
             torch.set_num_threads(threads)
 
 
+@dataclass(frozen=True)
+class Moved:
+    """A search that was killed, moved, went on where it is now, was ended with SIGTERM and went on again."""
+
+    old: Path
+    run: Path
+    killed: pd.DataFrame
+    terminated: Done
+    rows_between: pd.DataFrame
+    status_between: str
+    resumed: Done
+
+
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory) -> tuple[Path, Done, set[str]]:
-    """A search that was killed; its folder was moved and the search resumed there."""
-    folder = tmp_path_factory.mktemp("killed")
-    path = folder / "run"
+def moved(tmp_path_factory) -> Moved:
+    folder, other = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("elsewhere")
+    old, path = folder / "run", other / "run"
     with started(*SEARCH, *ARGUMENTS, folder=folder) as program:
-        wait_until(lambda: num_rows(path) >= 1 and running(path), "a trial has ended and another runs")
+        wait_until(lambda: num_rows(old) >= 1 and running(old), "a trial has ended and another runs")
         program.kill()
-    ended = set(rows(path).index)
-    other = tmp_path_factory.mktemp("elsewhere")
-    shutil.move(path, other / "run")
-    return other / "run", run_search(*ARGUMENTS, folder=other, seconds=120), ended
+    killed = rows(old)
+    shutil.move(old, path)
+    with started(*SEARCH, *ARGUMENTS, folder=other) as program:
+        # What was half done has reported epochs and has no row: one more that ended tells that trials run.
+        wait_until(lambda: num_rows(path) > len(killed) and running(path), "one more has ended and another runs")
+        program.process.terminate()
+        terminated = program.wait()
+    between, status = rows(path), json.loads((path / "run.json").read_text())["status"]
+    resumed = run_search(*ARGUMENTS, folder=other, seconds=120)
+    return Moved(old, path, killed, terminated, between, status, resumed)
 
 
 class TestKilledAndMoved:
-    def test_it_finishes_where_it_is_now(self, moved):
-        path, done, _ = moved
-        assert (done.code, done.err) == (0, "")
-        assert f"Results: {path}" in done.out
-        assert list(path.parents[1].glob("killed*/run")) == []
+    def test_what_had_ended_was_not_run_again(self, moved):
+        assert moved.rows_between.loc[moved.killed.index, "finished_at"].equals(moved.killed["finished_at"])
+
+    def test_it_goes_on_where_it_is_now(self, moved):
+        assert f"Results: {moved.run}" in moved.terminated.out
+        assert not moved.old.exists()
 
     def test_every_trial_is_there_once_and_complete(self, moved):
-        path, done, ended = moved
-        trials = rows(path)
+        trials = rows(moved.run)
         assert len(trials) == 5
         assert set(trials["status"]) <= ENDED
-        assert ended <= set(trials.index)
-        lines = re.findall(r"^\[(\d)/5\]", done.out, re.MULTILINE)
-        assert len(lines) == 5 - len(ended)
 
     def test_what_both_searches_ran_is_the_same(self, moved, interrupted):
         """One was interrupted, the other killed and moved: trials of one name have the same numbers."""
-        first, second = rows(interrupted.run), rows(moved[0])
+        first, second = rows(interrupted.run), rows(moved.run)
         both = sorted(set(first.index) & set(second.index))
         assert len(both) >= 3  # the start points at least
         for name in ("best_val_accuracy", "best_epoch", "last_test_accuracy", "val_correct_at_best"):
             pd.testing.assert_series_equal(first.loc[both, name], second.loc[both, name], check_dtype=False)
+
+
+class TestTermination:
+    """Batch systems send SIGTERM."""
+
+    def test_it_ends_in_order_with_the_table(self, moved):
+        done = moved.terminated
+        assert (done.code, done.err) == (130, "")
+        assert "--out run" in done.out
+        assert done.out.count("Results: ") == 2  # after one interruption there is time for the table
+        assert moved.status_between == "interrupted"
+        assert "interrupted" in set(moved.rows_between["status"])
+
+    def test_only_what_was_missing_was_run_then(self, moved):
+        assert (moved.resumed.code, moved.resumed.err) == (0, "")
+        lines = re.findall(r"^\[(\d)/5\]", moved.resumed.out, re.MULTILINE)
+        assert len(lines) == 5 - (moved.rows_between["status"] != "interrupted").sum()
 
 
 def test_ctrl_c_while_ray_starts_is_an_interruption_too(tmp_path):
@@ -226,24 +258,3 @@ def test_ctrl_c_while_ray_starts_is_an_interruption_too(tmp_path):
     assert "Traceback" not in done.out + done.err
     assert "--out run" in done.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
-
-
-def test_termination_ends_it_in_order_and_a_removed_row_is_run_again(tmp_path):
-    """Batch systems send SIGTERM; and somebody may remove a part file that is damaged."""
-    path = tmp_path / "run"
-    with started(*SEARCH, *ARGUMENTS, folder=tmp_path) as program:
-        wait_until(lambda: num_rows(path) >= 1, "a trial has ended")
-        wait_until(lambda: running(path), "a trial is running")
-        program.process.terminate()
-        done = program.wait()
-    assert (done.code, done.err) == (130, "")
-    assert "--out run" in done.out
-    assert done.out.count("Results: ") == 2  # after one interruption there is time for the table
-    assert json.loads((path / "run.json").read_text())["status"] == "interrupted"
-
-    assert run_search(*ARGUMENTS, folder=tmp_path, seconds=120).code == 0
-    lost = rows(path).index[0]
-    (path / "trials" / f"{lost}.parquet").unlink()
-    again = run_search(*ARGUMENTS, folder=tmp_path)
-    assert (again.code, again.err) == (0, "")
-    assert len(rows(path)) == 5

@@ -21,9 +21,9 @@ SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_siz
 
 @pytest.fixture(scope="module")
 def session():
-    """A Ray session of the caller's."""
+    """A Ray session of the caller's. It has one CPU: two workers that import torch at once take twice as long."""
     ray = pytest.importorskip("ray")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
@@ -139,6 +139,21 @@ def test_the_same_call_returns_the_same_again(found, session):
     assert "symmetric:0.4: use " in text.getvalue()
 
 
+def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
+    """Its file may have been damaged; the run is finished, and may stand elsewhere now."""
+    path = tmp_path / "moved"
+    shutil.copytree(found.run, path)
+    before = read_trials(path).set_index("trial_id").sort_index()
+    lost = before.index[0]
+    (path / "trials" / f"{lost}.parquet").unlink()
+    again = run_search("twonorm", out=path, overrides={"lr.low": 1e-3, "momentum": 0.8}, **SETTINGS)
+    assert again.status == "finished"
+    after = read_trials(path).set_index("trial_id").sort_index()
+    assert after.index.equals(before.index)
+    assert after["best_val_accuracy"].equals(before["best_val_accuracy"])
+    assert (after["finished_at"] != before["finished_at"]).tolist() == [True, False, False, False]
+
+
 def test_other_settings_are_an_input_error(found):
     with pytest.raises(InputError, match=r"settings\.seed: 0 -> 1"):
         run_search(out=found.run, overrides={"lr.low": 1e-3, "momentum": 0.8}, seed=1, **SETTINGS)
@@ -164,8 +179,8 @@ def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, mon
 def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):
     """The machine has enough of them, the session has not."""
     monkeypatch.setattr("nls_tune.cluster.local_resources", lambda: {"CPU": 64, "GPU": 0})
-    with pytest.raises(InputError, match="--cpus-per-trial must be at most the 2 CPUs"):
-        run_search(out=tmp_path / "run", cpus_per_trial=3, **SETTINGS)
+    with pytest.raises(InputError, match="--cpus-per-trial must be at most the 1 CPU"):
+        run_search(out=tmp_path / "run", cpus_per_trial=2, **SETTINGS)
     assert session.is_initialized()
 
 
@@ -245,7 +260,7 @@ class TestTimeBudget:
         assert (first.status, content["ended_by"]) == ("finished", "time_budget")
         rows = read_trials(out)
         assert set(rows["status"]) == {"stopped"}
-        assert 1 <= len(rows) <= 2  # as many as run at once
+        assert len(rows) == 1  # as many as run at once
         for level in self.LEVELS:
             assert f"{level}: no trial " in text
         assert f"with {len(rows)} of 12 trials begun" in text
