@@ -168,7 +168,7 @@ def confirm(
     Returns:
         ``finished`` or ``interrupted``.
     """
-    from nls_tune.ray_adapters import ListSearcher
+    from nls_tune.ray_adapters import ListSearcher, WorkerSavingScheduler
     from nls_tune.recorder import Recorder
 
     def still_missing() -> list[dict[str, Any]]:
@@ -189,8 +189,9 @@ def confirm(
         names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
         others = [name for name in names if name != (name[0], None, False)]
         searcher = ListSearcher(together, metric="best_val_accuracy", is_draining=packing.is_draining)
+        scheduler = WorkerSavingScheduler()
         lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-        run_experiment(plan, run, packing.slots, recorder, view, searcher, None, len(together), lengths, others)
+        run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, len(together), lengths, others)
         # A signal that comes while the last trials end leaves no row that would tell of it.
         interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
         if interrupted or not packing.lower():

@@ -199,7 +199,7 @@ def run_experiment(
     recorder: Recorder,
     view: ProgressView,
     searcher: Searcher,
-    scheduler: TrialScheduler | None,
+    scheduler: TrialScheduler,
     num_trials: int,
     warmup_epochs: Sequence[int],
     others: Sequence[DataName] = (),
@@ -213,7 +213,7 @@ def run_experiment(
         recorder: Writes what the trials report; trials still running at the end are written as interrupted.
         view: Shown meanwhile.
         searcher: Gives the trials' configurations.
-        scheduler: Stops trials; None lets all of them run.
+        scheduler: Stops trials, or lets all of them run.
         num_trials: How many to run at most.
         warmup_epochs: The lengths of warm-ups that trials can ask for; these are stored and shared.
         others: The data that trials need besides the search's.

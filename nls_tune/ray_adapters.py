@@ -126,7 +126,34 @@ class ListSearcher(Searcher):
         return {}
 
 
-class AllocationScheduler(FIFOScheduler):
+class WorkerSavingScheduler(FIFOScheduler):
+    """Lets every trial run to its end, and no worker start in vain.
+
+    The worker of a trial that ended goes to the trial that Tune is told to run next. By Tune's own order that is the
+    oldest that waits: its own worker, that may be just importing torch, is then given up, and its slot is empty until
+    that one has started and another one in its place. Here it is the oldest that was not named before: it has none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Ray's
+        self._named: set[Trial] = set()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the next trial to run; None if all that wait have a worker that is starting, or none waits."""
+        waiting = {trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING}
+        self._named &= waiting  # one that failed and waits again may be named again
+        if waiting == self._named:
+            return None  # as in most steps: the list of all trials need not be searched
+        found = next(trial for trial in tune_controller.get_trials() if trial in waiting - self._named)
+        self._named.add(found)
+        return cast("Trial", found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler when it starts, and never needs that copy here."""
+        return {}
+
+
+class AllocationScheduler(WorkerSavingScheduler):
     """Lets the allocator judge every report of a trial.
 
     Args:
@@ -144,7 +171,7 @@ class AllocationScheduler(FIFOScheduler):
         counts: Callable[[dict[str, Any]], bool] = lambda result: True,
         seconds_key: str = "time_total_s",
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Ray's
+        super().__init__()
         self._searcher = searcher
         self._clock_key = clock_key
         self._counts = counts
@@ -164,7 +191,3 @@ class AllocationScheduler(FIFOScheduler):
         # Judged in any case: what a rung has seen counts for the trials that a later session runs.
         over = self._searcher.is_over()
         return str(TrialScheduler.CONTINUE if goes_on and not over else TrialScheduler.STOP)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing, see the searcher."""
-        return {}

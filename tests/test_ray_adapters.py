@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from nls_tune.allocation import Allocator, Group, Suggestion
-from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
+from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher, WorkerSavingScheduler
 from nls_tune.rungs import Rungs
 from nls_tune.space_files import load_space
 
@@ -148,9 +148,54 @@ class TestScheduler:
         assert (decision, allocator.reported) == (TrialScheduler.STOP, [])
 
 
+@dataclass(eq=False)
+class FakeTrial:
+    number: int
+    status: str
+
+
+class FakeController:
+    """The part of Tune's controller that a scheduler asks."""
+
+    def __init__(self, *statuses: str) -> None:
+        self._trials = [FakeTrial(number, status) for number, status in enumerate(statuses)]
+
+    def get_trials(self):
+        return self._trials
+
+    def get_live_trials(self):
+        return {trial for trial in self._trials if trial.status not in ("TERMINATED", "ERROR")}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "numbers"),
+    [
+        (["TERMINATED", "PENDING", "RUNNING", "PENDING", "RUNNING"], [1, 3, None, None]),
+        (["PENDING", "TERMINATED"], [0, None]),
+        (["RUNNING", "TERMINATED", "ERROR"], [None]),
+        ([], [None]),
+    ],
+)
+def test_a_trial_that_waits_is_named_once(statuses, numbers):
+    """Named again, it would take another's worker, and its own had started in vain."""
+    scheduler, controller = WorkerSavingScheduler(), FakeController(*statuses)
+    found = [scheduler.choose_trial_to_run(controller) for _ in numbers]
+    assert [None if trial is None else trial.number for trial in found] == numbers
+
+
+def test_a_trial_that_ran_and_failed_is_named_again():
+    scheduler, trial = WorkerSavingScheduler(), FakeTrial(0, "PENDING")
+    controller = FakeController()
+    controller.get_trials().append(trial)
+    for status, expected in (("PENDING", trial), ("PENDING", None), ("RUNNING", None), ("PENDING", trial)):
+        trial.status = status
+        assert scheduler.choose_trial_to_run(controller) is expected
+
+
 def test_tune_can_pickle_both_whatever_they_hold(searcher):
     """Tune pickles them when it starts; nothing of it is ever read."""
     scheduler = AllocationScheduler(searcher, clock_key="epoch")
+    scheduler.choose_trial_to_run(FakeController("PENDING"))
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(searcher.allocator.unpicklable)
     for adapter in (searcher, scheduler):

@@ -6,14 +6,18 @@ import io
 import json
 import os
 import shutil
+import time
 
 import pandas as pd
 import pytest
 from estimates import hide_the_truth
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 from sabotage import sabotage
 
 from nls_tune import InputError, SearchResult, read_epochs, read_trials, run_search
+from nls_tune.ray_adapters import ListSearcher, WorkerSavingScheduler
 
 pytestmark = pytest.mark.timeout(150)
 SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
@@ -208,6 +212,49 @@ def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_pat
     assert rows["best_epoch"].isna().all()
     assert rows["error"].isna().all()
     assert read_epochs(result.run)["diverged"].any()
+
+
+@pytest.mark.parametrize(("scheduler", "saves"), [(WorkerSavingScheduler, True), (FIFOScheduler, False)])
+def test_no_worker_starts_in_vain(session, tmp_path, scheduler, saves):
+    """The first trial ends before the second worker is there; by Tune's own order that one is given up."""
+
+    class Trial(tune.Trainable):
+        def setup(self, config):
+            self.reset_config(config)
+            (tmp_path / f"started-{os.getpid()}").touch()
+            try:
+                (tmp_path / "first").touch(exist_ok=False)
+            except FileExistsError:
+                time.sleep(3)
+
+        def step(self):
+            (tmp_path / f"trained-{os.getpid()}").touch()
+            time.sleep(1 if self.number else 0)
+            return {"value": 1.0, "done": True}
+
+        def reset_config(self, new_config):
+            self.number = new_config["number"]
+            return True
+
+    tune.Tuner(
+        tune.with_resources(Trial, {"cpu": 0.5}),
+        tune_config=tune.TuneConfig(
+            metric="value",
+            mode="max",
+            search_alg=ListSearcher([{"number": i} for i in range(8)], metric="value"),
+            scheduler=scheduler(),
+            num_samples=8,
+            max_concurrent_trials=2,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path / "tune"),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            verbose=0,
+        ),
+    ).fit()
+    started, trained = (len(list(tmp_path.glob(f"{what}-*"))) for what in ("started", "trained"))
+    assert (started == trained) == saves
 
 
 def test_shared_warm_ups_change_no_number(session, tmp_path):
