@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation import Allocator, Outcome, Suggestion
@@ -182,7 +183,8 @@ def _execute(
     view = make_view(progress)
     recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
     if allocator.num_left() and not budget.used_up():
-        searcher, scheduler = _adapters(plan, allocator, budget, packing)
+        is_over = partial(recorder.guard, budget.check, True)
+        searcher, scheduler = _adapters(plan, allocator, is_over, packing)
         lengths = plan.space.warmup_lengths()
         budget.start()
         try:
@@ -220,8 +222,11 @@ def run_experiment(
 
     Raises:
         InterruptedAgainError: If Ctrl-C was pressed more than once; what ran is saved all the same.
+        OSError: If results could not be written.
     """
     from ray import tune
+
+    from nls_tune.recorder import EndOnError
 
     tuner = tune.Tuner(
         _trainable(plan, run, slots, warmup_epochs, others),
@@ -240,6 +245,7 @@ def run_experiment(
             name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
             storage_path=str(run.tune),
             callbacks=[recorder],
+            stop=EndOnError(recorder),
             failure_config=tune.FailureConfig(max_failures=1),
             # Trials keep their own checkpoints in the run directory.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
@@ -254,9 +260,11 @@ def run_experiment(
         finally:
             view.stop()
             recorder.interrupt()
+    if recorder.error is not None:
+        raise recorder.error
 
 
-def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget, packing: Packing) -> tuple[Any, Any]:
+def _adapters(plan: SearchPlan, allocator: Allocator, is_over: Callable[[], bool], packing: Packing) -> tuple[Any, Any]:
     from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
     from nls_tune.recorder import outcome_of
 
@@ -274,7 +282,7 @@ def _adapters(plan: SearchPlan, allocator: Allocator, budget: TimeBudget, packin
         metric="best_val_accuracy",
         outcome_of=outcome_of,
         seconds_key="train_seconds",
-        is_over=budget.check,
+        is_over=is_over,
         is_draining=packing.is_draining,
     )
     scheduler = AllocationScheduler(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -27,6 +27,8 @@ from nls_tune.trial_checkpoint import TrialCheckpoint
 #: The epochs of a running trial are written at most this often.
 _WRITE_SECONDS = 5.0
 
+_T = TypeVar("_T")
+
 
 @dataclass(kw_only=True)
 class _TrialState(TrainedTrial):
@@ -36,6 +38,7 @@ class _TrialState(TrainedTrial):
     tracked: TrackedTrial
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
     written_at: float = 0.0
+    has_ended: bool = False
 
 
 class Recorder(tune.Callback):
@@ -54,6 +57,9 @@ class Recorder(tune.Callback):
     Attributes:
         failures: The errors of trials that failed.
         on_ready: Called when Tune is about to start its first trial.
+        error: The first error of the recorder itself, for example of a full disk. Tune would take it for one of the
+            trial and train that once more: it is kept here, nothing more is taken note of, and ``EndOnError`` ends
+            the experiment.
     """
 
     def __init__(
@@ -78,6 +84,17 @@ class Recorder(tune.Callback):
         self.failures: list[str] = []
         self.on_ready: Callable[[], Any] = lambda: None
         self._warnings: set[str] = set()
+        self.error: Exception | None = None
+
+    def guard(self, work: Callable[[], _T], otherwise: _T) -> _T:
+        """Return what work returns; if it fails, or something did before, keep the error and return the other."""
+        if self.error is not None:
+            return otherwise
+        try:
+            return work()
+        except Exception as error:
+            self.error = error
+            return otherwise
 
     # Tune's hooks. Tune calls them with keyword arguments. To Tune a batch of trials is one.
 
@@ -87,6 +104,9 @@ class Recorder(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
+        self.guard(lambda: self._start(trial), None)
+
+    def _start(self, trial: Trial) -> None:
         for config in _configs(trial):
             # Of a batch that starts again some may have ended.
             if config["trial_id"] not in self._states and config["trial_id"] not in self._ended:
@@ -126,6 +146,9 @@ class Recorder(tune.Callback):
         **info: object,
     ) -> None:
         """Take the epochs of a report; in a batch, write the rows of those that have ended."""
+        self.guard(lambda: self._take_all(trial, result), None)
+
+    def _take_all(self, trial: Trial, result: dict[str, Any]) -> None:
         reports = result.get("reports", [result])
         for config, report in zip(_configs(trial), reports, strict=True):
             if report is None:
@@ -160,13 +183,19 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that finished or was stopped."""
+        self.guard(lambda: self._complete(trial), None)
+
+    def _complete(self, trial: Trial) -> None:
         for state in self._open(trial):
             self._end_as_reported(state)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that failed for good."""
+        self.guard(lambda: self._fail(trial), None)
+
+    def _fail(self, trial: Trial) -> None:
         # It may have failed before it started, for example because a worker lacks a package.
-        self.on_trial_start(iteration, trials, trial)
+        self._start(trial)
         error = _error_of(trial)
         for state in self._open(trial):
             if is_out_of_memory(error):
@@ -182,9 +211,15 @@ class Recorder(tune.Callback):
         self._progress.is_ending = True
 
     def interrupt(self) -> None:
-        """Write rows for the trials that were running; their checkpoints stay."""
+        """Write rows for the trials that were running; their checkpoints stay.
+
+        One that had ended, and whose row could not be written then, gets its own row now.
+        """
         for state in list(self._states.values()):
-            self._end(state, "interrupted", None)
+            if state.has_ended:
+                self._end_as_reported(state)
+            else:
+                self._end(state, "interrupted", None)
 
     def _open(self, trial: Trial) -> list[_TrialState]:
         """What has started and has no row yet."""
@@ -198,6 +233,7 @@ class Recorder(tune.Callback):
     # Writing
 
     def _end_as_reported(self, state: _TrialState) -> None:
+        state.has_ended = True
         if error := state.report.get("out_of_memory"):
             self._end_out_of_memory(state, error)
         else:
@@ -214,6 +250,11 @@ class Recorder(tune.Callback):
         self._end(state, "out_of_memory", f"{error}; {what}", bool(again))
 
     def _end(self, state: _TrialState, status: str, error: str | None, again: bool = False) -> None:
+        if state.epochs:
+            self._write_epochs(state)
+        row = trial_row(self._plan, self._run_id, state, status, error)
+        self._run.write_trial(row)
+        # Not before: a trial without a row has not ended.
         del self._states[state.trial_id]
         self._ended.add(state.trial_id)
         value = state.report.get("best_val_accuracy") if state.report.get("best_epoch") else None
@@ -221,10 +262,6 @@ class Recorder(tune.Callback):
             self._progress.runs_again(state.level, state.trial_id)
         else:
             self._progress.ended(state.level, state.settings.arm, state.trial_id, status, value, adopted=False)
-        if state.epochs:
-            self._write_epochs(state)
-        row = trial_row(self._plan, self._run_id, state, status, error)
-        self._run.write_trial(row)
         for tracker in self._trackers:
             tracker.ended(state.tracked, row, [state.epochs[epoch] for epoch in sorted(state.epochs)])
         if status != "interrupted" and not again:
@@ -245,6 +282,25 @@ class Recorder(tune.Callback):
         }
         self._run.write_epochs([{**shared, **state.epochs[epoch]} for epoch in sorted(state.epochs)])
         state.written_at = time.monotonic()
+
+
+class EndOnError(tune.Stopper):
+    """Ends an experiment whose recorder has an error."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether all trials are to end."""
+        return self._recorder.error is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, see the recorder."""
+        return {}
 
 
 def _configs(trial: Trial) -> list[dict[str, Any]]:

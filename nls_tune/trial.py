@@ -113,6 +113,7 @@ class TrialTraining:
             self.training = new()  # of another version: anew
         self._begun_at = self.training.epoch
         self._described = self._spoilt = False
+        self._not_saved: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -138,8 +139,15 @@ class TrialTraining:
         self._spoilt = True
 
     def save(self) -> None:
-        """Replace the state in the checkpoint."""
-        self._checkpoint.save(self.training.state_dict())
+        """Replace the state in the checkpoint; where it cannot be written the trial goes on, and its reports warn."""
+        self._not_saved = None
+        try:
+            self._checkpoint.save(self.training.state_dict())
+        except OSError as error:
+            self._not_saved = (
+                f"states of running trials cannot be saved in {self._checkpoint.folder.parent} "
+                f"({error.strerror or error}); they go on, and would start anew after an interruption"
+            )
 
     def report(self, epoch: int) -> dict[str, Any]:
         """Return the state of the trial as it was after an epoch, with the epochs since the last report."""
@@ -167,7 +175,7 @@ class TrialTraining:
             "finished": finished,
             "train_seconds": sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
             "new_epochs": new,
-            "warning": self._workplace.compiler.warning,
+            "warning": self._workplace.compiler.warning or self._not_saved,
             "done": finished,
         }
 

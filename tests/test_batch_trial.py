@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
+from nls_tune.results import write_atomically
 from nls_tune.settings import TrainingSettings as Settings
 from nls_tune.trainable import TrainingTrainable
 from nls_tune.trial_checkpoint import TrialCheckpoint
@@ -171,3 +173,21 @@ def test_a_batch_without_memory_ends_with_all_its_trials(make, slow, monkeypatch
     assert TrialCheckpoint(tmp_path / "b").load(CPU) is None  # of no epoch
     assert trainable.reset_config(config("b"))
     assert run(trainable)[-1]["epoch"] == 6
+
+
+def test_a_disk_that_is_full_costs_a_batch_its_checkpoints_and_nothing_else(make, monkeypatch):
+    def write(path, content):
+        if path.name == "state.pt":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    monkeypatch.setattr("nls_tune.trial_checkpoint.write_atomically", write)
+    monkeypatch.setattr("nls_tune.batch_trial.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("nls_tune.batch_trial.REPORT_SECONDS", 0)
+    trainable = make({"batch": [config("a"), config("b")], "data": "symmetric:0.2"})
+    reports = run(trainable)
+    trainable.cleanup()
+    for index in (0, 1):
+        mine = of_member(reports, index)
+        assert mine[-1]["finished"]
+        assert "No space left on device" in mine[-2]["warning"]

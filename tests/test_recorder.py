@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from estimates import estimate_of
 
-from nls_tune import read_epochs, read_trials
+from nls_tune import execution, read_epochs, read_trials
 from nls_tune.execution import make_progress
 from nls_tune.progress import SearchProgress
-from nls_tune.recorder import Recorder, outcome_of
+from nls_tune.recorder import EndOnError, Recorder, outcome_of
 from nls_tune.results import RunDirectory, epoch_schema, settings_of, trial_schema
 from nls_tune.trial_checkpoint import TrialCheckpoint
 
@@ -485,3 +486,92 @@ class TestBatches:
         assert rows.loc[0.25, "error"] == "RuntimeError: a bad day; it runs again"
         assert self.folders(driven) == {batch.config["batch"][1]["trial_id"]}
         assert (driven.progress.num_ended, driven.progress.running, driven.recorder.failures) == (1, {}, [])
+
+
+class TestErrorOfItsOwn:
+    """What cannot be written is no error of the trial: Tune, told of it, would train it once more."""
+
+    @pytest.fixture
+    def full(self, driven, monkeypatch):
+        """A disk without room for rows until ``full.clear()``."""
+        write, full = driven.run.write_trial, [True]
+
+        def write_trial(row):
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device", "trials")
+            write(row)
+
+        monkeypatch.setattr(driven.run, "write_trial", write_trial)
+        return full
+
+    def test_it_is_kept_and_ends_the_experiment(self, driven, full):
+        trial, other = driven.trial(), driven.trial("t2", smooth_rate=-1.0)
+        end = EndOnError(driven.recorder)
+        driven.start(trial)
+        driven.start(other)
+        driven.report(trial, range(1, 7))
+        assert not end.stop_all()
+        driven.complete(trial)
+        assert end.stop_all()
+        assert isinstance(driven.recorder.error, OSError)
+        assert driven.progress.levels[LEVEL].ended["completed"] == 0
+        driven.report(other, range(1, 3))  # nobody takes note of it any more
+        driven.complete(other)
+        driven.fail(other)
+        assert driven.recorder.guard(lambda: pytest.fail("asked"), True) is True
+
+    def test_at_the_end_what_had_ended_gets_its_row_and_the_rest_is_interrupted(self, driven, full):
+        trial, other = driven.trial(), driven.trial("t2", smooth_rate=-1.0)
+        checkpoints = [driven.start(trial), driven.start(other)]
+        driven.report(other, range(1, 3))
+        driven.report(trial, range(1, 7))
+        driven.complete(trial)
+        full.clear()  # it was a hiccup
+        driven.recorder.interrupt()
+        rows = read_trials(driven.run.path).set_index("trial_id")["status"]
+        statuses = [rows[one.config["trial_id"]] for one in (trial, other)]
+        assert statuses == ["completed", "interrupted"]
+        assert [checkpoint.folder.exists() for checkpoint in checkpoints] == [False, True]
+        assert driven.progress.levels[LEVEL].ended["completed"] == 1
+
+    def test_on_a_disk_that_stays_full_the_folders_stay(self, driven, full):
+        trial = driven.trial()
+        checkpoint = driven.start(trial)
+        driven.report(trial, range(1, 7))
+        driven.complete(trial)
+        with pytest.raises(OSError, match="No space left"):
+            driven.recorder.interrupt()
+        assert checkpoint.folder.exists()
+        assert read_trials(driven.run.path).empty
+
+
+def test_tune_ends_an_experiment_whose_results_cannot_be_written(driven, monkeypatch):
+    """Here its controller is a loop; the error comes out of the experiment, as itself."""
+    trial = driven.trial()
+
+    class Tuner:
+        def __init__(self, trainable, *, tune_config, run_config):
+            self.run_config = run_config
+
+        def fit(self):
+            assert self.run_config.callbacks == [driven.recorder]
+            driven.start(trial)
+            driven.report(trial, range(1, 7))
+            driven.complete(trial)
+            assert self.run_config.stop.stop_all()
+
+    writes = []
+
+    def write_trial(row):
+        writes.append(row["status"])
+        if len(writes) == 1:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", "trials")
+
+    monkeypatch.setattr(driven.run, "write_trial", write_trial)
+    monkeypatch.setattr("ray.tune.Tuner", Tuner)
+    monkeypatch.setattr(execution, "_trainable", lambda *arguments: None)
+    view = SimpleNamespace(start=lambda: None, stop=lambda: None)
+    slots = SimpleNamespace(count=1)
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        execution.run_experiment(driven.plan, driven.run, slots, driven.recorder, view, None, None, 1, [])
+    assert writes == ["completed", "completed"]

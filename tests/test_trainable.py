@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import pickle
@@ -15,6 +16,7 @@ import torch
 
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
+from nls_tune.results import write_atomically
 from nls_tune.trainable import TrainingTrainable
 from nls_tune.training import Training
 from nls_tune.trial_checkpoint import StartedTrial, TrialCheckpoint
@@ -208,6 +210,24 @@ class TestTrainingTrainable:
         # The first four were not trained again: they have the very times of the first process.
         times = [epoch["seconds"] for epoch in epochs_of(reports)]
         assert times[:4] == [m["seconds"] for m in torch.load(tmp_path / "abc" / "state.pt")["history"]]
+
+    def test_a_disk_that_is_full_costs_a_trial_its_checkpoint_and_nothing_else(
+        self, make, tmp_path, uninterrupted, monkeypatch
+    ):
+        def write(path: Path, content: bytes) -> None:
+            if path.name == "state.pt":
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            write_atomically(path, content)
+
+        monkeypatch.setattr("nls_tune.trial_checkpoint.write_atomically", write)
+        monkeypatch.setattr("nls_tune.trial.CHECKPOINT_SECONDS", 0)
+        trainable = make(config(report_at=(1, 2, 3)))
+        reports = reports_of(trainable)
+        trainable.cleanup()
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        (warning,) = {report["warning"] for report in reports if report["warning"]}
+        assert f"cannot be saved in {tmp_path} (No space left on device)" in warning
+        assert not (tmp_path / "abc" / "state.pt").exists()
 
     def test_the_state_of_other_settings_is_not_taken(self, make, tmp_path, uninterrupted):
         other = make(config(report_at=(1,), lr=0.02))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from sabotage import sabotage
 
 from nls_tune import InputError, SearchResult, read_epochs, read_trials, run_search
 from nls_tune.ray_adapters import ListSearcher, WorkerSavingScheduler
+from nls_tune.results import RunDirectory
 
 pytestmark = pytest.mark.timeout(150)
 SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
@@ -196,6 +198,31 @@ def test_when_every_trial_fails_that_is_an_error(session, tmp_path):
     assert "\n" not in str(caught.value)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     assert read_trials(tmp_path / "run")["status"].tolist() == ["failed"]
+
+
+def test_a_row_that_could_not_be_written_ends_the_search_and_nothing_is_lost(session, tmp_path, monkeypatch):
+    out, write, statuses = tmp_path / "run", RunDirectory.write_trial, []
+
+    def write_trial(self, row):
+        statuses.append(row["status"])
+        if len(statuses) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "trials")
+        write(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_trial", write_trial)
+        with pytest.raises(OSError, match="No space left on device"):
+            run_search(out=out, **SETTINGS)
+    # There was room again when the trials had ended: the second one kept its row and was not trained again.
+    assert statuses[1] == statuses[2]
+    before = read_trials(out).set_index("trial_id")
+    assert len(before) in (2, 3)
+    assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    assert run_search(out=out, **SETTINGS).status == "finished"
+    after = read_trials(out).set_index("trial_id")
+    assert len(after) == after.index.nunique() == 4
+    kept = before.index[before["status"] != "interrupted"]
+    assert after.loc[kept, "finished_at"].equals(before.loc[kept, "finished_at"])
 
 
 def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_path):
