@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError
 from nls_tune.json_text import json_text
@@ -215,8 +215,10 @@ class RunDirectory:
             # A reader that asks whether the run goes on (``is_held``) holds it for a moment.
             lock.acquire(timeout=0.5)
         except Timeout:
+            # Without the system's locks a file is one, and stays when its owner is killed.
+            stale = f"; if no search runs, remove {self.path / _LOCK}" if isinstance(lock, SoftFileLock) else ""
             raise InputError(
-                f"another search is writing to {self.path}; wait for it, stop it, or give another --out"
+                f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"
             ) from None
         try:
             yield
@@ -237,6 +239,8 @@ class RunDirectory:
             # Shared, so that two readers who ask at once do not take each other for a search.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+                return os.fstat(descriptor).st_size > 0  # the file is the lock, and names its owner
             return error.errno in (errno.EAGAIN, errno.EACCES)
         finally:
             os.close(descriptor)  # gives it back

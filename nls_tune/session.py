@@ -368,8 +368,20 @@ def _run_stages(
         if status == "finished":
             run.remove_warmups()
     if status == "finished":
+        _remove_unwanted(run)
         run.copy_parts()
     content["status"] = status
+
+
+def _remove_unwanted(run: RunDirectory) -> None:
+    """Remove checkpoints of a confirmation that was interrupted and then had other configurations or fewer seeds."""
+    from nls_tune.trial_checkpoint import TrialCheckpoint
+
+    for folder in run.checkpoints.iterdir():
+        checkpoint = TrialCheckpoint(folder)
+        trial = checkpoint.read_trial()
+        if trial is not None and trial.stage != "search":
+            checkpoint.remove()
 
 
 def _choose_packing(plan: SearchPlan, packing: Packing, session: dict[str, Any], console: Console) -> None:

@@ -163,6 +163,8 @@ class SharedWarmup:
                 raise OSError("the file system has no locks")
             if not self._has_room():
                 raise OSError("the disk is full")
+            for torn in self._folder.glob(".*.tmp"):  # of a process that was killed; nobody else writes here now
+                torn.unlink(missing_ok=True)
             if not (self._folder / "warmup.json").exists():
                 text = json.dumps(self._identity, indent=2) + "\n"
                 write_atomically(self._folder / "warmup.json", text.encode())

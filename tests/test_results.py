@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -390,6 +391,25 @@ def test_a_run_is_held_by_one_search(run):
     ):
         pass
     assert str(run.path) in str(caught.value)
+
+
+def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    other = RunDirectory(run.path)
+    assert not other.is_held()
+    with run.lock():
+        assert other.is_held()
+        with pytest.raises(InputError, match="if no search runs, remove ") as caught, other.lock():
+            pass
+    assert str(caught.value).endswith(str(run.path / ".lock"))
+    assert not other.is_held()
+    # Left behind by a process that was killed on another machine.
+    (run.path / ".lock").write_text("999999\nanother\n")
+    with pytest.raises(InputError, match="if no search runs, remove "), other.lock():
+        pass
 
 
 def test_a_run_is_free_again_after_a_search_whether_it_failed_or_not(run):

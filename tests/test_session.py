@@ -18,6 +18,7 @@ from nls_tune.results import RunDirectory
 from nls_tune.runs import read_status
 from nls_tune.search import app
 from nls_tune.search_settings import check_search_settings
+from nls_tune.trial_checkpoint import TrialCheckpoint
 
 SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "num_trials": 4, "epochs": 6, "train_size": 500}
 
@@ -179,6 +180,19 @@ def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, mo
     result = session.run_settings(settings, console, dry_run=False)
     assert ("Confirmation with 3 fresh seeds" in console.file.getvalue()) == bool(left)
     assert result.status == ("interrupted" if left else "finished")
+
+
+def test_checkpoints_of_a_confirmation_that_is_no_longer_wanted_are_removed(monkeypatch, tmp_path):
+    """It was interrupted; then there was more time for the search, and others were selected."""
+    monkeypatch.setattr("nls_tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.execution.execute", lambda *arguments: "trials")
+    settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=0)
+    trial = {"trial_id": "abc", "noise_level": "symmetric:0.2", "stage": "confirm", "settings": {}}
+    for stage in ("confirm", "search"):
+        TrialCheckpoint(tmp_path / "checkpoints" / stage).start({**trial, "stage": stage})
+    RunDirectory(tmp_path).create()
+    session.run_settings(settings, Console(file=io.StringIO()), dry_run=False)
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["search"]
 
 
 def test_ctrl_c_before_there_is_a_run_leaves_none(made, monkeypatch, tmp_path, capsys):

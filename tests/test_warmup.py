@@ -337,6 +337,16 @@ class TestLock:
         both = [SharedWarmup(tmp_path, make(warmup_lr=lr)) for lr in (0.1, 0.2)]
         assert [warmup.turn() for warmup in both] == ["train", "train"]
 
+    def test_a_torn_file_of_a_killed_process_is_removed(self, make, tmp_path):
+        first = SharedWarmup(tmp_path, make(), LENGTHS)
+        first.turn()
+        (folder,) = tmp_path.iterdir()
+        first.close()
+        torn = folder / ".epoch-0002.pt.999999.tmp"
+        torn.write_bytes(b"a part")
+        assert SharedWarmup(tmp_path, make(), LENGTHS).turn() == "train"
+        assert not torn.exists()
+
     def test_the_lock_of_a_killed_process_is_free(self, make, tmp_path):
         warmup = SharedWarmup(tmp_path, make())
         warmup.turn()
