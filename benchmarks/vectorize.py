@@ -24,7 +24,7 @@ from throughput import random_images, settings_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from nls_tune.datasets import NoisyDataset, load_dataset
-from nls_tune.devices import DeviceData, keep_freed_memory
+from nls_tune.devices import DeviceData, fastest_kernels, keep_freed_memory
 from nls_tune.provenance import provenance
 from nls_tune.settings import TrainingSettings
 from nls_tune.training import Training
@@ -54,13 +54,18 @@ def data_of(model: str, images: int) -> NoisyDataset:
 
 
 def race(model: str, members: int, seeds: int, device: str, rounds: int, images: int = IMAGES) -> dict[str, Any]:
-    """Let both sides take turns.
+    """Let both sides take turns, with the kernels that trials have.
 
     Returns:
         Milliseconds an epoch and training of either side, and the ratio, round by round and their medians; the
         floating-point operations of a training's epoch, and of one sample forwards, by torch's counter
         (convolutions, matrix products).
     """
+    with fastest_kernels(torch.device(device)):
+        return _race(model, members, seeds, device, rounds, images)
+
+
+def _race(model: str, members: int, seeds: int, device: str, rounds: int, images: int) -> dict[str, Any]:
     dataset = data_of(model, images)
     data = DeviceData.load(dataset, device)
     alone, batched = (

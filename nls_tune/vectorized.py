@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state
 from torch.nn import functional
 
 from nls_tune.augment import normalise
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
 from nls_tune.metrics import EpochMetrics
-from nls_tune.stacked_mlp import fused_logits, has_fused_layers, stacked_logits
+from nls_tune.stacked import fused_logits, has_fused_layers, stacked_logits
 from nls_tune.training import Training
 from nls_tune.vectorizable import check_vectorizable
 
@@ -102,7 +102,8 @@ class VectorizedTraining:
             if training.settings.momentum:
                 for name, parameter in training.model.named_parameters():
                     state = training.optimizer.state[parameter]
-                    state["momentum_buffer"] = self._momenta[name][row].clone()
+                    # In the parameter's layout, which torch's fused steps take for granted.
+                    state["momentum_buffer"] = torch.empty_like(parameter).copy_(self._momenta[name][row])
 
     # The stack
 
@@ -122,10 +123,13 @@ class VectorizedTraining:
         self._skeleton = running[0].model
         for training in running:
             training.model.train()  # those that have trained were evaluated last; a stack has one mode
-        parameters, self._buffers = stack_module_state([training.model for training in running])
+        parameters, buffers = stack_module_state([training.model for training in running])
+        self._buffers = {k: v.contiguous() for k, v in buffers.items()}
         self._parameters = {k: v.detach().contiguous().requires_grad_() for k, v in parameters.items()}
         self._momenta = {
-            name: torch.stack([_momentum(training, name) for training in running]) for name in self._parameters
+            # In the layout of the parameters: a step of tensors of several layouts takes many times as many kernels.
+            name: torch.stack([_momentum(training, name) for training in running]).contiguous()
+            for name in self._parameters
         }
 
     @torch.no_grad()
@@ -178,10 +182,14 @@ class VectorizedTraining:
         """The batches of each training: inputs (S, B, ...), or (1, B, ...) if all have the same; labels (S, B)."""
         running = self._running()
         keys = [(training.settings.seed, epoch) for training, epoch in zip(running, epochs, strict=True)]
-        first = dict(zip(reversed(keys), reversed(running), strict=True))
+        first: dict[tuple[int, int], Training] = {}
+        for key, training in zip(keys, running, strict=True):
+            first.setdefault(key, training)
         drawn = [training.source.draw(training.generator(epoch)) for (_, epoch), training in first.items()]
         orders = torch.stack([order for order, _ in drawn])
-        which = [list(first).index(key) for key in keys]
+        # On the device: a list as an index is copied there in every step, and the host waits for it.
+        which = torch.tensor([list(first).index(key) for key in keys], device=self.device)
+        own = len(drawn) == len(running)
         for span in running[0].source.spans():
             if self.data.train_inputs.dtype == torch.uint8:
                 batches = [running[0].source.take(order[span], draws and draws[span]) for order, draws in drawn]
@@ -191,7 +199,7 @@ class VectorizedTraining:
             if len(drawn) == 1:
                 yield inputs, labels.expand(len(running), -1)
             else:
-                yield inputs[which], labels[which]
+                yield (inputs, labels) if own else (inputs[which], labels[which])
 
     @torch.no_grad()
     def _step(self, gradients: Sequence[Tensor], lr: Tensor) -> None:
@@ -246,19 +254,8 @@ class VectorizedTraining:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """Return the logits of each training, (S, B, K), for inputs (S, B, ...) of each or (1, B, ...) of all."""
-        if self.settings.model == "mlp":
-            return stacked_logits(self._skeleton, self._parameters, inputs, self._dtype)
-        shared = len(inputs) == 1 < len(self._rows)
-
-        def forward(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
-            logits: Tensor = functional_call(self._skeleton, (parameters, buffers), (batch,))
-            return logits
-
-        with self._running()[0].autocast():
-            stacked: Tensor = vmap(forward, in_dims=(0, 0, None if shared else 0))(
-                self._parameters, self._buffers, inputs[0] if shared else inputs
-            )
-        return stacked
+        state = {**self._parameters, **self._buffers}
+        return stacked_logits(self._skeleton, state, inputs, self._dtype)
 
     def _finite(self) -> Tensor:
         """Whether the norm of all parameters and floating-point buffers of each is finite: (S,) bool."""

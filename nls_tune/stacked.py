@@ -1,4 +1,4 @@
-"""Several MLPs of one shape as one: their weights stacked, a batched product a layer."""
+"""Several small networks of one shape as one: their weights stacked, a batched or grouped product a layer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 #: Samples that oneDNN evaluates at once; smaller products do not pay for its start.
 _EVALUATED_AT_ONCE = 2000
@@ -35,23 +36,55 @@ class _Linear(torch.autograd.Function):
         return to_inputs, torch.bmm(gradient.mT, inputs), gradient.sum(1)
 
 
-def stacked_logits(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the logits of stacked MLPs, (S, B, K).
+def stacked_logits(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the logits of stacked networks, (S, B, K).
+
+    Images of all networks go through as the channels of one: convolutions in as many groups as there are networks,
+    and a batch norm over all channels is that of each. Nothing is left to ``torch.vmap``, whose batch norm fails on
+    CUDA in bfloat16, and whose convolutions autocast does not see on a CPU.
 
     Args:
-        model: One of them, for its layers.
-        parameters: By the name that they have in it: (S, ...).
+        model: One of them, for its layers and whether it trains: layers of ``small_cnn`` and ``mlp``.
+        state: Parameters and buffers by the name that they have in it: (S, ...), contiguous. Running statistics are
+            updated in place while it trains.
         inputs: (S, B, ...), or (1, B, ...) if all of them get the same.
         dtype: In which products are computed, as autocast does.
     """
-    hidden = inputs.flatten(2).to(dtype)
+    members = len(next(iter(state.values())))
+    hidden = inputs.to(dtype)
+    is_grouped = False  # images: (B, S * C, H, W) after the first convolution
     for name, layer in model.named_children():
-        if isinstance(layer, nn.Linear):
-            weight, bias = (parameters[f"{name}.{kind}"].to(dtype) for kind in ("weight", "bias"))
-            hidden = _Linear.apply(hidden.expand(len(weight), -1, -1), weight, bias)
-        elif isinstance(layer, nn.ReLU):
-            hidden = hidden.relu_()
+        if isinstance(layer, nn.Conv2d):
+            weight = state[f"{name}.weight"].flatten(0, 1).to(dtype)
+            if not is_grouped:
+                hidden = hidden.transpose(0, 1).flatten(1, 2) if len(inputs) > 1 else hidden[0]
+            # The same images for all: one convolution with the filters of all of them.
+            groups = members if is_grouped or len(inputs) > 1 else 1
+            hidden = functional.conv2d(hidden, weight, None, layer.stride, layer.padding, layer.dilation, groups)
+            is_grouped = True
+        elif isinstance(layer, nn.BatchNorm2d):
+            hidden = _batch_norm(layer, state, name, hidden)
+        elif isinstance(layer, nn.Flatten):
+            if is_grouped:  # of each network alone, in its own order
+                hidden = hidden.view(len(hidden), members, -1, *hidden.shape[2:]).transpose(0, 1)
+            hidden = hidden.flatten(2)
+        elif isinstance(layer, nn.Linear):
+            weight, bias = (state[f"{name}.{kind}"].to(dtype) for kind in ("weight", "bias"))
+            hidden = _Linear.apply(hidden.expand(members, -1, -1), weight, bias)
+        else:
+            hidden = layer(hidden)  # ReLU and pooling know nothing of networks
     return hidden
+
+
+def _batch_norm(layer: nn.BatchNorm2d, state: Mapping[str, Tensor], name: str, hidden: Tensor) -> Tensor:
+    """Normalise (B, S * C, H, W), and while training update the running statistics."""
+    if layer.training:
+        state[f"{name}.num_batches_tracked"].add_(1)
+    mean, var, weight, bias = (
+        state[f"{name}.{kind}"].view(-1) for kind in ("running_mean", "running_var", "weight", "bias")
+    )
+    momentum = 0.0 if layer.momentum is None else layer.momentum
+    return functional.batch_norm(hidden, mean, var, weight, bias, layer.training, momentum, layer.eps)
 
 
 def has_fused_layers(inputs: Tensor, dtype: torch.dtype) -> bool:
