@@ -21,7 +21,7 @@ from nls_tune import Training, load_dataset, read_epochs, read_trials
 from nls_tune.results import settings_of
 
 pytestmark = pytest.mark.timeout(240)
-EPOCHS = 120
+EPOCHS = 200
 #: Five trials that ASHA does not stop; two run at a time, each for some seconds.
 ARGUMENTS = (
     "--noise", "symmetric:0.4", "--epochs", str(EPOCHS), "--num-trials", "5", "--train-size", "500",
@@ -43,9 +43,15 @@ def half_done(path: Path) -> list[Path]:
 
 
 def running(path: Path) -> set[str]:
-    """Trials that have reported epochs and have no row yet."""
-    names = [{part.stem for part in (path / kind).glob("[!e]*.parquet")} for kind in ("epochs", "trials")]
-    return names[0] - names[1]
+    """Trials that have just reported epochs, for the first time in some seconds, and have no row yet.
+
+    One that reported before may be about to end: two that start together end together.
+    """
+    fresh = set()
+    for part in (path / "epochs").glob("[!e]*.parquet"):
+        if time.time() - part.stat().st_mtime < 0.5 and not (path / "trials" / part.name).exists():
+            fresh.add(part.stem)
+    return fresh
 
 
 def rows(path: Path) -> pd.DataFrame:
