@@ -342,7 +342,7 @@ def test_sixty_trials_take_no_time():
         start = time.perf_counter()
         selection(frame)
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.15  # 0.03 on an idle core
+    assert min(seconds) < 0.5  # 0.03 on an idle core, and cores differ
 
 
 def test_lengthscales_fill_their_range_evenly():
