@@ -226,8 +226,6 @@ def run_experiment(
     """
     from ray import tune
 
-    from nls_tune.recorder import EndOnError
-
     tuner = tune.Tuner(
         _trainable(plan, run, slots, warmup_epochs, others),
         tune_config=tune.TuneConfig(
@@ -240,17 +238,7 @@ def run_experiment(
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
-        run_config=tune.RunConfig(
-            # A name of its own: Tune mixes two experiments of one name without a word.
-            name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
-            storage_path=str(run.tune),
-            callbacks=[recorder],
-            stop=EndOnError(recorder),
-            failure_config=tune.FailureConfig(max_failures=1),
-            # Trials keep their own checkpoints in the run directory.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-            verbose=0,
-        ),
+        run_config=_run_config(run, recorder),
     )
     view.start()
     with Interrupts(recorder.note_end) as interrupts:
@@ -262,6 +250,25 @@ def run_experiment(
             recorder.interrupt()
     if recorder.error is not None:
         raise recorder.error
+
+
+def _run_config(run: RunDirectory, recorder: Recorder) -> Any:
+    """Return where Tune writes, whom it tells and how often it starts a trial again."""
+    from ray import tune
+
+    from nls_tune.recorder import EndOnError
+
+    return tune.RunConfig(
+        # A name of its own: Tune mixes two experiments of one name without a word.
+        name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
+        storage_path=str(run.tune),
+        callbacks=[recorder],
+        stop=EndOnError(recorder),
+        failure_config=tune.FailureConfig(max_failures=1),
+        # Trials keep their own checkpoints in the run directory.
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+        verbose=0,
+    )
 
 
 def _adapters(plan: SearchPlan, allocator: Allocator, is_over: Callable[[], bool], packing: Packing) -> tuple[Any, Any]:

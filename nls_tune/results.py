@@ -208,18 +208,16 @@ class RunDirectory:
         """Hold the run: two searches must not write to one folder.
 
         Raises:
-            InputError: If another process holds it.
+            InputError: If another process holds it; without the system's locks also if one that was killed did.
         """
         lock = FileLock(self.path / _LOCK)
         try:
             # A reader that asks whether the run goes on (``is_held``) holds it for a moment.
             lock.acquire(timeout=0.5)
         except Timeout:
-            # Without the system's locks a file is one, and stays when its owner is killed.
             stale = f"; if no search runs, remove {self.path / _LOCK}" if isinstance(lock, SoftFileLock) else ""
-            raise InputError(
-                f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"
-            ) from None
+            message = f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"
+            raise InputError(message) from None
         try:
             yield
         finally:
