@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from nls_tune.estimate import estimate_level
-from nls_tune.noise_estimation import NoiseEstimate
-from nls_tune.plan import make_plan
-from nls_tune.provenance import cpu_name
-from nls_tune.search_settings import check_search_settings
+from nls_tune.machine.provenance import cpu_name
+from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.plan.plan import make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.session.estimating import estimate_level
 
 TARGET = 0.05
 SEEDS = (0, 1, 2, 3)

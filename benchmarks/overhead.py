@@ -31,18 +31,22 @@ import torch
 from ray import tune
 from throughput import random_images
 
-from nls_tune import run_search, trainable, trial_checkpoint, warmup
-from nls_tune.cluster import ray_session
+from nls_tune import run_search
 from nls_tune.datasets import NoisyDataset, load_dataset
-from nls_tune.devices import DeviceData
 from nls_tune.errors import InputError
-from nls_tune.provenance import provenance
-from nls_tune.ray_adapters import ListSearcher
-from nls_tune.recorder import Recorder
-from nls_tune.results import RunDirectory, read_trials
-from nls_tune.settings import TrainingSettings
-from nls_tune.trainable import TrainingTrainable
-from nls_tune.training import Training
+from nls_tune.machine.provenance import provenance
+from nls_tune.runs import checkpoint as trial_checkpoint
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.reading import read_trials
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training import warmup
+from nls_tune.training.data import DeviceData
+from nls_tune.training.training import Training
+from nls_tune.tune import trainable
+from nls_tune.tune.adapters import ListSearcher
+from nls_tune.tune.cluster import ray_session
+from nls_tune.tune.recorder import Recorder
+from nls_tune.tune.trainable import TrainingTrainable
 
 LEVEL = "symmetric:0.4"
 GOALS = {"overhead_seconds": 0.25, "times_less_than_function": 6, "data_seconds": 0.05, "write_share": 0.03}

@@ -28,16 +28,16 @@ from throughput import settings_of as image_settings
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from nls_tune import batches as batches_module
-from nls_tune import training as training_module
-from nls_tune.augment import Augmentation
 from nls_tune.datasets import load_dataset
-from nls_tune.devices import keep_freed_memory
-from nls_tune.provenance import provenance
-from nls_tune.settings import TrainingSettings
-from nls_tune.training import Training
-from nls_tune.trial import CHECKPOINT_SECONDS
-from nls_tune.trial_checkpoint import TrialCheckpoint
+from nls_tune.machine.provenance import provenance
+from nls_tune.runs.checkpoint import TrialCheckpoint
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training import data as batches_module
+from nls_tune.training import training as training_module
+from nls_tune.training.augment import Augmentation
+from nls_tune.training.devices import keep_freed_memory
+from nls_tune.training.training import Training
+from nls_tune.training.trial import CHECKPOINT_SECONDS
 
 PARTS = ("gather", "crop and flip", "normalise", "forward", "loss", "backward", "optimiser", "evaluation", "rest")
 

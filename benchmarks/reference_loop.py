@@ -3,7 +3,7 @@
 It follows torchvision's and the paper's habits, written fairly: PIL images through torchvision's v2 transforms in
 persistent workers, as many as cores, pinned memory on CUDA, contiguous layout, torch's default SGD and TF32
 settings, the loss read after every step. Network, way to initialise it, batch size, epochs, learning rates and loss
-are those of ``nls_tune.training``; no code is anybody else's.
+are those of ``nls_tune.training.training``; no code is anybody else's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.models import build_model
-from nls_tune.settings import TrainingSettings
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.models import build_model
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):

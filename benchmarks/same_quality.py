@@ -36,12 +36,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from nls_tune.analysis.statistics import sample_mean
-from nls_tune.augment import AugmentationDraws
 from nls_tune.datasets import NoisyDataset, load_dataset
-from nls_tune.devices import keep_freed_memory, resolve_precision
-from nls_tune.provenance import provenance
-from nls_tune.settings import TrainingSettings
-from nls_tune.training import Training
+from nls_tune.machine.provenance import provenance
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.augment import AugmentationDraws
+from nls_tune.training.devices import keep_freed_memory, resolve_precision
+from nls_tune.training.training import Training
 
 #: The interval of the paired difference must lie within this many points of 0.
 LIMIT = 1.0

@@ -28,8 +28,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nls_tune.provenance import provenance
-from nls_tune.results import RunDirectory, epoch_schema, read_epochs, read_trials
+from nls_tune.machine.provenance import provenance
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.reading import read_epochs, read_trials
+from nls_tune.runs.schemas import epoch_schema
 
 GOALS = {"exponent": 1.1, "driver_megabytes_at_1000_trials": 1000, "seconds_at_1000_trials": 240}
 #: Trials that take some hundredths of a second, so that what is measured is what surrounds them.

@@ -42,8 +42,8 @@ def best_of(task: tuple[float, str, int, int]) -> dict[str, Any]:
     import torch
 
     from nls_tune import Training, TrainingSettings, load_dataset
-    from nls_tune.devices import DeviceData
     from nls_tune.metrics import best_epoch
+    from nls_tune.training.data import DeviceData
 
     weight_decay, arm, noise_seed, num_draws = task
     torch.set_num_threads(1)
@@ -75,7 +75,7 @@ def best_of(task: tuple[float, str, int, int]) -> dict[str, Any]:
 
 def main() -> None:
     """Run all cells, print the table and write the evidence."""
-    from nls_tune.provenance import provenance
+    from nls_tune.machine.provenance import provenance
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=14, help="draws an arm")

@@ -28,12 +28,12 @@ from reference_loop import ReferenceLoop
 from torch.utils.flop_counter import FlopCounterMode
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.devices import keep_freed_memory, peak_memory_bytes, resolve_precision
 from nls_tune.losses import gls_loss
-from nls_tune.models import build_model
-from nls_tune.provenance import provenance
-from nls_tune.settings import TrainingSettings
-from nls_tune.training import Training
+from nls_tune.machine.provenance import provenance
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.devices import keep_freed_memory, peak_memory_bytes, resolve_precision
+from nls_tune.training.models import build_model
+from nls_tune.training.training import Training
 
 #: Network: training images an epoch on a CPU. An epoch takes some seconds.
 CPU_IMAGES = {"small_cnn": 8_192, "resnet18": 512}

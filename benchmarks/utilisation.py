@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nls_tune.provenance import provenance
-from nls_tune.results import read_trials
+from nls_tune.machine.provenance import provenance
+from nls_tune.runs.reading import read_trials
 
 HEAVY, LIGHT = "symmetric:0.4", "symmetric:0.2"
 #: The heavy level has three times the trials of the light one.

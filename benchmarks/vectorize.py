@@ -24,11 +24,12 @@ from throughput import random_images, settings_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from nls_tune.datasets import NoisyDataset, load_dataset
-from nls_tune.devices import DeviceData, fastest_kernels, keep_freed_memory
-from nls_tune.provenance import provenance
-from nls_tune.settings import TrainingSettings
-from nls_tune.training import Training
-from nls_tune.vectorized import VectorizedTraining
+from nls_tune.machine.provenance import provenance
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.data import DeviceData
+from nls_tune.training.devices import fastest_kernels, keep_freed_memory
+from nls_tune.training.training import Training
+from nls_tune.training.vectorized import VectorizedTraining
 
 #: Training images of ``small_cnn``: its ratio does not need many.
 IMAGES = 256

@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nls_tune.allocation import Allocator, Group
+from nls_tune.allocation.allocator import Allocator, Group
+from nls_tune.allocation.asha import Rungs
 from nls_tune.noise import noise_cancelling_rate
-from nls_tune.plan import USUAL_RATE, make_plan
-from nls_tune.rungs import Rungs
-from nls_tune.search_settings import check_search_settings
-from nls_tune.space_files import load_space
-from nls_tune.spaces import SearchSpace
+from nls_tune.plan.plan import USUAL_RATE, make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.spaces.reading import load_space
+from nls_tune.spaces.space import SearchSpace
 
 #: Share of the epochs that should be saved.
 GOAL = 0.35
@@ -85,7 +85,7 @@ def count_plan(space: SearchSpace, seed: int, sampler: str) -> dict[str, Any]:
 
 def state_megabytes(model: str) -> float:
     """Return the size of network and SGD's momentum, of which a stored epoch consists but for small change."""
-    from nls_tune.models import build_model
+    from nls_tune.training.models import build_model
 
     network = build_model(model, num_classes=10, input_shape=(3, 32, 32))
     return round(2 * sum(t.numel() * t.element_size() for t in network.state_dict().values()) / 1e6, 1)
@@ -120,9 +120,9 @@ def check_by_training(trials: int, epochs: int) -> dict[str, Any]:
     """Train a small plan with and without the store, one trial after the other."""
     import torch
 
-    from nls_tune.devices import DeviceData
-    from nls_tune.training import Training
-    from nls_tune.warmup import SharedWarmup
+    from nls_tune.training.data import DeviceData
+    from nls_tune.training.training import Training
+    from nls_tune.training.warmup import SharedWarmup
 
     torch.set_num_threads(1)
     settings = check_search_settings(

@@ -20,10 +20,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from ray import tune
 
-from nls_tune.allocation import Allocator, Group
-from nls_tune.distributions import DistributionSpace
-from nls_tune.ray_adapters import AllocationScheduler, AllocationSearcher
-from nls_tune.rungs import Rungs
+from nls_tune.allocation.allocator import Allocator, Group
+from nls_tune.allocation.asha import Rungs
+from nls_tune.allocation.distributions import DistributionSpace
+from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher
 
 STEPS = 9
 PROBLEMS = {"cheap": {"scale": 1.0, "seconds": 0.01}, "dear": {"scale": 1000.0, "seconds": 0.03}}

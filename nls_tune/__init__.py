@@ -8,45 +8,46 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nls_tune._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from nls_tune.conclusion import SearchResult as SearchResult
     from nls_tune.datasets import NoisyDataset as NoisyDataset
     from nls_tune.datasets import load_dataset as load_dataset
     from nls_tune.errors import InputError as InputError
     from nls_tune.errors import NlsTuneError as NlsTuneError
-    from nls_tune.estimate import estimate_noise as estimate_noise
     from nls_tune.losses import GLSLoss as GLSLoss
     from nls_tune.losses import gls_loss as gls_loss
     from nls_tune.noise import noise_cancelling_rate as noise_cancelling_rate
     from nls_tune.noise import noise_rate as noise_rate
     from nls_tune.noise import transition_matrix as transition_matrix
-    from nls_tune.noise_estimation import NoiseEstimate as NoiseEstimate
-    from nls_tune.results import read_epochs as read_epochs
-    from nls_tune.results import read_trials as read_trials
-    from nls_tune.session import run_search as run_search
-    from nls_tune.settings import TrainingSettings as TrainingSettings
-    from nls_tune.training import Training as Training
+    from nls_tune.noise.confident_learning import NoiseEstimate as NoiseEstimate
+    from nls_tune.runs.reading import read_epochs as read_epochs
+    from nls_tune.runs.reading import read_trials as read_trials
+    from nls_tune.session.conclusion import SearchResult as SearchResult
+    from nls_tune.session.session import run_search as run_search
+    from nls_tune.spaces.settings import TrainingSettings as TrainingSettings
+    from nls_tune.training.estimate import estimate_noise as estimate_noise
+    from nls_tune.training.training import Training as Training
 
-__version__ = "0.1.0"
 
 _HOME = {
     "NoisyDataset": "datasets",
     "load_dataset": "datasets",
     "InputError": "errors",
     "NlsTuneError": "errors",
-    "estimate_noise": "estimate",
+    "estimate_noise": "training.estimate",
     "GLSLoss": "losses",
     "gls_loss": "losses",
     "noise_cancelling_rate": "noise",
     "noise_rate": "noise",
     "transition_matrix": "noise",
-    "NoiseEstimate": "noise_estimation",
-    "read_epochs": "results",
-    "read_trials": "results",
-    "SearchResult": "conclusion",
-    "run_search": "session",
-    "TrainingSettings": "settings",
-    "Training": "training",
+    "NoiseEstimate": "noise.confident_learning",
+    "read_epochs": "runs.reading",
+    "read_trials": "runs.reading",
+    "SearchResult": "session.conclusion",
+    "run_search": "session.session",
+    "TrainingSettings": "spaces.settings",
+    "Training": "training.training",
 }
 
 __all__ = sorted(_HOME)

@@ -58,3 +58,9 @@ def is_out_of_memory(error: BaseException | str, *, shared_gpu: bool = False) ->
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     signs = (*_OUT_OF_MEMORY, _NO_ENGINE) if shared_gpu else _OUT_OF_MEMORY
     return any(sign in text.lower() for sign in signs)
+
+
+def error_line(error: BaseException) -> str:
+    """Return type and message of an error in one line, without the advice that torch adds to it."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {'. '.join(first.split('. ')[:2])}".rstrip(".")

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from nls_tune.plan import SearchPlan, make_plan
-from nls_tune.search_settings import check_search_settings
-
-sys.path.append(str(Path(__file__).parent / "datasets"))  # its fake data serve other tests, too
-
+from nls_tune.plan.plan import SearchPlan, make_plan
+from nls_tune.plan.settings import check_search_settings
 
 # A test has a limit of its own (``timeout`` in pyproject.toml); one of 0.2 s an example fails where a machine is busy.
 hypothesis.settings.register_profile("suite", deadline=None)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nls_tune import search
-from nls_tune.command_line import run_app
+from nls_tune.cli import search
+from nls_tune.cli.exit import run_app
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -48,7 +48,7 @@ def test_search_commands_plan(line, capsys):
 
 
 def test_the_space_that_readme_shows_is_one(tmp_path):
-    from nls_tune.space_files import load_space
+    from nls_tune.spaces.reading import load_space
 
     (block,) = _blocks("yaml")
     path = tmp_path / "space.yaml"

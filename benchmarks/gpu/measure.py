@@ -31,12 +31,13 @@ import throughput
 import torch
 import vectorize
 
-from nls_tune.compiling import CompileMode, Compiler
-from nls_tune.devices import DeviceData, peak_memory_bytes, resolve_precision
-from nls_tune.provenance import provenance
-from nls_tune.results import write_atomically
-from nls_tune.settings import TrainingSettings
-from nls_tune.training import Training
+from nls_tune.files import write_atomically
+from nls_tune.machine.provenance import provenance
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.compiling import CompileMode, Compiler
+from nls_tune.training.data import DeviceData
+from nls_tune.training.devices import peak_memory_bytes, resolve_precision
+from nls_tune.training.training import Training
 
 #: What a section may take at most, in seconds; later ones are left out when less is left.
 SECTION_SECONDS = 75.0

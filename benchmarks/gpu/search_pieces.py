@@ -28,13 +28,16 @@ from filelock import FileLock
 from rich.console import Console
 from trial_loop import Clock, PieceEnds, TrialLoop, full_trials, missing
 
-from nls_tune.compiling import Compiler
 from nls_tune.errors import InputError
-from nls_tune.plan import SearchPlan, make_plan
-from nls_tune.provenance import provenance
-from nls_tune.results import RunDirectory, read_trials, write_atomically
-from nls_tune.search_settings import check_search_settings
-from nls_tune.session import begin_run, conclude_run
+from nls_tune.files import write_atomically
+from nls_tune.machine.provenance import provenance
+from nls_tune.plan.plan import SearchPlan, make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.reading import read_trials
+from nls_tune.session.run_json import begin_run
+from nls_tune.session.session import conclude_run
+from nls_tune.training.compiling import Compiler
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,21 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from nls_tune.compiling import Compiler
-from nls_tune.confirm import missing_trials
-from nls_tune.devices import DeviceData, empty_cache
-from nls_tune.errors import CompileError, is_out_of_memory
-from nls_tune.execution import trial_config
+from nls_tune.errors import CompileError, error_line, is_out_of_memory
+from nls_tune.machine.provenance import cpu_name
 from nls_tune.metrics import best_epoch
-from nls_tune.packing import error_line
-from nls_tune.plan import SearchPlan
-from nls_tune.provenance import cpu_name
-from nls_tune.results import RunDirectory, read_epochs, read_trials
-from nls_tune.rows import TrainedTrial, trial_row
-from nls_tune.settings import TrainingSettings
-from nls_tune.training import Training
-from nls_tune.warmup import SharedWarmup
+from nls_tune.plan.plan import SearchPlan
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.reading import read_epochs, read_trials
+from nls_tune.session.confirming import missing_trials
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.compiling import Compiler
+from nls_tune.training.data import DeviceData
+from nls_tune.training.devices import empty_cache
+from nls_tune.training.training import Training
+from nls_tune.training.warmup import SharedWarmup
+from nls_tune.tune.experiment import trial_config
+from nls_tune.tune.rows import TrainedTrial, trial_row
 
 #: Statuses whose trials run again, once a piece.
 _RUN_AGAIN = ("interrupted", "out_of_memory", "failed")

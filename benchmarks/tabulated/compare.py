@@ -36,8 +36,8 @@ from replay import (
 from table import FOLDER, Level, Point, Table
 
 from nls_tune.analysis.level_summaries import best_arm
-from nls_tune.selection import selection
-from nls_tune.spaces import ARMS
+from nls_tune.analysis.selection import selection
+from nls_tune.spaces.space import ARMS
 
 NAMES = ("twonorm", "waveform", "digits")
 #: Epochs a level at which regret is read.
@@ -235,7 +235,7 @@ def readme_table(evidence: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Replay everything, print the tables and write the evidence."""
-    from nls_tune.provenance import provenance
+    from nls_tune.machine.provenance import provenance
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", nargs="+", default=list(NAMES))

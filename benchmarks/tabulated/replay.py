@@ -18,15 +18,15 @@ from typing import Any, Protocol
 import pandas as pd
 from table import Curve, Level, Point, Table
 
-from nls_tune.allocation import Allocator, Group, Outcome
+from nls_tune.allocation.allocator import Allocator, Group, Outcome
+from nls_tune.allocation.asha import Rungs
 from nls_tune.noise import noise_cancelling_rate
-from nls_tune.noise_levels import parse_noise_level
-from nls_tune.plan import USUAL_RATE
-from nls_tune.rungs import Rungs
-from nls_tune.settings import arm_of
-from nls_tune.space_files import load_space
-from nls_tune.spaces import SearchSpace
-from nls_tune.transfer import translated
+from nls_tune.noise.levels import parse_noise_level
+from nls_tune.plan.plan import USUAL_RATE
+from nls_tune.plan.start_points import translated
+from nls_tune.spaces.reading import load_space
+from nls_tune.spaces.settings import arm_of
+from nls_tune.spaces.space import SearchSpace
 
 #: Trials a level, enough for the longest budget that is looked at.
 TRIALS = 48

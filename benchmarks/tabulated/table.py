@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from nls_tune.metrics import Objective, best_epoch
-from nls_tune.settings import arm_of
+from nls_tune.spaces.settings import arm_of
 
 FOLDER = Path(__file__).parent
 Point = tuple[int, int, int]

@@ -111,8 +111,8 @@ def train_piece(piece: tuple[str, str, int], folder: Path = FOLDER, epochs: int 
 
     torch.set_num_threads(1)
     from nls_tune.datasets import load_dataset
-    from nls_tune.results import write_atomically
-    from nls_tune.space_files import load_space
+    from nls_tune.files import write_atomically
+    from nls_tune.spaces.reading import load_space
 
     start = time.perf_counter()
     name, level, seed = piece
@@ -155,8 +155,8 @@ def _trained(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[
     """Train every point, those of a warm-up length together, from a warm-up that all share."""
     import copy
 
-    from nls_tune.devices import DeviceData
-    from nls_tune.training import Training
+    from nls_tune.training.data import DeviceData
+    from nls_tune.training.training import Training
 
     data = DeviceData.load(dataset, "cpu")
     longest = space.settings({"smooth_rate": 0.0, "warmup_epochs": max(grid.warmups), "lr": grid.lrs[0]}, seed)
@@ -181,8 +181,8 @@ def _trained(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[
 
 def _run(trainings: Sequence[Any]) -> None:
     """Train to the end, as one batched model where that is faster on a CPU."""
-    from nls_tune.vectorizable import FASTER_BATCHED
-    from nls_tune.vectorized import VectorizedTraining
+    from nls_tune.spaces.batching import FASTER_BATCHED
+    from nls_tune.training.vectorized import VectorizedTraining
 
     if trainings[0].settings.model in FASTER_BATCHED["cpu"]:
         batch = VectorizedTraining(trainings)
@@ -253,7 +253,7 @@ def _row(
 
 def main() -> None:
     """Train what is missing of the named grids and write their tables."""
-    from nls_tune.provenance import provenance
+    from nls_tune.machine.provenance import provenance
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(GRIDS), choices=list(GRIDS), metavar="NAME")

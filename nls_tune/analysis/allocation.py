@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nls_tune.analysis.rows import moment
-from nls_tune.spaces import ARMS, Arm
+from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from nls_tune.analysis.level_summaries import PairedDifference, level_summaries,
 from nls_tune.analysis.recommendations import Recommendation, planned_trials, recommendations
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
-from nls_tune.spaces import Arm
+from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
     import pandas as pd

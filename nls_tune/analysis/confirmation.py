@@ -20,8 +20,8 @@ from nls_tune.analysis.statistics import (
     sign_flip_p,
     smallest_sign_flip_p,
 )
-from nls_tune.results import ON_ALL_LABELS
-from nls_tune.spaces import ARMS, Arm
+from nls_tune.runs.schemas import ON_ALL_LABELS
+from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd

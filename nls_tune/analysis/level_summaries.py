@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.analysis.selection import Method, Selection, selection
 from nls_tune.noise import signal_share
-from nls_tune.results import unpack_correct
-from nls_tune.selection import Method, Selection, selection
-from nls_tune.spaces import ARMS, Arm
+from nls_tune.runs.schemas import unpack_correct
+from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd

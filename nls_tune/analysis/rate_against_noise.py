@@ -11,7 +11,7 @@ import numpy as np
 from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
 from nls_tune.analysis.rows import by_level, number, search_trials
 from nls_tune.noise import noise_cancelling_rate
-from nls_tune.spaces import Arm
+from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
     import pandas as pd

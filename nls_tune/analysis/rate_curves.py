@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from nls_tune.analysis.rows import by_level, log_share, number, numbers, search_trials
-from nls_tune.spaces import Arm
+from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
     import pandas as pd

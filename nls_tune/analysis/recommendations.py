@@ -12,9 +12,9 @@ import numpy as np
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
 from nls_tune.analysis.rows import log_share
+from nls_tune.analysis.selection import MIN_TRIALS
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.selection import MIN_TRIALS
-from nls_tune.spaces import ARMS, Arm
+from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,8 @@ from nls_tune.analysis.level_summaries import level_summaries, space_of
 from nls_tune.analysis.recommendations import planned_trials, recommendations
 from nls_tune.analysis.rows import moment
 from nls_tune.errors import InputError
-from nls_tune.runs import Run, RunStatus, load_trials
+from nls_tune.runs import Run
+from nls_tune.runs.reading import RunStatus, load_trials
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from nls_tune.datasets.builtin import load_digits, make_twonorm, make_waveform
 from nls_tune.datasets.cifar import find_cifar, load_cifar
 from nls_tune.datasets.cifarn import find_labels, load_cifar_n
-from nls_tune.datasets.digits import load_digits
-from nls_tune.datasets.generated import make_twonorm, make_waveform
 from nls_tune.datasets.noisy import NoisyDataset, make_noisy
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo, check_level, dataset_info

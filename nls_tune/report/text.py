@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nls_tune.results import ON_ALL_LABELS
+from nls_tune.analysis.statistics import SampleMean
+from nls_tune.runs.schemas import ON_ALL_LABELS
 
 #: How arms are called on screens.
 ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
@@ -85,3 +87,20 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
 def printable(text: str) -> str:
     """Return a name that others gave, without characters that would move a cursor or break a line."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def mean_text(value: SampleMean | None) -> str:
+    """Write an accuracy in % as mean ± standard deviation; a dash where there is none."""
+    if value is None:
+        return "–"
+    spread = "" if math.isnan(value.standard_deviation) else f" ± {100 * value.standard_deviation:.2f}"
+    return f"{100 * value.mean:.2f}{spread}"
+
+
+def interval(found: SampleMean | None) -> str:
+    """Write a difference in points with its 95 % t interval, where it has one; a dash where there is none."""
+    if found is None:
+        return "–"
+    if math.isinf(found.low):
+        return points(found.mean, 2)
+    return f"{points(found.mean, 2)} [{points(found.low, 2)}, {points(found.high, 2)}]"

@@ -8,8 +8,8 @@ from fake_runs import write_fake_run
 
 from nls_tune.analysis.analysis import analyze
 from nls_tune.analysis.comparison import compare
-from nls_tune.results import unpack_correct
 from nls_tune.runs import load_runs
+from nls_tune.runs.schemas import unpack_correct
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.report.confirmation import all_labels_sentence, confirmation_sentence, print_confirmations
+from nls_tune.report.console.confirmation import all_labels_sentence, confirmation_sentence, print_confirmations
 
 
 def rows(

@@ -7,9 +7,9 @@ from fake_runs import write_fake_run
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.learning_curves import MAX_OTHERS, learning_curves
+from nls_tune.analysis.selection import select
 from nls_tune.metrics import best_epoch
 from nls_tune.runs import load_run
-from nls_tune.selection import select
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from scipy import stats
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.level_summaries import PairedDifference, best_arm, level_summaries, paired_difference
-from nls_tune.results import STATUSES
-from nls_tune.selection import selection
+from nls_tune.analysis.selection import selection
+from nls_tune.runs.schemas import STATUSES
 
 correctness = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

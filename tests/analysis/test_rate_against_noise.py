@@ -10,8 +10,8 @@ from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.level_summaries import level_summaries
 from nls_tune.analysis.rate_against_noise import RESAMPLES, plausible_rates, rate_against_noise
-from nls_tune.results import unpack_correct
 from nls_tune.runs import load_run
+from nls_tune.runs.schemas import unpack_correct
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from trial_rows import trial_row, trials_frame
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, space_of
 from nls_tune.analysis.recommendations import recommendations
-from nls_tune.report.confirmation import confirmation_sentence
-from nls_tune.report.recommendations import copyable_configuration, doubt_sentence, recommendation_words
+from nls_tune.report.console.confirmation import confirmation_sentence
+from nls_tune.report.words import copyable_configuration, doubt_sentence, recommendation_words
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
 SPACE = {

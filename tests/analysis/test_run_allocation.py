@@ -12,7 +12,7 @@ from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.allocation import allocation
 from nls_tune.report.figures import time
-from nls_tune.report.plots.allocation import allocation_plot
+from nls_tune.report.html.plots.allocation import allocation_plot
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 #: Start, length, device.

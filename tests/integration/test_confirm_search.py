@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from nls_tune import run_search
-from nls_tune.confirm import missing_trials
-from nls_tune.plan import make_plan
-from nls_tune.results import read_epochs, read_trials, settings_of
-from nls_tune.search_settings import check_search_settings
-from nls_tune.training import Training
+from nls_tune.plan.plan import make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.runs.reading import read_epochs, read_trials
+from nls_tune.runs.schemas import settings_of
+from nls_tune.session.confirming import missing_trials
+from nls_tune.training.training import Training
 
 SETTINGS = {"noise": "symmetric:0.4,clean", "num_trials": 4, "epochs": 6, "train_size": 400, "noise_draws": True}
 

@@ -21,7 +21,7 @@ from watching import ARGUMENTS, LEVELS
 
 from nls_tune import read_epochs, read_trials
 from nls_tune.analysis.level_summaries import level_summaries, space_of
-from nls_tune.results import epoch_schema, settings_of, trial_schema
+from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
 
 pytestmark = pytest.mark.timeout(180)
 STATUSES = {"completed", "stopped", "diverged"}
@@ -50,7 +50,7 @@ class TestOutput:
         """Half of its memory would be torch; MLflow is installed here and was not asked for."""
         loaded = {name.partition(".")[0] for name in watched_search.modules}
         assert not loaded & {"torch", "torchvision", "mlflow", "wandb"}
-        assert {"ray", "nls_tune.execution", "nls_tune.recorder"} <= watched_search.modules
+        assert {"ray", "nls_tune.session.searching", "nls_tune.tune.recorder"} <= watched_search.modules
 
     def test_ray_and_optuna_say_nothing(self, out):
         for word in ("ray", "Tune", "Trainable", "[I 2", "WARNING", "pid=", "\x1b", "━"):

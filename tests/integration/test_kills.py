@@ -10,11 +10,11 @@ import pytest
 from commands import SEARCH, run_search, started, wait_until
 
 from nls_tune import read_epochs, read_trials
-from nls_tune.allocation import Allocator
-from nls_tune.execution import adopt_results, make_progress
-from nls_tune.plan import make_plan
-from nls_tune.results import RunDirectory
-from nls_tune.search_settings import check_search_settings
+from nls_tune.allocation.allocator import Allocator
+from nls_tune.plan.plan import make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.session.searching import adopt_results, make_progress
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 KILLS = 3

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from nls_tune import read_epochs, read_trials, run_search
 from nls_tune.errors import InputError
-from nls_tune.packing_probe import measure_packing
-from nls_tune.session_estimate import estimate_on_cluster
-from nls_tune.settings import TrainingSettings
-from nls_tune.trainable import TrainingTrainable
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.tune.estimating import estimate_on_cluster
+from nls_tune.tune.packing_probe import measure_packing
+from nls_tune.tune.trainable import TrainingTrainable
 
 pytestmark = pytest.mark.timeout(120)
 RESOURCES = {"CPU": 4, "GPU": 1}
@@ -84,8 +84,8 @@ def searched(gpu, tmp_path_factory) -> Searched:
     folder = tmp_path_factory.mktemp("packing")
     (folder / "notes").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nls_tune.cluster.local_resources", lambda: RESOURCES)
-        patch.setattr("nls_tune.trainable.TrainingTrainable", crowded_trainable(folder / "notes"))
+        patch.setattr("nls_tune.tune.cluster.local_resources", lambda: RESOURCES)
+        patch.setattr("nls_tune.tune.trainable.TrainingTrainable", crowded_trainable(folder / "notes"))
         screens = []
         for _ in range(2):
             text = io.StringIO()

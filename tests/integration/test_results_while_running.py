@@ -7,7 +7,7 @@ import os
 import pytest
 from watching import PARTS
 
-from nls_tune.results import epoch_schema, trial_schema
+from nls_tune.runs.schemas import epoch_schema, trial_schema
 
 pytestmark = pytest.mark.timeout(180)
 KINDS = [f"{reader} {part}" for reader in ("pandas", "duckdb") for part in PARTS]

@@ -18,7 +18,7 @@ import torch
 from commands import SEARCH, Done, command_of, descendants, run_search, started, wait_until
 
 from nls_tune import Training, load_dataset, read_epochs, read_trials
-from nls_tune.results import settings_of
+from nls_tune.runs.schemas import settings_of
 
 pytestmark = pytest.mark.timeout(240)
 EPOCHS = 200

@@ -18,8 +18,8 @@ from rich.console import Console
 from sabotage import sabotage
 
 from nls_tune import InputError, SearchResult, read_epochs, read_trials, run_search
-from nls_tune.ray_adapters import ListSearcher, WorkerSavingScheduler
-from nls_tune.results import RunDirectory
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
 
 pytestmark = pytest.mark.timeout(150)
 SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
@@ -178,13 +178,15 @@ def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, mon
     start = facts["start"]["negative"][0]["smooth_rate"]
     assert start == pytest.approx(facts["estimate"]["noise_cancelling_rate"], rel=1e-3)
     assert start in rows["smooth_rate"].tolist()
-    monkeypatch.setattr("nls_tune.estimate.estimate_level", lambda *arguments, **more: pytest.fail("estimated again"))
+    monkeypatch.setattr(
+        "nls_tune.session.estimating.estimate_level", lambda *arguments, **more: pytest.fail("estimated again")
+    )
     assert run_search("twonorm", out=tmp_path / "run", **SETTINGS) == result
 
 
 def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):
     """The machine has enough of them, the session has not."""
-    monkeypatch.setattr("nls_tune.cluster.local_resources", lambda: {"CPU": 64, "GPU": 0})
+    monkeypatch.setattr("nls_tune.tune.cluster.local_resources", lambda: {"CPU": 64, "GPU": 0})
     with pytest.raises(InputError, match="--cpus-per-trial must be at most the 1 CPU"):
         run_search(out=tmp_path / "run", cpus_per_trial=2, **SETTINGS)
     assert session.is_initialized()

@@ -12,7 +12,7 @@ import pytest
 from commands import REPOSITORY, run_search
 
 from nls_tune import read_trials
-from nls_tune.space_files import shipped_spaces
+from nls_tune.spaces.reading import shipped_spaces
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -66,7 +66,7 @@ def test_it_names_its_command_and_what_it_needs(wheel):
         (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         (commands,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         text = archive.read(metadata).decode()
-        assert "nls-tune = nls_tune.cli:main" in archive.read(commands).decode()
+        assert "nls-tune = nls_tune.cli.main:main" in archive.read(commands).decode()
     for package in ("optuna", "torch", "ray[tune]", "pyarrow", "pyyaml"):
         assert f"\nRequires-Dist: {package}" in text
     assert re.search(r"^Requires-Python: .*>=3\.11", text, re.MULTILINE)
@@ -84,7 +84,7 @@ def test_installed_it_plans_and_searches_anywhere(installed, tmp_path):
 
 def test_installed_it_knows_the_spaces_of_the_repository_and_its_version(installed, tmp_path):
     code = (
-        "import nls_tune; from nls_tune.space_files import shipped_spaces; "
+        "import nls_tune; from nls_tune.spaces.reading import shipped_spaces; "
         "print(nls_tune.__file__, nls_tune.__version__, *shipped_spaces())"
     )
     done = subprocess.run(

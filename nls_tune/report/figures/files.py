@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.files import write_atomically
 from nls_tune.report.figures.curves import learning_curves
 from nls_tune.report.figures.latex import latex_table
 from nls_tune.report.figures.rates import accuracy_against_rate, best_rate_against_noise
@@ -19,7 +20,6 @@ from nls_tune.report.figures.seeds import comparison, confirmation
 from nls_tune.report.figures.settings import importances, interactions
 from nls_tune.report.figures.style import styled
 from nls_tune.report.figures.time import allocation
-from nls_tune.results import write_atomically
 
 if TYPE_CHECKING:
     from nls_tune.analysis.analysis import Analysis, RunAnalysis

@@ -29,7 +29,7 @@ from nls_tune.report.figures.style import (
     rate_scale,
     starts_row,
 )
-from nls_tune.spaces import ARMS
+from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

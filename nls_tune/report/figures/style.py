@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNL
 
 from nls_tune.report.text import printable
 from nls_tune.report.text import rate as rate_text
-from nls_tune.spaces import Arm
+from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

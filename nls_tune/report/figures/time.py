@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nls_tune.report.figures.style import ARM_COLOURS, ARM_LEGEND, DOUBLE, MOST_VECTORS, OKABE_ITO, level_label
 from nls_tune.report.text import ARM_NAMES, duration, paused, percent
-from nls_tune.spaces import ARMS
+from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,68 @@
+"""A search space that is nothing but Optuna distributions, for users of the allocator with a job of their own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nls_tune.allocation.allocator import Config
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+class DistributionSpace:
+    """A ``ConfigSpace`` for ``nls_tune.allocation.Group``: configurations are the sampled parameters themselves.
+
+    Args:
+        **distributions: Of Optuna, by the name of the parameter.
+
+    Raises:
+        ValueError: Without any distribution.
+    """
+
+    def __init__(self, **distributions: BaseDistribution) -> None:
+        if not distributions:
+            raise ValueError("a space must have at least one distribution, got none; name them as keywords")
+        self._distributions = distributions
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return the distributions by name."""
+        return dict(self._distributions)
+
+    def decode(self, params: Mapping[str, Any]) -> Config:
+        """Return the configuration of sampled parameters."""
+        return {name: params[name] for name in self._distributions}
+
+    def encode(self, config: Config) -> dict[str, Any]:
+        """Return the parameters of a configuration.
+
+        Raises:
+            ValueError: If it lacks a parameter, has another one, or a value lies outside its distribution.
+        """
+        if config.keys() != self._distributions.keys():
+            raise ValueError(f"a configuration must have {sorted(self._distributions)}, got {sorted(config)}")
+        for name, distribution in self._distributions.items():
+            if not distribution._contains(distribution.to_internal_repr(config[name])):
+                raise ValueError(f"{name} must lie in {distribution}, got {config[name]!r}")
+        return self.decode(config)
+
+    def points(self) -> list[dict[str, Any]] | None:
+        """Return every combination of values, or None where a parameter is real."""
+        axes = [_values(distribution) for distribution in self._distributions.values()]
+        if any(axis is None for axis in axes):
+            return None
+        combinations = itertools.product(*(axis for axis in axes if axis is not None))
+        return [dict(zip(self._distributions, values, strict=True)) for values in combinations]
+
+
+def _values(distribution: BaseDistribution) -> list[Any] | None:
+    choices: tuple[Any, ...] | None = getattr(distribution, "choices", None)
+    if choices is not None:
+        return list(choices)
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined] # int or float
+    step = distribution.step  # type: ignore[attr-defined]
+    if distribution.single():
+        return [low]
+    return None if step is None else [low + i * step for i in range(round((high - low) / step) + 1)]

@@ -1,0 +1,70 @@
+"""The command lines that read runs: ``nls-tune analyze`` and ``nls-tune runs``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Runs = Annotated[list[Path], typer.Argument(help="Run directories; several are compared.", show_default=False)]
+_Folder = Annotated[Path, typer.Argument(help="Folder below which runs lie.")]
+_Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
+
+
+def analyze(runs: _Runs, format_: _Format = "table") -> int:
+    """Say what runs found: which rate to use, how sure that is, and how runs compare."""
+    _check_format(format_)
+    from rich.console import Console
+
+    from nls_tune.analysis.analysis import analyze
+    from nls_tune.report.console.analysis import print_analysis
+    from nls_tune.report.formats import LEVEL_COLUMNS, analysis_json, csv_text, level_rows, levels_markdown
+    from nls_tune.runs import load_runs
+
+    loaded = load_runs(runs)
+    for run in loaded:
+        for problem in run.problems:
+            print(f"note: {run.name}: {problem}", file=sys.stderr)
+    analysis = analyze(loaded)
+    if format_ == "json":
+        print(analysis_json(analysis))
+    elif format_ == "csv":
+        print(csv_text(LEVEL_COLUMNS, level_rows(analysis)), end="")
+    elif format_ == "markdown":
+        print(levels_markdown(analysis), end="")
+    else:
+        print_analysis(analysis, Console())
+    return 0
+
+
+def runs(folder: _Folder = Path("runs"), format_: _Format = "table") -> int:
+    """List the runs below a folder: where each stands, and the best that it has."""
+    _check_format(format_)
+    from rich.console import Console
+
+    from nls_tune.analysis.run_overviews import run_overviews
+    from nls_tune.report.console.runs import print_runs, runs_csv, runs_json, runs_markdown
+
+    found, now = run_overviews(folder), datetime.now(UTC)
+    if format_ == "json":
+        print(runs_json(found))
+    elif format_ == "csv":
+        print(runs_csv(found), end="")
+    elif format_ == "markdown":
+        print(runs_markdown(found, now), end="")
+    elif found:
+        print_runs(found, Console(), now)
+    else:
+        print(f"No run lies below {folder.absolute()}.")
+    return 0
+
+
+def _check_format(name: str) -> None:
+    from nls_tune.errors import unknown_name
+
+    formats = ("table", "json", "csv", "markdown")
+    if name not in formats:
+        raise unknown_name("format", name, formats)

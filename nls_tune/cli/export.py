@@ -1,0 +1,66 @@
+"""The command line of ``nls-tune export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    help="Write a run in the format of another tool.",
+)  # fmt: skip
+
+_Run = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@app.command()
+def optuna(
+    run: _Run,
+    file: Annotated[Path, typer.Argument(help="Journal to write.", show_default=False)],
+    overwrite: _Overwrite = False,
+) -> int:
+    """Write an Optuna journal, one study a noise level and arm: optuna-dashboard FILE."""
+    from nls_tune.export.optuna_journal import export_optuna
+    from nls_tune.runs import load_run
+
+    loaded = load_run(run)
+    counts = export_optuna(loaded, file, overwrite=overwrite)
+    for name, count in counts.items():
+        print(f"{_printable(name)}: {_trials(count)}")
+    _say_problems(loaded.problems)
+    print(f"To look at it: optuna-dashboard {file}")
+    return 0
+
+
+@app.command()
+def tensorboard(
+    run: _Run,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.", show_default=False)],
+    overwrite: _Overwrite = False,
+) -> int:
+    """Write TensorBoard event files with hyperparameters, one a trial: tensorboard --logdir DIR."""
+    from nls_tune.export.tensorboard import export_tensorboard
+    from nls_tune.runs import load_run
+
+    loaded = load_run(run)
+    print(_trials(export_tensorboard(loaded, folder, overwrite=overwrite)))
+    _say_problems(loaded.problems)
+    print(f"To look at it: tensorboard --logdir {folder}")
+    return 0
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
+
+
+def _say_problems(problems: tuple[str, ...]) -> None:
+    for problem in problems:
+        print(f"Left out: {_printable(problem)}")
+
+
+def _printable(text: str) -> str:
+    """Names come from files: nothing in them may steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

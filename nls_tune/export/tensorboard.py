@@ -1,0 +1,189 @@
+"""TensorBoard event files of trials: a curve a metric, and the hyperparameters with what they led to.
+
+Written by the search while it runs (``--tensorboard``) and by ``nls-tune export tensorboard``, with the same code.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nls_tune.errors import InputError
+from nls_tune.export.optuna_journal import searched_parameters
+from nls_tune.spaces.settings import OWN_COLUMNS
+
+if TYPE_CHECKING:
+    from nls_tune.runs import Run
+
+
+if TYPE_CHECKING:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+#: Tag of a curve by column of ``epochs/``.
+TAGS = {
+    "val_accuracy": "accuracy/val",
+    "test_accuracy": "accuracy/test",
+    "train_accuracy": "accuracy/train",
+    "val_loss": "loss/val",
+    "train_loss": "loss/train",
+    "lr": "lr",
+}
+#: Columns of ``trials/`` that TensorBoard shows as the metrics of a set of hyperparameters.
+METRICS = ("best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "best_epoch")
+#: Columns of ``trials/`` that stand beside the searched settings among the hyperparameters.
+_CONTEXT = ("noise_level", "arm", "stage", "seed", "status")
+_NAME_LENGTH = 100
+#: What TensorBoard knows of how a session ended, by status of a trial; an interrupted one has not ended.
+_SESSION_STATUS = {
+    "completed": "STATUS_SUCCESS",
+    "stopped": "STATUS_SUCCESS",
+    "diverged": "STATUS_FAILURE",
+    "out_of_memory": "STATUS_FAILURE",
+    "failed": "STATUS_FAILURE",
+}
+
+
+def event_file(folder: Path, row: Mapping[Any, Any]) -> Path:
+    """Return where the event file of a trial is, once it is written; its name changes when the trial runs again.
+
+    Args:
+        folder: TensorBoard's folder.
+        row: Of ``trials/``.
+    """
+    stage = row["stage"]
+    name = row["trial_id"] if stage == "search" else f"{stage}-{row['trial_id']}"
+    place = folder / _file_name(row["noise_level"]) / _file_name(row["arm"]) / _file_name(name)
+    return place / f"events.out.tfevents.{_seconds(row['finished_at']):.6f}"
+
+
+def write_trial_events(
+    folder: Path, row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searched: Sequence[str]
+) -> Path:
+    """Write or replace the event file of a trial: ``LEVEL/ARM/TRIAL``, outside the search ``LEVEL/ARM/STAGE-TRIAL``.
+
+    Args:
+        folder: TensorBoard's folder (``--logdir``).
+        row: Of ``trials/``.
+        epochs: Rows of ``epochs/`` of this trial.
+        searched: Names of the training settings that become hyperparameters.
+
+    Returns:
+        The file; it appears whole, by rename.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    from tensorboardX.record_writer import RecordWriter
+
+    file = event_file(folder, row)
+    place = file.parent
+    place.mkdir(parents=True, exist_ok=True)
+    # TensorBoard opens whatever has tfevents in its name.
+    temporary = place / f".{os.getpid()}.tmp"
+    try:
+        writer = RecordWriter(str(temporary))
+        for event in _events(row, epochs, searched):
+            writer.write(event.SerializeToString())
+        writer.close()
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for other in place.glob("events.out.tfevents.*"):
+        if other != file:
+            other.unlink()  # of this trial before it ran again
+    return file
+
+
+def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searched: Sequence[str]) -> list[Event]:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import hparams
+
+    time, finished_at = _seconds(row["started_at"]), _seconds(row["finished_at"])
+    metrics = {name: row[name] for name in METRICS if _is_number(row[name])}
+    parameters = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in searched}
+    parameters |= {name: row[name] for name in _CONTEXT}
+    experiment, start, end = hparams(
+        {name: _plain(value) for name, value in parameters.items()}, dict.fromkeys(METRICS)
+    )
+    # The version comes first: without it TensorBoard takes the file for one of an old format.
+    events = [Event(wall_time=time, file_version="brain.Event:2")]
+    events += [Event(wall_time=time, summary=summary) for summary in (experiment, start)]
+    for epoch in epochs:
+        time += epoch["seconds"] if math.isfinite(epoch["seconds"]) else 0.0
+        values = [
+            Summary.Value(tag=tag, simple_value=epoch[column])
+            for column, tag in TAGS.items()
+            # A loss that is no number says that the trial diverged; an accuracy, that there was none to measure.
+            if epoch[column] is not None and (column.endswith("loss") or _is_number(epoch[column]))
+        ]
+        events.append(Event(wall_time=time, step=epoch["epoch"], summary=Summary(value=values)))
+    final = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+    events.append(Event(wall_time=finished_at, step=row["epochs"], summary=Summary(value=final)))
+    events.append(Event(wall_time=finished_at, summary=_with_status(end, row["status"])))
+    return events
+
+
+def _with_status(end: Summary, status: str) -> Summary:
+    """The end of a session as tensorboardX makes it, which takes every one for a success, with how it ended."""
+    from tensorboardX.proto.api_pb2 import Status
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    plugin = end.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    content.session_end_info.status = Status.Value(_SESSION_STATUS.get(status, "STATUS_UNKNOWN"))
+    plugin.content = content.SerializeToString()
+    return end
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _plain(value: Any) -> Any:
+    """A hyperparameter that TensorBoard takes: a number, a truth value or text."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _seconds(time: Any) -> float:
+    """Seconds since 1970; 0 for a time that is not known."""
+    return 0.0 if time is None or time != time else time.timestamp()
+
+
+def _file_name(text: str) -> str:
+    """A name that is one folder: levels may hold paths, and nothing that a file says is to be trusted."""
+    return re.sub(r"^\.+|[^\w.:=+-]", "_", str(text))[:_NAME_LENGTH] or "_"
+
+
+def export_tensorboard(run: Run, folder: str | Path, *, overwrite: bool = False) -> int:
+    """Write every trial of a run, the confirmation's included, as TensorBoard event files with hyperparameters.
+
+    Args:
+        run: The run.
+        folder: Where to write; see ``nls_tune.tensorboard.write_trial_events``.
+        overwrite: Whether the folder may hold something; trials that are there already are replaced.
+
+    Returns:
+        The number of trials.
+
+    Raises:
+        InputError: If the folder is a file, holds something and may not be written to, or cannot be written.
+    """
+    folder = Path(folder).expanduser().absolute()
+    try:
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
+            raise InputError(f"{folder} must be a new or empty folder; give another one, or --overwrite")
+        folder.mkdir(parents=True, exist_ok=True)
+        epochs = {trial_id: rows.to_dict("records") for trial_id, rows in run.epochs.groupby("trial_id")}
+        searched = list(searched_parameters(run))
+        for row in run.trials.to_dict("records"):
+            write_trial_events(folder, row, epochs.get(row["trial_id"], []), searched)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); give another place") from None
+    return len(run.trials)

@@ -1,0 +1,1 @@
+"""This computer: its GPUs, its processor, where results come from."""

@@ -1,0 +1,230 @@
+"""Noise rate and transition matrix from noisy labels alone, by confident learning.
+
+The method is that of Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
+JAIR 70 (2021). It takes the class probabilities that a model, itself trained on noisy labels, gives to samples that
+it was not trained on: where the model is confident of another class than the label's, the label counts as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nls_tune.errors import InputError
+
+_PERCENTILES = (2.5, 97.5)
+#: A probability counts as at its threshold in spite of rounding: a mean of equal numbers need not be that number.
+_TOLERANCE = 1e-6
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionEstimate:
+    """What confident learning says of the noise.
+
+    Attributes:
+        noise_rate: Share of wrong labels: 1 minus the trace of ``joint``.
+        low: Lower end of the 95 % bootstrap interval of the noise rate: sampling error alone, no bias.
+        high: Its upper end.
+        joint: (K, K), sums to 1: the share of samples by latent class (rows) and noisy label (columns).
+        prior: (K,): the shares of the latent classes, the row sums of ``joint``.
+        matrix: (K, K) transition matrix, the rows of ``joint`` over their sums; identity where a class is empty.
+    """
+
+    noise_rate: float
+    low: float
+    high: float
+    joint: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """The noise of a dataset, estimated from its noisy labels: plain values, made by ``nls_tune.training.estimate``.
+
+    Attributes:
+        dataset: Name of the dataset.
+        noise_level: In its stored spelling.
+        num_classes: K.
+        num_samples: Labelled samples that it is from, training and validation.
+        noise_rate: Estimated share of wrong labels.
+        low: Lower end of the 95 % bootstrap interval: sampling error alone, no bias.
+        high: Its upper end.
+        matrix: Estimated transition matrix, K rows (clean class) of K (noisy class).
+        noise_cancelling_rate: Smooth rate that cancels symmetric noise at ``noise_rate``; None if there is none.
+        accuracy: Share of the samples whose noisy label the out-of-sample models predict.
+        true_noise_rate: Share of these samples whose label is wrong; None where clean labels are unknown.
+        true_matrix: Their transition matrix; None likewise.
+        model: Name of the network.
+        folds: Models that were trained, each on all samples but one part.
+        best_epochs: The epoch of each of them that predicts its part.
+        seconds: Wall time.
+    """
+
+    dataset: str
+    noise_level: str
+    num_classes: int
+    num_samples: int
+    noise_rate: float
+    low: float
+    high: float
+    matrix: Matrix
+    noise_cancelling_rate: float | None
+    accuracy: float
+    true_noise_rate: float | None
+    true_matrix: Matrix | None
+    model: str
+    folds: int
+    best_epochs: tuple[int, ...]
+    seconds: float
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> NoiseEstimate:
+        """Return the estimate whose ``dataclasses.asdict`` went through JSON, where tuples become lists."""
+        matrices = {name: as_tuples(values[name]) for name in ("matrix", "true_matrix") if values[name] is not None}
+        return cls(**{**values, **matrices, "best_epochs": tuple(values["best_epochs"])})
+
+
+def as_tuples(matrix: ArrayLike) -> Matrix:
+    """Return a matrix as plain floats, rounded to 6 digits: a million-th of a probability is below any estimate."""
+    return tuple(tuple(round(float(value), 6) for value in row) for row in np.asarray(matrix))
+
+
+def estimate_transition(
+    probabilities: ArrayLike, labels: ArrayLike, *, seed: int = 0, num_resamples: int = 500
+) -> TransitionEstimate:
+    """Estimate the noise of labels from out-of-sample class probabilities.
+
+    The threshold of a class is the mean probability that samples with this label have for it. A sample's latent
+    class is the most probable of those at or above their thresholds; a sample with none is left out. The counts of
+    (label, latent class) are scaled so that each label has the share of the samples that it has in the data; a
+    label of which no sample is confident counts as right.
+
+    What biases it, none of which the interval knows of:
+
+    * Errors of a weak model look like wrong labels: too much noise.
+    * Probabilities of samples that the model was trained on, or chosen by, agree with the labels: too little.
+    * Too little also where the noise depends on the input: a model that learns a systematic mistake shares it.
+    * Classes that noise mixes so strongly that a wrong label is as frequent as the right one cannot be told apart.
+
+    Over- and under-confidence that is the same for all samples of a class does little: the thresholds take it out.
+
+    Args:
+        probabilities: (N, K) in [0, 1], of models that have not been trained on the sample.
+        labels: (N,) noisy labels.
+        seed: Of the bootstrap.
+        num_resamples: Of the bootstrap, over samples; thresholds are computed again in each.
+
+    Returns:
+        The estimate. The interval is widened, where needed, to hold the point.
+
+    Raises:
+        InputError: Shapes that do not fit, labels out of range, or probabilities that are none.
+    """
+    table, noisy = _checked(probabilities, labels)
+    num_samples, num_classes = table.shape
+    own = table[np.arange(num_samples), noisy].astype(np.float64)
+    thresholds = _thresholds(own, noisy, num_classes)
+    latent = _latent(table, thresholds)
+    joint = _calibrated(_count(noisy, latent, num_classes), np.bincount(noisy, minlength=num_classes))
+    rates = _bootstrap(table, own, noisy, latent, seed, num_resamples)
+    rate = _off_diagonal(joint)
+    low, high = np.percentile(rates, _PERCENTILES)
+    joint = joint.T  # rows: latent class
+    prior = joint.sum(axis=1)
+    matrix = np.where(prior[:, None] > 0, joint, np.eye(num_classes))
+    return TransitionEstimate(
+        noise_rate=rate,
+        low=min(float(low), rate),
+        high=max(float(high), rate),
+        joint=joint,
+        prior=prior,
+        matrix=matrix / matrix.sum(axis=1, keepdims=True),
+    )
+
+
+def _thresholds(
+    own: NDArray[np.float64], noisy: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """The mean self-confidence of each label, (K,); infinite for a label that no sample has."""
+    counts = np.bincount(noisy, weights, minlength=num_classes)
+    sums = np.bincount(noisy, own if weights is None else own * weights, minlength=num_classes)
+    return np.where(counts > 0, sums / np.maximum(counts, 1) - _TOLERANCE, np.inf)
+
+
+def _latent(table: NDArray[Any], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The most probable class at or above its threshold, (N,); K where there is none."""
+    above = table >= thresholds
+    best = np.where(above, table, -1.0).argmax(axis=1)
+    return np.asarray(np.where(above.any(axis=1), best, table.shape[1]))
+
+
+def _count(
+    noisy: NDArray[np.int64], latent: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """The (K, K) counts of label and latent class; samples without a latent class are left out."""
+    cells = np.bincount(noisy * (num_classes + 1) + latent, weights, minlength=num_classes * (num_classes + 1))
+    return cells.reshape(num_classes, num_classes + 1)[:, :num_classes].astype(np.float64)
+
+
+def _calibrated(counts: NDArray[np.float64], label_counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Scale the rows of the counts to the shares of the labels; the result sums to 1."""
+    empty = counts.sum(axis=1, keepdims=True) == 0
+    filled = np.where(empty, np.eye(len(counts)), counts)
+    shares = label_counts / label_counts.sum()
+    return np.asarray(filled / filled.sum(axis=1, keepdims=True) * shares[:, None])
+
+
+def _off_diagonal(joint: NDArray[np.float64]) -> float:
+    return float(min(1.0, max(0.0, 1.0 - np.trace(joint))))
+
+
+def _bootstrap(
+    table: NDArray[Any],
+    own: NDArray[np.float64],
+    noisy: NDArray[np.int64],
+    latent: NDArray[np.int64],
+    seed: int,
+    num_resamples: int,
+) -> list[float]:
+    """The noise rates of resamples of the samples."""
+    num_samples, num_classes = table.shape
+    generator = np.random.Generator(np.random.PCG64(seed))
+    draws = (generator.integers(num_samples, size=num_samples) for _ in range(num_resamples))
+    weights = [np.bincount(draw, minlength=num_samples).astype(np.uint16) for draw in draws]
+    thresholds = [_thresholds(own, noisy, num_classes, weight) for weight in weights]
+    # Most samples are far from every threshold, and have the same latent class in every resample.
+    lowest, highest = np.min(thresholds, axis=0), np.max(thresholds, axis=0)
+    unsettled = np.flatnonzero(((table >= lowest) != (table >= highest)).any(axis=1))
+    near, resampled, rates = table[unsettled], latent.copy(), []
+    for weight, threshold in zip(weights, thresholds, strict=True):
+        resampled[unsettled] = _latent(near, threshold)
+        counts = _count(noisy, resampled, num_classes, weight)
+        rates.append(_off_diagonal(_calibrated(counts, np.bincount(noisy, weight, minlength=num_classes))))
+    return rates
+
+
+def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    table, noisy = np.asarray(probabilities), np.asarray(labels)
+    if table.ndim != 2 or not len(table) or table.shape[1] < 2 or table.dtype.kind != "f":
+        raise InputError(
+            "probabilities must be floats of shape (N, K), N at least 1 and K at least 2, "
+            f"got {table.dtype} of shape {table.shape}"
+        )
+    if noisy.shape != (len(table),) or noisy.dtype.kind not in "ui":
+        raise InputError(
+            f"labels must be integers of shape ({len(table)},), one a row of probabilities, "
+            f"got {noisy.dtype} of shape {noisy.shape}"
+        )
+    if noisy.min() < 0 or noisy.max() >= table.shape[1]:
+        bad = noisy.min() if noisy.min() < 0 else noisy.max()
+        raise InputError(f"labels must be from 0 to {table.shape[1] - 1}, got {bad}; number the classes from 0")
+    if not (np.isfinite(table).all() and table.min() >= 0 and table.max() <= 1 + _TOLERANCE):
+        raise InputError("probabilities must be finite and from 0 to 1; apply softmax to logits first")
+    return table, noisy.astype(np.int64)

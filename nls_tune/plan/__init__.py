@@ -1,0 +1,1 @@
+"""What a search is going to do, checked before anything starts."""

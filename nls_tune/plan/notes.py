@@ -1,0 +1,59 @@
+"""What a plan has to say before its search starts, and how many trials a level's weight gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nls_tune.noise.levels import parse_noise_level
+from nls_tune.spaces.space import ARMS, SearchSpace
+
+if TYPE_CHECKING:
+    from nls_tune.plan.level import LevelPlan
+    from nls_tune.plan.settings import SearchSettings
+
+
+def weighted_trials(space: SearchSpace, weight: float) -> int:
+    """Return the trials of a level; even a small weight leaves it one."""
+    return max(1, round(space.budget.trials * weight))
+
+
+def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: SearchSettings) -> tuple[str, ...]:
+    """Return what the user should know before a search starts.
+
+    Args:
+        space: With the user's budget applied.
+        levels: What is known of them.
+        settings: What the user asked for.
+
+    Returns:
+        One sentence each.
+    """
+    notes = [
+        f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
+        for level in levels
+        if level.noise_rate is not None and level.noise_cancelling_rate is None
+    ]
+    if all(level.quotas == levels[0].quotas for level in levels):
+        notes += _notes_on_arms(space, levels[0])
+    else:
+        notes += [f"{level.level}: {note}" for level in levels for note in _notes_on_arms(space, level)]
+    if fixed := [
+        level.level for level in levels if settings.noise_draws and not parse_noise_level(level.level).is_drawn
+    ]:
+        notes.append(f"the labels of {', '.join(fixed)} are not drawn: the confirmation keeps them for all seeds")
+    if not any("ce" in level.quotas for level in levels):
+        notes.append("without the ce arm no gain can be told; give it a share in arms")
+    return tuple(notes)
+
+
+def _notes_on_arms(space: SearchSpace, level: LevelPlan) -> list[str]:
+    """What is to say of the arms of a level that are exhausted by their trials, or get none."""
+    notes, quotas = [], level.quotas
+    for arm in ARMS:
+        size = space.arm(arm).size() if arm in quotas else None
+        if size is not None and quotas[arm] == size:
+            notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
+        if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
+            notes.append(f"arm {arm} gets no trial of {weighted_trials(space, level.weight)}; raise --num-trials")
+    return notes

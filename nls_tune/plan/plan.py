@@ -1,0 +1,307 @@
+"""What a search is going to do: settings from the user, checked, turned into levels, groups and trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from nls_tune.allocation.allocator import Group
+from nls_tune.allocation.asha import Rungs
+from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, check_level, dataset_info, load_source, make_noisy
+from nls_tune.errors import InputError
+from nls_tune.noise import NoiseLevel, parse_noise_level, parse_noise_levels
+from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.plan.level import LevelPlan, cancelling_rate, group_key
+from nls_tune.plan.notes import plan_notes, weighted_trials
+from nls_tune.plan.settings import SearchSettings
+from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
+from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, translated, with_warm_points
+from nls_tune.plan.weights import parse_level_weights
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.schemas import ON_ALL_LABELS, trial_id
+from nls_tune.spaces.batching import check_space
+from nls_tune.spaces.networks import check_model
+from nls_tune.spaces.settings import TrainingSettings, check_fit
+from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
+
+#: The rate that ordinary label smoothing uses most; always tried.
+USUAL_RATE = 0.1
+
+
+#: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
+_MAY_DIFFER = {
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "vectorize", "address", "confirm_seeds",
+    "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
+}  # fmt: skip
+#: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
+_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+#: Settings that are compared in one spelling, and only where they were given.
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "transfer"}
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search, ready to run.
+
+    Attributes:
+        settings: What the user asked for.
+        info: Of the dataset.
+        space: With preset, overrides and the user's budget applied.
+        preset: The preset that was taken.
+        preset_reason: Why.
+        levels: In the order of the command.
+        notes: What the user should know before it starts, one sentence each.
+        source: The clean data.
+    """
+
+    settings: SearchSettings
+    info: DatasetInfo
+    space: SearchSpace
+    preset: Preset
+    preset_reason: str
+    levels: tuple[LevelPlan, ...]
+    notes: tuple[str, ...]
+    source: Source = field(repr=False)
+    _made: dict[tuple[str, int, bool], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of all levels."""
+        return sum(sum(level.quotas.values()) for level in self.levels)
+
+    def rungs(self) -> Rungs:
+        """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""
+        if self.settings.scheduler == "none":
+            return Rungs(())
+        budget = self.space.budget
+        return Rungs.geometric(budget.grace_epochs, budget.epochs, budget.reduction_factor)
+
+    def groups(self) -> list[Group]:
+        """One group for each level and arm."""
+        return [
+            Group(
+                key=group_key(level.level, arm),
+                space=self.space.arm(arm),
+                num_trials=quota,
+                start=level.start[arm][:quota],
+                share=quota,
+                siblings={
+                    group_key(other.level, arm): partial(
+                        translated, self.space, arm, other.prior_rate, level.prior_rate
+                    )
+                    for other in self.levels
+                    if self.settings.transfer and other is not level and arm in other.quotas
+                },
+            )
+            for level in self.levels
+            for arm, quota in level.quotas.items()
+        ]
+
+    def level_plan(self, level: str) -> LevelPlan:
+        """Return the plan of a level."""
+        return next(p for p in self.levels if p.level == level)
+
+    def with_estimate(self, estimate: NoiseEstimate) -> SearchPlan:
+        """Return the plan with the estimated noise of one level.
+
+        Where the true noise is unknown, the estimate's noise-cancelling rate becomes a start point.
+        """
+        levels = []
+        for level in self.levels:
+            if level.level == estimate.noise_level:
+                level = replace(level, estimate=estimate)
+                if level.noise_rate is None:
+                    prior = estimate.noise_cancelling_rate
+                    level = replace(level, start=_start(self.space, level.quotas, prior, level.warm))
+            levels.append(level)
+        return replace(self, levels=tuple(levels))
+
+    def training_settings(self, config: dict[str, Any], seed: int | None = None) -> TrainingSettings:
+        """Return what a trial trains for a configuration, by default with the search's seed."""
+        return self.space.settings(config, self.settings.seed if seed is None else seed)
+
+    def dataset(self, level: str, noise_seed: int | None = None, *, all_labels: bool = False) -> NoisyDataset:
+        """Return the data of a level, by default as in the search; others are made when asked for."""
+        planned = self.level_plan(level).dataset
+        seed = planned.noise_seed if noise_seed is None else noise_seed
+        if seed == planned.noise_seed and not all_labels:
+            return planned
+        key = (level, seed, all_labels)
+        if key not in self._made:
+            self._made[key] = (
+                self.dataset(level, seed).on_all_labels()
+                if all_labels
+                else _make_dataset(self.source, parse_noise_level(level), self.settings, self.space, seed)
+            )
+        return self._made[key]
+
+    def trial_id(self, level: str, settings: TrainingSettings, stage: str, noise_seed: int | None = None) -> str:
+        """Return the name of a trial."""
+        dataset = self.dataset(level, noise_seed, all_labels=stage == ON_ALL_LABELS)
+        return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
+
+    @property
+    def shares_warmups(self) -> bool:
+        """Whether CE warm-ups are trained once and shared."""
+        return self.settings.warmup_store != "none" and self.space.shares_warmups()
+
+    def warmup_store(self, run: RunDirectory) -> Path | None:
+        """Return the folder of shared CE warm-ups, by default one in the run directory; None if none are shared."""
+        if not self.shares_warmups:
+            return None
+        given = self.settings.warmup_store
+        # Absolute, because worker processes have other working directories.
+        return run.warmups if given is None else Path(given).expanduser().absolute()
+
+    def confirm_seeds(self) -> list[int]:
+        """Seeds of the confirmation: none of them is the search's."""
+        return [self.settings.seed + 1 + i for i in range(self.space.budget.confirm_seeds)]
+
+    def confirm_noise_seed(self, level: str, seed: int) -> int | None:
+        """The draw of the noise of a confirmation's seed, one for all configurations; None: that of the search."""
+        if not self.settings.noise_draws or not parse_noise_level(level).is_drawn:
+            return None
+        return self.settings.noise_seed + seed - self.settings.seed
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree when a run is resumed, as plain JSON values."""
+        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
+        if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
+            settings["level_weight"] = weights
+        settings |= {name: True for name in ("noise_draws", "transfer") if getattr(self.settings, name)}
+        if self.settings.warm_start is not None:
+            settings["warm_start"] = str(self.settings.warm_start)
+        identity = {
+            "settings": {**settings, "noise": [p.level for p in self.levels]},
+            # A finished search may be confirmed with more seeds.
+            "space": self.space.model_dump(mode="json", exclude={"budget": {"confirm_seeds"}}),
+            "fingerprints": {p.level: p.dataset.fingerprint for p in self.levels},
+        }
+        # Through JSON, so that it compares equal with what run.json gives back.
+        return cast("dict[str, Any]", json.loads(json.dumps(identity)))
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What is known of each level before its first trial, as plain JSON values."""
+        return [
+            {
+                "noise_level": p.level,
+                "noise_rate": p.noise_rate,
+                "noise_cancelling_rate": p.noise_cancelling_rate,
+                "num_train": p.dataset.num_train,
+                "num_val": p.dataset.num_val,
+                "trials": p.quotas,
+                "start": p.start,
+                "warm_start": [asdict(point) for point in p.warm],
+                "estimate": None if p.estimate is None else asdict(p.estimate),
+            }
+            for p in self.levels
+        ]
+
+
+def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = True) -> SearchPlan:
+    """Check everything, load the data and plan the search. No Ray process is started.
+
+    Args:
+        settings: What the user asked for.
+        num_gpus: GPUs of the machine or the cluster.
+        progress: Whether downloads show a progress bar.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: For anything that cannot work.
+    """
+    info = dataset_info(settings.dataset)
+    texts = info.default_levels if settings.noise is None else settings.noise
+    levels = parse_noise_levels(",".join(texts))
+    for level in levels:
+        check_level(info, level)
+    preset, reason = choose_preset(settings, num_gpus)
+    space = load_plan_space(settings, preset)
+    _check_training(space, info)
+    if settings.vectorize:
+        check_space(space, "cuda" if num_gpus else "cpu")
+    source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
+    weights = parse_level_weights(settings.level_weight, levels)
+    if weights and settings.sampler == "grid":
+        raise InputError(
+            "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
+        )
+    datasets = [_make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
+    warm = _warm_points(settings, space, datasets)
+    plans = [
+        _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
+        for dataset in datasets
+    ]
+    _check_batches(space, plans[0].dataset)
+    notes = plan_notes(space, plans, settings)
+    return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
+
+
+def _make_dataset(
+    source: Source, level: NoiseLevel, settings: SearchSettings, space: SearchSpace, noise_seed: int
+) -> NoisyDataset:
+    return make_noisy(
+        source,
+        level,
+        noise_seed=noise_seed,
+        val_fraction=settings.val_fraction,
+        train_size=space.budget.train_size,
+        split_seed=settings.seed,
+    )
+
+
+def _warm_points(
+    settings: SearchSettings, space: SearchSpace, datasets: Sequence[NoisyDataset]
+) -> dict[str, tuple[WarmPoint, ...]]:
+    if settings.warm_start is None:
+        return {}
+    stored = stored_warm_points(settings.out, settings.warm_start)
+    if stored is not None:
+        return stored
+    return read_warm_points(settings.warm_start, space, {d.noise_level: d.noise_rate for d in datasets})
+
+
+def _plan_level(
+    space: SearchSpace,
+    dataset: NoisyDataset,
+    settings: SearchSettings,
+    weight: float,
+    warm: tuple[WarmPoint, ...],
+) -> LevelPlan:
+    quotas = grid_quotas(space) if settings.sampler == "grid" else space.quotas(weighted_trials(space, weight))
+    rate = cancelling_rate(dataset)
+    return LevelPlan(
+        dataset=dataset,
+        noise_rate=dataset.noise_rate,
+        noise_cancelling_rate=rate,
+        quotas=quotas,
+        start=_start(space, quotas, rate, warm),
+        weight=weight,
+        warm=warm,
+        needs_estimate=dataset.noise_rate is None if settings.estimate_noise is None else settings.estimate_noise,
+    )
+
+
+def _start(
+    space: SearchSpace, quotas: dict[Arm, int], prior: float | None, warm: tuple[WarmPoint, ...]
+) -> dict[Arm, tuple[dict[str, Any], ...]]:
+    """Start points by arm: three rates at the defaults of the space, its own, and those of an earlier run."""
+    rates = [0.0, USUAL_RATE, *([] if prior is None else [prior])]
+    return {arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas}
+
+
+def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
+    """Check model and image settings against the dataset before anything is loaded."""
+    for name in setting_values(space, "model"):
+        check_model(name, info.input_shape)
+
+
+def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
+    for settings in space.corner_settings():
+        check_fit(settings, dataset.num_train, dataset.input_shape)

@@ -1,0 +1,82 @@
+"""The search space of a plan: preset, the user's budget, and the trials of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nls_tune.errors import InputError
+from nls_tune.plan.settings import SearchSettings
+from nls_tune.spaces.parameters import FloatParameter
+from nls_tune.spaces.reading import load_space
+from nls_tune.spaces.space import ARMS, Arm, Preset, SearchSpace
+
+
+def choose_preset(settings: SearchSettings, num_gpus: float) -> tuple[Preset, str]:
+    """Return the preset to take and why.
+
+    Args:
+        settings: What the user asked for.
+        num_gpus: GPUs of the machine or the cluster.
+
+    Returns:
+        The preset and half a sentence.
+    """
+    if settings.preset != "auto":
+        return settings.preset, "as asked for"
+    if num_gpus:
+        return "gpu", f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} found"
+    return "cpu", "no GPU found"
+
+
+def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
+    """Read the search space and apply the user's budget to it.
+
+    Raises:
+        InputError: For a space that cannot be read or breaks a rule.
+    """
+    name = settings.space or settings.dataset
+    space = load_space(name, preset=preset, epochs=settings.epochs, overrides=settings.overrides)
+    budget = space.budget
+    if budget.grace_epochs > budget.epochs:
+        raise InputError(
+            f"{space.name}: budget.grace_epochs must be at most budget.epochs, "
+            f"got {budget.grace_epochs} and {budget.epochs}"
+        )
+    changes: Mapping[str, Any] = {
+        name: value
+        for name, value in (
+            ("trials", settings.num_trials),
+            ("train_size", settings.train_size),
+            ("confirm_seeds", settings.confirm_seeds),
+        )
+        if value is not None
+    }
+    space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
+    space.check_settings()
+    _check_confirmation(settings, space)
+    return space
+
+
+def _check_confirmation(settings: SearchSettings, space: SearchSpace) -> None:
+    asked = {"--noise-draws": settings.noise_draws, "--confirm-on all": settings.confirm_on == "all"}
+    if space.budget.confirm_seeds == 0 and any(asked.values()):
+        flag = next(flag for flag, given in asked.items() if given)
+        raise InputError(f"{flag} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
+
+
+def grid_quotas(space: SearchSpace) -> dict[Arm, int]:
+    """Every point of every arm that has a share, whatever ``trials`` says."""
+    quotas: dict[Arm, int] = {}
+    for arm in ARMS:
+        if not space.arms.get(arm, 0) or not space.has_arm(arm):
+            continue
+        size = space.arm(arm).size()
+        if size is None:
+            real = [n for n, p in space.space.items() if isinstance(p, FloatParameter)]
+            raise InputError(
+                f"--sampler grid needs choices, {real[0]} is a float in {space.name}; "
+                f"fix it with --set {real[0]}=VALUE, make it a choice in a file of your own, or take another sampler"
+            )
+        quotas[arm] = size
+    return quotas

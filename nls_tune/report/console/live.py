@@ -1,0 +1,265 @@
+"""A search while it runs: a picture that refreshes in a terminal, a line a trial elsewhere.
+
+The session that runs a search and ``nls-tune watch``, in another process, show the same picture.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import set_cell_size
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from nls_tune.report.console.sparkline import sparkline
+from nls_tune.report.text import ARM_NAMES, duration, percent, printable, rate
+from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
+
+#: How stages are called on screens.
+STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation on all labels"}
+_FAILED = ("failed", "out_of_memory", "interrupted")
+#: Widths in characters: the longest name of a level that is shown whole, and the curves.
+_LEVEL_WIDTH = 16
+_CURVE_WIDTH = 24
+_SLOT_CURVE_WIDTH = 12
+
+
+class ProgressView:
+    """Shows a search while it runs.
+
+    Args:
+        progress: Where the search stands; it changes while this is shown.
+        console: Where to draw. If it is no terminal, one plain line a trial is printed.
+    """
+
+    def __init__(self, progress: SearchProgress, console: Console) -> None:
+        self._progress = progress
+        self._console = console
+        self._began = time.monotonic()
+        self._live = (
+            Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def start(self) -> None:
+        """Begin to draw."""
+        if self._live:
+            self._live.start()
+
+    def stop(self) -> None:
+        """Remove the picture; what follows is printed below."""
+        if self._live:
+            self._live.stop()
+
+    def trial_ended(self, line: str) -> None:
+        """Say in a plain line that a trial ended; a terminal shows counts instead."""
+        if self._live is None:
+            self._console.print(counted(self._progress, line), markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Say in a plain line that something is not as it should be; a terminal shows it above the table."""
+        self._console.print(f"Warning: {line}", markup=False, highlight=False, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        return fitted_picture(self._progress, time.monotonic() - self._began, self._console)
+
+
+def counted(progress: SearchProgress, line: str) -> str:
+    """Put before a line how many trials have ended, and after it how much time is left if it goes on."""
+    done, total = progress.num_ended, progress.num_total
+    if progress.is_ending:
+        return f"[{done}/{total}] {line}"
+    left, budget = progress.seconds_left(), progress.budget.left()
+    tail = "" if left is None or done >= total else f"; about {duration(left)} left"
+    tail += "" if budget is None else f", {duration(budget)} of the time budget left"
+    return f"[{done}/{total}] {line}{tail}"
+
+
+def fitted_picture(progress: SearchProgress, elapsed: float, console: Console, *, lines_kept: int = 0) -> Group:
+    """Draw a search so that it fits into a terminal.
+
+    Args:
+        progress: Where it stands.
+        elapsed: Seconds since it began.
+        console: The terminal.
+        lines_kept: Its lines that are needed for something else.
+    """
+    # A picture as high as the terminal would scroll with the line of the cursor.
+    return picture(
+        progress, elapsed, height=max(1, console.size.height - 1 - lines_kept), ascii_only=console.options.ascii_only
+    )
+
+
+def picture(
+    progress: SearchProgress,
+    elapsed: float,
+    *,
+    height: int | None = None,
+    ascii_only: bool = False,
+    over: bool = False,
+) -> Group:
+    """Draw where a search stands: each level's counts and bests, the best curves, what runs now, and the time left.
+
+    With usual names of levels no line is longer than 80 characters; longer ones are cut by the console.
+
+    Args:
+        progress: Where it stands.
+        elapsed: Seconds since it began.
+        height: Lines at most; a last one then says how many are left out. None draws all.
+        ascii_only: Whether the console shows nothing but ASCII.
+        over: Whether nothing runs any more.
+
+    Returns:
+        As many renderables as it has lines.
+    """
+    facts = Text(f"{progress.num_ended} of {progress.num_total} trials, {duration(elapsed)} gone")
+    if progress.is_ending and not over:
+        facts.append(", interrupted: the running trials are being saved")
+    elif not over:
+        left = progress.seconds_left()
+        tail = "measuring the first epochs" if left is None else f"about {duration(left)} left"
+        budget = progress.budget.left()
+        facts.append(f", {tail}" if budget is None else f", {tail} (time budget: {duration(budget)})")
+    bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
+    note = Text("CE, r > 0, r < 0: best validation accuracy (noisy labels) of completed trials", style="dim")
+    width = _name_width(progress)
+    sections = {
+        "levels": _levels(progress, width),
+        "curves": _curves(progress, width, ascii_only),
+        "slots": _Section(None, []) if over else _slots(progress, width, ascii_only),
+        # The bar ends no line of its own; padding makes it one.
+        "bar": _Section(None, [Padding(bar, 0)]),
+        "facts": _Section(None, [facts]),
+        "note": _Section(None, [note]),
+    }
+    lines = [line for section in sections.values() for line in section.lines()]
+    if height is not None and len(lines) > height:
+        lines = _cut(sections, height)
+    for line in lines:
+        if isinstance(line, Text):
+            line.no_wrap, line.overflow = True, "crop"
+            if ascii_only:
+                line.plain = line.plain.replace("–", "-").replace("−", "-").replace("…", "~")
+    return Group(*lines)
+
+
+@dataclass
+class _Section:
+    """Lines that belong together; the header stands as long as one of the rows."""
+
+    header: Text | None
+    rows: list[RenderableType]
+
+    def lines(self) -> list[RenderableType]:
+        return [*([self.header] if self.header and self.rows else []), *self.rows]
+
+
+def _cut(sections: dict[str, _Section], height: int) -> list[RenderableType]:
+    """Leave lines out, the least important first, until all fit with a line that says so."""
+    before = sum(len(section.lines()) for section in sections.values())
+    for name in ("note", "curves", "slots", "levels", "bar"):
+        rows = sections[name].rows
+        while rows and sum(len(section.lines()) for section in sections.values()) >= max(2, height):
+            rows.pop()
+    lines = [line for section in sections.values() for line in section.lines()]
+    missing = before - len(lines)
+    said = Text(f"{missing} line{'s' if missing > 1 else ''} left out: the terminal is too low", style="dim")
+    return [*lines, said][:height]
+
+
+def _name_width(progress: SearchProgress) -> int:
+    longest = max((Text(printable(name)).cell_len for name in progress.levels), default=0)
+    return max(len("noise level"), min(_LEVEL_WIDTH, longest))
+
+
+def _levels(progress: SearchProgress, width: int) -> _Section:
+    done = {name: f"{level.num_ended}/{level.total}" for name, level in progress.levels.items()}
+    wide = max([4, *(len(text) for text in done.values())])
+    header = f"{_name('noise level', width)} {'done':>{wide}} running stopped diverged failed"
+    header += "".join(f" {ARM_NAMES[arm]:>7}" for arm in ARM_NAMES)
+    rows: list[RenderableType] = []
+    for name, level in progress.levels.items():
+        failed = sum(level.ended[status] for status in _FAILED)
+        counts = f"{level.running:>7} {level.ended['stopped']:>7} {level.ended['diverged']:>8} {failed:>6}"
+        bests = "".join(f" {percent(level.best.get(arm)):>7}" for arm in ARM_NAMES)
+        rows.append(Text(f"{_name(name, width)} {done[name]:>{wide}} {counts}{bests}"))
+    return _Section(Text(header, style="bold"), rows)
+
+
+def _curves(progress: SearchProgress, width: int, ascii_only: bool) -> _Section:
+    rows: list[RenderableType] = []
+    for name, level in progress.levels.items():
+        if (line := _curve(level, ascii_only)) is not None:
+            rows.append(Text(f"{_name(name, width)} {line}"))
+    return _Section(Text("best so far: validation accuracy epoch by epoch", style="bold"), rows)
+
+
+def _curve(level: LevelProgress, ascii_only: bool) -> str | None:
+    curve = level.curve
+    finite = [a for a in curve.accuracies if math.isfinite(a)] if curve else []
+    if curve is None or not finite:
+        return None
+    drawn = sparkline(curve.accuracies, _CURVE_WIDTH, ascii_only=ascii_only)
+    what = f"{_arm(curve.arm):>5} {rate(curve.smooth_rate):>8}"
+    return f"{what}  {drawn:<{_CURVE_WIDTH}} {percent(min(finite))} to {percent(max(finite))}"
+
+
+def _slots(progress: SearchProgress, width: int, ascii_only: bool) -> _Section:
+    running: dict[int, list[RunningTrial]] = {}
+    for trial in list(progress.running.values()):
+        running.setdefault(trial.slot, []).append(trial)
+    rows: list[RenderableType] = []
+    # All slots have their line, idle or not: the picture keeps its height.
+    for slot in range(max([progress.slots, *(slot + 1 for slot in running)])):
+        line = f"{slot + 1:>2} "
+        trials = running.get(slot, [])
+        if not trials:
+            shown = "idle"
+        elif len(trials) == 1:
+            shown = _trial(trials[0], width, ascii_only)
+        else:
+            shown = _batch(trials, width)
+        rows.append(Text(line + shown))
+    return _Section(Text("now", style="bold"), rows)
+
+
+def _batch(trials: Sequence[RunningTrial], width: int) -> str:
+    """Trials of one level that are trained together."""
+    what = f"{_name(trials[0].noise_level, width)} {f'{len(trials)} trials':>14}"
+    epochs = [trial.epoch for trial in trials]
+    if not max(epochs):
+        return f"{what}  starts"
+    last = [trial.accuracies[-1] for trial in trials if trial.accuracies and math.isfinite(trial.accuracies[-1])]
+    reached = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
+    where = f"epoch {reached} of {max(trial.epochs for trial in trials)}"
+    return f"{what}  {where}" + (f", val {percent(min(last))} to {percent(max(last))}" if last else "")
+
+
+def _trial(trial: RunningTrial, width: int, ascii_only: bool) -> str:
+    what = f"{_name(trial.noise_level, width)} {_arm(trial.arm):>5} {rate(trial.smooth_rate):>8}"
+    if not trial.epoch:
+        return f"{what}  starts"
+    accuracies = list(trial.accuracies)
+    where = f"epoch {trial.epoch:>{len(str(trial.epochs))}} of {trial.epochs}"
+    last = accuracies[-1] if accuracies and math.isfinite(accuracies[-1]) else None
+    return f"{what}  {where}, val {percent(last):>6} {sparkline(accuracies, _SLOT_CURVE_WIDTH, ascii_only=ascii_only)}"
+
+
+def _name(text: str, width: int) -> str:
+    """A name in so many cells; of a longer one the middle is left out, because files differ at the end."""
+    shown = printable(text)
+    if Text(shown).cell_len > width:
+        half = (width - 1) // 2
+        shown = set_cell_size(shown, width - 1 - half) + "…" + set_cell_size(shown[::-1], half)[::-1]
+    return set_cell_size(shown, width)
+
+
+def _arm(arm: str) -> str:
+    return ARM_NAMES.get(arm, "?")

@@ -1,0 +1,234 @@
+"""The report as one HTML page: plots, tables and provenance in a file that opens anywhere, offline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from nls_tune._version import __version__
+from nls_tune.analysis.analysis import Analysis, RunAnalysis
+from nls_tune.analysis.recommendations import planned_trials
+from nls_tune.report.html.plots.theme import PALETTES, templates
+from nls_tune.report.html.provenance import Provenance, provenance_of
+from nls_tune.report.html.sections import Section, comparison_sections, run_sections
+from nls_tune.report.text import duration, paused
+from nls_tune.report.words import copyable_configuration, recommendation_words
+
+#: What the badge of a verdict says.
+VERDICTS = {
+    "better": "better than CE",
+    "worse": "worse than CE on test",
+    "no_proven_difference": "no proven difference to CE",
+    "cross_entropy": "cross-entropy",
+    "unconfirmed": "not confirmed",
+    "nothing": "no recommendation",
+}
+_STATUSES = {
+    "running": "This run goes on. The page shows what was there when it was written; write it again for more.",
+    "interrupted": "This run was interrupted. What had ended is here; the command below goes on with it.",
+    "crashed": "The process of this run was killed. What had ended is here; the command below goes on with it.",
+    "failed": "This run failed. What had ended is here; the command below goes on with it.",
+    "finished": None,
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """The recommendation of one noise level, in words."""
+
+    key: str
+    noise_level: str
+    verdict: str
+    badge: str
+    headline: str
+    reasons: tuple[str, ...]
+    doubts: tuple[str, ...]
+    configuration: str | None
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """One run in the page."""
+
+    prefix: str
+    name: str
+    status: str
+    status_note: str | None
+    facts: tuple[str, ...]
+    problems: tuple[str, ...]
+    cards: tuple[Card, ...]
+    sections: tuple[Section, ...]
+    provenance: Provenance
+
+
+def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
+    """Return the page as HTML.
+
+    Args:
+        analysis: What the runs say.
+        written_at: When; by default now.
+    """
+    several = len(analysis.runs) > 1
+    runs = [_run_part(found, f"r{i + 1}-" if several else "") for i, found in enumerate(analysis.runs)]
+    comparison = () if analysis.comparison is None else comparison_sections(analysis.comparison)
+    sections = [*comparison, *(section for run in runs for section in run.sections)]
+    figures = {
+        plot.key: plot.figure
+        for section in sections
+        for panel in section.panels
+        for plot in panel.plots
+        if plot.figure is not None
+    }
+    payload = {"figures": figures, "palettes": PALETTES, "templates": templates()}
+    scripts = {"theme": _asset("theme.js"), "unpack": _asset("unpack.js"), "page": _asset("page.js")}
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=" and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
+            several=several,
+            runs=runs,
+            comparison=comparison,
+            payload=_pack(_dumps(payload)),
+            plotly=_packed_plotly(),
+            scripts=scripts,
+            hashes=[_csp_hash(script) for script in (*scripts.values(), _plotly())],
+            css=_asset("page.css"),
+            written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            version=__version__,
+        )
+    )
+
+
+def page_bytes(analysis: Analysis) -> bytes:
+    """Return the page as it is written; text that is no Unicode (names of folders may hold any byte) is replaced."""
+    return render_page(analysis).encode("utf-8", errors="replace")
+
+
+def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
+    run = found.run
+    cards = []
+    for index, one in enumerate(found.recommendations):
+        words = recommendation_words(one)
+        key, badge = f"{prefix}configuration-{index}", VERDICTS[one.verdict]
+        cards.append(
+            Card(
+                key=key,
+                noise_level=one.noise_level,
+                verdict=one.verdict,
+                badge=badge,
+                headline=_headline(words.headline, one.noise_level),
+                reasons=words.reasons,
+                doubts=words.doubts,
+                configuration=copyable_configuration(one),
+            )
+        )
+    return RunPart(
+        prefix=prefix,
+        name=run.name,
+        status=run.status,
+        status_note=_STATUSES[run.status],
+        facts=_facts(found),
+        problems=run.problems,
+        cards=tuple(cards),
+        sections=run_sections(found, prefix),
+        provenance=provenance_of(run, prefix),
+    )
+
+
+def _headline(words: str, noise_level: str) -> str:
+    """The headline without the noise level, which the card has as its title."""
+    text = words.removeprefix(f"{noise_level}: ")
+    return text[:1].upper() + text[1:]
+
+
+def _facts(found: RunAnalysis) -> tuple[str, ...]:
+    """The run in a few words: data, levels, trials, time."""
+    run = found.run
+    identity = run.content.get("identity")
+    settings = identity.get("settings") if isinstance(identity, Mapping) else None
+    dataset = settings.get("dataset") if isinstance(settings, Mapping) else None
+    facts = [] if dataset is None else [f"dataset {dataset}"]
+    facts.append(f"{len(run.levels)} noise level{'' if len(run.levels) == 1 else 's'}")
+    search = int((run.trials["stage"] == "search").sum())
+    others = len(run.trials) - search
+    planned = sum(planned_trials(run.content).values())
+    of_planned = f" of {planned:,}" if planned >= search else ""
+    facts.append(f"{search:,}{of_planned} search trial{'' if search == 1 and not of_planned else 's'} ended")
+    if others:
+        facts.append(f"{others:,} confirmation trial{'' if others == 1 else 's'} ended")
+    if found.allocation is not None:
+        wall, pauses = duration(found.allocation.wall_seconds), paused(found.allocation.paused_seconds)
+        facts.append(f"{wall} from the first start to the last end{pauses}")
+    return tuple(facts)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("nls_tune.report.html"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # A number is not parted from its sign at the end of a line.
+    environment.filters["unparted"] = lambda text: text.replace(" %", "\u00a0%")
+    return environment
+
+
+def _dumps(value: Any) -> str:
+    # NaN is no JSON: a number that slipped through must fail here and not in a browser.
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A text in a third or less of its length, for ``unpack.js``.
+
+    Attributes:
+        text: Raw deflate (RFC 1951) of its UTF-8, in base64.
+        num_bytes: Of the UTF-8.
+    """
+
+    text: str
+    num_bytes: int
+
+
+def _pack(text: str) -> Packed:
+    content = text.encode("utf-8", errors="replace")
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return Packed(base64.b64encode(deflate.compress(content) + deflate.flush()).decode(), len(content))
+
+
+@cache
+def _packed_plotly() -> Packed:
+    return _pack(_plotly())
+
+
+@cache
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    # Browsers read line ends so before they compare hashes.
+    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _csp_hash(script: str) -> str:
+    """The name of a script in a Content-Security-Policy: no other script runs in the page."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -1,0 +1,58 @@
+"""Which settings matter at one noise level."""
+
+from __future__ import annotations
+
+from nls_tune.analysis.importances import LevelImportances
+from nls_tune.report.html.plots.common import Plot, layout, percentage, plotly_text
+from nls_tune.report.text import percent
+
+_READING = (
+    "Longer bars matter more for validation accuracy; the two methods ask different questions, and where they disagree "
+    "or trials are few, neither is to be trusted far."
+)
+
+
+def importances_plot(key: str, level: LevelImportances) -> Plot:
+    """Draw the importances of one noise level."""
+    title = f"{level.noise_level}: what matters"
+    if not level.importances:
+        note = f"{(level.reason or 'There are none').rstrip('.')}."
+        return Plot(key, title, _READING, note, None, note=note)
+    ordered = level.importances[::-1]  # plotly's axis grows upwards
+    shared = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [plotly_text(found.setting) for found in ordered],
+        "hovertemplate": "%{y}: %{x:.1f} %<extra>%{fullData.name}</extra>",
+    }
+    data = [
+        {
+            **shared,
+            "name": "fANOVA: share of the variance",
+            "x": [percentage(found.fanova) for found in ordered],
+            "marker": {
+                "color": "@positive",
+                "pattern": {"shape": "/", "fgcolor": "@page", "bgcolor": "@positive", "solidity": 0.3},
+            },
+        },
+        {
+            **shared,
+            "name": "PED-ANOVA: being among the best",
+            "x": [percentage(found.ped_anova) for found in ordered],
+            "marker": {"color": "@negative"},
+        },
+    ]
+    figure = {
+        "data": data,
+        "layout": layout(
+            barmode="group",
+            bargap=0.3,
+            xaxis={"title": {"text": "Importance, %"}, "range": [0, 100]},
+            yaxis={"type": "category"},
+            legend={**layout()["legend"], "traceorder": "reversed"},
+        ),
+    }
+    parts = [f"{v.setting} {percent(v.ped_anova, 0)} (fANOVA {percent(v.fanova, 0)})" for v in level.importances]
+    summary = f"PED-ANOVA over {level.num_trials} completed trials: {', '.join(parts)}."
+    note = f"From {level.num_trials:,} completed trials."
+    return Plot(key, title, _READING, summary, figure, 150 + 55 * len(ordered), note)

@@ -1,0 +1,80 @@
+"""The folder of an unfinished trial, from which any process goes on with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nls_tune.errors import is_out_of_memory
+from nls_tune.files import write_atomically
+from nls_tune.spaces.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+_SETTINGS = "trial.json"
+_STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class StartedTrial:
+    """What a trial wrote down when it started."""
+
+    noise_level: str
+    stage: str
+    settings: TrainingSettings
+
+
+class TrialCheckpoint:
+    """The folder of an unfinished trial: what it is, and its newest state.
+
+    It stands in the run directory and not in Tune's, so that a lost worker, a killed driver and an interrupted
+    run all go on in the same way.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, trial: dict[str, Any]) -> None:
+        """Write down what the trial is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / _SETTINGS, json.dumps(trial).encode())
+
+    def read_trial(self) -> StartedTrial | None:
+        """Return what ``start`` wrote; None if that is missing, torn or of another version."""
+        try:
+            trial = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
+            return StartedTrial(trial["noise_level"], trial["stage"], TrainingSettings(**trial["settings"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the state; without the folder, whose trial has ended, nothing is written."""
+        import io
+
+        import torch
+
+        if not self.folder.is_dir():
+            return
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.folder / _STATE, buffer.getvalue())
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Return the newest state; None if there is none or it cannot be read."""
+        import torch
+
+        try:
+            state = torch.load(self.folder / _STATE, map_location=device, weights_only=True)
+        except Exception as error:  # a torn file fails in many ways, and all mean: from the start
+            if is_out_of_memory(error):
+                raise  # the file is good
+            return None
+        return state if isinstance(state, dict) else None
+
+    def remove(self) -> None:
+        """Remove the folder: the trial has a row now."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,180 @@
+"""The results on disk: Parquet schemas, the part files of a run, run.json, and their readers.
+
+One trial is one row in ``trials/``, one epoch one row in ``epochs/``. Every trial has a part file of its own in
+each, replaced whole by rename, so that readers never see half a file and nothing is lost with a killed process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, SoftFileLock, Timeout
+
+from nls_tune.errors import InputError
+from nls_tune.files import json_text, write_atomically
+from nls_tune.runs.parts_copy import COPY, make_copy
+from nls_tune.runs.schemas import SCHEMA_VERSION, epoch_schema, trial_schema
+
+if TYPE_CHECKING:
+    pass
+
+_EMPTY_PART = "empty.parquet"
+_LOCK = ".lock"
+
+
+class RunDirectory:
+    """The folder of a run: where everything is, and how it is written.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        # Absolute, because worker processes have other working directories.
+        self.path = Path(path).expanduser().absolute()
+        self.trials = self.path / "trials"
+        self.epochs = self.path / "epochs"
+        self.checkpoints = self.path / "checkpoints"
+        self.warmups = self.path / "warmups"
+        self.tune = self.path / "tune"
+        self.tensorboard = self.path / "tensorboard"
+        self.run_json = self.path / "run.json"
+
+    def create(self) -> None:
+        """Make the folders and the empty parts that carry the schemas.
+
+        Raises:
+            InputError: If the place is a file, cannot be written, or holds something that is no run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
+        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, self.warmups.name}
+        try:
+            # Hidden files are ours as well: what a process that was killed left of its first write.
+            found = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+        except OSError as error:
+            raise InputError(f"--out cannot be read, {self.path} ({error.strerror}); give another place") from None
+        foreign = [name for name in found if name not in ours and not name.startswith(".")]
+        if foreign and not self.run_json.exists():
+            raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
+        try:
+            for folder in (self.trials, self.epochs, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+            for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
+                if not (folder / _EMPTY_PART).exists():
+                    _write_table(folder / _EMPTY_PART, schema.empty_table())
+        except OSError as error:
+            raise InputError(
+                f"--out must be a place that can be written, {self.path} is not ({error.strerror}); give another place"
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: two searches must not write to one folder.
+
+        Raises:
+            InputError: If another process holds it; without the system's locks also if one that was killed did.
+        """
+        lock = FileLock(self.path / _LOCK)
+        try:
+            # A reader that asks whether the run goes on (``is_held``) holds it for a moment.
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            stale = f"; if no search runs, remove {self.path / _LOCK}" if isinstance(lock, SoftFileLock) else ""
+            message = f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"
+            raise InputError(message) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Return whether a process of this machine, or one that shares its locks, holds the run.
+
+        Nothing is written: the run may lie on a medium that cannot be. A lock file that is missing, or that cannot be
+        asked, is held by nobody that we could know of.
+        """
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            # Shared, so that two readers who ask at once do not take each other for a search.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+                return os.fstat(descriptor).st_size > 0  # the file is the lock, and names its owner
+            return error.errno in (errno.EAGAIN, errno.EACCES)
+        finally:
+            os.close(descriptor)  # gives it back
+        return False
+
+    def remove_warmups(self) -> None:
+        """Remove the store of shared warm-ups: whoever needed them is finished."""
+        shutil.rmtree(self.warmups, ignore_errors=True)
+
+    def write_trial(self, row: Mapping[str, Any]) -> None:
+        """Write or replace the row of a finished trial."""
+        _write_rows(self.trials / f"{row['trial_id']}.parquet", [row], trial_schema())
+
+    def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write or replace the epochs of one trial."""
+        _write_rows(self.epochs / f"{rows[0]['trial_id']}.parquet", rows, epoch_schema())
+
+    def copy_parts(self) -> None:
+        """Copy the parts of each folder into one file that is quicker to read; the parts stay."""
+        for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
+            with suppress(OSError):  # a full disk, for example: it was only to save time
+                if (content := make_copy(folder, schema)) is not None:
+                    write_atomically(folder / COPY, content)
+
+    def write_json(self, content: Mapping[str, Any]) -> None:
+        """Write or replace run.json."""
+        write_atomically(self.run_json, (json_text(content) + "\n").encode())
+
+    def read_json(self) -> dict[str, Any]:
+        """Read run.json.
+
+        Raises:
+            InputError: If it is missing, torn, or of a newer schema than this version knows.
+        """
+        try:
+            content = json.loads(self.run_json.read_text(encoding="utf-8"))
+            version = content["schema_version"]
+            if not isinstance(version, int):
+                raise TypeError(f"schema_version is {version!r}")
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{self.path} is no run: it has no run.json") from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self.run_json} cannot be read ({error}); restore it or give another run") from None
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{self.run_json} has schema version {version}, this nls_tune reads up to {SCHEMA_VERSION}; "
+                "update nls_tune"
+            )
+        return typing.cast("dict[str, Any]", content)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    for row in rows:
+        if wrong := set(schema.names) ^ set(row):
+            raise ValueError(f"a row must have the columns of the schema, differs in {sorted(wrong)}")
+    _write_table(path, pa.Table.from_pylist(list(rows), schema=schema))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    # For some rows dictionaries and statistics are most of the file, and help no reader.
+    pq.write_table(table, sink, use_dictionary=False, write_statistics=False)
+    write_atomically(path, sink.getvalue().to_pybytes())

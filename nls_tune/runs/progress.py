@@ -1,0 +1,208 @@
+"""Where a search stands: counts and the best so far of each level, what runs now, and the time that is left.
+
+The session that runs a search keeps such an object up to date; ``nls-tune watch`` makes one from a run directory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nls_tune.runs.time_budget import TimeBudget
+
+
+@dataclass(frozen=True)
+class BestCurve:
+    """The completed trial with the highest objective so far, epoch by epoch.
+
+    Attributes:
+        arm: Of its rate.
+        smooth_rate: Its rate.
+        value: Its objective.
+        accuracies: Noisy validation accuracy after each epoch, as fractions; empty where unknown.
+    """
+
+    arm: str
+    smooth_rate: float
+    value: float
+    accuracies: tuple[float, ...]
+
+
+@dataclass
+class RunningTrial:
+    """A trial that runs now.
+
+    Attributes:
+        trial_id: Its name.
+        noise_level: In its stored spelling.
+        arm: Of its rate.
+        smooth_rate: Its rate.
+        epochs: How many it has if nothing stops it.
+        epoch: The last one that is known; 0 before the first.
+        accuracies: Noisy validation accuracy after each epoch, as fractions.
+        slot: 0, 1, ...: kept until the trial ends, so that it keeps its line on the screen. The trials of a batch have
+            one.
+    """
+
+    trial_id: str
+    noise_level: str
+    arm: str
+    smooth_rate: float
+    epochs: int
+    epoch: int = 0
+    accuracies: Sequence[float] = ()
+    slot: int = 0
+
+
+@dataclass
+class LevelProgress:
+    """Counts of one level's trials.
+
+    Attributes:
+        total: Trials planned.
+        ended: Trials by status.
+        running: Trials that run now.
+        best: Highest objective of a completed trial so far, by arm.
+        curve: The curve of the highest of these; None before a trial is completed.
+    """
+
+    total: int
+    ended: Counter[str] = field(default_factory=Counter)
+    running: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    curve: BestCurve | None = None
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that have ended, in whatever way."""
+        return self.ended.total()
+
+
+@dataclass
+class SearchProgress:
+    """Counts of a whole search, what runs now, and what its trials have cost so far.
+
+    Attributes:
+        levels: By noise level, in the order of the command.
+        slots: Trials that can run at once.
+        epochs: Epochs a full trial.
+        stage: ``search``, ``confirm`` or ``confirm_all``.
+        budget: Of wall time; without a limit where none was given.
+        running: The trials that run now, by name.
+        batches: The number of the batch of each trial that is trained in one with others, by name.
+        is_ending: Whether the search was interrupted and what runs is being saved.
+    """
+
+    levels: dict[str, LevelProgress]
+    slots: int
+    epochs: int
+    stage: str = "search"
+    budget: TimeBudget = field(default_factory=TimeBudget)
+    running: dict[str, RunningTrial] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)
+    is_ending: bool = False
+    _ended_epochs: int = 0
+    _ended_trials: int = 0
+    _seconds: dict[str, float] = field(default_factory=dict)
+    _epochs: dict[str, int] = field(default_factory=dict)
+
+    def started(self, trial: RunningTrial, slot: int | None = None) -> None:
+        """Count a trial that starts: in its batch's slot, or the first one that is free, unless its slot is known."""
+        taken = {other.slot for other in self.running.values()}
+        if slot is None and (batch := self.batches.get(trial.trial_id)) is not None:
+            mates = (other.slot for name, other in self.running.items() if self.batches.get(name) == batch)
+            slot = next(mates, None)
+        trial.slot = next(i for i in range(len(taken) + 1) if i not in taken) if slot is None else slot
+        self.running[trial.trial_id] = trial
+        self.levels[trial.noise_level].running += 1
+
+    def reported(self, trial_id: str, epochs: int, seconds: float, accuracies: Sequence[float] = ()) -> None:
+        """Take the epochs, the training seconds and the validation accuracies of a running trial, all of them."""
+        trial = self.running[trial_id]
+        trial.epoch, trial.accuracies = epochs, accuracies
+        self._epochs[trial_id], self._seconds[trial_id] = epochs, seconds
+
+    def ended(
+        self,
+        level: str,
+        arm: str,
+        trial_id: str,
+        status: str,
+        value: float | None,
+        *,
+        adopted: bool,
+        smooth_rate: float = 0.0,
+        accuracies: Sequence[float] = (),
+    ) -> None:
+        """Count a trial that ended.
+
+        Args:
+            level: Its noise level.
+            arm: Its arm.
+            trial_id: Its name.
+            status: How it ended.
+            value: Its objective; None if no epoch counts.
+            adopted: Whether it ended in an earlier session: it costs nothing now, and is not running.
+            smooth_rate: Of an adopted trial; that of a running one is known.
+            accuracies: Likewise.
+        """
+        progress = self.levels[level]
+        trial = None if adopted else self.running.pop(trial_id)
+        if trial is not None:
+            progress.running -= 1
+            smooth_rate, accuracies = trial.smooth_rate, trial.accuracies
+            if trial.epoch:  # a trial that failed at once says nothing of how long the others take
+                self._ended_epochs += trial.epoch
+                self._ended_trials += 1
+        progress.ended[status] += 1
+        if status == "completed" and value is not None:
+            progress.best[arm] = max(value, progress.best.get(arm, 0.0))
+            if progress.curve is None or value > progress.curve.value:
+                progress.curve = BestCurve(arm, smooth_rate, value, tuple(accuracies))
+
+    def measured(self, trial_id: str, epochs: int, seconds: float) -> None:
+        """Take what a trial cost that was adopted and yet says how long the others take."""
+        self._epochs[trial_id], self._seconds[trial_id] = epochs, seconds
+        self._ended_epochs += epochs
+        self._ended_trials += 1
+
+    def runs_again(self, level: str, trial_id: str) -> None:
+        """Note that a running trial has left its slot and is still to end."""
+        self.levels[level].running -= 1
+        self.running.pop(trial_id)
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that have ended, of all levels."""
+        return sum(level.num_ended for level in self.levels.values())
+
+    @property
+    def num_total(self) -> int:
+        """Trials planned, of all levels."""
+        return sum(level.total for level in self.levels.values())
+
+    def num_left(self) -> int:
+        """Trials that are still to end, interrupted ones included."""
+        interrupted = sum(level.ended["interrupted"] for level in self.levels.values())
+        return self.num_total - self.num_ended + interrupted
+
+    def seconds_left(self) -> float | None:
+        """Estimate the seconds left: epochs to go, at the measured seconds an epoch, over the slots.
+
+        Trials without a report yet are taken as long as those that ended were on average, stopped ones included.
+
+        Returns:
+            The estimate, at most what is left of the time budget, or None before an epoch has been measured.
+        """
+        # Copies: a screen asks in a thread of its own while trials report.
+        measured, running = sum(list(self._epochs.values())), list(self.running.values())
+        if not measured:
+            return None
+        mean_length = self._ended_epochs / self._ended_trials if self._ended_trials else float(self.epochs)
+        waiting = max(0, self.num_total - self.num_ended - len(running))
+        in_flight = sum(max(0.0, mean_length - trial.epoch) for trial in running)
+        seconds_an_epoch = sum(list(self._seconds.values())) / measured
+        estimate = (waiting * mean_length + in_flight) * seconds_an_epoch / max(1, self.slots)
+        budget_left = self.budget.left()
+        return estimate if budget_left is None else min(estimate, budget_left)

@@ -1,0 +1,360 @@
+"""Runs as they are found on disk: finished, going on, interrupted, crashed or damaged."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nls_tune.errors import InputError
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts_copy import read_folder
+from nls_tune.runs.schemas import STATUSES, epoch_schema, trial_schema
+from nls_tune.spaces.space import ARMS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: ``crashed``: run.json says that it goes on, but no process holds the run.
+RunStatus = Literal["running", "finished", "interrupted", "failed", "crashed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run directory, read once.
+
+    Attributes:
+        path: The folder, absolute.
+        name: The folder's name; several runs loaded together have different ones.
+        status: Where the run stands.
+        content: run.json.
+        levels: The noise levels in the order of the command.
+        trials: Rows of ``trials/``, as ``results.read_trials`` returns them.
+        epochs: Rows of ``epochs/``, likewise.
+        problems: What could not be read, one line each; nothing is left out silently.
+    """
+
+    path: Path
+    name: str
+    status: RunStatus
+    content: dict[str, Any]
+    levels: tuple[str, ...]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    problems: tuple[str, ...]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The default of each setting that was searched; empty where run.json does not say."""
+        settings = _searched(self.content).items()
+        return {name: setting["default"] for name, setting in settings if "default" in setting}
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run directory, whatever state it is in.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The run; part files that cannot be read are named in its ``problems``. A run that died before its first trial
+        has frames without rows.
+
+    Raises:
+        InputError: If the folder is no run, or run.json cannot be read or is of a newer schema.
+    """
+    run = _directory(path)
+    found = _load_trials(run, *read_status(run), trial_schema())
+    epochs, unread = _read(run.epochs, epoch_schema(), epoch_frame, "epochs")
+    epochs, twice = _once(epochs, "epochs", ["trial_id", "epoch"])
+    return replace(found, epochs=epochs, problems=(*found.problems, *unread, *twice))
+
+
+def load_trials(path: str | Path) -> Run:
+    """Read what a run directory says of whole trials, which is much quicker than to read all.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The run without epochs; of the settings that were not searched, which are the same for all trials, ``trials``
+        has the number of epochs alone. Runs whose run.json does not say what was searched have all.
+
+    Raises:
+        InputError: As ``load_run``.
+    """
+    run = _directory(path)
+    content, status = read_status(run)
+    return _load_trials(run, content, status, _schema_of(_searched(content)))
+
+
+def _directory(path: str | Path) -> RunDirectory:
+    # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
+    return RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
+
+
+def _load_trials(run: RunDirectory, content: dict[str, Any], status: RunStatus, schema: pa.Schema) -> Run:
+    """The run without epochs, its trials with the columns of a schema."""
+    trials, unread = _read(run.trials, schema, trial_frame, "row")
+    trials, unsound = _sound(trials)
+    trials, twice = _once(trials, "trials", ["trial_id"])
+    planned = [level["noise_level"] for level in content.get("plan", ())]
+    return Run(
+        path=run.path,
+        name=run.path.name,
+        status=status,
+        content=content,
+        levels=tuple(dict.fromkeys([*planned, *trials["noise_level"]])),
+        trials=trials,
+        epochs=epoch_frame(epoch_schema().empty_table()),
+        problems=(*unread, *unsound, *twice),
+    )
+
+
+def _schema_of(searched: Mapping[str, Any]) -> pa.Schema:
+    """The columns of ``trials/`` without the settings that are the same for all trials."""
+    schema, kept = trial_schema(), {"config_epochs", *(f"config_{name}" for name in searched)}
+    fields = [field for field in schema if not field.name.startswith("config_") or field.name in kept or not searched]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _searched(content: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The settings that were searched; none where run.json does not say."""
+    found: Mapping[str, Mapping[str, Any]] = content.get("identity", {}).get("space", {}).get("space", {})
+    return found
+
+
+def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
+    """Read several run directories; runs of the same folder name are told apart by their parents.
+
+    Raises:
+        InputError: As ``load_run``; also if a folder is given twice.
+    """
+    places = [Path(path).expanduser().resolve() for path in paths]
+    for place in places:
+        if places.count(place) > 1:
+            raise InputError(f"every run can be given once, {place} is given twice; leave one of them out")
+    runs = [load_run(path) for path in paths]
+    names = _distinct([run.path for run in runs])
+    return tuple(replace(run, name=name) for run, name in zip(runs, names, strict=True))
+
+
+def _distinct(paths: Sequence[Path]) -> list[str]:
+    """As many of the last parts of each path as tell it from the others."""
+    lengths = [1] * len(paths)
+    while True:
+        names = ["/".join(path.parts[-length:]) for path, length in zip(paths, lengths, strict=True)]
+        shared = [i for i, name in enumerate(names) if names.count(name) > 1]
+        if not shared:
+            return names
+        for i in shared:
+            lengths[i] += 1
+
+
+def row_runs_again(run: RunDirectory, trial_id: str, status: str) -> bool:
+    """Return whether a row does not stand, because its trial is to run again or to go on.
+
+    Args:
+        run: The run directory.
+        trial_id: Of the row.
+        status: Likewise.
+
+    Returns:
+        True for an interrupted trial, and for one that ran out of memory beside others: of that, the folder in
+        ``checkpoints/`` stays.
+    """
+    return status == "interrupted" or (status == "out_of_memory" and (run.checkpoints / trial_id).is_dir())
+
+
+def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
+    """Say which rows do not stand, because their trial is to run again or to go on.
+
+    Args:
+        run: The run directory.
+        trials: Rows of ``trials/``.
+
+    Returns:
+        True for interrupted trials, and for those that ran out of memory beside others.
+    """
+    import pandas as pd
+
+    pairs = zip(trials["trial_id"], trials["status"], strict=True)
+    return pd.Series([row_runs_again(run, *pair) for pair in pairs], index=trials.index, dtype=bool)
+
+
+def read_status(run: RunDirectory) -> tuple[dict[str, Any], RunStatus]:
+    """Return run.json and where the run stands.
+
+    A run that goes on according to run.json is asked for, because a killed process says nothing.
+
+    Raises:
+        InputError: As ``load_run``.
+    """
+    content = _read_json(run)
+    if content["status"] != "running":
+        return content, content["status"]
+    if run.is_held():
+        return content, "running"
+    # It may have ended between the two looks; run.json says so before the run is given free.
+    content = _read_json(run)
+    return content, "crashed" if content["status"] == "running" else content["status"]
+
+
+def _read_json(run: RunDirectory) -> dict[str, Any]:
+    """run.json, if it has the parts that every reader needs."""
+    content = run.read_json()
+    plan, sessions = content.get("plan", ()), content.get("sessions", ())
+    rules: dict[str, Callable[[], bool]] = {
+        "status is not one": lambda: content.get("status") in get_args(RunStatus),
+        "plan is no list of levels": lambda: all(
+            isinstance(level["noise_level"], str) and all(isinstance(quota, int) for quota in level["trials"].values())
+            for level in plan
+        ),
+        "sessions is no list of sessions": lambda: all(isinstance(session, Mapping) for session in sessions),
+        "identity is not one": lambda: all(
+            isinstance(setting, Mapping)
+            for setting in content.get("identity", {}).get("space", {}).get("space", {}).values()
+        ),
+    }
+    for wrong, holds in rules.items():
+        try:
+            if holds():
+                continue
+        except (TypeError, KeyError, AttributeError):
+            pass
+        raise InputError(f"{run.run_json} cannot be read ({wrong}); restore it or give another run")
+    return content
+
+
+def _read(
+    folder: Path, schema: pa.Schema, frame: Callable[[pa.Table], pd.DataFrame], what: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a folder of parts, and one line for each part that gives none.
+
+    Args:
+        folder: ``trials/`` or ``epochs/``.
+        schema: Of its parts.
+        frame: Makes the data frame.
+        what: What a part holds of its trial.
+    """
+    try:
+        table, unread, _ = read_folder(folder, schema)
+    except OSError as error:
+        reason = f"{folder.name}/ cannot be read ({error.strerror}): the {what} of every trial is missing"
+        return frame(schema.empty_table()), [reason]
+    return frame(table), [
+        _line(f"{folder.name}/{part.name} {part.reason}: the {what} of trial {Path(part.name).stem} is missing")
+        for part in unread
+    ]
+
+
+def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that can be, and one line for each of the others: what is computed from rows relies on these rules."""
+    import pandas as pd
+
+    rate, lr = trials["smooth_rate"], trials["lr"]
+    rules = {
+        "arm": trials["arm"].isin(ARMS),
+        "status": trials["status"].isin(STATUSES),
+        "smooth_rate": (rate <= 1) & np.isfinite(rate),
+        "lr": (lr > 0) & np.isfinite(lr),
+        **{f"{split}_correct_at_best": _bits_fit(trials, split) for split in ("val", "test")},
+    }
+    sound = pd.concat(rules, axis=1)
+    wrong = [
+        _line(f"trials/ has a row of trial {trials['trial_id'][i]} whose {row.idxmin()} cannot be: it is left out")
+        for i, row in sound[~sound.all(axis=1)].iterrows()
+    ]
+    return trials[sound.all(axis=1)].reset_index(drop=True) if wrong else trials, wrong
+
+
+def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
+    """Whether the bits of each row, where it has some, are as many as its samples, rounded up to whole bytes."""
+    import pandas as pd
+
+    pairs = zip(trials[f"{split}_correct_at_best"], trials[f"num_{split}"], strict=True)
+    fit = [not isinstance(bits, bytes) or len(bits) == -(-number // 8) for bits, number in pairs]
+    return pd.Series(fit, index=trials.index, dtype=bool)
+
+
+def _once(rows: pd.DataFrame, folder: str, key: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows without those that agree with an earlier one in the key, and a line that says how many these were."""
+    again = rows.duplicated(key)
+    if not again.any():
+        return rows, []
+    first = rows["trial_id"][again].iloc[0]
+    line = f"{folder}/ has {again.sum()} rows twice, the first of trial {first}: they count once"
+    return rows[~again].reset_index(drop=True), [_line(line)]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def read_trials(run: str | Path) -> pd.DataFrame:
+    """Return the trials of a run, one row each, in the order in which they started.
+
+    It works while the run goes on and after a crash.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The columns of ``trial_schema``.
+
+    Raises:
+        InputError: If the folder is no run or a part file cannot be read.
+    """
+    return trial_frame(_read_parts(RunDirectory(run).trials, trial_schema()))
+
+
+def read_epochs(run: str | Path) -> pd.DataFrame:
+    """Return the epochs of a run, one row each, trial by trial.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The columns of ``epoch_schema``.
+
+    Raises:
+        InputError: If the folder is no run or a part file cannot be read.
+    """
+    return epoch_frame(_read_parts(RunDirectory(run).epochs, epoch_schema()))
+
+
+def trial_frame(table: pa.Table) -> pd.DataFrame:
+    """Return rows of ``trial_schema`` in the order in which the trials started."""
+    return _frame(table.sort_by([("started_at", "ascending"), ("trial_id", "ascending")]))
+
+
+def epoch_frame(table: pa.Table) -> pd.DataFrame:
+    """Return rows of ``epoch_schema`` trial by trial, epoch by epoch."""
+    trial_ids, epochs = table["trial_id"], table["epoch"]
+    before, after = slice(0, -1), slice(1, None)
+    same = pc.equal(trial_ids[before], trial_ids[after])
+    rising = pc.or_(pc.less(trial_ids[before], trial_ids[after]), pc.and_(same, pc.less(epochs[before], epochs[after])))
+    # Parts are read by name, which is mostly this order already; sorting a million names takes a second.
+    ordered = pc.all(rising).as_py() is not False
+    return _frame(table if ordered else table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")]))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    return typing.cast("pd.DataFrame", table.to_pandas())
+
+
+def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
+    if not folder.is_dir():
+        raise InputError(f"{folder.parent} is no run: it has no folder {folder.name}")
+    found = read_folder(folder, schema)
+    if found.unread:
+        name, reason, remedy = found.unread[0]
+        raise InputError(f"{folder / name} {reason}; {remedy}")
+    return found.table

@@ -1,0 +1,1 @@
+"""One session of a search: plan, search, confirm, conclude."""

@@ -1,0 +1,210 @@
+"""The confirmation: the selected configurations and cross-entropy (CE) again, with fresh seeds.
+
+A search shows the luckiest of many trials. What a configuration is worth shows in trainings that the search has not
+seen: the selected configuration of each arm, and CE with the space's defaults, are trained again with seeds that
+the search has not used, on the search's own split, all levels at once, none stopped early.
+
+With ``confirm_on="all"`` the same follows on all labels of the run, validation samples included. Nothing is left then
+to say when to end: each configuration ends after the median of the best epochs that it had on the split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from nls_tune.analysis.selection import select
+from nls_tune.plan.plan import SearchPlan
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.progress import LevelProgress, SearchProgress
+from nls_tune.runs.reading import read_trials, runs_again
+from nls_tune.runs.schemas import ON_ALL_LABELS, settings_of
+from nls_tune.spaces.batching import make_batches
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.spaces.space import ARMS
+from nls_tune.tune.experiment import run_experiment, trial_config
+from nls_tune.tune.packing import Packing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nls_tune.report.console.live import ProgressView
+    from nls_tune.tune.tracker import Tracker
+
+#: Level and index of a configuration, and of one of its trainings: level, settings, noise seed.
+_Run = tuple[tuple[str, int], str, TrainingSettings, int | None]
+
+
+def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return what is trained again at each level.
+
+    Args:
+        plan: Of the search.
+        trials: Rows of ``trials/``.
+
+    Returns:
+        By level: the selected configuration of each arm, and CE with the defaults of the space if the space has a
+        CE arm and it is another one. Levels where nothing was completed have none.
+    """
+    search = trials[trials["stage"] == "search"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for level in plan.levels:
+        rows = search[search["noise_level"] == level.level]
+        configs: list[dict[str, Any]] = []
+        for arm in ARMS:
+            row = select(rows[rows["arm"] == arm])
+            if row is not None:
+                settings = settings_of(row.to_dict())
+                configs.append({name: getattr(settings, name) for name in plan.space.space})
+        if configs and "ce" in level.quotas:
+            default = plan.space.default(smooth_rate=0.0)
+            configs += [] if default in configs else [default]
+        found[level.level] = configs
+    return found
+
+
+def missing_trials(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the configurations of the confirmation's trials that have no row yet, for Tune.
+
+    The first seed of every configuration comes first, so that a confirmation that is cut short has compared all of
+    them with fewer seeds, and not some of them with all.
+    """
+    done = _done(trials)
+    missing = []
+    for _, level, settings, noise_seed in _runs(plan, trials):
+        trial_id = plan.trial_id(level, settings, "confirm", noise_seed)
+        if trial_id not in done:
+            missing.append(trial_config(trial_id, level, settings, "confirm", noise_seed=noise_seed))
+    return missing
+
+
+def missing_on_all_labels(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the confirmation's trials on all labels that have no row yet, for Tune, in the order of the others.
+
+    Args:
+        plan: Of the search.
+        trials: Rows of ``trials/``, those of the confirmation on the split among them.
+
+    Returns:
+        Empty unless ``confirm_on`` is ``all``; without configurations that no seed completed on the split.
+    """
+    if plan.settings.confirm_on != "all":
+        return []
+    runs, done = list(_runs(plan, trials)), _done(trials)
+    stops = _stop_epochs(plan, trials, runs)
+    missing = []
+    for key, level, settings, noise_seed in runs:
+        if key not in stops:
+            continue
+        trial_id = plan.trial_id(level, settings, ON_ALL_LABELS, noise_seed)
+        if trial_id not in done:
+            missing.append(
+                trial_config(trial_id, level, settings, ON_ALL_LABELS, noise_seed=noise_seed, stop_at=stops[key])
+            )
+    return missing
+
+
+def stop_epoch(best_epochs: Sequence[int]) -> int:
+    """Return the epoch after which a configuration ends on all labels: the median, halves rounded up.
+
+    Args:
+        best_epochs: Those that it had on the split, at least one.
+    """
+    return math.floor(median(best_epochs) + 0.5)
+
+
+def _runs(plan: SearchPlan, trials: pd.DataFrame) -> Iterator[_Run]:
+    """What a confirmation trains, with every configuration's first seed first."""
+    configurations = confirm_configurations(plan, trials)
+    for seed in plan.confirm_seeds():
+        for level, configs in configurations.items():
+            noise_seed = plan.confirm_noise_seed(level, seed)
+            for index, config in enumerate(configs):
+                yield (level, index), level, plan.training_settings(config, seed), noise_seed
+
+
+def _stop_epochs(plan: SearchPlan, trials: pd.DataFrame, runs: Sequence[_Run]) -> dict[tuple[str, int], int]:
+    """The last epoch on all labels of each configuration that completed with a seed on the split.
+
+    A seed that diverged counts with its best epoch before that, as it does in the analysis.
+    """
+    rows = trials[trials["status"].isin(["completed", "diverged"]) & trials["best_epoch"].notna()]
+    found = {row["trial_id"]: row for row in rows[rows["stage"] == "confirm"].to_dict("records")}
+    epochs: dict[tuple[str, int], list[int]] = {}
+    completed = set()
+    for key, level, settings, noise_seed in runs:
+        row = found.get(plan.trial_id(level, settings, "confirm", noise_seed))
+        if row is not None:
+            epochs.setdefault(key, []).append(int(row["best_epoch"]))
+            completed |= {key} if row["status"] == "completed" else set()
+    return {key: stop_epoch(epochs[key]) for key in epochs if key in completed}
+
+
+def _done(trials: pd.DataFrame) -> set[str]:
+    return set(trials.loc[trials["status"] != "interrupted", "trial_id"])
+
+
+def confirm(
+    plan: SearchPlan,
+    run: RunDirectory,
+    run_id: str,
+    packing: Packing,
+    make_view: Callable[[SearchProgress], ProgressView],
+    missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
+    trackers: Sequence[Tracker] = (),
+) -> str:
+    """Run what is missing of the confirmation of a finished search.
+
+    Args:
+        plan: Of the search.
+        run: Its directory.
+        run_id: Of the run.
+        packing: What a trial gets and how many run at once.
+        make_view: Makes the view of the progress.
+        missing: Lists its trials: ``missing_trials`` or ``missing_on_all_labels``.
+        trackers: What else follows the trials.
+
+    Returns:
+        ``finished`` or ``interrupted``.
+    """
+    from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
+    from nls_tune.tune.recorder import Recorder
+
+    def still_missing() -> list[dict[str, Any]]:
+        trials = read_trials(run.path)
+        return missing(plan, trials[~runs_again(run, trials)])
+
+    configs = still_missing()
+    if not configs:
+        return "finished"
+    packing.batched = packing.may_batch
+    levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
+    epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
+    progress = SearchProgress(levels, packing.slots.count, epochs, stage=configs[0]["stage"])
+    together = _together(configs, packing, progress)
+    view = make_view(progress)
+    while True:
+        recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
+        names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
+        others = [name for name in names if name != (name[0], None, False)]
+        searcher = ListSearcher(together, metric="best_val_accuracy", is_draining=packing.is_draining)
+        scheduler = WorkerSavingScheduler()
+        lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
+        run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, len(together), lengths, others)
+        # A signal that comes while the last trials end leaves no row that would tell of it.
+        interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
+        if interrupted or not packing.lower():
+            packing.batched = False
+            return "interrupted" if progress.is_ending or progress.num_left() else "finished"
+        # Those that have ended stay counted; the rest follows with fewer trials on a GPU, or outside of batches.
+        configs, progress.slots = still_missing(), packing.slots.count
+        together = _together(configs, packing, progress)
+
+
+def _together(configs: list[dict[str, Any]], packing: Packing, progress: SearchProgress) -> list[dict[str, Any]]:
+    """What Tune is to run as one trial each: batches where that is wanted, else the trials themselves."""
+    batches = make_batches(configs, packing.slots.count) if packing.batched else [[config] for config in configs]
+    progress.batches = {c["trial_id"]: i for i, batch in enumerate(batches) if len(batch) > 1 for c in batch}
+    return [{"batch": batch} if len(batch) > 1 else dict(batch[0]) for batch in batches]

@@ -1,0 +1,187 @@
+"""Runs a plan on Ray: one Tune experiment for all groups, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nls_tune.allocation.allocator import Allocator, Outcome
+from nls_tune.metrics import best_epoch
+from nls_tune.plan.level import group_key
+from nls_tune.plan.plan import SearchPlan
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.progress import LevelProgress, SearchProgress
+from nls_tune.runs.reading import read_epochs, read_trials, runs_again
+from nls_tune.runs.schemas import settings_of
+from nls_tune.runs.time_budget import TimeBudget
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.tune.experiment import _adapters, run_experiment
+from nls_tune.tune.packing import Packing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nls_tune.report.console.live import ProgressView
+    from nls_tune.tune.recorder import Recorder
+    from nls_tune.tune.tracker import Tracker
+
+
+def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
+    """Return the progress of a search that has not started."""
+    levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
+    return SearchProgress(levels, slots, plan.space.budget.epochs)
+
+
+def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, progress: SearchProgress) -> int:
+    """Give the allocator what an earlier run of the same search has done.
+
+    Trials with a row are adopted, except interrupted ones and those that ran out of memory beside others; these, and
+    trials whose row is missing, are put first in their group and go on from their checkpoint.
+
+    Args:
+        plan: The plan, the same as then.
+        run: Its directory.
+        allocator: Nothing asked from it yet.
+        progress: To count the adopted trials in.
+
+    Returns:
+        How many trials were adopted.
+    """
+    from nls_tune.runs.checkpoint import TrialCheckpoint
+
+    trials, epochs = read_trials(run.path), read_epochs(run.path)
+    curves = dict(iter(epochs.groupby("trial_id")))
+    # Rows of other stages too: their folders are of no use to anybody.
+    standing = set(trials.loc[~runs_again(run, trials), "trial_id"])
+    trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
+    num_adopted = 0
+    for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
+        settings, trial_id = settings_of(row), str(row["trial_id"])
+        config = {name: getattr(settings, name) for name in plan.space.space}
+        key = group_key(row["noise_level"], row["arm"])
+        rung_values = _rung_values(plan, curves.get(trial_id), settings)
+        if again:
+            allocator.requeue(key, config, rung_values)
+            continue
+        value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
+        outcome: Outcome = row["status"] if row["status"] in ("completed", "stopped", "diverged") else "failed"
+        allocator.adopt(key, config, outcome, value, row["train_seconds"], rung_values)
+        progress.ended(
+            row["noise_level"],
+            row["arm"],
+            trial_id,
+            row["status"],
+            value,
+            adopted=True,
+            smooth_rate=row["smooth_rate"],
+            accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
+        )
+        num_adopted += 1
+    for folder in sorted(run.checkpoints.iterdir(), reverse=True):
+        checkpoint = TrialCheckpoint(folder)
+        trial = None if folder.name in standing else checkpoint.read_trial()
+        if trial is None:
+            checkpoint.remove()  # its row was written and the folder not yet removed; or it is torn
+            continue
+        config = {name: getattr(trial.settings, name) for name in plan.space.space}
+        same = plan.trial_id(trial.noise_level, plan.training_settings(config), "search") == folder.name
+        if trial.stage == "search" and same:
+            rung_values = _rung_values(plan, curves.get(folder.name), trial.settings)
+            allocator.requeue(group_key(trial.noise_level, trial.settings.arm), config, rung_values)
+    return num_adopted
+
+
+def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: TrainingSettings) -> dict[int, float]:
+    """The objective of a trial at every rung that judged it, from its epochs."""
+    if curve is None:
+        return {}
+    accuracies = curve.loc[~curve["diverged"], "val_accuracy"].tolist()
+    values = {}
+    for rung in plan.rungs().levels:
+        epoch = settings.rung_epoch(rung)
+        if epoch is None or len(accuracies) < epoch:
+            continue
+        best = best_epoch(accuracies[:epoch], settings.first_counting_epoch, plan.settings.objective)
+        if best is not None:
+            values[rung] = best.value
+    return values
+
+
+def execute(
+    plan: SearchPlan,
+    run: RunDirectory,
+    run_id: str,
+    packing: Packing,
+    make_view: Callable[[SearchProgress], ProgressView],
+    budget: TimeBudget,
+    trackers: Sequence[Tracker] = (),
+) -> str:
+    """Run what is missing of a search; with fewer trials on a GPU again, as often as one runs out of memory.
+
+    Args:
+        plan: What to run.
+        run: Where to write; earlier results there are adopted.
+        run_id: Of the run.
+        packing: What a trial gets and how many run at once.
+        make_view: Makes the view of the progress.
+        budget: Of wall time, not started.
+        trackers: What else follows the trials.
+
+    Returns:
+        ``trials``, ``time_budget`` (what ended it) or ``interrupted``.
+
+    Raises:
+        RuntimeError: If every trial failed.
+    """
+    while True:
+        allocator, progress, recorder = _execute(plan, run, run_id, packing, make_view, budget, trackers)
+        # A signal that comes while the last trials end leaves no row that would tell of it.
+        interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
+        # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
+        lowered = not interrupted and packing.lower()
+        if budget.used_up() or not lowered:
+            break
+    out_of_time = budget.used_up() and not interrupted
+    has_more = progress.num_left() > allocator.num_dropped()
+    if progress.is_ending or (has_more and not out_of_time):
+        return "interrupted"
+    failed = sum(level.ended["failed"] + level.ended["out_of_memory"] for level in progress.levels.values())
+    if progress.num_ended == failed and (failed or not out_of_time):
+        last = f", the last with: {recorder.failures[-1]}" if recorder.failures else "; trials/ says why"
+        raise RuntimeError(f"every trial failed{last}; mend the cause and start again with another --out")
+    return "time_budget" if has_more else "trials"
+
+
+def _execute(
+    plan: SearchPlan,
+    run: RunDirectory,
+    run_id: str,
+    packing: Packing,
+    make_view: Callable[[SearchProgress], ProgressView],
+    budget: TimeBudget,
+    trackers: Sequence[Tracker],
+) -> tuple[Allocator, SearchProgress, Recorder]:
+    """Adopt what is there and run one experiment for the rest."""
+    from nls_tune.tune.recorder import Recorder
+
+    progress = make_progress(plan, packing.slots.count)
+    progress.budget = budget
+    allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
+    adopted = adopt_results(plan, run, allocator, progress)
+    if adopted:
+        # A continued sampler must not draw again what it drew in the first session.
+        allocator.reseed(plan.settings.seed + adopted)
+    view = make_view(progress)
+    recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
+    if allocator.num_left() and not budget.used_up():
+        is_over = partial(recorder.guard, budget.check, True)
+        searcher, scheduler = _adapters(plan, allocator, is_over, packing)
+        lengths = plan.space.warmup_lengths()
+        budget.start()
+        try:
+            run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
+        finally:
+            budget.stop()
+    return allocator, progress, recorder

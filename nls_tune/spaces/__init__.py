@@ -1,0 +1,1 @@
+"""Settings of a training, and the spaces that are searched for them."""

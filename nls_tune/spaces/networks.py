@@ -1,0 +1,72 @@
+"""Which networks there are and what inputs they take: plain data, so that planning a search needs no torch.
+
+`nls_tune.training.models` builds them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nls_tune.errors import InputError, unknown_name
+
+InputShape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What inputs a network takes.
+
+    Attributes:
+        min_side: The smallest side of an image in pixels; 0: any shape, flat ones too.
+        reason: Why it takes no smaller ones.
+    """
+
+    min_side: int
+    reason: str = ""
+
+
+_THREE_STRIDES = "it halves the image three times"
+NETWORKS = {
+    "resnet18": Network(8, _THREE_STRIDES),
+    "resnet34": Network(8, _THREE_STRIDES),
+    "resnet50": Network(8, _THREE_STRIDES),
+    "preact_resnet18": Network(8, _THREE_STRIDES),
+    "cnn9": Network(12, "two poolings must leave 3 x 3 pixels for an unpadded convolution"),
+    "small_cnn": Network(8, "three poolings must leave a pixel"),
+    "mlp": Network(0),
+}
+"""The networks by name."""
+
+MODEL_NAMES: tuple[str, ...] = tuple(NETWORKS)
+"""The names that `nls_tune.training.models.build_model` knows."""
+
+
+def check_model(name: str, input_shape: InputShape) -> None:
+    """Check that a network exists and can take inputs of a shape, without building it.
+
+    Args:
+        name: One of `MODEL_NAMES`.
+        input_shape: The shape of one sample: ``(channels, height, width)`` or ``(features,)``.
+
+    Raises:
+        InputError: The name is unknown, the shape is empty or has a size below 1, or it is no image, or too
+            small an image, for this network.
+    """
+    if name not in NETWORKS:
+        raise unknown_name("model", name, MODEL_NAMES)
+    network = NETWORKS[name]
+    shape = tuple(input_shape)
+    if not shape or min(shape) < 1:
+        raise InputError(f"an input shape has sizes of 1 or more, got {shape}: check the dataset")
+    if network.min_side == 0:
+        return
+    if len(shape) != 3:
+        raise InputError(
+            f"model {name!r} takes images of shape (channels, height, width), got inputs of shape {shape}: "
+            "use model 'mlp', which takes any shape"
+        )
+    if min(shape[1:]) < network.min_side:
+        raise InputError(
+            f"model {name!r} takes images of {network.min_side} x {network.min_side} pixels or more "
+            f"({network.reason}), got {shape[1]} x {shape[2]}: use model 'mlp', which takes any shape"
+        )

@@ -1,0 +1,185 @@
+"""Reads search spaces from YAML: finds the file, applies a preset and ``--set`` overrides, checks the result."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from nls_tune.errors import InputError, unknown_name
+from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
+from nls_tune.spaces.settings import TrainingSettings, describe_validation_error
+from nls_tune.spaces.space import Budget, Preset, SearchSpace
+
+_SECTIONS = ("space", "arms", "fixed", "start", "budget")
+
+
+def _space_folder() -> Path:
+    """The folder of the shipped spaces: in the wheel inside the package, in a clone beside it."""
+    package = Path(str(importlib.resources.files("nls_tune")))
+    inside = package / "_search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def shipped_spaces() -> list[str]:
+    """Return the names of the spaces that come with the package."""
+    return sorted(path.stem for path in _space_folder().glob("*.yaml"))
+
+
+def load_space(
+    name_or_path: str | Path, *, preset: Preset = "gpu", epochs: int | None = None, overrides: Sequence[str] = ()
+) -> SearchSpace:
+    """Read and check a search space.
+
+    Args:
+        name_or_path: Name of a shipped space, or a YAML file.
+        preset: Which preset of the file to apply, where it has it.
+        epochs: Epochs a trial, to which the file's values are scaled; by default the file's own.
+        overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
+            of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
+
+    Returns:
+        The space.
+
+    Raises:
+        InputError: If the file cannot be found, read or parsed, or breaks a rule; the message names the file,
+            the key, the value, the rule and, for names, the nearest valid one.
+    """
+    path = _find(str(name_or_path))
+    content = _read(path)
+    presets = content.pop("presets", None) or {}
+    _check_names(path, content, presets)
+    for section, values in (presets.get(preset) or {}).items():
+        content[section] = _merge(content.get(section), values)
+    space = _build(path, content)
+    if epochs is not None:
+        space = space.with_epochs(epochs)
+    # With every default written out, so that an override of one arm or budget key leaves the others alone.
+    content = space.model_dump(exclude={"name"})
+    for override in overrides:
+        _override(content, override)
+    space = _build(path, content)
+    try:
+        space.check_settings()
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{space.name}: ')}") from None
+    return space
+
+
+def _build(path: Path, content: Mapping[str, Any]) -> SearchSpace:
+    try:
+        return SearchSpace(name=path.stem, **content)
+    except ValidationError as error:
+        raise InputError(_space_error(error, path)) from None
+
+
+def _find(name: str) -> Path:
+    if name in shipped_spaces():
+        return _space_folder() / f"{name}.yaml"
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise InputError(f"the search space must be a YAML file, {name} {what}")
+        return path
+    raise unknown_name("search space", name, shipped_spaces())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: is not valid YAML ({reason})") from None
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else type(content).__name__
+        raise InputError(f"{path}: must be a mapping with the keys {', '.join(_SECTIONS)}; it holds {found}")
+    return content
+
+
+def _check_names(path: Path, content: Mapping[str, Any], presets: object) -> None:
+    """Check what pydantic would report without the nearest name: sections, presets and searched settings."""
+    if not isinstance(presets, dict):
+        raise InputError(f"{path}: presets must be a mapping of gpu and cpu, got {presets!r}")
+    for name in presets:
+        if name not in ("gpu", "cpu"):
+            raise InputError(f"{path}: presets: {unknown_name('preset', str(name), ('gpu', 'cpu'))}")
+    places = [("", content)] + [(f"presets.{n}: ", values or {}) for n, values in presets.items()]
+    for where, values in places:
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: {where}must be a mapping, got {values!r}")
+        for section in values:
+            if section not in _SECTIONS:
+                known = (*_SECTIONS, "presets")
+                raise InputError(f"{path}: {where}{unknown_name('key', str(section), known)}")
+        for section in ("space", "fixed"):
+            if not isinstance(values.get(section) or {}, dict):
+                raise InputError(f"{path}: {where}{section} must be a mapping, got {values[section]!r}")
+            for name in values.get(section) or {}:
+                if name not in TrainingSettings.model_fields:
+                    error = unknown_name("training setting", str(name), TrainingSettings.model_fields)
+                    raise InputError(f"{path}: {where}{section}: {error}")
+
+
+def _merge(base: Any, update: Any) -> Any:
+    """Mappings are merged key by key, everything else is replaced."""
+    if isinstance(base, dict) and isinstance(update, dict):
+        merged = {key: _merge(base.get(key), value) for key, value in update.items()}
+        return {**base, **merged}
+    return update
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Apply one ``KEY=VALUE``."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise InputError(f"--set takes KEY=VALUE, got {override!r}; for example --set model=cnn9")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: the value is not valid YAML") from None
+    head, *rest = key.split(".")
+    if not rest:
+        if head not in TrainingSettings.model_fields:
+            raise InputError(f"--set: {unknown_name('training setting', head, TrainingSettings.model_fields)}")
+        (content.get("space") or {}).pop(head, None)
+        content["start"] = [{k: v for k, v in point.items() if k != head} for point in content.get("start") or []]
+        content["fixed"] = {**(content.get("fixed") or {}), head: value}
+        return
+    target = content
+    if head in (content.get("space") or {}):
+        target, rest = content["space"][head], rest
+    elif head in ("budget", "arms"):
+        target = content.setdefault(head, {})
+    else:
+        heads = [*(content.get("space") or {}), "budget", "arms"]
+        raise InputError(f"--set: {unknown_name('key of the space', head, heads)}")
+    if len(rest) != 1 or not isinstance(target, dict):
+        raise InputError(f"--set {override}: the key has one dot at most, for example lr.low=1e-5")
+    target[rest[0]] = value
+
+
+#: Keys by where pydantic says that one is unknown: in the budget, or in a parameter of a type.
+_KEYS = {
+    "budget": tuple(Budget.model_fields),
+    "float": tuple(FloatParameter.model_fields),
+    "int": tuple(IntParameter.model_fields),
+    "choice": tuple(ChoiceParameter.model_fields),
+}
+
+
+def _space_error(error: ValidationError, path: Path) -> str:
+    """One line for pydantic's report; an unknown key gets the nearest name, before what else is wrong."""
+    for found in error.errors():
+        if found["type"] == "extra_forbidden" and found["loc"][-2] in _KEYS:
+            *where, kind, key = (str(part) for part in found["loc"])
+            place = ".".join(where) or kind
+            return f"{path}: {place}: {unknown_name('key', key, _KEYS[kind])}"
+    return describe_validation_error(error, str(path), skip=("float", "int", "choice"))

@@ -1,0 +1,214 @@
+"""The settings of one training: plain data, checked, free of torch, so that planning and reading need none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nls_tune.errors import InputError, unknown_name
+
+Phase = Literal["warmup", "gls"]
+
+#: Settings that a CE warm-up's epochs do not depend on: trainings that differ in nothing else share them.
+_NOT_OF_WARMUP = ("smooth_rate", "warmup_epochs", "lr", "schedule", "milestones", "gamma", "epochs")
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Epochs = Annotated[int, Field(ge=1)]
+
+
+class TrainingSettings(BaseModel):
+    """Everything that decides what a training computes, apart from its data.
+
+    Epochs ``1..warmup_epochs`` train with cross-entropy (CE) at ``warmup_lr``; the rest train with the
+    generalised label smoothing (GLS) loss at ``smooth_rate`` and ``lr``, with a fresh optimiser. The warm-up's
+    learning rate depends on the absolute epoch alone, never on the warm-up's length, so that warm-ups of
+    different lengths are prefixes of each other.
+
+    Attributes:
+        model: Name of the network, see ``nls_tune.spaces.networks``.
+        epochs: All epochs, warm-up included.
+        smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative.
+        warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
+        lr: Learning rate at the start of the GLS phase.
+        schedule: What the GLS phase does with ``lr``: ``constant``; ``step``, multiplied by ``gamma`` after each
+            of ``milestones`` (counted from the start of the phase); ``cosine``, down towards 0 at its end.
+        warmup_lr: Learning rate of the warm-up's first epoch.
+        warmup_milestones: Absolute epochs after which the warm-up's learning rate is multiplied by
+            ``warmup_gamma``.
+        optimizer: ``sgd`` (with ``momentum``, ``nesterov``) or ``adamw``.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        batch_size: Samples a step; the last batch of an epoch may be smaller, no sample is dropped.
+        crop_padding: Pixels of zero padding of the random crop; 0 turns it off.
+        flip: Random horizontal flips.
+        cutout: Side in pixels of the square that cutout blanks; 0 turns it off.
+        clip_norm: Largest global norm of a gradient; 0 turns clipping off.
+        precision: ``float32``, ``bfloat16`` (autocast; the loss stays in float32), or ``auto``: bfloat16 where the
+            hardware computes it (for images on CPUs with AVX512-BF16 or AMX, for everything on GPUs that have it),
+            else float32.
+        seed: Decides initialisation, order, augmentation and dropout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "resnet34"
+    epochs: _Epochs = 100
+    smooth_rate: Annotated[float, Field(le=1, allow_inf_nan=False)] = 0.0
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    lr: _Positive = 0.01
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    milestones: tuple[_Epochs, ...] = ()
+    gamma: _Positive = 0.1
+    warmup_lr: _Positive = 0.1
+    warmup_milestones: tuple[_Epochs, ...] = ()
+    warmup_gamma: _Positive = 0.1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: _NonNegative = 5e-4
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+    cutout: Annotated[int, Field(ge=0)] = 0
+    clip_norm: _NonNegative = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _check_together(self) -> TrainingSettings:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must leave at least one GLS epoch, got {self.warmup_epochs} of {self.epochs} "
+                "epochs; lower warmup_epochs or raise epochs"
+            )
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0, got 0; set nesterov to false or raise momentum")
+        return self
+
+    @property
+    def arm(self) -> str:
+        """The part of the rate's range that this training belongs to: ``ce``, ``positive`` or ``negative``."""
+        return arm_of(self.smooth_rate)
+
+    @property
+    def first_counting_epoch(self) -> int:
+        """The first epoch that may be the best one: the first of the GLS phase, for CE the first of all.
+
+        No trial may win by its CE warm-up; for CE the warm-up is what is compared.
+        """
+        return 1 if self.smooth_rate == 0 else self.warmup_epochs + 1
+
+    def warmup_settings(self) -> dict[str, Any]:
+        """Return the settings that shape a warm-up epoch, as plain JSON values."""
+        return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP))
+
+    def gls_epochs(self, epoch: int) -> int:
+        """How many of the epochs up to a 1-based epoch belong to the GLS phase: the clock that rungs count in."""
+        return max(0, epoch - self.warmup_epochs)
+
+    def rung_epoch(self, rung: int) -> int | None:
+        """The epoch at which a rung judges this training; None if it ends first."""
+        epoch = self.warmup_epochs + rung
+        return epoch if epoch < self.epochs else None
+
+    def phase(self, epoch: int) -> Phase:
+        """The phase of a 1-based epoch."""
+        return "warmup" if epoch <= self.warmup_epochs else "gls"
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of a 1-based epoch; it is constant within an epoch."""
+        if self.phase(epoch) == "warmup":
+            return self.warmup_lr * self.warmup_gamma ** sum(epoch > m for m in self.warmup_milestones)
+        done = epoch - self.warmup_epochs - 1
+        if self.schedule == "step":
+            return self.lr * self.gamma ** sum(done >= m for m in self.milestones)
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * done / (self.epochs - self.warmup_epochs)))
+        return self.lr
+
+
+def arm_of(smooth_rate: float) -> str:
+    """Return the arm of a smooth rate: ``ce`` (exactly 0), ``positive`` or ``negative``."""
+    if smooth_rate == 0:
+        return "ce"
+    return "positive" if smooth_rate > 0 else "negative"
+
+
+#: Settings that have a column of their own in the trials table; every other one is ``config_<name>``.
+OWN_COLUMNS = ("smooth_rate", "warmup_epochs", "lr", "seed")
+
+
+def describe_validation_error(error: ValidationError, where: str = "", skip: Collection[str] = ()) -> str:
+    """Turn pydantic's report into one line: place, value, rule.
+
+    Args:
+        error: What pydantic raised.
+        where: What to put before the first message, for example a file name.
+        skip: Parts of the place that the user has not written.
+
+    Returns:
+        The first problem, and how many more there are.
+    """
+    first, more = error.errors()[0], error.error_count() - 1
+    key = ".".join(str(part) for part in first["loc"] if part not in skip)
+    rule = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = f", got {value!r}" if isinstance(value, str | int | float | bool | list | None) and key else ""
+    place = ": ".join(part for part in (where, key) if part)
+    tail = f" (and {more} more)" if more else ""
+    said = f"got {value!r}" in rule or "got '" in rule
+    return f"{place}: {rule}{'' if said else shown}{tail}" if place else f"{rule}{tail}"
+
+
+def check_training_settings(values: dict[str, Any], where: str = "") -> TrainingSettings:
+    """Build the settings of a training from names and values.
+
+    Args:
+        values: Field values by name.
+        where: What an error message should name as the place.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        InputError: For an unknown name (with the nearest valid one) or a value outside its range.
+    """
+    for name in values:
+        if name not in TrainingSettings.model_fields:
+            error = unknown_name("training setting", name, TrainingSettings.model_fields)
+            raise InputError(f"{where}: {error}" if where else str(error))
+    try:
+        return TrainingSettings(**values)
+    except ValidationError as error:
+        raise InputError(describe_validation_error(error, where)) from None
+
+
+def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
+    """Check that settings fit the data.
+
+    Args:
+        settings: What to train.
+        num_train: Training samples.
+        input_shape: Of one sample.
+
+    Raises:
+        InputError: If the batch is larger than the data, or image settings are used on flat inputs.
+    """
+    if settings.batch_size > num_train:
+        raise InputError(
+            f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "
+            "lower it with --set batch_size=N"
+        )
+    if len(input_shape) != 3:
+        for name in ("crop_padding", "flip", "cutout"):
+            if getattr(settings, name):
+                raise InputError(f"{name} is for images, the inputs have shape {input_shape}; set {name} to 0")
+        return
+    for name in ("crop_padding", "cutout"):
+        if getattr(settings, name) > min(input_shape[1:]):
+            raise InputError(
+                f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
+            )

@@ -1,0 +1,1 @@
+"""Networks and their training: epochs, warm-ups, a trial."""

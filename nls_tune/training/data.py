@@ -1,0 +1,125 @@
+"""The batches of an epoch: which samples, in which order, augmented and normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import InputError
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.augment import Augmentation, AugmentationDraws, normalise
+
+
+class Batches:
+    """Makes the batches of a training.
+
+    Args:
+        data: On the device where it trains.
+        settings: With batch size and augmentation.
+        memory_format: In which images come.
+    """
+
+    def __init__(self, data: DeviceData, settings: TrainingSettings, memory_format: torch.memory_format) -> None:
+        self._data = data
+        self._size = settings.batch_size
+        self._memory_format = memory_format
+        self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
+
+    def of_epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch; every sample once, the last batch may be smaller."""
+        order, draws = self.draw(generator)
+        for span in self.spans():
+            yield self.take(order[span], None if draws is None else draws[span])
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, AugmentationDraws | None]:
+        """Return the order of an epoch's samples, int64 (N,), and for images the draws of their augmentation."""
+        inputs, num_train = self._data.train_inputs, len(self._data.train_labels)
+        order = torch.randperm(num_train, generator=generator).to(inputs.device)
+        if inputs.dtype != torch.uint8:
+            return order, None
+        height, width = inputs.shape[-2:]
+        return order, self._augmentation.draw(num_train, height, width, generator).to(inputs.device)
+
+    def spans(self) -> list[slice]:
+        """Return which part of an epoch's order each batch takes."""
+        num_train = len(self._data.train_labels)
+        stops = [*range(self._size, num_train, self._size), num_train]
+        if len(stops) > 1 and stops[-1] - stops[-2] == 1:
+            del stops[-2]  # batch norm cannot train on one sample: it joins the batch before
+        return [slice(begin, stop) for begin, stop in pairwise([0, *stops])]
+
+    def take(self, index: Tensor, draws: AugmentationDraws | None) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of training samples, images augmented as drawn and normalised.
+
+        Args:
+            index: Which samples, int64 (B,), or of any shape without images.
+            draws: How they are augmented; None without images.
+        """
+        data = self._data
+        inputs, labels = data.train_inputs[index], data.train_labels[index]
+        if draws is not None:
+            inputs = self._augmentation.apply(inputs, draws)
+            # Reordered while a value is one byte, not four.
+            inputs = normalise(inputs.to(memory_format=self._memory_format), data.mean, data.std)
+            inputs = self._augmentation.apply_cutout(inputs, draws)
+        return inputs, labels
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """A dataset as tensors on a device: uint8 images, or standardised float32 features.
+
+    Build it once a device and pass it to every training on that data.
+    """
+
+    train_inputs: Tensor
+    train_labels: Tensor
+    val_inputs: Tensor
+    val_labels: Tensor
+    test_inputs: Tensor | None
+    test_labels: Tensor | None
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+
+    @classmethod
+    def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
+        """Copy a dataset to a device.
+
+        Raises:
+            InputError: If a label is no class: steps do not look any more, and a GPU would end the process.
+        """
+        for labels in (dataset.noisy_labels, dataset.test_labels):
+            if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < dataset.num_classes:
+                raise InputError(
+                    f"labels of {dataset.name} must be 0 to {dataset.num_classes - 1}, got {labels.min()} to "
+                    f"{labels.max()}; renumber them"
+                )
+        device = torch.device(device)
+        mean, std = (torch.from_numpy(np.array(a)).to(device) for a in (dataset.input_mean, dataset.input_std))
+
+        def tensor(array: np.ndarray) -> Tensor:
+            # Fancy indexing has copied already; arrays from Ray's object store are read-only.
+            return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+        def inputs(array: np.ndarray) -> Tensor:
+            values = tensor(array)
+            return values if values.dtype == torch.uint8 else normalise(values, mean, std)
+
+        return cls(
+            train_inputs=inputs(dataset.inputs[dataset.train_indices]),
+            train_labels=tensor(dataset.noisy_labels[dataset.train_indices]),
+            val_inputs=inputs(dataset.inputs[dataset.val_indices]),
+            val_labels=tensor(dataset.noisy_labels[dataset.val_indices]),
+            test_inputs=None if dataset.test_inputs is None else inputs(dataset.test_inputs),
+            test_labels=None if dataset.test_labels is None else tensor(dataset.test_labels),
+            mean=mean,
+            std=std,
+            fingerprint=dataset.fingerprint,
+        )

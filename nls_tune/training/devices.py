@@ -1,0 +1,128 @@
+"""What belongs to a device: a dataset as its tensors, its random generators, its precision and memory."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+from nls_tune.errors import InputError
+
+Precision = Literal["float32", "bfloat16"]
+#: A trial may have a tenth more than its share of a GPU: peaks do not all come at once.
+_MEMORY_SLACK = 1.1
+
+#: Options of glibc's mallopt and their values: blocks below 1 GiB come from the heap, of which 2 GiB may lie free.
+_KEEP = ((-3, 1 << 30), (-1, 2**31 - 1))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+
+class Seeded:
+    """Seeds torch's global generators inside a ``with`` block and puts them back afterwards."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *raised: object) -> None:
+        self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+
+
+@contextmanager
+def fastest_kernels(device: torch.device) -> Iterator[None]:
+    """Let cuDNN look for the fastest kernel of each shape inside a ``with`` block: steps repeat their shapes.
+
+    Args:
+        device: Where the block computes; elsewhere than on CUDA nothing happens.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def resolve_precision(
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device, *, images: bool
+) -> Precision:
+    """Return the precision that ``auto`` stands for on a device.
+
+    Args:
+        precision: What was asked for.
+        device: Where it is computed.
+        images: Whether the inputs are images: the small products of flat inputs gain nothing from bfloat16 on a CPU.
+
+    Raises:
+        InputError: If the device lacks what was asked for.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return "bfloat16" if _gpu_has_bf16() else "float32"
+        return "bfloat16" if device.type == "cpu" and images and _cpu_has_bf16() else "float32"
+    if precision == "bfloat16" and device.type == "cuda" and not _gpu_has_bf16():
+        raise InputError("precision bfloat16 needs a GPU that has it, this one has not; use float32 or auto")
+    return precision
+
+
+def _gpu_has_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def limit_memory(device: torch.device, trials: int) -> None:
+    """Keep this process to its share of a GPU: one trial must not starve those beside it.
+
+    A soft cap: it counts what torch's allocator holds and not the few hundred MB of a process' CUDA context.
+
+    Args:
+        device: Where the process trains; on a CPU nothing happens.
+        trials: That share the GPU; one alone may have all of it.
+    """
+    if device.type == "cuda" and trials > 1:
+        # Torch takes only devices with an index here; Ray shows a process one GPU, which is the current one.
+        torch.cuda.set_per_process_memory_fraction(min(1.0, _MEMORY_SLACK / trials), device.index)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give the memory that torch keeps for later back to the GPU, where other processes can have it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def memory_room(device: torch.device) -> tuple[int, int] | None:
+    """Return the free and the total bytes of a GPU, whoever uses them; None on a CPU."""
+    return torch.cuda.mem_get_info(device) if device.type == "cuda" else None
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak of allocated device memory (CUDA) or of the process (CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next allocation.
+
+    Every step of a training on the CPU asks for the same activations of many MB. By default glibc gives most of them
+    back to the kernel when they are freed, and pays for zeroed pages again at the next step. No number changes; the
+    peak of the memory stays about what it was, but the process holds it until it ends.
+
+    Returns:
+        Whether it took effect: other C libraries than glibc do not know the option.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(option, value) for option, value in _KEEP)

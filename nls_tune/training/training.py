@@ -1,0 +1,385 @@
+"""One training: cross-entropy warm-up, then the GLS phase, epoch by epoch, on one device."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nls_tune._version import __version__
+from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import InputError
+from nls_tune.losses import gls_loss
+from nls_tune.metrics import EpochMetrics
+from nls_tune.spaces.settings import TrainingSettings, check_fit
+from nls_tune.training.augment import normalise
+from nls_tune.training.compiling import Compiler, Forward, run_network
+from nls_tune.training.data import Batches, DeviceData
+from nls_tune.training.devices import Seeded, peak_memory_bytes, resolve_precision
+from nls_tune.training.models import build_model
+
+#: On CPUs the activations of a small batch of images stay in the cache: twice the speed of 1,000 a batch.
+_EVALUATION_BATCH_IMAGES_CPU = 250
+#: Everything else wants large products: flat inputs on a CPU take a fifth less time than at 250 a batch.
+_EVALUATION_BATCH = 2000
+_STATE_VERSION = 2
+
+
+class Training:
+    """Trains one configuration, epoch by epoch.
+
+    Order, augmentation and dropout of epoch t are drawn from (seed, t) alone, and the whole state is one
+    ``state_dict``: saved, loaded in another process and continued it gives the same numbers, bit by bit on the
+    CPU, as without the stop (with the same number of threads).
+
+    Args:
+        dataset: Data with noisy training and validation labels.
+        settings: What to train.
+        device: Where to train.
+        data: The dataset on that device, if it is there already.
+        compiler: Compiles the steps, if it wants to; trainings of one process share it. None: nothing is compiled.
+
+    Attributes:
+        history: The metrics of the finished epochs.
+        epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
+        optimizer: Of the phase that was trained last.
+        precision: What ``settings.precision`` means on the device.
+        source: Makes its batches.
+
+    Raises:
+        InputError: If the settings do not fit the data or the device.
+        CompileError: If compiling was asked for and fails.
+    """
+
+    def __init__(
+        self,
+        dataset: NoisyDataset,
+        settings: TrainingSettings,
+        device: torch.device | str = "cpu",
+        *,
+        data: DeviceData | None = None,
+        compiler: Compiler | None = None,
+    ) -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.num_classes = dataset.num_classes
+        check_fit(settings, dataset.num_train, dataset.input_shape)
+        self.data = DeviceData.load(dataset, self.device) if data is None else data
+        with self._seeded(0):
+            model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
+        images = len(dataset.input_shape) == 3
+        self.precision = resolve_precision(settings.precision, self.device, images=images)
+        self._memory_format = torch.channels_last if images else torch.contiguous_format
+        self.model = model.to(self.device)
+        self.model.to(memory_format=self._memory_format)
+        self.history: list[EpochMetrics] = []
+        self.epochs_reused = 0
+        self._val_correct: list[np.ndarray] = []
+        self._test_correct: list[np.ndarray] = []
+        self.source = Batches(self.data, settings, self._memory_format)
+        self.optimizer = self._new_optimizer()
+        self._compiled = self._compile(compiler, dataset.num_train)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.history)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch left a loss or a parameter that is not finite."""
+        return bool(self.history) and self.history[-1].diverged
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train: all epochs are done, or it diverged."""
+        return self.diverged or self.epoch >= self.settings.epochs
+
+    def val_accuracies(self, epochs: int | None = None) -> list[float]:
+        """Validation accuracy of every epoch, or of the first ``epochs``, that did not diverge."""
+        return [m.val_accuracy for m in self.history[:epochs] if not m.diverged]
+
+    def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
+        """Return which validation and test samples an epoch got right.
+
+        Args:
+            epoch: 1-based, finished.
+
+        Returns:
+            One bit a sample in the order of the split, most significant bit first (``numpy.packbits``); the
+            second is None without a test set.
+        """
+        test = self._test_correct[epoch - 1].tobytes() if self.data.test_labels is not None else None
+        return self._val_correct[epoch - 1].tobytes(), test
+
+    # Training
+
+    def run_epoch(self) -> EpochMetrics:
+        """Train and evaluate the next epoch.
+
+        Returns:
+            Its metrics, also appended to ``history``.
+
+        Raises:
+            RuntimeError: If the training is finished.
+        """
+        if self.finished:
+            raise RuntimeError(f"the training is finished after epoch {self.epoch}; make a new one")
+        start = time.perf_counter()
+        epoch = self.epoch + 1
+        if epoch == self.settings.warmup_epochs + 1:
+            self.optimizer = self._new_optimizer()
+        with self._seeded(epoch):
+            loss_sum, num_correct = self._train_epoch(epoch)
+        val_loss, val_correct = self._evaluate(self.data.val_inputs, self.data.val_labels)
+        test_correct = None
+        if self.data.test_inputs is not None and self.data.test_labels is not None:
+            _, test_correct = self._evaluate(self.data.test_inputs, self.data.test_labels)
+        # One transfer for everything that is a number; the step loop never waits for the device.
+        finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
+        sums = torch.stack([loss_sum, num_correct, val_loss, finite.to(torch.float64)]).tolist()
+        test_bits = None if test_correct is None else test_correct.cpu().numpy()
+        return self.add_epoch(sums, val_correct.cpu().numpy(), test_bits, time.perf_counter() - start)
+
+    def add_epoch(
+        self, sums: Sequence[float], val_correct: np.ndarray, test_correct: np.ndarray | None, seconds: float
+    ) -> EpochMetrics:
+        """Take note of an epoch that was trained and evaluated, here or in a batch of trainings.
+
+        Args:
+            sums: Of the training losses, of the training samples that were right, and of the validation losses; then
+                whether these and all parameters are finite (1 or 0).
+            val_correct: Which validation samples are right: bool, one a sample.
+            test_correct: The same of the test samples; None without a test set.
+            seconds: What it took.
+
+        Returns:
+            Its metrics, also appended to ``history``.
+        """
+        train_loss, num_correct, val_loss, finite = sums
+        self._val_correct.append(np.packbits(val_correct))
+        if test_correct is not None:
+            self._test_correct.append(np.packbits(test_correct))
+        num_train, epoch = len(self.data.train_labels), self.epoch + 1
+        metrics = EpochMetrics(
+            epoch=epoch,
+            phase=self.settings.phase(epoch),
+            lr=self.settings.learning_rate(epoch),
+            train_loss=train_loss / num_train,
+            train_accuracy=num_correct / num_train,
+            val_loss=val_loss / len(val_correct),
+            val_accuracy=float(val_correct.mean()),
+            test_accuracy=None if test_correct is None else float(test_correct.mean()),
+            diverged=not finite,
+            seconds=seconds,
+            peak_memory_bytes=peak_memory_bytes(self.device),
+        )
+        self.history.append(metrics)
+        return metrics
+
+    def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """One pass over the training samples; returns the sum of the losses and the number correct."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate(epoch)
+        in_warmup = self.settings.phase(epoch) == "warmup"
+        rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
+        for inputs, labels in self.batches(epoch):
+            # The batch that is smaller than the others would be another graph.
+            forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
+            with self.autocast():
+                logits = forward(self.model, inputs)
+                loss = gls_loss(logits, labels, rate, ignore_index=None)  # checked when the data were loaded
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)  # loss.backward() without its missing annotation
+            if self.settings.clip_norm:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            self.optimizer.step()
+            loss_sum += loss.detach() * len(labels)
+            num_correct += (logits.detach().argmax(1) == labels).sum()
+        return loss_sum, num_correct
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
+        return self.source.of_epoch(self.generator(epoch))
+
+    @torch.inference_mode()
+    def predict_probabilities(self, inputs: Tensor) -> Tensor:
+        """Return the class probabilities of the model as it is now, in evaluation mode.
+
+        Args:
+            inputs: As in ``data``, on the device: uint8 images, or standardised float32 features; (N, ...).
+
+        Returns:
+            float32 of shape (N, K), rows sum to 1.
+        """
+        return torch.cat([logits.softmax(1) for logits in self._logits(inputs)])
+
+    @torch.inference_mode()
+    def _evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the summed cross-entropy and which samples are right, both on the device."""
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct, begin = [], 0
+        for logits in self._logits(inputs):
+            target = labels[begin : begin + len(logits)]
+            loss_sum += functional.cross_entropy(logits, target, reduction="sum")
+            correct.append(logits.argmax(1) == target)
+            begin += len(logits)
+        return loss_sum, torch.cat(correct)
+
+    def _logits(self, inputs: Tensor) -> Iterator[Tensor]:
+        """The float32 logits of one batch after another, in evaluation mode."""
+        self.model.eval()
+        images = inputs.dtype == torch.uint8
+        size = _EVALUATION_BATCH_IMAGES_CPU if images and self.device.type == "cpu" else _EVALUATION_BATCH
+        for batch in torch.split(inputs, size):
+            if images:
+                batch = batch.to(memory_format=self._memory_format)
+                batch = normalise(batch, self.data.mean, self.data.std)
+            with self.autocast():
+                logits = self.model(batch)
+            yield logits.float()
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _compile(self, compiler: Compiler | None, num_train: int) -> Forward | None:
+        """The compiled forward pass for whole batches of so many samples; None where it is not to be compiled."""
+        size = self.settings.batch_size
+        steps = self.settings.epochs * (num_train // size)
+        if compiler is None or not compiler.wants(self.device.type, steps):
+            return None
+        inputs, _ = next(self.batches(1))
+        if len(inputs) != size:
+            return None  # the only batch took in one more sample
+        return compiler.forward(self.settings.model, self.model, inputs, self.autocast)
+
+    def _parameters_finite(self) -> Tensor:
+        """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
+        state = [t.detach() for t in self.model.state_dict().values() if t.is_floating_point()]
+        return nn.utils.get_total_norm(state).isfinite()
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        parameters = list(self.model.parameters())
+        if s.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay, fused=True)
+        return torch.optim.SGD(
+            parameters,
+            lr=s.lr,
+            momentum=s.momentum,
+            nesterov=s.nesterov,
+            weight_decay=s.weight_decay,
+            fused=True,
+        )
+
+    def _stream(self, epoch: int) -> int:
+        """A 63-bit seed for (seed, epoch); epoch 0 is the initialisation."""
+        return int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's order and augmentation are drawn from."""
+        return torch.Generator().manual_seed(self._stream(epoch))
+
+    def _seeded(self, epoch: int) -> Seeded:
+        return Seeded(self._stream(epoch), self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""
+        return {
+            "version": _STATE_VERSION,
+            "settings": self.settings.model_dump(mode="json"),
+            "fingerprint": self.data.fingerprint,
+            "precision": self.precision,
+            "warmup": self.warmup_identity(),
+            "epochs_reused": self.epochs_reused,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(m) for m in self.history],
+            "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
+            "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Args:
+            state: What ``state_dict`` returned, possibly in another process or on another device.
+
+        Raises:
+            InputError: If it belongs to other settings, other data or another version of this class.
+        """
+        expected = {
+            "version": _STATE_VERSION,
+            "settings": self.settings.model_dump(mode="json"),
+            "fingerprint": self.data.fingerprint,
+            "precision": self.precision,  # auto is not the same everywhere
+        }
+        for key, value in expected.items():
+            if state.get(key) != value:
+                raise InputError(
+                    f"the saved state has another {key} ({state.get(key)!r}, expected {value!r}); "
+                    "start this training anew"
+                )
+        self._restore(state)
+        self.epochs_reused = state["epochs_reused"]
+
+    def warmup_identity(self) -> dict[str, Any]:
+        """Return all that decides what a warm-up epoch computes: trainings that agree in it share their warm-up."""
+        return {
+            "state_version": _STATE_VERSION,
+            "nls_tune": __version__,
+            "torch": str(torch.__version__),
+            "fingerprint": self.data.fingerprint,
+            "device": self.device.type,
+            # The number of threads decides the order of sums, so the last bits.
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+            "settings": {**self.settings.warmup_settings(), "precision": self.precision},
+            # Another order of operations, so other last bits.
+            **({"compiled": True} if self._compiled else {}),
+        }
+
+    def load_warmup(self, state: dict[str, Any]) -> None:
+        """Take over the CE warm-up of another configuration, as far as it is trained.
+
+        All epochs so far are replaced and count as reused.
+
+        Args:
+            state: What ``state_dict`` returned within the warm-up of a training with the same ``warmup_identity``.
+
+        Raises:
+            InputError: If it is of another warm-up or longer than this one's; nothing has changed then.
+        """
+        if state.get("warmup") != self.warmup_identity():
+            raise InputError("the saved state is of another warm-up; start this training anew")
+        if len(state["history"]) > self.settings.warmup_epochs:
+            raise InputError(
+                f"the saved warm-up must be at most {self.settings.warmup_epochs} epochs long, "
+                f"got {len(state['history'])}; start this training anew"
+            )
+        self._restore(state)
+        self.epochs_reused = self.epoch
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over what a state says of network, optimiser and epochs."""
+        shapes = [{n: t.shape for n, t in m.items()} for m in (self.model.state_dict(), state["model"])]
+        if shapes[0] != shapes[1]:  # checked before anything is changed
+            raise InputError("the saved state is of another network; start this training anew")
+        history = [EpochMetrics(**m) for m in state["history"]]
+        optimizer = self._new_optimizer()
+        # A copy: the optimiser keeps the tensors that it is given and changes them in place.
+        optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.model.load_state_dict(state["model"])
+        self.optimizer, self.history = optimizer, history
+        self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
+        self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]

@@ -1,0 +1,290 @@
+"""Ray on this machine or on a cluster: starting it, what it has, how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from nls_tune.errors import InputError
+from nls_tune.machine import hardware
+from nls_tune.plan.settings import SearchSettings
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.spaces.space import SearchSpace, setting_values
+
+#: What a Ray that a search has started for itself has besides CPUs and GPUs, so that no other search joins it.
+_PRIVATE = "nls_tune_private"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a trial gets and how many run at once."""
+
+    count: int
+    cpus_per_trial: int
+    gpus_per_trial: float
+
+    @property
+    def trials_per_gpu(self) -> int:
+        """Trials that share a GPU; 1 without GPUs."""
+        return round(1 / self.gpus_per_trial) if self.gpus_per_trial else 1
+
+
+def local_resources() -> dict[str, float]:
+    """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": len(hardware.find_gpus().found)}
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[dict[str, float]]:
+    """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
+
+    Args:
+        address: Of an existing cluster; None starts Ray here. A session that the caller has opened is used
+            and left open.
+
+    Yields:
+        The cluster's resources.
+
+    Raises:
+        InputError: If there is no cluster at the address, or only another search's own Ray.
+    """
+    # Before Ray is imported: it reads these once. Users' own values win.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Tune's snapshots are never read: results are the truth. One at the start and one at the end remain.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+    import ray
+
+    # A trial that fails has its error in its row and in a line on the screen.
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _start_ray(address)
+        with _trackers_left_alone():
+            yield _resources()
+    finally:
+        if ours:
+            ray.shutdown()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _trackers_left_alone() -> Iterator[None]:
+    """Keep Tune from importing MLflow, W&B and others that are installed and not asked for.
+
+    It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
+    """
+    try:
+        from ray.air._internal import usage
+
+        count = usage.tag_callbacks
+    except (ImportError, AttributeError):  # Ray's own: where it is not there, there is nothing to keep it from
+        yield
+        return
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = count
+
+
+def _check_reachable(address: str) -> None:
+    """Say soon that nobody answers at HOST:PORT; Ray itself keeps trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like: Ray knows what they mean
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> InputError:
+    return InputError(
+        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave --address away"
+    )
+
+
+def _start_ray(address: str | None) -> None:
+    import ray
+
+    if address is not None:
+        _check_reachable(address)
+    # "local" and not None, which would join whatever cluster runs here; with the resources that the plan has seen.
+    resources = local_resources()
+    here: dict[str, Any] = {
+        "num_cpus": int(resources["CPU"]),
+        "num_gpus": int(resources["GPU"]),
+        "resources": {_PRIVATE: 1},
+        "include_dashboard": False,
+    }
+    try:
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else here)
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if address is None:
+            raise RuntimeError(f"Ray does not start on this machine: {reason}") from None
+        raise _no_cluster(address, reason) from None
+    # Where no cluster was started, "auto" is any Ray of this machine, and that of a search ends with it.
+    if address is not None and _PRIVATE in _resources():
+        raise InputError(
+            f"--address must be a cluster, {address!r} is another search's own Ray, which ends with that search; start "
+            "one with 'ray start --head', or leave --address away"
+        )
+
+
+def check_shared(run: RunDirectory, store: Path | None = None) -> None:
+    """Check that every node of the cluster sees the folders that trials write to.
+
+    Args:
+        run: The run directory, where checkpoints are written.
+        store: The store of shared warm-ups, if it is another folder.
+
+    Raises:
+        InputError: If a node does not.
+    """
+    _check_seen(run.run_json, "--out", run.path)
+    if store is not None:
+        # A file of its own: a folder of that name may be there on every node and still be another one.
+        probe = store / f".probe-{secrets.token_hex(8)}"
+        probe.write_bytes(b"")
+        try:
+            _check_seen(probe, "--warmup-store", store)
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def _check_seen(file: Path, flag: str, folder: Path) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    @ray.remote(num_cpus=0)
+    def sees(path: str) -> bool:
+        return Path(path).exists()
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's
+    answers = [
+        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(str(file))
+        for node in nodes
+    ]
+    for node, seen in zip(nodes, ray.get(answers), strict=True):
+        if not seen:
+            raise InputError(
+                f"{flag} must be a folder that every node sees, {folder} is not there on node "
+                f"{node['NodeManagerAddress']}; give one on shared storage"
+            )
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    return cast("dict[str, float]", ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray's
+
+
+def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_per_gpu: int | None = None) -> Slots:
+    """Work out how many trials run at once and what each gets.
+
+    Args:
+        resources: Of the cluster.
+        settings: With ``trials_per_gpu`` (``auto`` stands for 1 until it is measured) and ``cpus_per_trial``.
+        trials_per_gpu: By default those of the settings.
+
+    Returns:
+        The slots.
+
+    Raises:
+        InputError: If not even one trial fits.
+    """
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    by_cpu = cpus // settings.cpus_per_trial
+    if by_cpu < 1:
+        raise InputError(
+            f"--cpus-per-trial must be at most the {cpus} CPUs there are, got {settings.cpus_per_trial}; lower it"
+        )
+    if not gpus:
+        if settings.trials_per_gpu != 1:
+            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
+        return Slots(by_cpu, settings.cpus_per_trial, 0.0)
+    if trials_per_gpu is None:
+        trials_per_gpu = 1 if settings.trials_per_gpu == "auto" else settings.trials_per_gpu
+    count = min(by_cpu, gpus * trials_per_gpu)
+    # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
+    return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))
+
+
+def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) -> str | None:
+    """Check that what trials run on can do what they need; a cluster's precision and compilers only its workers know.
+
+    Args:
+        space: What trials may ask for.
+        settings: What the user asked for.
+        slots: What a trial gets.
+
+    Returns:
+        What a plan has to say of the machine; None if that is nothing.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if settings.address is not None:
+        check_node(slots, _node_resources())
+        return None
+    gpus = hardware.find_gpus()
+    hardware.check_precision(setting_values(space, "precision"), gpus.found)
+    hardware.check_compile(settings.compile, gpus.found)
+    return gpus.note()
+
+
+def check_preset(settings: SearchSettings, slots: Slots) -> None:
+    """Check that there is a GPU where the preset for GPUs was asked for: its trials would take days on a CPU.
+
+    Args:
+        settings: What the user asked for.
+        slots: What a trial gets.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if settings.preset == "gpu" and not slots.gpus_per_trial:
+        raise InputError("--preset gpu needs a GPU, there is none; use cpu or auto (or --dry-run, to see its plan)")
+
+
+def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
+    """Check that one node of a cluster has room for a trial: for one that fits on none, Ray would wait for ever.
+
+    Args:
+        slots: What a trial gets.
+        nodes: What each of them has, in Ray's words.
+
+    Raises:
+        InputError: If none has.
+    """
+    candidates = [node for node in nodes if node.get("GPU", 0) >= slots.gpus_per_trial]
+    most = int(max((node.get("CPU", 0) for node in candidates), default=0))
+    if most < slots.cpus_per_trial:
+        kind = "one node with a GPU" if slots.gpus_per_trial else "one node"
+        raise InputError(
+            f"--cpus-per-trial must be at most the {most} CPUs of {kind}, got {slots.cpus_per_trial}; lower it"
+        )
+
+
+def _node_resources() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's

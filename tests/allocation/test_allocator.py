@@ -1,0 +1,542 @@
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from nls_tune.allocation.allocator import DIVERGED_VALUE, Allocator, Group, Outcome, Suggestion
+from nls_tune.allocation.asha import Rungs
+from nls_tune.spaces.space import SearchSpace, largest_remainder
+
+LENGTH = 9
+RUNGS = Rungs.geometric(1, LENGTH, 3)
+
+
+def make_space(**changes: Any) -> SearchSpace:
+    space = {
+        "smooth_rate": {"type": "float", "low": -8, "high": 0.8, "scale": "log1m", "default": -1},
+        "warmup_epochs": {"type": "int", "low": 0, "high": 4, "default": 2},
+        "lr": {"type": "float", "low": 1e-4, "high": 0.1, "scale": "log", "default": 0.01},
+        **changes,
+    }
+    budget = {"epochs": LENGTH, "grace_epochs": 1}
+    return SearchSpace(name="a space", space=space, budget=budget)
+
+
+def grid_space() -> SearchSpace:
+    rates = {"type": "choice", "values": [0.2, 0.1, 0, -1, -2, -4, -8], "default": 0}
+    warmups = {"type": "choice", "values": [1, 3], "default": 1}
+    return SearchSpace(
+        name="grid",
+        space={"smooth_rate": rates, "warmup_epochs": warmups},
+        fixed={"lr": 0.1},
+        budget={"epochs": 9},
+    )
+
+
+SPACE, GRID = make_space(), grid_space()
+
+
+def make_groups() -> list[Group]:
+    """Three groups as a search has them; the last is finite and runs to its end."""
+    return [
+        Group("a/ce", SPACE.arm("ce"), 4, SPACE.arm("ce").start([0.0]), share=4),
+        Group("a/negative", SPACE.arm("negative"), 8, SPACE.arm("negative").start([-4.0, -2.0]), share=8),
+        Group("b/negative", GRID.arm("negative"), 8, GRID.arm("negative").start([-2.0000001]), share=8),
+    ]
+
+
+# Splitting
+
+
+@given(st.integers(0, 500), st.lists(st.integers(0, 20), min_size=1, max_size=6))
+def test_largest_remainder_is_exact_where_fractions_say_so(total, shares):
+    assume(sum(shares))
+    exact = [Fraction(total * share, sum(shares)) for share in shares]
+    expected = [int(x) for x in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (-(exact[i] - expected[i]), i))
+    for i in by_remainder[: total - sum(expected)]:
+        expected[i] += 1
+    assert largest_remainder(total, shares) == expected
+
+
+@given(st.integers(0, 1000), st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_largest_remainder_is_within_one_of_the_share_and_adds_up(total, shares):
+    assume(sum(shares) > 1e-3)
+    parts = largest_remainder(total, shares)
+    assert sum(parts) == total
+    for part, share in zip(parts, shares, strict=True):
+        assert abs(part - total * share / sum(shares)) < 1 + 1e-6
+
+
+def test_largest_remainder_gives_ties_to_the_first():
+    assert largest_remainder(5, [1, 1, 2]) == [1, 1, 3]
+    assert largest_remainder(2, [1, 1, 1]) == [1, 1, 0]
+    assert largest_remainder(2, [4, 1, 1]) == [2, 0, 0]
+
+
+# Rungs
+
+
+def test_rungs_are_geometric_and_below_the_end():
+    assert Rungs.geometric(1, 27, 3).levels == (1, 3, 9)
+    assert Rungs.geometric(1, 28, 3).levels == (1, 3, 9, 27)
+    assert Rungs.geometric(6, 40, 3).levels == (6, 18)
+    assert Rungs.geometric(5, 40, 2.5).levels == (5, 12, 31)
+    assert Rungs.geometric(40, 40, 3).levels == ()
+
+
+@given(st.integers(1, 20), st.integers(1, 200), st.sampled_from([1.1, 1.25, 1.5, 2, 3, 4]))
+def test_rungs_increase(grace, longest, factor):
+    levels = Rungs.geometric(grace, longest, factor).levels
+    assert list(levels) == sorted(set(levels))
+    assert all(grace <= level < longest for level in levels)
+
+
+values = st.integers(0, 8).map(lambda n: n / 8)
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 9]), values), max_size=40), st.sampled_from([2, 3, 4]))
+def test_a_trial_goes_on_if_it_is_among_the_best_that_its_rung_has_seen(events, factor):
+    rungs, seen = Rungs((1, 3, 9), factor), {}
+    for clock, value in events:
+        seen.setdefault(clock, []).append(value)
+        better = sum(other > value for other in seen[clock])
+        expected = clock == 2 or better < max(1, len(seen[clock]) // factor)
+        assert rungs.passes(clock, value) == expected
+
+
+def test_the_first_trial_always_passes():
+    assert Rungs((1,)).passes(1, 0.0)
+
+
+# A search with made-up trials
+
+
+def epoch_seconds(suggestion: Suggestion) -> float:
+    """Groups differ by an order of magnitude, as networks on other data would."""
+    return {"a/ce": 1.0, "a/negative": 0.2, "b/negative": 3.0}.get(suggestion.group, 1.0)
+
+
+def kind_of(suggestion: Suggestion) -> int:
+    return zlib.crc32(name_of(suggestion.config).encode()) % 97
+
+
+def name_of(config: dict[str, Any]) -> str:
+    return repr(sorted(config.items()))
+
+
+def value_at(suggestion: Suggestion, epoch: int) -> float | None:
+    if epoch <= 1 and suggestion.config["warmup_epochs"] > 2:
+        return None  # nothing counts yet
+    return round((1 - 0.5**epoch) * (0.3 + kind_of(suggestion) / 194), 6)
+
+
+@dataclass
+class Trial:
+    """What a results file would hold of a trial."""
+
+    suggestion: Suggestion
+    outcome: Outcome = "completed"
+    value: float | None = None
+    seconds: float = 0.0
+    rung_values: dict[int, float] = field(default_factory=dict)
+
+
+class Search:
+    """Runs an allocator on slots, event by event; it can be cut anywhere."""
+
+    def __init__(self, allocator: Allocator, slots: int) -> None:
+        self.allocator, self.slots = allocator, slots
+        self.now, self.order = 0.0, 0
+        self.running: list[tuple[float, int, int, Trial]] = []
+        self.asked: list[Suggestion] = []
+        self.ended: list[Trial] = []
+        #: Device seconds by group, at every moment at which a trial is asked for.
+        self.balances: list[tuple[set[str], dict[str, float]]] = []
+        self.spent: Counter[str] = Counter()
+
+    def _fill(self) -> None:
+        while len(self.running) < self.slots and (suggestion := self.allocator.ask()) is not None:
+            self.asked.append(suggestion)
+            self._push(Trial(suggestion), 1)
+
+    def _push(self, trial: Trial, epoch: int) -> None:
+        self.order += 1
+        heapq.heappush(self.running, (self.now + epoch_seconds(trial.suggestion), self.order, epoch, trial))
+
+    def step(self) -> bool:
+        """Run until the next epoch of any trial ends; False when there is nothing left."""
+        self._fill()
+        if not self.running:
+            return False
+        self.now, _, epoch, trial = heapq.heappop(self.running)
+        suggestion = trial.suggestion
+        trial.seconds += epoch_seconds(suggestion)
+        self.spent[suggestion.group] += epoch_seconds(suggestion)
+        if kind_of(suggestion) % 11 == 0 and epoch == 2:
+            self._end(trial, "failed", None)
+            return True
+        if kind_of(suggestion) % 7 == 0 and epoch == 4:
+            self._end(trial, "diverged", trial.value)
+            return True
+        trial.value = value_at(suggestion, epoch)
+        if epoch == LENGTH:
+            self._end(trial, "completed", trial.value)
+            return True
+        if epoch in RUNGS.levels and trial.value is not None:
+            trial.rung_values[epoch] = trial.value
+        if self.allocator.report(suggestion.number, epoch, trial.value, trial.seconds):
+            self._push(trial, epoch + 1)
+        else:
+            self._end(trial, "stopped", trial.value)
+        return True
+
+    def _end(self, trial: Trial, outcome: Outcome, value: float | None) -> None:
+        trial.outcome, trial.value = outcome, value
+        self.allocator.tell(trial.suggestion.number, outcome, value, trial.seconds)
+        self.ended.append(trial)
+
+    def run(self, steps: int | None = None) -> Search:
+        while steps is None or steps > 0:
+            if not self.step():
+                break
+            steps = None if steps is None else steps - 1
+        return self
+
+
+def configs(trials: list[Suggestion]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for s in trials:
+        found.setdefault(s.group, []).append(name_of(s.config))
+    return found
+
+
+@pytest.fixture(scope="module")
+def searched() -> Search:
+    return Search(Allocator(make_groups(), RUNGS, seed=1), slots=2).run()
+
+
+def test_every_group_gets_exactly_its_trials(searched):
+    assert Counter(s.group for s in searched.asked) == {g.key: g.num_trials for g in make_groups()}
+    assert searched.allocator.num_left() == 0
+    assert searched.allocator.ask() is None
+
+
+def test_start_points_come_first(searched):
+    for group in make_groups():
+        asked = [s.config for s in searched.asked if s.group == group.key]
+        assert asked[: len(group.start)] == list(group.start)
+
+
+def test_no_configuration_runs_twice(searched):
+    for names in configs(searched.asked).values():
+        assert len(set(names)) == len(names)
+
+
+def test_a_finite_group_runs_every_point_once(searched):
+    found = [(s.config["smooth_rate"], s.config["warmup_epochs"]) for s in searched.asked if s.group == "b/negative"]
+    assert sorted(found) == [(r, w) for r in (-8, -4, -2, -1) for w in (1, 3)]
+
+
+def test_numbers_are_given_once(searched):
+    assert [s.number for s in searched.asked] == list(range(len(searched.asked)))
+
+
+def test_configurations_are_of_their_group(searched):
+    for suggestion in searched.asked:
+        assert (suggestion.config["smooth_rate"] == 0) == suggestion.group.endswith("/ce")
+
+
+def test_the_studies_know_how_every_trial_ended(searched):
+    states = {"completed": TrialState.COMPLETE, "diverged": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    assert {t.outcome for t in searched.ended} == {"completed", "stopped", "diverged", "failed"}
+    expected = {g.key: set() for g in make_groups()}
+    for trial in searched.ended:
+        value = {"diverged": DIVERGED_VALUE, "failed": None}.get(trial.outcome, trial.value)
+        found = (name_of(trial.suggestion.config), states.get(trial.outcome, TrialState.PRUNED), value)
+        expected[trial.suggestion.group].add(found)
+    for group in make_groups():
+        # A configuration that the sampler drew again is there twice: with its result, or failed while it ran.
+        decode, trials = group.space.decode, searched.allocator.study(group.key).trials
+        found = {(name_of(decode(t.params)), t.state, t.value) for t in trials}
+        assert expected[group.key] <= found
+        assert {state for _, state, _ in found - expected[group.key]} <= {TrialState.FAIL}
+
+
+def test_a_group_judges_its_own_trials_alone():
+    groups = [Group(k, SPACE.arm("ce"), 3) for k in ("a", "b")]
+    allocator = Allocator(groups, Rungs((1,), 3))
+    first = {}
+    while len(first) < 2:
+        suggestion = allocator.ask()
+        first.setdefault(suggestion.group, suggestion)
+    assert allocator.report(first["a"].number, 1, 0.9, 1.0)
+    assert allocator.report(first["b"].number, 1, 0.1, 1.0)
+
+
+def test_the_rungs_that_were_handed_over_stay_empty():
+    rungs = Rungs((1,), 3)
+    allocator = Allocator([Group("a", SPACE.arm("ce"), 2)], rungs)
+    allocator.report(allocator.ask().number, 1, 0.9, 1.0)
+    assert rungs.passes(1, 0.1)
+
+
+@pytest.mark.parametrize("shares", [(1, 1, 1), (4, 8, 8), (1, 3, 9)])
+def test_device_time_follows_the_shares_while_all_groups_have_work(shares):
+    keys = ("a/ce", "a/negative", "b/negative")
+    arms = ("ce", "negative", "negative")
+    groups = [Group(k, SPACE.arm(a), 400, share=s) for k, a, s in zip(keys, arms, shares, strict=True)]
+    search = Search(Allocator(groups, Rungs(()), seed=0), slots=2)
+    # Without a sampler that learns the draws are quick, and time is what is looked at here.
+    for group in groups:
+        search.allocator.study(group.key).sampler = _random_sampler()
+    search.run(steps=1500)
+    longest = {k: LENGTH * {"a/ce": 1.0, "a/negative": 0.2, "b/negative": 3.0}[k] for k in keys}
+    per_share = {k: search.spent[k] / s for k, s in zip(keys, shares, strict=True)}
+    slack = 2 * max(longest[k] / s for k, s in zip(keys, shares, strict=True))
+    assert max(per_share.values()) - min(per_share.values()) <= slack
+    assert min(per_share.values()) > 3 * slack  # enough was run to see it
+
+
+def _random_sampler():
+    import optuna
+
+    return optuna.samplers.RandomSampler(seed=0)
+
+
+def test_groups_begin_in_turns():
+    allocator = Allocator([Group(k, SPACE.arm("ce"), 5) for k in "abc"], Rungs(()))
+    assert [allocator.ask().group for _ in range(6)] == list("abcabc")
+
+
+def test_groups_begin_in_proportion_to_their_shares():
+    groups = [Group("a", SPACE.arm("ce"), 9, share=1), Group("b", SPACE.arm("ce"), 9, share=2)]
+    allocator = Allocator(groups, Rungs(()))
+    assert Counter(allocator.ask().group for _ in range(6)) == {"a": 2, "b": 4}
+
+
+def test_the_time_of_running_trials_counts():
+    allocator = Allocator([Group(k, SPACE.arm("ce"), 9) for k in "ab"], Rungs(()))
+    slow = allocator.ask()
+    assert slow.group == "a"
+    allocator.report(slow.number, 1, 0.5, 10.0)
+    for _ in range(4):
+        quick = allocator.ask()
+        assert quick.group == "b"
+        allocator.tell(quick.number, "completed", 0.5, 1.0)
+
+
+# Telling
+
+
+def one_trial(outcome: Outcome, value: float | None, reported: float | None = 0.5):
+    allocator = Allocator([Group("a", SPACE.arm("ce"), 3)], Rungs((1, 3)))
+    suggestion = allocator.ask()
+    allocator.report(suggestion.number, 3, reported, 2.0)
+    allocator.tell(suggestion.number, outcome, value)
+    return allocator, suggestion
+
+
+def test_a_stopped_trial_is_pruned_with_its_last_value():
+    allocator, _ = one_trial("stopped", 0.5)
+    (trial,) = allocator.study("a").trials
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, 0.5, {3: 0.5})
+
+
+@pytest.mark.parametrize("value", [None, 0.9])
+def test_a_diverged_trial_has_the_worst_value(value):
+    allocator, _ = one_trial("diverged", value)
+    (trial,) = allocator.study("a").trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "value"), [("failed", None), ("failed", 0.5), ("completed", None), ("stopped", None)]
+)
+def test_a_trial_without_a_result_fails(outcome, value):
+    allocator, _ = one_trial(outcome, value)
+    (trial,) = allocator.study("a").trials
+    assert trial.state == TrialState.FAIL
+
+
+def test_telling_twice_changes_nothing():
+    allocator, suggestion = one_trial("completed", 0.5)
+    before = [(t.state, t.value) for t in allocator.study("a").trials]
+    allocator.tell(suggestion.number, "failed", None, 100.0)
+    assert [(t.state, t.value) for t in allocator.study("a").trials] == before
+    assert allocator.num_left() == 2
+
+
+def test_a_trial_without_a_value_is_not_judged():
+    allocator = Allocator([Group("a", SPACE.arm("ce"), 3)], Rungs((1,), 3))
+    first, second = allocator.ask(), allocator.ask()
+    assert allocator.report(first.number, 1, 0.9, 1.0)
+    assert allocator.report(second.number, 1, None, 1.0)
+    assert allocator.report(second.number, 2, 0.1, 2.0)
+
+
+def test_keys_of_groups_must_differ():
+    with pytest.raises(ValueError, match=r"must differ, got \['a', 'a'\]"):
+        Allocator([Group("a", SPACE.arm("ce"), 1)] * 2, RUNGS)
+
+
+def test_a_group_that_has_no_configuration_left_ends_and_the_others_go_on():
+    allocator = Allocator([Group("a", GRID.arm("ce"), 3), Group("b", SPACE.arm("ce"), 4)], RUNGS)
+    asked = []
+    while (suggestion := allocator.ask()) is not None:
+        asked.append(suggestion)
+    assert {s.config["warmup_epochs"] for s in asked if s.group == "a"} == {1, 3}
+    assert sum(s.group == "b" for s in asked) == 4
+    assert allocator.num_dropped() == 1
+    assert allocator.num_left() == 0
+
+
+def test_the_same_seed_gives_the_same_search():
+    first, second = (Search(Allocator(make_groups(), RUNGS, seed=5), slots=2).run(60) for _ in range(2))
+    assert first.asked == second.asked
+
+
+def test_another_seed_gives_another_search():
+    first, second = (Search(Allocator(make_groups(), RUNGS, seed=s), slots=2).run(60) for s in (5, 6))
+    assert first.asked != second.asked
+
+
+def test_groups_draw_different_numbers():
+    allocator = Allocator([Group(k, SPACE.arm("negative"), 3) for k in "ab"], RUNGS)
+    asked = [allocator.ask() for _ in range(6)]
+    assert len({repr(s.config) for s in asked}) == 6
+
+
+# Resuming
+
+
+def resumed(earlier: Search, seed: int = 1) -> Allocator:
+    """An allocator that has adopted what ended, and puts first what was running."""
+    allocator = Allocator(make_groups(), RUNGS, seed=seed)
+    for trial in earlier.ended:
+        s = trial.suggestion
+        allocator.adopt(s.group, s.config, trial.outcome, trial.value, trial.seconds, trial.rung_values)
+    for *_, trial in earlier.running:
+        allocator.requeue(trial.suggestion.group, trial.suggestion.config)
+    return allocator
+
+
+def study_table(allocator: Allocator, group: Group) -> list[str]:
+    """What a study knows of every configuration: params are told exactly, or rounded as they were run."""
+    table: dict[str, str] = {}
+    for t in allocator.study(group.key).trials:
+        facts = (t.state, t.value, sorted(t.intermediate_values.items()))
+        table.setdefault(name_of(group.space.decode(t.params)), repr(facts))
+    return sorted(f"{name}: {facts}" for name, facts in table.items())
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 110))
+def test_adopting_trials_is_as_good_as_having_run_them(steps):
+    # One slot, cut between two trials: nothing runs, so that both must know the same.
+    search = Search(Allocator(make_groups(), RUNGS, seed=1), slots=1).run(steps)
+    while search.running and search.step():
+        if not search.running:
+            break
+    again = resumed(search)
+    assert again.num_left() == search.allocator.num_left()
+    for group in make_groups():
+        assert study_table(again, group) == study_table(search.allocator, group)
+    # The rungs agree: whatever the next trial reports, both say the same of it.
+    old, new = search.allocator.ask(), again.ask()
+    assert (old is None) == (new is None)
+    if old is not None:
+        assert old.group == new.group
+        for level in RUNGS.levels:
+            for value in (0.2, 0.45, 0.6, 0.75):
+                verdicts = [
+                    a.report(n, level, value, 1.0) for a, n in ((search.allocator, old.number), (again, new.number))
+                ]
+                assert verdicts[0] == verdicts[1]
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 150), st.integers(1, 3))
+def test_a_search_that_is_cut_anywhere_and_resumed_runs_everything_once(steps, slots):
+    earlier = Search(Allocator(make_groups(), RUNGS, seed=1), slots).run(steps)
+    interrupted = [t.suggestion for *_, t in earlier.running]
+    later = Search(resumed(earlier), slots).run()
+    together = [t.suggestion for t in earlier.ended] + later.asked
+    assert Counter(s.group for s in together) == {g.key: g.num_trials for g in make_groups()}
+    for names in configs(together).values():
+        assert len(set(names)) == len(names)
+    asked = configs(later.asked)
+    for suggestion in interrupted:
+        place = asked[suggestion.group].index(name_of(suggestion.config))
+        assert place < len(interrupted)  # before anything new of its group
+    for group in make_groups():
+        states = Counter(t.state for t in later.allocator.study(group.key).trials)
+        assert states[TrialState.RUNNING] == 0
+        assert states[TrialState.WAITING] == 0
+
+
+def test_an_interrupted_trial_goes_on_before_anything_new():
+    part = SPACE.arm("ce")
+    half_done = {"smooth_rate": 0.0, "warmup_epochs": 3, "lr": 0.02}
+    allocator = Allocator([Group("a", part, 3, part.start([0.0]))], Rungs(()))
+    allocator.requeue("a", half_done)
+    assert [allocator.ask().config for _ in range(2)] == [half_done, *part.start([0.0])]
+
+
+def test_a_start_point_that_was_adopted_is_not_run_again():
+    earlier = Search(Allocator(make_groups(), RUNGS, seed=1), slots=1).run(40)
+    asked = {repr(t.suggestion) for t in earlier.ended}
+    assert asked
+    later = resumed(earlier)
+    while (suggestion := later.ask()) is not None:
+        assert suggestion.config not in [
+            t.suggestion.config for t in earlier.ended if t.suggestion.group == suggestion.group
+        ]
+
+
+def test_what_was_adopted_is_the_same_trial_after_its_way_through_training_settings():
+    # Results hold settings, in which every rate is a float; the space's file says -2.
+    part = GRID.arm("negative")
+    allocator = Allocator([Group("b/negative", part, 8, part.start([-4.0]))], Rungs(()))
+    training = [GRID.settings(part.decode(point), seed=0) for point in part.points()]
+    for done in training[:6]:
+        config = {name: getattr(done, name) for name in GRID.space}
+        allocator.adopt("b/negative", config, "completed", 0.5, 1.0, {})
+    left = [allocator.ask() for _ in range(2)]
+    found = sorted(GRID.settings(s.config, seed=0).model_dump_json() for s in left)
+    assert found == sorted(t.model_dump_json() for t in training[6:])
+
+
+def test_a_finite_group_with_a_start_point_runs_every_training_once():
+    part = GRID.arm("negative")
+    allocator = Allocator([Group("b/negative", part, 8, part.start([-2.0000000000000004]))], Rungs(()))
+    found = {GRID.settings(allocator.ask().config, seed=0).model_dump_json() for _ in range(8)}
+    assert len(found) == 8
+
+
+def test_a_configuration_with_a_list_can_be_adopted():
+    milestones = {"type": "choice", "values": [[], [2], [2, 4]], "default": []}
+    space = make_space(milestones=milestones)
+    part = space.arm("ce")
+    allocator = Allocator([Group("a", part, 9)], Rungs(()))
+    done = space.settings(space.default(smooth_rate=0.0, milestones=[2, 4]), seed=0)
+    config = {name: getattr(done, name) for name in space.space}
+    allocator.adopt("a", config, "completed", 0.5, 1.0, {})
+    assert allocator.study("a").trials[0].params["milestones"] == 2
+
+
+def test_a_new_seed_after_adoption_leaves_what_is_known():
+    allocator = resumed(Search(Allocator(make_groups(), RUNGS, seed=1), slots=1).run(50))
+    tables = {g.key: study_table(allocator, g) for g in make_groups()}
+    allocator.reseed(99)
+    assert {g.key: study_table(allocator, g) for g in make_groups()} == tables
+    assert allocator.ask() is not None

@@ -1,0 +1,169 @@
+"""The tabulated benchmark in small: a grid is trained, read, and searches are replayed on it."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "tabulated"
+RATES, WARMUPS, LRS = (0.4, 0.0, -1.0), (0, 1), (1e-3, 1e-2)
+
+
+@pytest.fixture(scope="module")
+def modules():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import compare
+        import replay
+        import table
+        import train_grid
+
+        yield {"compare": compare, "replay": replay, "table": table, "train_grid": train_grid}
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def trained(modules, tmp_path_factory):
+    """Two levels of a tiny grid, trained."""
+    train_grid, folder = modules["train_grid"], tmp_path_factory.mktemp("tables")
+    patch = pytest.MonkeyPatch()
+    grid = train_grid.Grid(
+        levels=("symmetric:0.0", "symmetric:0.2"), rates=RATES, warmups=WARMUPS, lrs=LRS, seeds=(0, 1), num_val=400,
+        num_test=400, train_size=300,
+    )  # fmt: skip
+    patch.setitem(train_grid.GRIDS, "twonorm", grid)
+    for piece in train_grid.pieces("twonorm"):
+        train_grid.train_piece(piece, folder, epochs=9)
+    parts = [pq.read_table(train_grid.piece_path(p, folder)) for p in train_grid.pieces("twonorm")]
+    pq.write_table(pa.concat_tables(parts), folder / "twonorm.parquet")
+    yield modules["table"].Table("twonorm", folder)
+    patch.undo()
+
+
+def test_every_point_was_trained_with_every_seed(trained):
+    assert (trained.rates, trained.warmups, trained.lrs) == (sorted(RATES), list(WARMUPS), list(LRS))
+    for level in trained.levels:
+        assert level.seeds == [0, 1]
+        assert all(len(curves) == trained.size == 12 for curves in level.curves.values())
+
+
+def test_a_point_is_the_training_that_the_package_runs(trained):
+    import dataclasses
+
+    from nls_tune.datasets import load_dataset
+    from nls_tune.spaces.reading import load_space
+    from nls_tune.training.training import Training
+
+    dataset = load_dataset("twonorm", "symmetric:0.2", noise_seed=1, split_seed=1, train_size=300)
+    dataset = dataclasses.replace(
+        dataset,
+        val_indices=dataset.val_indices[:400],
+        test_inputs=dataset.test_inputs[:400],
+        test_labels=dataset.test_labels[:400],
+    )
+    space = load_space("twonorm", preset="cpu", epochs=9)
+    training = Training(dataset, space.settings({"smooth_rate": -1.0, "warmup_epochs": 1, "lr": 1e-3}, 1))
+    while not training.finished:
+        training.run_epoch()
+    curve = trained.levels[1].curves[1][0, 1, 0]
+    assert curve.val.tolist() == pytest.approx(training.val_accuracies(), abs=0.006)
+    test = [m.test_accuracy for m in training.history]
+    assert ((curve.test["a"] + curve.test["b"]) / 2).tolist() == pytest.approx(test, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.01, 0.4), (0.0, 0.0), (-0.01, -1.0), (-7.0, -1.0)], ids=["small", "zero", "below", "far"]
+)
+def test_a_configuration_finds_its_point_within_its_arm(trained, rate, expected):
+    point = trained.nearest({"smooth_rate": rate, "warmup_epochs": 7, "lr": 2e-3})
+    assert trained.config(point) == {"smooth_rate": expected, "warmup_epochs": 1, "lr": 1e-3}
+
+
+def test_what_a_point_is_worth_is_the_mean_over_seeds_at_its_best_epoch(trained):
+    from nls_tune.metrics import best_epoch
+
+    level, point = trained.levels[1], (0, 1, 1)
+    values = []
+    for curves in level.curves.values():
+        best = best_epoch(curves[point].val.tolist(), curves[point].first_counting)
+        values.append(curves[point].test["b"][best.epoch - 1])
+    assert level.truth("b")[point] == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize("name", ["nls_tune", "random search", "OptunaSearch + ASHA by level", "the same, informed"])
+def test_a_replay_runs_all_its_trials_and_repeats_itself(modules, trained, name, monkeypatch):
+    monkeypatch.setattr(modules["replay"], "TRIALS", 8)
+    method = modules["compare"].METHODS[name]
+    ended = method(trained, 3)
+    assert {t.level for t in ended} == {"symmetric:0.0", "symmetric:0.2"}
+    assert [t.order for t in ended] == list(range(len(ended)))
+    trained_epochs = [t.epochs_trained for t in ended]
+    assert trained_epochs == sorted(trained_epochs)
+    assert method(trained, 3) == ended
+
+
+def test_the_full_grid_trains_every_epoch_of_every_point(modules, trained):
+    ended = modules["compare"].METHODS["full grid"](trained, 0)
+    assert len(ended) == 24
+    lengths = [len(c.val) + c.diverged for level in trained.levels for c in level.curves[0].values()]
+    assert ended[-1].epochs_trained == sum(lengths)
+
+
+def test_shared_warm_ups_save_epochs_and_change_no_result(modules, trained):
+    replay = modules["replay"]
+    runs = [replay.replay(replay.GridSearch(trained, 0), trained, warm_store=store, slots=1) for store in (False, True)]
+    assert [(t.point, t.value) for t in runs[0]] == [(t.point, t.value) for t in runs[1]]
+    # One epoch of each trial with a warm-up, but for the first of each level.
+    assert runs[0][-1].epochs_trained - runs[1][-1].epochs_trained == 2 * (6 - 1)
+
+
+def test_every_ablation_replays(modules, trained):
+    for name, variant in modules["replay"].variants():
+        ended = modules["replay"].replay_variant(trained, 0, variant)
+        assert ended, name
+
+
+def test_regret_falls_to_that_of_the_leader(modules, trained):
+    compare = modules["compare"]
+    path = compare.regret_path(trained, compare.METHODS["full grid"](trained, 0), "b")
+    regrets = []
+    for level in trained.levels:
+        done = {p: c.objective(9)[1] for p, c in level.curves[0].items() if not c.diverged}
+        regrets.append(max(level.truth("b").values()) - level.truth("b")[max(done, key=done.get)])
+    found = compare.summary(path)
+    assert found["regret_at_end"] == pytest.approx(np.mean(regrets))
+    assert found["regret_at_100"] == pytest.approx(np.mean(regrets))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ([(10, 0.1), (20, 0.004), (30, 0.02), (40, 0.001)], 40),
+        ([(10, 0.001)], 10),
+        ([(10, 0.1)], math.inf),
+    ],
+)
+def test_close_means_close_to_the_end(modules, path, expected):
+    assert modules["compare"].summary(path)["epochs_until_close"] == expected
+
+
+def test_the_cost_of_noisy_validation_is_measured(modules, trained, monkeypatch):
+    compare = modules["compare"]
+    monkeypatch.setitem(compare._TABLES, "twonorm", trained)
+    found = compare.selection_regret(("twonorm", "symmetric:0.2", True, 5))
+    assert found["num_val"] == 100
+    assert -0.2 < found["raw"] < 0.5
+    assert found["posterior_error"] >= 0
+
+
+def test_the_table_in_the_readme_is_that_of_the_evidence(modules):
+    import json
+
+    evidence = json.loads((FOLDER.parent / "evidence" / "search_efficiency.json").read_text())
+    readme = (FOLDER.parent.parent / "README.md").read_text()
+    assert "\n".join(modules["compare"].readme_table(evidence)) in readme

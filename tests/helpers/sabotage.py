@@ -1,0 +1,30 @@
+"""Makes one trial of a search fail, from outside and without any help of the program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nls_tune.plan.plan import make_plan
+from nls_tune.plan.settings import check_search_settings
+
+
+def sabotage(run: Path, *, smooth_rate: float, **settings: Any) -> str:
+    """Put a file where the folder of a start point's trial must be made.
+
+    Args:
+        run: The run directory of a search that has not begun.
+        smooth_rate: Of the start point.
+        **settings: Of the search.
+
+    Returns:
+        The name of the trial that will fail.
+    """
+    plan = make_plan(check_search_settings(**settings), 0, progress=False)
+    (level,) = plan.levels
+    config = plan.space.default(smooth_rate=smooth_rate)
+    trial_id = plan.trial_id(level.level, plan.training_settings(config), "search")
+    place = run / "checkpoints" / trial_id
+    place.parent.mkdir(parents=True)
+    place.write_text("not a folder")
+    return trial_id

@@ -1,0 +1,105 @@
+"""Tests of transition matrices, made and read."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nls_tune.errors import InputError
+from nls_tune.noise import corrupt_labels, parse_noise_level
+from nls_tune.noise import corruption as noise
+
+CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+
+
+def clean_labels(count, classes):
+    return np.arange(count) % classes
+
+
+class TestMatrices:
+    @given(classes=st.integers(2, 40), rate=st.floats(0, 1))
+    def test_rows_sum_to_1_and_the_diagonal_keeps_the_rest(self, classes, rate):
+        symmetric, pairflip = noise.symmetric_matrix(classes, rate), noise.pairflip_matrix(classes, rate)
+        for matrix in (symmetric, pairflip):
+            np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
+            np.testing.assert_array_equal(np.diag(matrix), 1 - rate)
+        assert np.unique(symmetric[~np.eye(classes, dtype=bool)]).tolist() == [rate / (classes - 1)]
+        np.testing.assert_array_equal(np.roll(pairflip, -1, axis=1).diagonal(), rate)
+
+    def test_asymmetric_flips_only_what_is_mapped(self):
+        matrix = noise.asymmetric_matrix(10, 0.3, CIFAR10_MAP)
+        for clean in range(10):
+            expected = np.eye(10)[clean]
+            if clean in CIFAR10_MAP:
+                expected = 0.7 * expected + 0.3 * np.eye(10)[CIFAR10_MAP[clean]]
+            np.testing.assert_array_equal(matrix[clean], expected)
+
+    @pytest.mark.parametrize("class_map", [{0: 10}, {10: 0}, {-1: 0}, {3: 3}])
+    def test_asymmetric_refuses_a_wrong_map(self, class_map):
+        with pytest.raises(InputError, match="must take classes 0 to 9 to other ones"):
+            noise.asymmetric_matrix(10, 0.3, class_map)
+
+    @pytest.mark.parametrize("make", [noise.symmetric_matrix, noise.pairflip_matrix])
+    def test_refuse_rates_and_one_class(self, make):
+        for rate in (-0.1, 1.1, math.nan):
+            with pytest.raises(InputError, match="a noise rate must be from 0 to 1"):
+                make(10, rate)
+        with pytest.raises(InputError, match="at least 2 classes, got 1"):
+            make(1, 0.2)
+
+    def test_files_of_every_format_give_the_same_matrix(self, tmp_path):
+        expected = noise.symmetric_matrix(3, 0.3)
+        rows = expected.tolist()
+        np.save(tmp_path / "m.npy", expected)
+        (tmp_path / "m.json").write_text(json.dumps(rows))
+        (tmp_path / "m.csv").write_text(
+            "\ufeff# rows: clean\n" + "\n".join(",".join(map(str, r)) for r in rows) + "\n\n"
+        )
+        (tmp_path / "m.txt").write_text("\n".join("  ".join(map(str, r)) for r in rows))
+        for name in ("m.npy", "m.json", "m.csv", "m.txt"):
+            np.testing.assert_array_equal(noise.read_matrix(tmp_path / name, 3), expected)
+            level = parse_noise_level(f"matrix:{tmp_path / name}")
+            labels = corrupt_labels(level, clean_labels(99, 3), num_classes=3, noise_seed=0)
+            np.testing.assert_array_equal(labels, noise.apply_transition(clean_labels(99, 3), expected, 0))
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("m.xlsx", "", r"must be in a .npy, .csv, .txt, .json file, got .*m.xlsx"),
+            ("m.csv", None, "cannot read .*m.csv.*No such file"),
+            ("m.csv", "", r"must be 2 x 2, .*got shape \(0,\)"),
+            ("m.npy", "", "cannot read"),
+            ("m.npy", "rubbish", "cannot read"),
+            ("m.json", "[[1, 0]", "cannot read"),
+            ("m.json", '{"a": 1}', "cannot read"),
+            ("m.csv", "1,0\n0", "cannot read .*; it must hold 2 rows of 2 numbers"),
+            ("m.csv", "a,b\n1,0\n0,1", "cannot read .*could not convert string to float"),
+            ("m.csv", "1,0,0\n0,1,0\n0,0,1", r"2 x 2, one row a clean class, got shape \(3, 3\)"),
+            ("m.csv", "1,0\n0.5,nan", "finite and not negative, got nan in row 1, column 1"),
+            ("m.csv", "1.2,-0.2\n0,1", "got -0.2 in row 0, column 1"),
+            ("m.csv", "1,0\n0.5,0.4", "sum to 1 within 1e-06, got 0.9 in row 1; divide"),
+        ],
+    )
+    def test_files_that_hold_no_matrix(self, tmp_path, name, content, message):
+        path = tmp_path / name
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(InputError, match=message) as raised:
+            noise.read_matrix(path, 2)
+        assert str(path) in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+    def test_pickles_are_never_loaded(self, tmp_path):
+        np.save(tmp_path / "m.npy", np.array([[{}, 0], [0, 1]], dtype=object), allow_pickle=True)
+        with pytest.raises(InputError, match="cannot read"):
+            noise.read_matrix(tmp_path / "m.npy", 2)
+
+    def test_a_folder_is_no_matrix(self, tmp_path):
+        (tmp_path / "m.csv").mkdir()
+        with pytest.raises(InputError, match="cannot read"):
+            noise.read_matrix(tmp_path / "m.csv", 2)

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from estimates import estimate_of, hide_the_truth
+
+from nls_tune.allocation.allocator import Allocator
+from nls_tune.errors import InputError
+from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.plan.level import group_key
+from nls_tune.plan.plan import make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.plan.space import choose_preset
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.session.run_json import differences
+
+DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
+
+
+def plan_of(num_gpus: float = 0, **settings):
+    return make_plan(check_search_settings(**settings), num_gpus, progress=False)
+
+
+@pytest.fixture(scope="module")
+def twonorm():
+    return plan_of()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return plan_of(**DIGITS)
+
+
+# What runs
+
+
+def test_the_defaults_are_those_of_twonorm(twonorm):
+    assert [p.level for p in twonorm.levels] == [f"symmetric:{r}" for r in ("0", "0.1", "0.2", "0.3", "0.4")]
+    assert (twonorm.info.name, twonorm.space.name) == ("twonorm", "twonorm")
+    assert (twonorm.preset, twonorm.preset_reason) == ("cpu", "no GPU found")
+    assert all(p.quotas == {"ce": 5, "positive": 5, "negative": 10} for p in twonorm.levels)
+    assert twonorm.num_trials == 100
+    assert twonorm.notes == ()
+
+
+@pytest.mark.parametrize(("level", "rate"), [("0", 0), ("0.1", -0.25), ("0.2", -2 / 3), ("0.3", -1.5), ("0.4", -4)])
+def test_every_level_starts_with_zero_the_usual_and_the_noise_cancelling_rate(twonorm, level, rate):
+    found = twonorm.level_plan(f"symmetric:{level}")
+    assert found.noise_cancelling_rate == pytest.approx(rate, abs=1e-12)
+    defaults = {"warmup_epochs": 4, "lr": 3e-3}
+    assert found.start["ce"] == ({"smooth_rate": 0.0, **defaults},)
+    assert found.start["positive"] == ({"smooth_rate": 0.1, **defaults},)
+    if rate == 0:
+        assert found.start["negative"] == ()
+    else:
+        (start,) = found.start["negative"]
+        assert start == {"smooth_rate": pytest.approx(rate, rel=1e-3), **defaults}
+
+
+@pytest.mark.parametrize(
+    ("level", "rate", "start"),
+    [("symmetric:0.85", -17, -8), ("symmetric:0.9", None, None), ("symmetric:1", None, None), ("clean", 0, None)],
+)
+def test_a_noise_cancelling_rate_is_clipped_or_left_out(level, rate, start):
+    (found,) = plan_of(**{**DIGITS, "noise": (level,)}).levels
+    assert found.noise_cancelling_rate == (None if rate is None else pytest.approx(rate))
+    assert [p["smooth_rate"] for p in found.start["negative"]] == ([] if start is None else [start])
+
+
+def test_other_noise_has_its_symmetric_equivalent():
+    (found,) = plan_of(**{**DIGITS, "noise": ("pairflip:0.3",)}).levels
+    signal = 1 - found.noise_rate * 10 / 9
+    assert 0.25 < found.noise_rate < 0.35
+    assert found.noise_cancelling_rate == pytest.approx(-(1 - signal) / signal)
+
+
+def test_budgets_of_the_command_come_before_those_of_the_space():
+    plan = plan_of(**{**DIGITS, "num_trials": 6, "epochs": 20})
+    budget = plan.space.budget
+    assert (budget.trials, budget.epochs, budget.train_size, budget.grace_epochs) == (6, 20, 200, 3)
+    assert plan.levels[0].quotas == {"ce": 2, "positive": 1, "negative": 3}
+    assert plan.levels[0].dataset.num_train == 200
+    assert plan.space.space["warmup_epochs"].high == 8
+    assert plan.rungs().levels == (3, 6, 12)
+
+
+def test_groups_are_levels_and_arms_with_their_quotas(twonorm):
+    groups = twonorm.groups()
+    assert [g.key for g in groups][:4] == [
+        "symmetric:0/ce", "symmetric:0/positive", "symmetric:0/negative", "symmetric:0.1/ce",
+    ]  # fmt: skip
+    assert len(groups) == 15
+    assert sum(g.num_trials for g in groups) == twonorm.num_trials
+    for group in groups:
+        assert group.share == group.num_trials
+        assert len(group.start) <= group.num_trials
+
+
+def test_no_group_has_more_start_points_than_trials(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "space: {smooth_rate: {type: float, low: -8, high: 0.5, default: -1}}\n"
+        "fixed: {model: mlp, warmup_epochs: 1, lr: 0.01}\n"
+        "start: [{smooth_rate: -2}, {smooth_rate: -3}, {smooth_rate: -5}]\n"
+        "budget: {epochs: 9, grace_epochs: 3}\n"
+    )
+    plan = plan_of(**{**DIGITS, "space": str(path), "num_trials": 4})
+    (negative,) = [g for g in plan.groups() if g.key.endswith("/negative")]
+    assert [c["smooth_rate"] for c in negative.start] == [pytest.approx(-0.8), -2]
+
+
+def test_a_group_is_named_by_level_and_arm():
+    assert group_key("symmetric:0.4", "ce") == "symmetric:0.4/ce"
+
+
+def test_training_settings_are_those_of_the_search(digits):
+    config = {"smooth_rate": -2.0, "warmup_epochs": 3, "lr": 0.01}
+    found = digits.training_settings(config)
+    assert (found.smooth_rate, found.warmup_epochs, found.lr) == (-2.0, 3, 0.01)
+    assert (found.model, found.batch_size, found.epochs, found.seed) == ("small_cnn", 32, 40, 0)
+
+
+def test_trials_are_named_by_level_configuration_and_data(twonorm):
+    config = twonorm.space.default()
+
+    def name(plan, level, config=config, stage="search", seed=None):
+        return plan.trial_id(level, plan.training_settings(config, seed), stage)
+
+    first, second = name(twonorm, "symmetric:0.1"), name(twonorm, "symmetric:0.2")
+    assert len({first, second, name(twonorm, "symmetric:0.1", {**config, "lr": 0.004})}) == 3
+    assert name(plan_of(noise=("symmetric:0.1",)), "symmetric:0.1") == first
+    assert name(plan_of(noise=("symmetric:0.1",), noise_seed=1), "symmetric:0.1") != first
+    assert name(plan_of(noise=("symmetric:0.1",), seed=1), "symmetric:0.1") != first
+    assert name(twonorm, "symmetric:0.1", stage="confirm") != first
+    assert name(twonorm, "symmetric:0.1", seed=1) != first
+
+
+def test_the_paper_grid_runs_every_rate_of_every_level_once():
+    levels = ("symmetric:0.4", "symmetric:0.6")
+    changes = {"noise": levels, "space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)}
+    plan = plan_of(**{**DIGITS, **changes})
+    allocator = Allocator(plan.groups(), plan.rungs())
+    found = []
+    while (suggestion := allocator.ask()) is not None:
+        level = suggestion.group.rpartition("/")[0]
+        found.append(
+            (
+                plan.trial_id(level, plan.training_settings(suggestion.config), "search"),
+                level,
+                float(suggestion.config["smooth_rate"]),
+            )
+        )
+        allocator.tell(suggestion.number, "completed", 0.5, 1.0)
+    assert len({name for name, *_ in found}) == len(found) == 28
+    paper = [-8, -6, -4, -2, -1, -0.8, -0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8]
+    for level in levels:
+        assert sorted(rate for _, at, rate in found if at == level) == paper
+
+
+@pytest.mark.parametrize(
+    ("weights", "trials"),
+    [
+        ((), (8, 8)),
+        (("symmetric:0.40=2",), (16, 8)),
+        (("symmetric:0.2=0.3", "symmetric:0.4=0.01"), (1, 2)),
+    ],
+)
+def test_a_level_of_weight_2_has_twice_the_trials_and_the_time(weights, trials):
+    levels = ("symmetric:0.4", "symmetric:0.2")
+    plan = plan_of(**{**DIGITS, "noise": levels, "num_trials": 8, "level_weight": weights})
+    assert tuple(sum(p.quotas.values()) for p in plan.levels) == trials
+    for level, count in zip(levels, trials, strict=True):
+        shares = [g.share for g in plan.groups() if g.key.startswith(f"{level}/")]
+        assert sum(shares) == count
+
+
+# Where the noise-cancelling rate comes from
+
+
+@pytest.fixture
+def unknown_noise(monkeypatch):
+    hide_the_truth(monkeypatch)
+
+
+@pytest.mark.parametrize(("flag", "expected"), [(None, False), (True, True), (False, False)])
+def test_known_noise_is_estimated_only_on_demand(flag, expected):
+    (level,) = plan_of(noise=("symmetric:0.2",), estimate_noise=flag).levels
+    assert (level.needs_estimate, level.prior) == (expected, "true noise")
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected", "prior"), [(None, True, "unknown"), (True, True, "unknown"), (False, False, "none")]
+)
+def test_unknown_noise_is_estimated_unless_forbidden(unknown_noise, flag, expected, prior):
+    (level,) = plan_of(noise=("symmetric:0.2",), estimate_noise=flag).levels
+    assert (level.needs_estimate, level.prior) == (expected, prior)
+    assert (level.noise_rate, level.noise_cancelling_rate) == (None, None)
+    assert level.start["negative"] == ()
+
+
+def test_an_estimate_of_unknown_noise_gives_a_start_point_and_is_not_the_truth(unknown_noise):
+    plan = plan_of(noise=("symmetric:0.2", "symmetric:0.4")).with_estimate(estimate_of("symmetric:0.4"))
+    first, second = plan.levels
+    assert (first.prior, first.estimate, first.start["negative"]) == ("unknown", None, ())
+    assert (second.prior, second.noise_rate, second.noise_cancelling_rate) == ("estimate", None, None)
+    assert [point["smooth_rate"] for point in second.start["negative"]] == [-1.5]
+    (group,) = [g for g in plan.groups() if g.key == "symmetric:0.4/negative"]
+    assert group.start == second.start["negative"]
+    facts = json.loads(json.dumps(plan.facts()))
+    assert facts[0]["estimate"] is None
+    assert NoiseEstimate.from_json(facts[1]["estimate"]) == second.estimate
+
+
+def test_an_estimate_without_a_noise_cancelling_rate_gives_no_start_point(unknown_noise):
+    plan = plan_of(noise=("symmetric:0.4",)).with_estimate(estimate_of("symmetric:0.4", noise_cancelling_rate=None))
+    assert plan.levels[0].start["negative"] == ()
+
+
+def test_an_estimate_beside_the_truth_changes_no_start_point():
+    plan = plan_of(noise=("symmetric:0.4",), estimate_noise=True)
+    (before,), (after,) = plan.levels, plan.with_estimate(estimate_of("symmetric:0.4")).levels
+    assert (after.prior, after.start) == ("true noise", before.start)
+    assert after.noise_cancelling_rate == pytest.approx(-4)
+
+
+def test_whether_noise_is_estimated_must_agree_when_a_run_is_resumed():
+    before, now = (plan_of(noise=("symmetric:0.4",), estimate_noise=flag).identity() for flag in (None, True))
+    assert differences(before, now) == ["settings.estimate_noise: None -> True"]
+    del before["settings"]["estimate_noise"]  # a run of an earlier version
+    assert differences(before, plan_of(noise=("symmetric:0.4",)).identity()) == []
+
+
+# Notes
+
+
+def test_a_finite_arm_is_announced():
+    plan = plan_of(**{**DIGITS, "space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)})
+    assert plan.notes == (
+        "arm ce has 1 configuration in all and then ends",
+        "arm positive has 4 configurations in all and then ends",
+        "arm negative has 9 configurations in all and then ends",
+    )
+
+
+def test_an_arm_without_a_trial_is_announced():
+    plan = plan_of(**{**DIGITS, "num_trials": 2})
+    assert plan.notes == ("arm positive gets no trial of 2; raise --num-trials",)
+
+
+def test_notes_on_arms_name_the_level_where_levels_differ():
+    changes = {"noise": ("symmetric:0.4", "clean"), "num_trials": 8, "level_weight": ("clean=0.25",)}
+    assert plan_of(**{**DIGITS, **changes}).notes == ("clean: arm positive gets no trial of 2; raise --num-trials",)
+
+
+def test_a_search_without_cross_entropy_is_announced(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "space: {smooth_rate: {type: float, low: -8, high: 0.5, default: -1}}\n"
+        "arms: {negative: 1}\n"
+        "fixed: {model: mlp, warmup_epochs: 1, lr: 0.01}\n"
+    )
+    plan = plan_of(**{**DIGITS, "space": str(path)})
+    assert plan.levels[0].quotas == {"negative": 20}
+    assert any("without the ce arm" in note for note in plan.notes)
+
+
+# What must agree when a run is resumed
+
+
+def test_the_identity_survives_json(digits):
+    assert json.loads(json.dumps(digits.identity())) == digits.identity()
+    assert differences(json.loads(json.dumps(digits.identity())), digits.identity()) == []
+
+
+def test_facts_are_plain_json(digits):
+    (facts,) = json.loads(json.dumps(digits.facts()))
+    assert (facts["noise_level"], facts["num_train"], facts["num_val"]) == ("symmetric:0.4", 200, 144)
+    assert facts["trials"] == {"ce": 5, "positive": 5, "negative": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, ["seed: 0 -> 1", "fingerprints.symmetric:0.4"]),
+        ({"noise_seed": 1}, ["noise_seed: 0 -> 1", "fingerprints.symmetric:0.4"]),
+        ({"objective": "last"}, ["objective: best -> last"]),
+        ({"num_trials": 9}, ["budget.trials: 20 -> 9"]),
+        ({"epochs": 10}, ["budget.epochs: 40 -> 10"]),
+        ({"train_size": 100}, ["budget.train_size: 200 -> 100"]),
+        ({"overrides": ("batch_size=16",)}, ["fixed.batch_size: 32 -> 16"]),
+        ({"noise": ("symmetric:0.2",)}, ["noise", "symmetric:0.2"]),
+        ({"level_weight": ("symmetric:0.4=2",)}, ["level_weight: None -> {'symmetric:0.4': 2.0}"]),
+    ],
+)
+def test_what_decides_the_results_may_not_differ(digits, changes, words):
+    found = "; ".join(differences(digits.identity(), plan_of(**{**DIGITS, **changes}).identity()))
+    for word in words:
+        assert word in found
+
+
+def test_what_decides_where_and_how_fast_may_differ(digits):
+    changes = {
+        "out": Path("x"),
+        "data_dir": Path("y"),
+        "trials_per_gpu": 2,
+        "cpus_per_trial": 2,
+        "compile": "on",
+        "address": "auto",
+        "warmup_store": "none",
+        "time_budget": 60,
+        "level_weight": ("symmetric:0.4=1",),  # what it is anyway
+    }
+    assert plan_of(**{**DIGITS, **changes}).identity() == digits.identity()
+
+
+def test_the_same_search_in_other_words_is_the_same(digits):
+    changes = {"noise": ("Symmetric:0.40",), "preset": "cpu", "space": "digits", "num_trials": 20}
+    assert plan_of(**{**DIGITS, **changes}).identity() == digits.identity()
+
+
+def test_differences_name_the_key_and_both_values():
+    before = {"same": 1, "a": {"b": 1, "gone": 2}, "list": [1]}
+    now = {"same": 1, "a": {"b": 3, "new": 4}, "list": [1, 2]}
+    assert differences(before, now) == [
+        "a.b: 1 -> 3",
+        "a.gone: 2 -> None",
+        "a.new: None -> 4",
+        "list: [1] -> [1, 2]",
+    ]
+    assert differences(now, now) == []
+
+
+# Presets
+
+
+@pytest.mark.parametrize(
+    ("preset", "gpus", "expected"),
+    [
+        ("auto", 0, ("cpu", "no GPU found")),
+        ("auto", 1, ("gpu", "1 GPU found")),
+        ("auto", 8, ("gpu", "8 GPUs found")),
+        ("cpu", 8, ("cpu", "as asked for")),
+        ("gpu", 0, ("gpu", "as asked for")),
+    ],
+)
+def test_the_preset_follows_the_machine_unless_asked_for(preset, gpus, expected):
+    assert choose_preset(check_search_settings(preset=preset), gpus) == expected
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "fragments"),
+    [
+        ({"num_trial": 3}, ["'num_trial'", "did you mean 'num_trials'?"]),
+        ({"num_trials": 0}, ["--num-trials", "got 0"]),
+        ({"epochs": 0}, ["--epochs", "got 0"]),
+        ({"train_size": -1}, ["--train-size", "got -1"]),
+        ({"seed": -1}, ["--seed", "got -1"]),
+        ({"noise_seed": 2**32}, ["--noise-seed"]),
+        ({"objective": "first"}, ["--objective", "'best' or 'last'", "'first'"]),
+        ({"preset": "tpu"}, ["--preset", "'gpu'", "'tpu'"]),
+        ({"trials_per_gpu": 0}, ["--trials-per-gpu", "got 0"]),
+    ],
+)
+def test_a_setting_out_of_range_is_named_by_its_flag(settings, fragments):
+    with pytest.raises(InputError) as caught:
+        check_search_settings(**settings)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"dataset": "digit"}, ["'digit'", "did you mean 'digits'?"]),
+        ({"noise": ("symetric:0.4",)}, ["symetric", "did you mean 'symmetric'?"]),
+        ({"noise": ("symmetric:0.4", "symmetric:0.40")}, ["twice"]),
+        ({"noise": ("human:worst",)}, ["human"]),
+        ({"noise": ("asymmetric:0.3",)}, ["asymmetric", "pairflip"]),
+        ({"space": "digit"}, ["'digit'", "did you mean 'digits'?"]),
+        ({"overrides": ("model=cnn_9",)}, ["'cnn_9'", "did you mean 'cnn9'?"]),
+        ({"overrides": ("model=cnn9",)}, ["cnn9", "12 x 12", "8 x 8"]),
+        ({"overrides": ("crop_padding=9",)}, ["crop_padding", "8", "got 9"]),
+        ({"overrides": ("batch_size=201",)}, ["batch_size", "200", "got 201"]),
+        ({"overrides": ("budget.grace_epochs=41",)}, ["budget.grace_epochs", "41", "40"]),
+        ({"train_size": 5}, ["train_size", "10", "5"]),
+        ({"train_size": 5000}, ["train_size", "5,000"]),
+        ({"dataset": "twonorm", "overrides": ("model=small_cnn",)}, ["small_cnn", "mlp"]),
+        ({"dataset": "twonorm", "overrides": ("flip=true",)}, ["flip", "images"]),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(changes, fragments):
+    with pytest.raises(InputError) as caught:
+        plan_of(**{**DIGITS, **changes})
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("level", "hopeless"), [("symmetric:0.4", False), ("symmetric:0.5", True), ("symmetric:1", True)]
+)
+def test_noise_that_validation_cannot_choose_under_is_said(level, hopeless):
+    notes = plan_of(noise=(level,)).notes
+    assert any(level in note and "cannot choose" in note for note in notes) == hopeless
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [(None, "run/warmups"), ("none", None), ("~/store", "store"), ("a/b", "a/b")]
+)
+def test_where_shared_warm_ups_are(digits, tmp_path, monkeypatch, given, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plan = dataclasses.replace(digits, settings=digits.settings.model_copy(update={"warmup_store": given}))
+    assert plan.warmup_store(RunDirectory("run")) == (place and tmp_path / place)

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from estimates import estimate_of, hide_the_truth
+from rich.console import Console
+from trial_rows import trial_row, trials_frame
+
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
+from nls_tune.plan.plan import make_plan
+from nls_tune.plan.settings import check_search_settings
+from nls_tune.plan.start_points import WarmPoint, with_warm_points
+from nls_tune.report.console.search import epochs_line, level_sentence, print_plan, print_summaries
+
+
+@pytest.fixture
+def summarise():
+    rates = {"ce": 0.0, "positive": 0.25, "negative": -2.5}
+
+    def make(values: dict[str, float], *, test: bool = True, num: int = 1000, **changes):
+        order = np.arange(num)
+        rows = [
+            trial_row(
+                {"smooth_rate": rates[arm]},
+                val_correct=order < round(num * value),
+                test_correct=order < round(num * (value + 0.2)) if test else None,
+                minute=i,
+                **changes,
+            )
+            for i, (arm, value) in enumerate(values.items())
+        ]
+        (summary,) = level_summaries(trials_frame(rows))
+        return summary
+
+    return make
+
+
+def printed(draw, *args) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    draw(*args, console)
+    return console.file.getvalue()
+
+
+# The sentence of a level
+
+
+def test_a_rate_that_validation_can_tell_from_cross_entropy(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}))
+    assert sentence == (
+        "symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01), test 85.0 %, "
+        "+5.0 points against the strongest CE (80.0 %); validation tells them apart "
+        "(+5.0 points, paired standard error 0.7; divided by c = 0.2: +25.0, 3.4)."
+    )
+
+
+def test_a_rate_that_validation_cannot_tell_from_cross_entropy(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.61}, num=100))
+    assert "validation cannot tell them apart (+1.0 points, paired standard error 1.0" in sentence
+
+
+def test_a_loss_on_test_is_said_as_it_is(summarise):
+    summary = summarise({"ce": 0.6, "negative": 0.65})
+    sentence = level_sentence(replace(summary, test=PairedDifference(-0.03, 0.01, 1000)))
+    assert "use smooth_rate −2.5" in sentence
+    assert "−3.0 points against the strongest CE" in sentence
+
+
+def test_cross_entropy_is_recommended_against_the_best_other_rate(summarise):
+    sentence = level_sentence(summarise({"ce": 0.7, "positive": 0.65, "negative": 0.6}))
+    assert "use cross-entropy (warm-up 2, lr 0.01), test 90.0 %, +5.0 points against r = 0.25 (85.0 %)" in sentence
+    assert "strongest CE" not in sentence
+
+
+@pytest.mark.parametrize("arm", ["ce", "negative"])
+def test_a_trial_alone_has_nothing_to_be_compared_with(summarise, arm):
+    sentence = level_sentence(summarise({arm: 0.7}))
+    assert sentence.endswith("test 90.0 %; there is no completed trial to compare it with.")
+
+
+def test_nothing_completed_nothing_recommended(summarise):
+    sentence = level_sentence(summarise({"ce": 0.7, "negative": 0.6}, status="diverged"))
+    assert sentence.startswith("symmetric:0.4: no trial was completed")
+    assert "use " not in sentence
+
+
+def test_without_a_test_set_validation_alone_is_told(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, test=False))
+    assert sentence.startswith("symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01); validation tells them apart")
+    assert "test" not in sentence
+
+
+@pytest.mark.parametrize("level", ["human:worst", "pairflip:0.3", "symmetric:0", "clean"])
+def test_only_symmetric_noise_is_divided_by_its_signal(summarise, level):
+    assert "divided by" not in level_sentence(summarise({"ce": 0.6, "negative": 0.65}, noise_level=level))
+
+
+def test_noise_without_a_signal_is_not_divided_by(summarise):
+    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, noise_level="symmetric:0.5"))
+    assert "divided by" not in sentence
+
+
+def test_equal_trials_differ_by_no_negative_nothing(summarise):
+    assert "−0.0" not in level_sentence(summarise({"ce": 0.6, "negative": 0.6}))
+
+
+# The table
+
+
+def test_the_table_has_a_row_an_arm_and_marks_the_recommended(summarise):
+    summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
+    lines = printed(print_summaries, [summary]).splitlines()
+    assert lines[0] == "symmetric:0.4  (noise rate 40.0 %, noise-cancelling rate −4)"
+    assert [line.split() for line in lines[2:5]] == [
+        ["CE", "0", "2", "0.01", "5/10", "60.0", "%", "80.0", "%", "78.0", "%", "1/1"],
+        ["r", ">", "0", "0.25", "2", "0.01", "5/10", "55.0", "%", "75.0", "%", "73.0", "%", "1/1"],
+        ["*", "r", "<", "0", "−2.5", "2", "0.01", "5/10", "65.0", "%", "85.0", "%", "83.0", "%", "1/1"],
+    ]
+    assert level_sentence(summary) in lines
+
+
+def test_the_table_of_a_level_without_a_completed_trial_is_its_sentence(summarise):
+    text = printed(print_summaries, [summarise({"ce": 0.6}, status="failed")])
+    assert "no trial was completed (1 failed)" in text
+
+
+def test_a_lucky_trial_that_is_not_selected_is_named_under_the_table(summarise):
+    summary = summarise({"ce": 0.6, "negative": 0.65})
+    arm = summary.arms["negative"]
+    best = replace(arm.raw_best, trial_id="lucky", val_accuracy=0.68, config={**arm.config, "smooth_rate": -0.3252})
+    passed = replace(arm, method="posterior", posterior_mean=0.634, posterior_std=0.01, raw_best=best)
+    lines = printed(print_summaries, [replace(summary, arms={**summary.arms, "negative": passed})]).splitlines()
+    assert lines[4] == "  r < 0 by posterior mean (63.4 %); its highest val is 68.0 %, rate −0.3252"
+    assert "posterior mean (" not in printed(print_summaries, [summary])
+
+
+def test_what_is_unknown_is_left_out_of_the_heading(summarise):
+    summary = summarise({"ce": 0.6}, noise_level="given", noise_rate=None, noise_cancelling_rate=None)
+    assert printed(print_summaries, [summary]).splitlines()[0] == "given"
+
+
+def test_the_table_fits_a_terminal_of_80_columns(summarise):
+    summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
+    arm = summary.arms["negative"]
+    config = {"smooth_rate": -0.2857, "warmup_epochs": 120, "lr": 1.235e-05}
+    wide = replace(arm, config=config, best_epoch=220, epochs=220, val_accuracy=1.0, num_completed=100, num_trials=100)
+    console = Console(file=io.StringIO(), width=80)
+    print_summaries([replace(summary, arms={**summary.arms, "negative": wide})], console)
+    table = console.file.getvalue().split("recommended:")[0].splitlines()
+    row = next(line for line in table if "r < 0" in line)
+    for text in ("−0.2857", "120", "1.235e-05", "220/220", "100.0 %", "100/100"):
+        assert text in row
+    assert max(map(len, table)) <= 80
+
+
+@pytest.mark.parametrize("width", [20, 60])
+def test_a_narrow_console_loses_neither_the_star_nor_a_number(summarise, width):
+    summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
+    consoles = [Console(file=io.StringIO(), width=columns) for columns in (200, width)]
+    for console in consoles:
+        print_summaries([summary], console)
+    wide, narrow = (console.file.getvalue() for console in consoles)
+    assert [line for line in wide.splitlines() if line.startswith("* r < 0")] != []
+    assert narrow.splitlines() == wide.splitlines()
+
+
+@pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
+def test_a_name_is_not_taken_as_markup(summarise, level):
+    text = printed(print_summaries, [summarise({"ce": 0.6}, noise_level=level)])
+    assert text.count(level) == 2  # over the table and in the sentence
+
+
+# The plan
+
+
+@pytest.fixture(scope="module")
+def plan():
+    settings = check_search_settings(
+        dataset="digits", noise=("symmetric:0.4", "pairflip:0.3"), num_trials=8, epochs=20, train_size=300
+    )
+    return make_plan(settings, 0, progress=False)
+
+
+def test_the_plan_says_what_will_run(plan):
+    text = printed(print_plan, plan, 4)
+    for part in (
+        "digits", "300 training", "144 validation (noisy labels)", "359 test samples", "10 classes", "preset cpu",
+        "no GPU found", "model small_cnn", "2 noise levels, 16 trials of 20 epochs",
+        "ASHA stops trials 3, 6, 12 epochs after their warm-up",
+        "4 at a time", "smooth_rate: -8 to 0.8, uniform in log(1 − r) (default -0.5)",
+        "warmup_epochs: 0 to 8 (default 2)", "lr: 1e-05 to 0.1, uniform in log (default 0.003)",
+    ):  # fmt: skip
+        assert part in text
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("symmetric", "pairflip"))}
+    assert rows["symmetric:0.4"][-4:] == ["−0.8", "2", "2", "4"]
+    assert rows["pairflip:0.3"][-3:] == ["2", "2", "4"]
+
+
+def test_the_plan_without_rungs_says_so(plan):
+    budget = plan.space.budget.model_copy(update={"grace_epochs": 20})
+    whole = replace(plan, space=plan.space.model_copy(update={"budget": budget}))
+    assert "ASHA stops none" in printed(print_plan, whole, 2)
+
+
+@pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
+def test_a_name_in_the_plan_is_not_taken_as_markup(plan, level):
+    first = plan.levels[0]
+    named = replace(first, dataset=replace(first.dataset, noise_level=level))
+    assert level in printed(print_plan, replace(plan, levels=(named,)), None)
+
+
+def test_notes_are_printed(plan):
+    assert "Note: mind the gap" in printed(print_plan, replace(plan, notes=("mind the gap",)), None)
+
+
+def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said():
+    from nls_tune.analysis.level_summaries import PairedDifference
+    from nls_tune.report.console.search import _told_apart
+
+    assert "prefers the latter" in _told_apart(PairedDifference(-0.05, 0.006, 5000), None)
+    assert "prefers" not in _told_apart(PairedDifference(-0.005, 0.006, 5000), None)
+    assert "tells them apart" in _told_apart(PairedDifference(0.05, 0.006, 5000), None)
+
+
+@pytest.mark.parametrize(
+    ("store", "varied", "line"),
+    [
+        (None, False, "CE warm-ups are trained once and shared"),
+        ("none", False, ""),
+        ("a/folder", False, "CE warm-ups are trained once and shared"),
+        (None, True, ""),
+        ("a/folder", True, "No two configurations of this space have the same CE warm-up: --warmup-store is not used"),
+    ],
+)
+def test_the_plan_says_whether_warm_ups_are_shared(plan, store, varied, line):
+    space = plan.space
+    if varied:
+        fixed = {name: value for name, value in space.fixed.items() if name != "warmup_lr"}
+        space = space.model_copy(update={"fixed": fixed, "space": {**space.space, "warmup_lr": space.space["lr"]}})
+    changed = replace(plan, settings=plan.settings.model_copy(update={"warmup_store": store}), space=space)
+    said = [text for text in printed(print_plan, changed, 2).splitlines() if "CE warm-up" in text]
+    assert said == [line] * bool(line)
+
+
+def test_how_much_was_reused_is_said_in_one_line():
+    rows = [trial_row(minute=n, epochs=600, epochs_reused=155 * n) for n in range(3)]
+    assert epochs_line(trials_frame(rows)) == "1,800 epochs, 465 of them reused warm-ups"
+    assert epochs_line(trials_frame(rows[:1])) is None
+
+
+def test_a_plan_says_its_time_budget_and_where_start_points_come_from():
+    plan = make_plan(check_search_settings(noise=("symmetric:0.4",), num_trials=4), 0, progress=False)
+    config = {"smooth_rate": -2.0, "warmup_epochs": 3, "lr": 0.01}
+    warm = (WarmPoint("negative", config, "symmetric:0.3"), WarmPoint("ce", {**config, "smooth_rate": 0.0}, "clean"))
+    settings = check_search_settings(time_budget="90s", warm_start="runs/earlier")
+    start = {arm: with_warm_points(points, arm, warm) for arm, points in plan.levels[0].start.items()}
+    told = replace(plan, settings=settings, levels=(replace(plan.levels[0], start=start, warm=warm),))
+    text = printed(print_plan, told, 2)
+    assert "The search ends after 1 min 30 s at the latest, all sessions of the run together" in text
+    assert "the confirmation follows and is not counted" in text
+    # CE has one trial, which its default takes.
+    assert (
+        "symmetric:0.4 starts also from runs/earlier: r=−2 warm-up 3 lr=0.01 (its symmetric:0.3); "
+        "r=0 warm-up 3 lr=0.01 (its clean); no trial is left for 1 of them, raise --num-trials"
+    ) in text
+    plain = printed(print_plan, plan, 2)
+    assert "starts also" not in plain
+    assert "at the latest" not in plain
+
+
+# Where the noise-cancelling rate comes from
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+
+
+def test_the_plan_says_that_the_true_noise_is_the_prior(tiny_plan):
+    text = printed(print_plan, tiny_plan, 2)
+    assert "Start points hold the noise-cancelling rate of the true noise\n" in text
+    assert "estimated" not in text
+
+
+def test_the_plan_shows_an_estimate_beside_the_truth(tiny_plan):
+    text = printed(print_plan, tiny_plan.with_estimate(estimate_of("symmetric:0.4")), 2)
+    assert "estimated" not in text  # nobody asked for it
+    (level,) = tiny_plan.levels
+    wanted = replace(tiny_plan, levels=(replace(level, needs_estimate=True),))
+    assert rows_of(printed(print_plan, wanted, 2))["symmetric:0.4"][3:5] == ["–", "–"]
+    text = printed(print_plan, wanted.with_estimate(estimate_of("symmetric:0.4")), 2)
+    assert rows_of(text)["symmetric:0.4"][:6] == ["39.9", "%", "−4", "30.0", "%", "−1.5"]
+    assert "of the true noise\n" in text
+
+
+def test_a_narrow_console_cuts_no_column_of_the_plan(tiny_plan):
+    (level,) = tiny_plan.levels
+    wanted = replace(tiny_plan, levels=(replace(level, needs_estimate=True),))
+    text = io.StringIO()
+    print_plan(wanted.with_estimate(estimate_of("symmetric:0.4")), 2, Console(file=text, width=60))
+    assert "noise-cancelling rate  estimated  its rate" in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
+def test_the_plan_says_that_an_estimate_is_the_prior(monkeypatch):
+    hide_the_truth(monkeypatch)
+    settings = check_search_settings(noise=("symmetric:0.2", "symmetric:0.4"), train_size=500)
+    plan = make_plan(settings, 0, progress=False)
+    text = printed(print_plan, plan, 2)
+    assert "Before the trials the noise is estimated, and its noise-cancelling rate becomes a start point\n" in text
+    text = printed(print_plan, plan.with_estimate(estimate_of("symmetric:0.4")), 2)
+    assert rows_of(text)["symmetric:0.4"][:5] == ["–", "–", "30.0", "%", "−1.5"]
+    assert "rate of the estimated noise; the true noise is unknown (symmetric:0.4)\n" in text
+    assert "becomes a start point (symmetric:0.2)\n" in text

@@ -1,0 +1,357 @@
+"""Static figures: what they draw are the numbers of the analysis, and their files are whole and the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from analyses import make_analysis, make_comparison
+from fake_runs import write_fake_run
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from nls_tune.analysis.analysis import Analysis, analyze
+from nls_tune.cli.exit import run_app
+from nls_tune.cli.main import app
+from nls_tune.errors import InputError
+from nls_tune.report.figures import draw_figures, save_figures, write_figures
+from nls_tune.report.figures.latex import latex_table, latex_text
+from nls_tune.report.figures.style import _backward, _forward, label, level_label, limits, rate_scale, styled
+from nls_tune.runs import load_run, load_runs
+from nls_tune.spaces.space import ARMS
+
+LEVELS = ("symmetric:0.2", "symmetric:0.4")
+NAMES = {"accuracy_against_rate", "best_rate_against_noise", "learning_curves", "interactions", "importances"} | {
+    "allocation",
+    "confirmation",
+}
+NASTY = r"$\frac{a}{0}$ 50 % & _x^2 #1 ~ <b> \input{/etc/passwd} 雑音" + "\x1b[2J\n"
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return make_analysis(LEVELS)
+
+
+@pytest.fixture(scope="module")
+def drawn(analysis) -> dict[str, Figure | str]:
+    return draw_figures(analysis)
+
+
+def lines(axis, name: str) -> list[np.ndarray]:
+    """The points of the lines of a panel with a name in the legend."""
+    return [line.get_xydata() for line in axis.get_lines() if line.get_label() == name]
+
+
+def test_every_plot_of_the_report_is_drawn(drawn):
+    assert {name for name in drawn if "?" not in name} == {*NAMES, "table.tex"}
+    assert not [name for name in drawn if name.endswith("?")]
+
+
+def test_accuracy_against_rate_has_the_points_the_mean_the_band_and_both_lines(analysis, drawn):
+    (run,) = analysis.runs
+    for k, (curve, summary) in enumerate(zip(run.rate_curves, run.summaries, strict=True)):
+        for row, smoothed, split in ((0, curve.test, "test_accuracy"), (1, curve.validation, "val_accuracy")):
+            axis = drawn["accuracy_against_rate"].axes[k + 2 * row]
+            for arm, name in zip(ARMS, ("CE (r = 0)", "r > 0", "r < 0"), strict=True):
+                expected = [(p.smooth_rate, getattr(p, split)) for p in curve.points if p.arm == arm]
+                assert lines(axis, name)[0].tolist() == [list(point) for point in expected]
+            assert lines(axis, "local mean, 95 % band")[0].tolist() == [
+                *map(list, zip(smoothed.rates, smoothed.mean, strict=True))
+            ]
+            (band,) = axis.findobj(PolyCollection)
+            corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+            assert corners == {
+                (r, end) for ends in (smoothed.low, smoothed.high) for r, end in zip(smoothed.rates, ends, strict=True)
+            }
+            ce = summary.arms["ce"]
+            level = ce.test_accuracy_at_best if row == 0 else ce.val_accuracy
+            assert lines(axis, "selected CE")[0][:, 1].tolist() == [level, level]
+            assert set(lines(axis, "noise-cancelling rate")[0][:, 0]) == {curve.noise_cancelling_rate}
+            low, high = axis.get_xlim()
+            assert low < -4
+            assert high > 0.6
+
+
+def test_best_rates_stand_at_their_noise_with_their_intervals_beside_theory(analysis, drawn):
+    found = analysis.runs[0].rate_against_noise
+    (axis,) = drawn["best_rate_against_noise"].axes
+    theory = lines(axis, "noise-cancelling rate\n(symmetric noise)")[0]
+    assert theory.tolist() == [*map(list, zip(found.theory_noise_rates, found.theory_rates, strict=True))]
+    assert lines(axis, "r < 0")[0].tolist() == [[level.noise_rate, level.smooth_rate] for level in found.levels]
+    (bars,) = axis.collections
+    ends = [path.vertices[:, 1].tolist() for path in bars.get_paths()]
+    np.testing.assert_allclose(ends, [[level.low, level.high] for level in found.levels])
+
+
+def test_learning_curves_are_those_of_the_trials(analysis, drawn):
+    for k, level in enumerate(analysis.runs[0].learning_curves):
+        test, noisy = drawn["learning_curves"].axes[k], drawn["learning_curves"].axes[k + 2]
+        for axis, name in ((test, "test_accuracy"), (noisy, "val_accuracy")):
+            shown = [line.get_ydata().tolist() if hasattr(line.get_ydata(), "tolist") else list(line.get_ydata())
+                     for line in axis.get_lines() if len(line.get_ydata()) > 1]  # fmt: skip
+            for curve in level.curves:
+                assert list(getattr(curve, name)) in shown
+        trained = [list(line.get_ydata()) for line in noisy.get_lines()]
+        assert all((list(c.train_accuracy) in trained) == (c.role == "selected") for c in level.curves)
+        marked = sorted(tuple(line.get_xydata()[0]) for line in test.get_lines() if len(line.get_xydata()) == 1)
+        best = [(c.best_epoch, c.test_accuracy[c.best_epoch - 1]) for c in level.curves if c.role != "other"]
+        assert marked == sorted(best)
+
+
+def test_interactions_have_the_best_of_each_cell_and_all_trials(analysis, drawn):
+    found = {(i.noise_level, i.setting): i for i in analysis.runs[0].interactions}
+    axes = drawn["interactions"].axes
+    for k, level in enumerate(LEVELS):
+        for row, setting in enumerate(("lr", "warmup_epochs")):
+            axis, expected = axes[k + 2 * row], found[level, setting]
+            (mesh,) = axis.findobj(QuadMesh)
+            cells = [[np.nan if cell is None else cell for cell in r] for r in expected.best]
+            np.testing.assert_array_equal(mesh.get_array().filled(np.nan), cells)
+            np.testing.assert_array_equal(mesh.get_coordinates()[0, :, 0], expected.rate_edges)
+            np.testing.assert_array_equal(mesh.get_coordinates()[:, 0, 1], expected.value_edges)
+            for status in ("completed", "diverged"):
+                points = [[p.smooth_rate, p.value] for p in expected.points if p.status == status]
+                assert lines(axis, status)[0].tolist() == points
+            assert axis.get_yscale() == ("log" if setting == "lr" else "linear")
+
+
+def test_importances_and_epochs_are_bars_of_their_numbers(analysis, drawn):
+    (run,) = analysis.runs
+    (axis,) = drawn["importances"].axes  # the second level has none
+    widths = [patch.get_width() for patch in axis.patches]
+    first = run.importances[0].importances
+    assert widths == [*(i.ped_anova for i in first), *(i.fanova for i in first)]
+    timeline, epochs = drawn["allocation"].axes
+    heights = [patch.get_height() for patch in epochs.patches]
+    groups = run.allocation.groups
+    assert heights == [getattr(g, f"epochs_{kind}") for kind in ("trained", "reused", "saved") for g in groups]
+    boxes = [path.get_extents() for bars in timeline.collections for path in bars.get_paths()]
+    spans = sorted((s.start_seconds, s.start_seconds + s.seconds, s.slot) for s in run.allocation.spans)
+    unit = 1  # 150 s are shown as seconds
+    np.testing.assert_allclose(sorted((b.x0 * unit, b.x1 * unit, (b.y0 + b.y1) / 2) for b in boxes), spans)
+
+
+def test_the_confirmation_has_means_and_intervals_and_marks_what_is_recommended(analysis, drawn):
+    left, right = drawn["confirmation"].axes
+    levels = analysis.runs[0].confirmations
+    means = [c.test_at_best for level in levels for c in level.configurations]
+    markers = [line.get_xydata()[0, 0] for line in left.get_lines() if line.get_marker() in "Dso"]
+    assert markers == [mean.mean for mean in means]
+    ends = [path.vertices[:, 0].tolist() for bars in left.collections for path in bars.get_paths()]
+    np.testing.assert_allclose(ends, [[mean.low, mean.high] for mean in means])
+    differences = [c.difference for level in levels for c in level.comparisons if c is not None]
+    ends = [path.vertices[:, 0].tolist() for bars in right.collections for path in bars.get_paths()]
+    np.testing.assert_allclose(ends, [[d.low, d.high] for d in differences])
+    labels = [tick.get_text() for tick in left.get_yticklabels()]
+    assert [text.endswith("★") for text in labels] == [False, False, True] * 2
+
+
+def test_several_runs_have_folders_and_a_comparison(tmp_path):
+    analysis = make_comparison(("a/run", "../b/run", "a_run"), LEVELS)
+    drawn = draw_figures(analysis)
+    places = {name.partition("/")[0] for name in drawn if "/" in name}
+    assert places == {"a_run", "b_run", "a_run-3"}
+    table = {name: figure for name, figure in drawn.items() if name.endswith(".tex")}
+    assert {str(path.relative_to(tmp_path)) for path in save_figures(table, tmp_path)} == {
+        f"{place}/table.tex" for place in places
+    }
+    above, below = drawn["comparison"].axes
+    entries = [run for level in analysis.comparison.levels for run in level.runs]
+    means = {float(line.get_ydata()[0]) for line in above.get_lines() if line.get_marker() in "osD"}
+    assert means == {run.confirmed.mean if run.confirmed else run.test_accuracy_at_best for run in entries}
+    ends = [path.vertices[:, 1].tolist() for bars in below.collections for path in bars.get_paths()]
+    np.testing.assert_allclose(ends, [[r.against_ce.low, r.against_ce.high] for r in entries if r.against_ce])
+
+
+def test_files_are_whole_and_the_same_in_another_process(tmp_path):
+    """Also where sets have another order and the user other defaults."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "import matplotlib; matplotlib.rcParams['font.size'] = 30\n"
+        "from analyses import make_analysis\n"
+        "from nls_tune.report.figures import write_figures\n"
+        "write_figures(make_analysis(('symmetric:0.2',)), Path(sys.argv[1]), ('svg', 'pdf'))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    root, folder, hashes = Path(__file__).parents[3], tmp_path / "here", []
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", program, str(tmp_path / "there")]
+    with subprocess.Popen(command, cwd=root, env=environment) as other:  # both draw at the same time
+        write_figures(make_analysis(("symmetric:0.2",)), folder, ("png", "svg", "pdf"))
+        assert other.wait(timeout=100) == 0
+    for place in (folder, tmp_path / "there"):
+        hashes.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(place.iterdir())})
+    assert hashes[1].items() <= hashes[0].items()
+    assert len(hashes[1]) == 2 * len(NAMES) + 1
+    assert set(hashes[0]) == {"table.tex", *(f"{name}.{kind}" for name in NAMES for kind in ("png", "svg", "pdf"))}
+    for name in NAMES:
+        png = (folder / f"{name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG\r\n\x1a\n")
+        width = int.from_bytes(png[16:20], "big")
+        assert width == (792 if name == "best_rate_against_noise" else 1632)
+        assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
+        pdf = (folder / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF")
+        assert b"/Type3" not in pdf  # publishers refuse these fonts
+        assert b"CreationDate" not in pdf
+
+
+def test_names_are_text_and_never_formulas(tmp_path):
+    drawn = draw_figures(make_analysis((NASTY,), text=NASTY, name="x"))
+    with styled():  # what is made late, like labels of ticks, is made with our settings as well
+        save_figures(drawn, tmp_path, ("svg",))
+        found = [text for name in NAMES for text in drawn[name].findobj(Text)]
+    assert any(r"$\frac" in text.get_text() for text in found)
+    assert not any(text.get_parse_math() for text in found)
+    assert "\x1b" not in "".join(text.get_text() for text in found)
+    assert mpl.rcParams["text.parse_math"] is True  # ours were for the drawing alone
+
+
+def test_the_latex_table(analysis):
+    text = latex_table(analysis.runs[0])
+    rows = [line.strip() for line in text.splitlines() if line.strip().endswith(r"\\")]
+    assert len(rows) == 2 + len(LEVELS)
+    level = analysis.runs[0].confirmations[0]
+    best, ce = (level.configurations[i].test_at_best for i in (level.recommended, level.strongest_ce))
+    difference = level.comparisons[level.recommended].difference
+    cells = rows[2].removesuffix(r" \\").split(" & ")
+    assert cells[0] == "symmetric:0.2"
+    assert cells[4] == rf"${100 * best.mean:.2f} \pm {100 * best.standard_deviation:.2f}$"
+    assert cells[5] == rf"${100 * ce.mean:.2f} \pm {100 * ce.standard_deviation:.2f}$"
+    assert cells[6] == rf"${100 * difference.mean:+.2f} \pm {100 * (difference.high - difference.mean):.2f}$"
+    assert [row.count("&") for row in rows] == [5, *[6] * (1 + len(LEVELS))]  # two cells of the first are one
+    assert text.count("{") == text.count("}")
+    assert latex_table(make_analysis(LEVELS, confirmed=False).runs[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("lr", "written"), [(0.003, "$0.003$"), (1e-6, r"$1 \cdot 10^{-6}$"), (2.5e-5, r"$2.5 \cdot 10^{-5}$")]
+)
+def test_a_small_learning_rate_has_a_minus_and_no_hyphen(analysis, lr, written):
+    run = analysis.runs[0]
+    level = run.confirmations[0]
+    configurations = [replace(c, config={**c.config, "lr": lr}) for c in level.configurations]
+    text = latex_table(replace(run, confirmations=(replace(level, configurations=tuple(configurations)),)))
+    assert f", {written} & " in text
+
+
+@given(st.text())
+def test_latex_text_has_no_special_character_of_its_own(text):
+    escaped = latex_text(text)
+    rest = re.sub(r"\\text[a-z]+\{\}|\\[{}$&#%_]", "", escaped)
+    assert not set(rest) & set("\\{}$&#%_~^")
+    assert escaped.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({}, set()),
+        ({"has_test": False}, {"confirmation"}),
+        ({"confirmed": False}, {"confirmation"}),
+    ],
+)
+def test_what_is_not_there_is_said(changes, missing, tmp_path):
+    drawn = draw_figures(make_analysis(LEVELS, **changes))
+    assert {name.removesuffix("?") for name in drawn if name.endswith("?")} == missing
+    assert ("table.tex" in drawn) == (not missing)
+
+
+def test_a_run_of_nothing_has_reasons_and_no_files(tmp_path):
+    run = load_run(write_fake_run(tmp_path / "run", trials=0))
+    analysis = analyze([run])
+    drawn = draw_figures(analysis)
+    assert {name.removesuffix("?") for name in drawn} == NAMES
+    assert all(isinstance(reason, str) and reason and "\n" not in reason for reason in drawn.values())
+    assert write_figures(analysis, tmp_path / "figures") == ()
+
+
+@pytest.mark.parametrize("changes", [{"all_diverged": True}, {"num_test": 0, "trials": 2}])
+def test_runs_in_every_state_are_drawn(changes, tmp_path):
+    levels = ("pairflip:0.3", "symmetric:0.6", "clean")
+    run = write_fake_run(tmp_path / "run", levels=levels, unfinished=1, **{"trials": 12, "epochs": 6, **changes})
+    paths = write_figures(analyze([load_run(run)]), tmp_path / "figures")
+    assert {path.stem for path in paths} >= {"learning_curves", "allocation"}
+
+
+def test_several_levels_of_many_trials_stay_small_files(tmp_path):
+    analysis = make_analysis(LEVELS)
+    (run,) = analysis.runs
+    points = tuple(replace(run.rate_curves[0].points[0], smooth_rate=-i / 1000) for i in range(6000))
+    many = replace(run, rate_curves=(replace(run.rate_curves[0], points=points),))
+    name = "accuracy_against_rate"
+    save_figures({name: draw_figures(Analysis((many,), None))[name]}, tmp_path, ("svg",))
+    assert (tmp_path / "accuracy_against_rate.svg").stat().st_size < 500_000
+
+
+@given(st.floats(-100, 1.0))
+def test_the_scale_of_rates_rises_and_can_be_undone(rate):
+    position = float(_forward(rate))
+    assert float(_backward(position)) == pytest.approx(rate, abs=1e-9)
+    assert float(_forward(rate - 0.01)) < position
+    if rate <= 0.9:
+        assert position == pytest.approx(-np.log1p(-rate))
+
+
+@given(st.lists(st.floats(-60, 1.0), min_size=1, max_size=5))
+def test_ticks_of_rates_are_round_in_sight_and_apart(rates):
+    with styled():
+        axis = Figure().subplots()
+        rate_scale(axis, "x", rates, inches=6)
+    low, high = axis.get_xlim()
+    assert all(low <= rate <= high for rate in rates)
+    ticks = axis.get_xticks()
+    assert all(low <= tick <= high for tick in ticks)
+    # On six inches, two labels are at least so far apart as one is wide.
+    apart = 6 * np.diff(_forward(np.array(ticks))) / (_forward(high) - _forward(low))
+    assert all(apart > 0.11)
+
+
+def test_limits_of_accuracies_span_a_point_at_least():
+    assert limits([0.97]) == pytest.approx((0.9642, 0.9758))
+    low, high = limits([0.5, 0.9])
+    assert (low, high) == pytest.approx((0.468, 0.932))
+
+
+def test_labels():
+    assert [level_label(x) for x in ("symmetric:0.4", "human:worst", "clean")] == [
+        "symmetric, 40 %",
+        "human:worst",
+        "clean",
+    ]
+    assert len(label("x" * 100)) == 40
+    assert label("a\nb\x1b") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_command(tmp_path, capsys):
+    run = write_fake_run(tmp_path / "run", levels=("symmetric:0.2",), trials=6, epochs=6, confirm_seeds=2)
+    folder = tmp_path / "new" / "figures"
+    arguments = ["report", str(run), "--figures", str(folder)]
+    assert run_app(app, [*arguments, "--figure-format", "svg, svg"]) == 0
+    out = capsys.readouterr().out
+    found = {path.name for path in folder.iterdir()}
+    assert {f"Wrote {folder / name}" for name in found} <= set(out.splitlines())
+    assert {"confirmation.svg", "table.tex"} <= found
+    assert "No importances: " in out
+    assert (run / "report.html").exists()
+    assert run_app(app, [*arguments, "--figure-format", "jpg"]) == 2
+    assert "unknown format of figures 'jpg'" in capsys.readouterr().err
+    assert run_app(app, [*arguments, "--figure-format", ","]) == 2
+    assert "must name a format" in capsys.readouterr().err
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="--figures must be a folder that can be written"):
+        write_figures(analyze(load_runs([run])), file / "figures")

@@ -1,0 +1,562 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trial_rows import trial_row
+
+from nls_tune.errors import InputError
+from nls_tune.files import write_atomically
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.reading import read_epochs, read_trials
+from nls_tune.runs.schemas import (
+    SCHEMA_VERSION,
+    config_columns,
+    epoch_schema,
+    settings_of,
+    trial_id,
+    trial_schema,
+    unpack_correct,
+)
+from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+
+CONFIG = [f"config_{name}" for name in TrainingSettings.model_fields if name not in OWN_COLUMNS]
+TRIAL_COLUMNS = [
+    "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
+    "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
+    "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "num_val", "num_test",
+    "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
+    "started_at", "finished_at",
+]  # fmt: skip
+EPOCH_COLUMNS = [
+    "run_id", "trial_id", "noise_level", "arm", "smooth_rate", "node", "device", "epoch", "phase", "lr",
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy", "diverged", "seconds",
+    "peak_memory_bytes",
+]  # fmt: skip
+NULLABLE = {
+    "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "val_correct_at_best",
+    "test_correct_at_best",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    return directory
+
+
+def epoch_row(**changes: Any) -> dict[str, Any]:
+    row = {
+        "run_id": "r", "trial_id": "t", "noise_level": "clean", "arm": "ce", "smooth_rate": 0.0, "node": "n",
+        "device": "d", "epoch": 1, "phase": "gls", "lr": 0.1, "train_loss": 0.7, "train_accuracy": 0.5,
+        "val_loss": 0.6, "val_accuracy": 0.5, "test_accuracy": None, "diverged": False, "seconds": 0.1,
+        "peak_memory_bytes": 2**40,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+# Schemas
+
+
+def test_the_columns_of_trials_are_those_of_the_contract():
+    assert trial_schema().names == TRIAL_COLUMNS
+    assert epoch_schema().names == EPOCH_COLUMNS
+
+
+def test_only_what_can_be_unknown_is_nullable():
+    assert {f.name for f in trial_schema() if f.nullable} == NULLABLE
+    assert {f.name for f in epoch_schema() if f.nullable} == {"test_accuracy"}
+
+
+@pytest.mark.parametrize("schema", [trial_schema(), epoch_schema()])
+def test_schemas_carry_their_version(schema):
+    assert schema.metadata[b"nls_tune.schema_version"] == str(SCHEMA_VERSION).encode()
+
+
+def test_settings_have_columns_of_their_type():
+    schema = trial_schema()
+    kinds = {"config_model": pa.string(), "config_schedule": pa.string(), "config_epochs": pa.int64(),
+             "config_nesterov": pa.bool_(), "config_gamma": pa.float64(), "seed": pa.int64(),
+             "config_milestones": pa.list_(pa.int64())}  # fmt: skip
+    assert {name: schema.field(name).type for name in kinds} == kinds
+
+
+# Rows
+
+
+def full_row(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    settings = {"smooth_rate": -2.5, "milestones": (3, 5), "schedule": "step", "seed": 2**62}
+    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, **changes}
+    return trial_row(settings, val_correct=rng.random(21) < 0.5, test_correct=rng.random(16) < 0.5, **changes)
+
+
+def empty_row() -> dict[str, Any]:
+    return trial_row(**dict.fromkeys(NULLABLE), status="failed", epochs=0, minute=1, stage="confirm")
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if value is None or (np.isscalar(value) and pd.isna(value)) else value
+
+
+def test_rows_survive_writing_and_reading(run):
+    rows = [full_row(), empty_row()]
+    for row in rows:
+        run.write_trial(row)
+    for frame in (read_trials(run.path), pd.read_parquet(run.trials).sort_values("started_at")):
+        assert list(frame.columns) == TRIAL_COLUMNS
+        assert [{k: plain(v) for k, v in found.items()} for found in frame.to_dict("records")] == rows
+
+
+def test_duckdb_reads_the_same(run):
+    rows = [full_row(), empty_row()]
+    for row in rows:
+        run.write_trial(row)
+    query = f"SELECT * EXCLUDE (started_at, finished_at) FROM '{run.trials}/*.parquet' ORDER BY started_at"
+    found = duckdb.sql(query).fetchall()
+    names = [n for n in TRIAL_COLUMNS if not n.endswith("ed_at")]
+    assert [dict(zip(names, values, strict=True)) for values in found] == [{n: row[n] for n in names} for row in rows]
+
+
+def test_bits_are_one_a_sample_in_order(run):
+    correct = np.random.default_rng(1).random(21) < 0.5
+    run.write_trial(trial_row(val_correct=correct))
+    (row,) = read_trials(run.path).to_dict("records")
+    assert (unpack_correct(row["val_correct_at_best"], row["num_val"]) == correct).all()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_padding_is_cut_off_when_bits_are_unpacked(correct):
+    bits = np.packbits(np.array(correct)).tobytes()
+    assert unpack_correct(bits, len(correct)).tolist() == correct
+
+
+def test_trials_come_in_the_order_in_which_they_started(run):
+    for lr, minute in ((0.1, 3), (0.2, 1), (0.3, 2)):
+        run.write_trial(trial_row({"lr": lr}, minute=minute))
+    assert read_trials(run.path)["lr"].tolist() == [0.2, 0.3, 0.1]
+
+
+def test_a_row_is_replaced_whole(run):
+    run.write_trial(trial_row(status="interrupted"))
+    run.write_trial(trial_row(status="completed"))
+    assert read_trials(run.path)["status"].tolist() == ["completed"]
+
+
+@pytest.mark.parametrize("change", [{"colour": "red"}, None])
+def test_a_row_with_other_columns_is_refused(run, change):
+    row = {**trial_row(), **change} if change else {k: v for k, v in trial_row().items() if k != "lr"}
+    with pytest.raises(ValueError, match="colour" if change else "lr"):
+        run.write_trial(row)
+    assert read_trials(run.path).empty
+
+
+@pytest.mark.parametrize("name", ["lr", "config_model", "started_at", "num_val"])
+def test_a_null_where_none_may_be_is_refused(run, name):
+    with pytest.raises((ValueError, pa.ArrowException), match=name):
+        run.write_trial(trial_row(**{name: None}))
+    assert read_trials(run.path).empty
+
+
+def test_epochs_come_trial_by_trial(run):
+    run.write_epochs([epoch_row(trial_id="b", epoch=e, test_accuracy=0.5) for e in (1, 2)])
+    run.write_epochs([epoch_row(trial_id="a", epoch=e, diverged=e == 2) for e in (1, 2)])
+    frame = read_epochs(run.path)
+    assert list(frame.columns) == EPOCH_COLUMNS
+    assert list(zip(frame["trial_id"], frame["epoch"], strict=True)) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    assert frame["test_accuracy"].isna().tolist() == [True, True, False, False]
+    assert frame["diverged"].dtype == bool
+    assert frame.iloc[0]["peak_memory_bytes"] == 2**40
+
+
+def test_epochs_of_a_trial_are_replaced_whole(run):
+    run.write_epochs([epoch_row(epoch=1), epoch_row(epoch=2)])
+    run.write_epochs([epoch_row(epoch=1)])
+    assert len(read_epochs(run.path)) == 1
+
+
+def test_values_that_are_not_finite_are_kept(run):
+    run.write_epochs([epoch_row(train_loss=float("inf"), val_loss=float("nan"))])
+    found = read_epochs(run.path).iloc[0]
+    assert found["train_loss"] == np.inf
+    assert np.isnan(found["val_loss"])
+
+
+# Settings
+
+
+positive = st.floats(1e-12, 1e6)
+
+
+@st.composite
+def training_settings(draw: st.DrawFn) -> TrainingSettings:
+    epochs = draw(st.integers(1, 500))
+    momentum = draw(st.floats(0, 0.999))
+    milestones = st.lists(st.integers(1, 500), max_size=3).map(tuple)
+    return TrainingSettings(
+        model=draw(st.sampled_from(["mlp", "resnet34", ""])),
+        epochs=epochs,
+        smooth_rate=draw(st.floats(-1e6, 1)),
+        warmup_epochs=draw(st.integers(0, epochs - 1)),
+        lr=draw(positive),
+        schedule=draw(st.sampled_from(["constant", "step", "cosine"])),
+        milestones=draw(milestones),
+        gamma=draw(positive),
+        warmup_lr=draw(positive),
+        warmup_milestones=draw(milestones),
+        warmup_gamma=draw(positive),
+        optimizer=draw(st.sampled_from(["sgd", "adamw"])),
+        momentum=momentum,
+        nesterov=draw(st.booleans()) and momentum > 0,
+        weight_decay=draw(st.floats(0, 10)),
+        batch_size=draw(st.integers(2, 10**6)),
+        crop_padding=draw(st.integers(0, 99)),
+        flip=draw(st.booleans()),
+        cutout=draw(st.integers(0, 99)),
+        clip_norm=draw(st.floats(0, 99)),
+        precision=draw(st.sampled_from(["auto", "float32", "bfloat16"])),
+        seed=draw(st.integers(0, 2**63 - 1)),
+    )
+
+
+@given(training_settings())
+def test_settings_come_back_from_a_row(settings):
+    schema = pa.schema([f for f in trial_schema() if f.name in config_columns(settings)])
+    frame = pa.Table.from_pylist([config_columns(settings)], schema=schema).to_pandas()
+    assert settings_of(frame.to_dict("records")[0]) == settings
+    assert settings_of(frame.iloc[0]) == settings
+
+
+def test_settings_come_back_from_duckdb(run):
+    row = full_row()
+    run.write_trial(row)
+    relation = duckdb.sql(f"SELECT * EXCLUDE (started_at, finished_at) FROM '{run.trials}/*.parquet'")
+    found = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
+    assert settings_of(found) == settings_of(row)
+
+
+def test_every_setting_has_one_column():
+    columns = config_columns(TrainingSettings())
+    assert len(columns) == len(TrainingSettings.model_fields)
+    assert set(columns) <= set(TRIAL_COLUMNS)
+
+
+# Names
+
+
+IDENTITY = (
+    "f" * 64,
+    "symmetric:0.4",
+    0,
+    TrainingSettings(model="mlp", smooth_rate=-4.0, milestones=(3,)),
+    "search",
+)
+
+
+def test_a_trials_name_is_the_same_for_ever():
+    # If this changes, runs that were begun before cannot be resumed: raise the schema version.
+    assert trial_id(*IDENTITY) == "db47f5ef47436871"
+
+
+def test_a_trials_name_is_the_same_in_another_process():
+    code = "from test_directory import IDENTITY, trial_id; print(trial_id(*IDENTITY))"
+    root = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{root.parents[1]}{os.pathsep}{root}", "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == trial_id(*IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [(0, "e" * 64), (1, "symmetric:0.2"), (2, 1), (4, "confirm")],
+)
+def test_a_trials_name_changes_with_its_data_and_stage(place, other):
+    changed = list(IDENTITY)
+    changed[place] = other
+    assert trial_id(*changed) != trial_id(*IDENTITY)
+
+
+def test_a_trials_name_changes_with_every_setting():
+    settings = IDENTITY[3]
+    changes = {
+        "model": "cnn9", "epochs": 7, "smooth_rate": -4.1, "warmup_epochs": 3, "lr": 0.5, "schedule": "step",
+        "milestones": (4,), "gamma": 0.5, "warmup_lr": 0.5, "warmup_milestones": (1,), "warmup_gamma": 0.5,
+        "optimizer": "adamw", "momentum": 0.5, "nesterov": False, "weight_decay": 0.5, "batch_size": 7,
+        "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
+    }  # fmt: skip
+    assert set(changes) == set(TrainingSettings.model_fields)
+    names = {trial_id(*IDENTITY)}
+    for name, value in changes.items():
+        assert getattr(settings, name) != value
+        other = settings.model_copy(update={name: value})
+        names.add(trial_id(*IDENTITY[:3], other, IDENTITY[4]))
+    assert len(names) == 1 + len(changes)
+
+
+@pytest.mark.parametrize("rate", [-4, -4.0, "-4"])
+def test_a_trials_name_does_not_depend_on_how_a_number_was_written(rate):
+    settings = TrainingSettings(model="mlp", smooth_rate=rate, milestones=[3])
+    assert trial_id(*IDENTITY[:3], settings, "search") == trial_id(*IDENTITY)
+
+
+# The folder
+
+
+def test_a_run_is_readable_before_its_first_trial(run):
+    for frame, columns in (
+        (read_trials(run.path), TRIAL_COLUMNS),
+        (pd.read_parquet(run.trials), TRIAL_COLUMNS),
+        (read_epochs(run.path), EPOCH_COLUMNS),
+        (pd.read_parquet(run.epochs), EPOCH_COLUMNS),
+    ):
+        assert frame.empty
+        assert list(frame.columns) == columns
+
+
+def test_types_are_the_same_with_and_without_rows(run):
+    before = read_trials(run.path).dtypes
+    run.write_trial(full_row())
+    after = read_trials(run.path).dtypes
+    assert before["lr"] == after["lr"] == np.float64
+    assert before["started_at"] == after["started_at"]
+    assert str(after["started_at"].tz) == "UTC"
+
+
+def test_creating_a_run_again_keeps_what_is_there(run):
+    run.write_trial(trial_row())
+    run.write_json({"schema_version": 1})
+    RunDirectory(run.path).create()
+    assert len(read_trials(run.path)) == 1
+
+
+@pytest.mark.parametrize("existing", ["nothing", "empty", "begun", "killed"])
+def test_a_run_may_begin_in_an_empty_or_a_begun_folder(tmp_path, existing):
+    directory = RunDirectory(tmp_path / "a" / "b")
+    if existing == "empty":
+        directory.path.mkdir(parents=True)
+    if existing in ("begun", "killed"):
+        directory.create()
+        with directory.lock():
+            pass
+    if existing == "killed":
+        # The process was killed while it wrote run.json for the first time.
+        (directory.path / ".run.json.123.tmp").write_bytes(b"{")
+    RunDirectory(directory.path).create()
+    assert read_trials(directory.path).empty
+
+
+def test_a_place_that_cannot_be_a_run_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("x")
+    for place in ("file", "file/run", "foreign"):
+        with pytest.raises(InputError, match=r"--out must be .*give another place") as caught:
+            RunDirectory(tmp_path / place).create()
+        assert place in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+    assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
+
+
+def test_paths_are_absolute_and_know_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert RunDirectory("runs/x").path == tmp_path / "runs" / "x"
+    assert RunDirectory("~/x").path == tmp_path / "home" / "x"
+
+
+def test_a_run_is_held_by_one_search(run):
+    with (
+        run.lock(),
+        pytest.raises(InputError, match="another search is writing to") as caught,
+        RunDirectory(run.path).lock(),
+    ):
+        pass
+    assert str(run.path) in str(caught.value)
+
+
+def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    other = RunDirectory(run.path)
+    assert not other.is_held()
+    with run.lock():
+        assert other.is_held()
+        with pytest.raises(InputError, match="if no search runs, remove ") as caught, other.lock():
+            pass
+    assert str(caught.value).endswith(str(run.path / ".lock"))
+    assert not other.is_held()
+    # Left behind by a process that was killed on another machine.
+    (run.path / ".lock").write_text("999999\nanother\n")
+    with pytest.raises(InputError, match="if no search runs, remove "), other.lock():
+        pass
+
+
+def test_a_run_is_free_again_after_a_search_whether_it_failed_or_not(run):
+    with pytest.raises(KeyError), run.lock():
+        raise KeyError
+    with run.lock():
+        pass
+
+
+# What readers do with what they find
+
+
+def test_temporary_files_are_not_read(run):
+    run.write_trial(trial_row())
+    for folder in (run.trials, run.epochs):
+        (folder / ".0123.parquet.99.tmp").write_bytes(b"half of")
+        (folder / ".hidden.parquet").write_bytes(b"half of")
+    assert len(read_trials(run.path)) == len(pd.read_parquet(run.trials)) == 1
+    assert read_epochs(run.path).empty
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, -5])
+def test_a_torn_part_is_named(run, keep):
+    row = trial_row()
+    run.write_trial(row)
+    part = run.trials / f"{row['trial_id']}.parquet"
+    part.write_bytes(part.read_bytes()[:keep])
+    with pytest.raises(InputError, match="cannot be read as Parquet") as caught:
+        read_trials(run.path)
+    assert str(part) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def rewrite(part: Path, change) -> None:
+    pq.write_table(change(pq.read_table(part, partitioning=None)), part)
+
+
+def test_a_part_of_another_schema_version_is_named(run):
+    row = trial_row()
+    run.write_trial(row)
+    part = run.trials / f"{row['trial_id']}.parquet"
+    rewrite(part, lambda t: t.replace_schema_metadata({"nls_tune.schema_version": "99"}))
+    with pytest.raises(InputError, match="schema version 99, this nls_tune reads 1") as caught:
+        read_trials(run.path)
+    assert str(part) in str(caught.value)
+
+
+def test_a_part_that_is_not_ours_is_named(run):
+    part = run.epochs / "x.parquet"
+    pq.write_table(pa.table({"a": [1]}), part)
+    with pytest.raises(InputError) as caught:
+        read_epochs(run.path)
+    assert str(part) in str(caught.value)
+
+
+def test_a_part_without_a_column_is_named(run):
+    run.write_epochs([epoch_row()])
+    part = run.epochs / "t.parquet"
+    rewrite(part, lambda t: t.drop_columns(["val_loss"]))
+    with pytest.raises(InputError, match="lacks the column val_loss") as caught:
+        read_epochs(run.path)
+    assert str(part) in str(caught.value)
+
+
+def test_a_part_with_a_column_of_another_type_is_named(run):
+    run.write_epochs([epoch_row()])
+    part = run.epochs / "t.parquet"
+    rewrite(part, lambda t: t.set_column(t.schema.get_field_index("lr"), "lr", pa.array(["fast"])))
+    with pytest.raises(InputError) as caught:
+        read_epochs(run.path)
+    assert str(part) in str(caught.value)
+
+
+def test_further_columns_of_a_part_are_left_out(run):
+    run.write_epochs([epoch_row()])
+    rewrite(run.epochs / "t.parquet", lambda t: t.append_column("note", pa.array(["x"])))
+    assert list(read_epochs(run.path).columns) == EPOCH_COLUMNS
+
+
+@pytest.mark.parametrize("read", [read_trials, read_epochs])
+def test_a_folder_that_is_no_run_is_named(tmp_path, read):
+    with pytest.raises(InputError, match="is no run") as caught:
+        read(tmp_path / "none")
+    assert str(tmp_path / "none") in str(caught.value)
+
+
+# run.json
+
+
+def test_run_json_survives_writing_and_reading(run):
+    content = {"schema_version": 1, "nested": {"a": [1, None, 0.1]}, "text": "Größe"}
+    run.write_json(content)
+    assert run.read_json() == content
+    assert json.loads(run.run_json.read_text(encoding="utf-8")) == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"schema_version": 1',
+        b"[]",
+        b"{}",
+        b"3",
+        b"\xff",
+        b'{"schema_version": "1"}',
+        b'{"schema_version": null}',
+    ],
+)
+def test_a_run_json_that_makes_no_sense_is_named(run, content):
+    run.run_json.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        run.read_json()
+    assert str(run.run_json) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_run_json_means_that_it_is_no_run(run):
+    with pytest.raises(InputError, match=r"is no run: it has no run\.json"):
+        run.read_json()
+
+
+def test_a_run_json_of_a_newer_version_says_what_to_do(run):
+    run.write_json({"schema_version": 99})
+    with pytest.raises(InputError, match=r"schema version 99.*update nls_tune"):
+        run.read_json()
+
+
+# Writing
+
+
+def test_a_file_is_replaced_whole_and_nothing_is_left_over(tmp_path):
+    path = tmp_path / "a.json"
+    for content in (b"old and long", b"new"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

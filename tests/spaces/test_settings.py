@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from nls_tune.errors import InputError
+from nls_tune.spaces.settings import (
+    OWN_COLUMNS,
+    TrainingSettings,
+    arm_of,
+    check_training_settings,
+    describe_validation_error,
+)
+
+
+def rates_of(**values):
+    settings = TrainingSettings(**values)
+    return [settings.learning_rate(epoch) for epoch in range(1, settings.epochs + 1)]
+
+
+def test_a_constant_schedule_changes_at_the_phase_alone():
+    rates = rates_of(epochs=5, warmup_epochs=2, warmup_lr=0.1, lr=0.01)
+    assert rates == [0.1, 0.1, 0.01, 0.01, 0.01]
+
+
+def test_warmup_milestones_are_absolute_epochs_after_which_the_rate_falls():
+    rates = rates_of(epochs=6, warmup_epochs=5, warmup_lr=1.0, warmup_milestones=(2, 4), warmup_gamma=0.5, lr=7.0)
+    assert rates == [1, 1, 0.5, 0.5, 0.25, 7]
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.lists(st.integers(1, 40), max_size=4))
+def test_warmups_of_different_lengths_are_prefixes_of_each_other(first, second, milestones):
+    shared = {"warmup_milestones": tuple(milestones), "warmup_lr": 0.3, "warmup_gamma": 0.2, "lr": 1e-3}
+    a = rates_of(epochs=first + 3, warmup_epochs=first, schedule="cosine", **shared)
+    b = rates_of(epochs=second + 9, warmup_epochs=second, **shared)
+    common = min(first, second)
+    assert a[:common] == b[:common]
+
+
+def test_milestones_count_from_the_start_of_the_gls_phase():
+    rates = rates_of(epochs=7, warmup_epochs=2, lr=1.0, schedule="step", milestones=(1, 3), gamma=0.5, warmup_lr=9.0)
+    assert rates == [9, 9, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_milestones_are_for_the_step_schedule_alone(schedule):
+    assert rates_of(epochs=6, schedule=schedule, milestones=(1,)) == rates_of(epochs=6, schedule=schedule)
+
+
+@given(st.integers(0, 20), st.integers(1, 40))
+def test_cosine_falls_from_lr_towards_zero_over_the_gls_phase(warmup, length):
+    rates = rates_of(epochs=warmup + length, warmup_epochs=warmup, lr=0.5, schedule="cosine")[warmup:]
+    expected = [0.25 * (1 + math.cos(math.pi * i / length)) for i in range(length)]
+    assert rates == pytest.approx(expected)
+    assert rates[0] == 0.5
+    assert all(rate > 0 for rate in rates)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_phases_change_after_the_last_warmup_epoch():
+    settings = TrainingSettings(epochs=4, warmup_epochs=2)
+    assert [settings.phase(e) for e in range(1, 5)] == ["warmup", "warmup", "gls", "gls"]
+
+
+@pytest.mark.parametrize(("rate", "first"), [(0.0, 1), (-0.0, 1), (0.1, 6), (-1.0, 6)])
+def test_only_cross_entropy_may_win_by_its_warmup(rate, first):
+    assert TrainingSettings(epochs=10, warmup_epochs=5, smooth_rate=rate).first_counting_epoch == first
+
+
+@pytest.mark.parametrize(
+    ("rate", "arm"), [(0, "ce"), (-0.0, "ce"), (1e-300, "positive"), (1.0, "positive"), (-1e-300, "negative")]
+)
+def test_arms_meet_at_exactly_zero(rate, arm):
+    assert arm_of(rate) == arm
+    assert TrainingSettings(smooth_rate=rate).arm == arm
+
+
+def test_the_columns_of_their_own_are_settings():
+    assert set(OWN_COLUMNS) < set(TrainingSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "fragments"),
+    [
+        ({"smooth_rat": 0.1}, ["'smooth_rat'", "did you mean 'smooth_rate'?"]),
+        ({"smooth_rate": 1.5}, ["smooth_rate", "1", "got 1.5"]),
+        ({"smooth_rate": float("nan")}, ["smooth_rate", "finite"]),
+        ({"smooth_rate": -math.inf}, ["smooth_rate", "finite"]),
+        ({"lr": 0}, ["lr", "greater than 0", "got 0"]),
+        ({"lr": "fast"}, ["lr", "'fast'"]),
+        ({"epochs": 0}, ["epochs", "got 0"]),
+        ({"epochs": 5.5}, ["epochs", "5.5"]),
+        ({"batch_size": 1}, ["batch_size", "2", "got 1"]),
+        ({"momentum": 1.0}, ["momentum", "less than 1", "got 1.0"]),
+        ({"schedule": "linear"}, ["schedule", "'cosine'", "got 'linear'"]),
+        ({"milestones": [3, 0]}, ["milestones.1", "got 0"]),
+        ({"seed": -1}, ["seed", "got -1"]),
+        ({"seed": 2**63}, ["seed", "less than"]),
+        ({"epochs": 5, "warmup_epochs": 5}, ["warmup_epochs", "5 of 5", "lower warmup_epochs or raise epochs"]),
+        ({"momentum": 0, "nesterov": True}, ["nesterov", "momentum", "got 0", "raise momentum"]),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(values, fragments):
+    with pytest.raises(InputError) as caught:
+        check_training_settings(values, "space.yaml")
+    message = str(caught.value)
+    assert message.startswith("space.yaml: ")
+    assert len(message.splitlines()) == 1
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_without_a_place_the_message_begins_with_the_setting():
+    with pytest.raises(InputError, match=r"^lr: "):
+        check_training_settings({"lr": -1})
+    with pytest.raises(InputError, match=r"^unknown training setting 'lrs'"):
+        check_training_settings({"lrs": 1})
+
+
+def test_right_values_are_taken_and_the_rest_has_its_defaults():
+    settings = check_training_settings({"lr": 0.5, "milestones": [1, 2]})
+    assert settings == TrainingSettings(lr=0.5, milestones=(1, 2))
+
+
+def test_nesterov_is_of_no_concern_to_adamw():
+    assert TrainingSettings(optimizer="adamw", momentum=0, nesterov=True).optimizer == "adamw"
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        TrainingSettings().lr = 1.0
+
+
+class _Outer(BaseModel):
+    class Inner(BaseModel):
+        values: list[int]
+        text: str
+
+    inner: Inner
+
+
+def _error(**values):
+    with pytest.raises(ValidationError) as caught:
+        _Outer(**values)
+    return caught.value
+
+
+def test_a_description_gives_place_value_rule_and_how_many_more():
+    message = describe_validation_error(_error(inner={"values": [1, "x"], "text": 3}), "file.yaml")
+    assert message.startswith("file.yaml: inner.values.1: ")
+    assert "got 'x'" in message
+    assert message.endswith("(and 1 more)")
+
+
+def test_a_description_shows_no_objects():
+    assert "got" not in describe_validation_error(_error(inner=object()))
+
+
+def test_a_description_of_one_problem_counts_no_more():
+    assert "more)" not in describe_validation_error(_error(inner={"values": [], "text": 3}))

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nls_tune.errors import InputError
+from nls_tune.spaces.reading import load_space, shipped_spaces
+from nls_tune.spaces.space import ARMS
+
+SPACE = """
+space:
+  smooth_rate: {type: float, low: -8, high: 0.8, scale: log1m, default: -1}
+  warmup_epochs: {type: int, low: 0, high: 10, default: 4}
+  lr: {type: float, low: 1.0e-4, high: 5.0e-2, scale: log, default: 3.0e-3}
+fixed: {model: mlp}
+"""
+BUDGET = "budget: {trials: 20, epochs: 40, grace_epochs: 6, reduction_factor: 3}\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write_space(text: str | bytes) -> Path:
+        path = tmp_path / "my_space.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write_space
+
+
+def error_of(path: str | Path, **options) -> str:
+    with pytest.raises(InputError) as caught:
+        load_space(path, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# Shipped spaces
+
+
+def test_every_dataset_has_a_space_of_its_name():
+    assert {"twonorm", "waveform", "digits", "cifar10", "cifar100", "cifar10n", "cifar100n"} < set(shipped_spaces())
+
+
+@pytest.mark.parametrize("epochs", [None, 1, 2, 6])
+@pytest.mark.parametrize("preset", ["gpu", "cpu"])
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_every_shipped_space_can_be_searched(name, preset, epochs):
+    space = load_space(name, preset=preset)
+    assert space.name == name
+    assert sum(space.quotas(space.budget.trials).values()) == space.budget.trials
+    if epochs is not None:
+        space = space.with_epochs(epochs)
+        space.check_settings()
+    assert 1 <= space.budget.grace_epochs <= space.budget.epochs
+    for arm in ARMS:
+        part = space.arm(arm)
+        start = part.start([0.0, 0.1, -4.0])
+        assert start
+        for config in start:
+            training = space.settings(part.decode(part.encode(config)), 0)
+            assert training.arm == arm
+            assert training.epochs == space.budget.epochs
+
+
+@pytest.mark.parametrize("preset", ["gpu", "cpu"])
+def test_the_paper_grid_is_the_papers_14_rates(preset):
+    space = load_space("paper_grid", preset=preset)
+    rates = []
+    for arm in ARMS:
+        part = space.arm(arm)
+        rates += [part.decode(point)["smooth_rate"] for point in part.points()]
+    paper = [0.8, 0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8, -1, -2, -4, -6, -8]
+    assert sorted(rates, reverse=True) == paper
+    assert space.quotas(14) == {"ce": 1, "positive": 4, "negative": 9}
+    assert space.budget.grace_epochs == space.budget.epochs
+
+
+def test_the_paper_grid_trains_as_the_paper_does():
+    space = load_space("paper_grid", preset="gpu")
+    training = space.settings(space.default(smooth_rate=-2), 0)
+    rates = [training.learning_rate(epoch) for epoch in (1, 40, 41, 80, 81, 120, 121, 220)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-6, 1e-6])
+
+
+# Reading
+
+
+def test_a_file_is_read_whatever_its_name_ends_in(tmp_path):
+    path = tmp_path / "space"
+    path.write_text(SPACE)
+    assert load_space(path).fixed == {"model": "mlp"}
+    assert load_space(str(path)).name == "space"
+
+
+def test_what_a_file_leaves_out_has_its_default(write):
+    space = load_space(write(SPACE))
+    assert space.arms == {"ce": 0.25, "positive": 0.25, "negative": 0.5}
+    assert space.start == ()
+    assert space.budget.trials == 20
+
+
+def test_empty_sections_are_empty(write):
+    text = SPACE.replace("fixed: {model: mlp}", "fixed:\nstart:\npresets:\n")
+    space = load_space(write(text))
+    assert (space.fixed, space.start) == ({}, ())
+
+
+PRESETS = """presets:
+  cpu:
+    space: {warmup_epochs: {high: 3, default: 2}}
+    fixed: {batch_size: 32}
+    arms: {ce: 1}
+    start: [{lr: 0.001}]
+    budget: {epochs: 8}
+  gpu: {}
+"""
+
+
+def test_a_preset_overrides_parts_and_leaves_the_rest(write):
+    path = write(SPACE + BUDGET + PRESETS)
+    cpu, gpu = load_space(path, preset="cpu"), load_space(path, preset="gpu")
+    assert cpu.space["warmup_epochs"].model_dump() == {
+        **gpu.space["warmup_epochs"].model_dump(),
+        "high": 3,
+        "default": 2,
+    }
+    assert cpu.space["lr"] == gpu.space["lr"]
+    assert cpu.fixed == {"model": "mlp", "batch_size": 32}
+    assert cpu.arms == {"ce": 1}
+    assert cpu.start == ({"lr": 0.001},)
+    assert cpu.budget == gpu.budget.model_copy(update={"epochs": 8})
+    assert gpu.fixed == {"model": "mlp"}
+    assert gpu.budget.epochs == 40
+
+
+def test_a_preset_that_the_file_does_not_have_changes_nothing(write):
+    path = write(SPACE + BUDGET)
+    assert load_space(path, preset="cpu") == load_space(path, preset="gpu")
+
+
+@pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3"])
+def test_numbers_may_be_written_without_a_dot(write, number):
+    # YAML 1.1 reads 1e-3 as text.
+    text = SPACE.replace("low: 1.0e-4", "low: 1e-4") + BUDGET + f"start: [{{lr: {number}, smooth_rate: -2}}]\n"
+    space = load_space(write(text))
+    config = space.arm("negative").start([])[0]
+    assert space.arm("negative").encode(config)["lr"] == 0.001
+
+
+def test_choices_may_be_written_without_a_dot(write):
+    lr = "lr: {type: choice, values: [1e-3, 1e-2], default: 1e-3}"
+    text = "\n".join(f"  {lr}" if line.startswith("  lr:") else line for line in SPACE.splitlines())
+    part = load_space(write(text)).arm("ce")
+    # What training settings give back when a run is resumed is the number.
+    assert part.encode({"smooth_rate": 0.0, "warmup_epochs": 4, "lr": 0.01})["lr"] == 1
+
+
+# Overrides
+
+
+def test_a_setting_can_be_fixed(write):
+    space = load_space(write(SPACE), overrides=["model= cnn9 ", "flip=true", "milestones=[3, 5]"])
+    assert space.fixed == {"model": "cnn9", "flip": True, "milestones": (3, 5)}
+
+
+def test_fixing_a_searched_setting_takes_it_out_of_the_space(write):
+    path = write(SPACE + "start: [{lr: 0.001, warmup_epochs: 2}]\n")
+    space = load_space(path, overrides=["lr=1e-2"])
+    assert set(space.space) == {"smooth_rate", "warmup_epochs"}
+    assert space.start == ({"warmup_epochs": 2},)
+    assert space.settings(space.default(), 0).lr == 0.01
+
+
+def test_keys_of_the_space_can_be_changed(write):
+    overrides = ["lr.low=1e-5", "smooth_rate.high=0", "budget.grace_epochs=4", "arms.positive=0"]
+    space = load_space(write(SPACE), overrides=overrides)
+    assert space.space["lr"].low == 1e-5
+    assert space.space["smooth_rate"].high == 0
+    assert space.budget.grace_epochs == 4
+
+
+def test_overrides_come_after_the_preset_and_the_last_one_wins(write):
+    path = write(SPACE + BUDGET + PRESETS)
+    space = load_space(path, preset="cpu", overrides=["batch_size=16", "budget.epochs=7", "budget.epochs=9"])
+    assert space.fixed["batch_size"] == 16
+    assert space.budget.epochs == 9
+
+
+def test_an_override_of_a_budget_that_the_file_does_not_have(write):
+    assert load_space(write(SPACE), overrides=["budget.trials=3"]).budget.trials == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("model", ["KEY=VALUE", "'model'"]),
+        ("=3", ["KEY=VALUE", "'=3'"]),
+        ("", ["KEY=VALUE", "''"]),
+        ("modell=mlp", ["'modell'", "did you mean 'model'?"]),
+        ("lr.lo=1", ["lr", "'lo'", "did you mean 'low'?"]),
+        ("lrr.low=1", ["'lrr'", "did you mean 'lr'?"]),
+        ("lr.low.high=1", ["lr.low.high=1", "one dot"]),
+        ("lr.low=[", ["lr.low=[", "not valid YAML"]),
+        ("lr.low=few", ["lr", "number", "'few'"]),
+        ("lr.high=0.00001", ["lr", "low must be at most high"]),
+        ("lr.low=-1", ["lr", "above 0", "got -1"]),
+        ("lr=", ["lr", "number", "got None"]),
+        ("batch_size=0", ["batch_size", "got 0"]),
+        ("milestones=5", ["milestones", "got 5"]),
+        ("budget.epoch=4", ["budget", "'epoch'", "did you mean 'epochs'?"]),
+        ("budget.epochs=0", ["budget.epochs", "got 0"]),
+        ("arms.ce=-1", ["arms.ce", "got -1"]),
+        ("arms.neg=1", ["arms", "'neg'", "'negative'"]),
+        ("budget=3", ["'budget'"]),
+        ("seed=3", ["seed", "--seed"]),
+        ("epochs=3", ["epochs", "--epochs"]),
+        ("smooth_rate=-1", ["smooth_rate", "searched"]),
+        ("warmup_epochs.high=40", ["warmup_epochs", "40 of"]),
+    ],
+)
+def test_an_override_that_cannot_be_applied_is_named(write, override, fragments):
+    message = error_of(write(SPACE + BUDGET), overrides=[override])
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_a_key_of_another_kind_of_parameter_is_not_said_to_be_valid(write):
+    message = error_of(write(SPACE), overrides=["lr.values=[1]"])
+    assert "'values'" in message
+    assert "did you mean 'values'" not in message
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("", ["nothing", "space, arms, fixed, start, budget"]),
+        ("# only a comment\n", ["nothing"]),
+        ("- 1\n- 2\n", ["list"]),
+        ("some text\n", ["str"]),
+        ("space: {lr: [1, 2\n", ["not valid YAML"]),
+        ("space: !!python/object:os.system {}\n", ["not valid YAML"]),
+        ("space: \x00\n", ["not valid YAML"]),
+        (b"\xff\xfe\x00a", ["cannot be read"]),
+        (BUDGET, ["space"]),
+        ("space: 5\n", ["space", "5"]),
+        ("space: [smooth_rate]\n", ["space", "smooth_rate"]),
+        (SPACE + "budgets: {}\n", ["'budgets'", "did you mean 'budget'?"]),
+        (SPACE + "1: 2\n", ["'1'"]),
+        (SPACE.replace("{model: mlp}", "5"), ["fixed", "5"]),
+        (SPACE.replace("{model: mlp}", "[model]"), ["fixed", "model"]),
+        (SPACE.replace("model: mlp", "modle: mlp"), ["fixed", "'modle'", "did you mean 'model'?"]),
+        (SPACE.replace("model: mlp", "lr: 0.1"), ["lr", "both space and fixed"]),
+        (SPACE.replace("model: mlp", "batch_size: 1"), ["batch_size", "got 1"]),
+        (SPACE.replace("  lr:", "  rl:"), ["space", "'rl'", "did you mean 'lr'?"]),
+        (SPACE.replace("type: int, low: 0", "type: int, lo: 0"), ["warmup_epochs", "'lo'", "did you mean 'low'?"]),
+        (SPACE.replace("scale: log,", "scle: log,"), ["lr", "'scle'", "did you mean 'scale'?"]),
+        (SPACE.replace("scale: log,", "scale: lg,"), ["lr", "scale", "'log'", "'lg'"]),
+        (SPACE.replace("type: int", "type: integer"), ["warmup_epochs", "integer", "'int'"]),
+        (SPACE.replace("low: 0, high: 10", "low: 11, high: 10"), ["warmup_epochs", "low must be at most high"]),
+        (SPACE.replace("high: 10", "high: 100"), ["warmup_epochs", "100 of 100"]),
+        (SPACE.replace("  lr: {type", "  lr: 0.1 #"), ["lr"]),
+        (SPACE + "arms: {negativ: 1}\n", ["arms", "'negativ'", "'negative'"]),
+        (SPACE + "arms: {ce: -1}\n", ["arms.ce", "got -1"]),
+        (SPACE + "arms: {ce: a lot}\n", ["arms.ce", "a lot"]),
+        (SPACE + "arms:\n", ["arms"]),
+        (SPACE + "budget: {trial: 3}\n", ["budget", "'trial'", "did you mean 'trials'?"]),
+        (SPACE + "budget: {trials: 0}\n", ["budget.trials", "got 0"]),
+        (SPACE + "budget: [3]\n", ["budget"]),
+        (SPACE + "budget:\n", ["budget"]),
+        (SPACE + "start: 5\n", ["start", "5"]),
+        (SPACE + "start: [5]\n", ["start.0", "5"]),
+        (SPACE + "start: {lr: 0.001}\n", ["start"]),
+        (SPACE + "start: [{lrr: 1}]\n", ["start", "'lrr'", "did you mean 'lr'?"]),
+        (SPACE + "start: [{lr: 1}]\n", ["start", "lr", "1", "lie in the space"]),
+        (SPACE + "start: [{lr: abc}]\n", ["start", "lr", "'abc'"]),
+        (SPACE + "presets: [cpu]\n", ["presets", "cpu"]),
+        (SPACE + "presets: {cpus: {}}\n", ["presets", "'cpus'", "did you mean 'cpu'?"]),
+        (SPACE + "presets: {gpu: 3}\n", ["presets.gpu", "3"]),
+        (SPACE + "presets: {gpu: {space: 3}}\n", ["space", "3"]),
+        (SPACE + "presets: {cpu: {fixed: {modle: mlp}}}\n", ["presets.cpu", "'modle'", "did you mean 'model'?"]),
+        (SPACE + "presets: {gpu: {budgt: {}}}\n", ["presets.gpu", "'budgt'", "did you mean 'budget'?"]),
+        (SPACE + "presets: {gpu: {budget: {epochs: 0}}}\n", ["budget.epochs", "got 0"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_breaks_a_rule_is_named_with_the_key(write, text, fragments):
+    path = write(text)
+    message = error_of(path)
+    assert path.name in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    "text", [SPACE + "start: [5]\n", SPACE + "start: {lr: 1}\n", SPACE.replace("{model: mlp}", "[model]")]
+)
+def test_an_override_does_not_hide_what_is_wrong_with_the_file(write, text):
+    path = write(text)
+    assert path.name in error_of(path, overrides=["model=mlp"])
+
+
+def test_a_space_that_is_not_there(tmp_path):
+    assert "did you mean 'twonorm'?" in error_of("twonrm")
+    assert "valid: cifar10, " in error_of("nothing like it")
+    assert "does not exist" in error_of(tmp_path / "none.yaml")
+    assert "is a folder" in error_of(tmp_path)
+    assert "YAML file" in error_of("")

@@ -1,0 +1,496 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from pydantic import ValidationError
+from scipy.stats import kstest
+
+from nls_tune.errors import InputError
+from nls_tune.spaces.settings import arm_of
+from nls_tune.spaces.space import ARMS, SMALLEST_RATE, SearchSpace, largest_remainder
+
+LOG1M = {"type": "float", "low": -8, "high": 0.8, "scale": "log1m", "default": -1}
+WARMUP = {"type": "int", "low": 0, "high": 15, "default": 5}
+LR = {"type": "float", "low": 1e-5, "high": 1e-1, "scale": "log", "default": 3e-3}
+MILESTONES = {"type": "choice", "values": [[], [10], [10, 20]], "default": [10]}
+BUDGET = {"trials": 20, "epochs": 40, "grace_epochs": 6}
+
+
+def make_space(**changes: Any) -> SearchSpace:
+    values: dict[str, Any] = {
+        "name": "a space",
+        "space": {"smooth_rate": LOG1M, "warmup_epochs": WARMUP, "lr": LR},
+        "fixed": {"model": "mlp"},
+        "budget": BUDGET,
+    }
+    return SearchSpace(**{**values, **changes})
+
+
+def rates(*values: float, default: float | None = None) -> dict[str, Any]:
+    return {"type": "choice", "values": list(values), "default": values[0] if default is None else default}
+
+
+@st.composite
+def rate_parameters(draw: st.DrawFn) -> dict[str, Any]:
+    kind = draw(st.sampled_from(["linear", "log1m", "choice"]))
+    some = st.floats(-20, 0.95).map(lambda r: float(f"{r:.3g}"))
+    if kind == "choice":
+        values = draw(st.lists(some, min_size=1, max_size=6, unique=True))
+        return rates(*values)
+    low, high = sorted([draw(some), draw(some)])
+    return {"type": "float", "low": low, "high": high, "scale": kind, "default": low}
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    warmups = st.sampled_from(
+        [
+            {**WARMUP, "high": 39},
+            {"type": "choice", "values": [0, 3, 39], "default": 3},
+            {**WARMUP, "low": 1, "scale": "log"},
+        ]
+    )
+    searched = {"smooth_rate": draw(rate_parameters()), "warmup_epochs": draw(warmups), "lr": LR}
+    if draw(st.booleans()):
+        searched["milestones"] = MILESTONES
+    if draw(st.booleans()):
+        searched["momentum"] = {"type": "float", "low": 0.5, "high": 0.99, "default": 0.9}
+    if draw(st.booleans()):
+        searched["optimizer"] = {"type": "choice", "values": ["sgd", "adamw"], "default": "sgd"}
+    if draw(st.booleans()):
+        searched["batch_size"] = {"type": "int", "low": 16, "high": 512, "scale": "log", "default": 128}
+    return make_space(space=searched)
+
+
+def draw_params(distributions: dict[str, BaseDistribution], data: st.DataObject) -> dict[str, Any]:
+    def one(d: Any) -> Any:
+        if isinstance(d, CategoricalDistribution):
+            return data.draw(st.sampled_from(d.choices))
+        if isinstance(d, IntDistribution):
+            return data.draw(st.integers(d.low, d.high))
+        return data.draw(st.floats(d.low, d.high))
+
+    return {name: one(d) for name, d in distributions.items()}
+
+
+def lies_in(space: SearchSpace, config: dict[str, Any]) -> bool:
+    def inside(parameter: Any, value: Any) -> bool:
+        if parameter.type == "choice":
+            return value in parameter.values
+        return parameter.low <= value <= parameter.high
+
+    # Cross-entropy is at 0 in every space that has it.
+    return list(config) == list(space.space) and all(inside(p, config[n]) for n, p in space.space.items())
+
+
+# Sampling
+
+
+@given(spaces(), st.data())
+def test_every_sampled_configuration_lies_in_the_space_and_in_its_arm(space, data):
+    arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
+    part = space.arm(arm)
+    config = part.decode(draw_params(part.distributions(), data))
+    assert lies_in(space, config)
+    assert arm_of(config["smooth_rate"]) == arm
+    training = space.settings(config, seed=3)
+    assert training.arm == arm
+    assert (training.seed, training.epochs) == (3, 40)
+
+
+@given(spaces(), st.data())
+def test_a_configuration_survives_encoding_and_decoding(space, data):
+    arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
+    part = space.arm(arm)
+    distributions = part.distributions()
+    config = part.decode(draw_params(distributions, data))
+    params = part.encode(config)
+    assert list(params) == list(distributions)
+    for name, distribution in distributions.items():
+        assert distribution._contains(distribution.to_internal_repr(params[name]))
+    again = part.decode(params)
+    for name, value in config.items():
+        assert again[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+
+
+@given(spaces(), st.data())
+def test_a_configuration_that_comes_back_from_training_settings_is_the_same(space, data):
+    # This is the way that results go when a run is resumed.
+    arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
+    part = space.arm(arm)
+    config = part.decode(draw_params(part.distributions(), data))
+    training = space.settings(config, seed=0)
+    back = {name: getattr(training, name) for name in space.space}
+    assert part.encode(back) == part.encode(config)
+
+
+def test_cross_entropy_samples_everything_but_the_rate():
+    part = make_space().arm("ce")
+    assert set(part.distributions()) == {"warmup_epochs", "lr"}
+    assert part.decode({"warmup_epochs": 2, "lr": 0.01}) == {"smooth_rate": 0.0, "warmup_epochs": 2, "lr": 0.01}
+
+
+def test_sampled_rates_keep_away_from_zero():
+    negative, positive = (make_space().arm(a).distributions()["smooth_rate"] for a in ("negative", "positive"))
+    assert -math.expm1(negative.low) == pytest.approx(-SMALLEST_RATE)
+    assert -math.expm1(positive.high) == pytest.approx(SMALLEST_RATE)
+
+
+def test_floats_are_rounded_to_what_is_printed():
+    config = make_space().arm("negative").decode({"smooth_rate": math.log(3), "warmup_epochs": 1, "lr": 0.0123456})
+    assert config == {"smooth_rate": -2.0, "warmup_epochs": 1, "lr": 0.01235}
+
+
+def test_rounding_does_not_leave_the_space():
+    lr = {"type": "float", "low": 0.0012348, "high": 0.0012349, "default": 0.0012348}
+    space = make_space(space={"smooth_rate": rates(0), "lr": lr}, fixed={"warmup_epochs": 1})
+    config = space.arm("ce").decode({"lr": 0.00123485})
+    assert 0.0012348 <= config["lr"] <= 0.0012349
+
+
+@pytest.mark.parametrize("arm", ["positive", "negative"])
+def test_log1m_is_uniform_in_the_logarithm_of_one_minus_the_rate(arm):
+    part = make_space().arm(arm)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = [part.decode(study.ask(part.distributions()).params)["smooth_rate"] for _ in range(400)]
+    low, high = (math.log1p(SMALLEST_RATE), math.log(9)) if arm == "negative" else (math.log(0.2), math.log(0.999))
+    assert kstest(np.log1p(-np.array(found)), "uniform", args=(low, high - low)).pvalue > 0.01
+    assert kstest(found, "uniform", args=(min(found), max(found) - min(found))).pvalue < 0.01
+
+
+# Arms and their quotas
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "expected"),
+    [
+        (1, {"ce": 1}),
+        (2, {"ce": 1, "negative": 1}),
+        (3, {"ce": 1, "positive": 1, "negative": 1}),
+        (4, {"ce": 1, "positive": 1, "negative": 2}),
+        (5, {"ce": 1, "positive": 1, "negative": 3}),
+        (6, {"ce": 2, "positive": 1, "negative": 3}),
+        (7, {"ce": 2, "positive": 2, "negative": 3}),
+        (8, {"ce": 2, "positive": 2, "negative": 4}),
+        (20, {"ce": 5, "positive": 5, "negative": 10}),
+    ],
+)
+def test_quotas_are_a_quarter_a_quarter_and_a_half(num_trials, expected):
+    assert make_space().quotas(num_trials) == expected
+
+
+@given(st.integers(4, 300), st.lists(st.integers(0, 9), min_size=3, max_size=3))
+def test_quotas_are_the_largest_remainders_of_the_shares(num_trials, shares):
+    assume(any(shares))
+    arms = dict(zip(ARMS, shares, strict=True))
+    present = [arm for arm in ARMS if arms[arm]]
+    counts = largest_remainder(num_trials, [arms[a] for a in present])
+    expected = {arm: n for arm, n in zip(present, counts, strict=True) if n}
+    assert make_space(arms=arms).quotas(num_trials) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-8, 0, {"ce": 4, "negative": 8}),
+        (0, 0.8, {"ce": 6, "positive": 6}),
+        (-8, -1, {"negative": 12}),
+        (0.1, 0.8, {"positive": 12}),
+        (0, 0, {"ce": 12}),
+    ],
+)
+def test_an_arm_that_the_space_has_no_part_in_gives_its_share_away(low, high, expected):
+    space = make_space(
+        space={
+            "smooth_rate": {"type": "float", "low": low, "high": high, "default": low},
+            "warmup_epochs": WARMUP,
+            "lr": LR,
+        }
+    )
+    assert space.quotas(12) == expected
+
+
+@pytest.mark.parametrize(("num_trials", "expected"), [(1, {"ce": 1}), (3, {"ce": 2, "negative": 1})])
+def test_few_trials_go_round_the_arms_that_there_are(num_trials, expected):
+    space = make_space(
+        space={"smooth_rate": rates(0, -1, -2), "lr": LR, "warmup_epochs": WARMUP},
+    )
+    assert space.quotas(num_trials) == expected
+
+
+def test_a_finite_arm_gets_no_more_trials_than_it_has_configurations():
+    space = make_space(
+        space={"smooth_rate": rates(0, 0.1, 0.2, -1, -2, -4, -8)}, fixed={"warmup_epochs": 1, "lr": 0.01}
+    )
+    assert space.quotas(7) == {"ce": 1, "positive": 2, "negative": 3}
+    assert space.quotas(100) == {"ce": 1, "positive": 2, "negative": 4}
+
+
+def test_an_arm_without_a_share_gets_nothing():
+    assert make_space(arms={"ce": 1, "negative": 1}).quotas(9) == {"ce": 5, "negative": 4}
+
+
+# Finite spaces
+
+
+def test_points_are_all_combinations_of_a_finite_arm():
+    space = make_space(
+        space={
+            "smooth_rate": rates(0, 0.1, -1, -2),
+            "warmup_epochs": {"type": "int", "low": 1, "high": 3, "default": 1},
+            "lr": {"type": "float", "low": 0.1, "high": 0.1, "default": 0.1},
+            "optimizer": {"type": "choice", "values": ["sgd", "adamw"], "default": "sgd"},
+        }
+    )
+    assert {arm: space.arm(arm).size() for arm in ARMS} == {"ce": 6, "positive": 6, "negative": 12}
+    part = space.arm("negative")
+    configs = [part.decode(p) for p in part.points()]
+    expected = [
+        {"smooth_rate": r, "warmup_epochs": w, "lr": 0.1, "optimizer": o}
+        for r in (-1, -2)
+        for w in (1, 2, 3)
+        for o in ("sgd", "adamw")
+    ]
+    assert sorted(configs, key=str) == sorted(expected, key=str)
+
+
+def test_an_arm_with_a_real_parameter_has_no_size():
+    part = make_space().arm("ce")
+    assert part.points() is None
+    assert part.size() is None
+
+
+def test_a_real_rate_does_not_make_cross_entropy_infinite():
+    space = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": WARMUP}, fixed={"lr": 0.1})
+    assert space.arm("ce").size() == 16
+    assert space.arm("negative").size() is None
+
+
+# Start points
+
+
+def test_start_points_are_those_of_the_rates_and_then_the_spaces_own():
+    space = make_space(start=({"smooth_rate": -3.0, "lr": 0.05}, {"warmup_epochs": 9}))
+    assert space.arm("ce").start([0.0, 0.1, -4.0]) == ({"smooth_rate": 0.0, "warmup_epochs": 5, "lr": 3e-3},)
+    assert space.arm("negative").start([0.0, 0.1, -4.0]) == (
+        {"smooth_rate": -4.0, "warmup_epochs": 5, "lr": 3e-3},
+        {"smooth_rate": -3.0, "warmup_epochs": 5, "lr": 0.05},
+        {"smooth_rate": -1.0, "warmup_epochs": 9, "lr": 3e-3},
+    )
+
+
+def test_start_points_that_are_equal_run_once():
+    space = make_space(start=({"smooth_rate": -4}, {"smooth_rate": 0}))
+    assert [p["smooth_rate"] for p in space.arm("negative").start([0.0, -4.0, -4.0])] == [-4]
+    assert len(space.arm("ce").start([0.0, -0.0])) == 1
+
+
+def test_a_rate_beyond_the_space_is_moved_to_its_end():
+    assert [p["smooth_rate"] for p in make_space().arm("negative").start([-50.0])] == [-8]
+    without_positive = make_space(
+        space={
+            "smooth_rate": {"type": "float", "low": -8, "high": 0, "default": -1},
+            "warmup_epochs": WARMUP,
+            "lr": LR,
+        }
+    )
+    assert without_positive.arm("positive").start([0.1]) == ()
+    assert [p["smooth_rate"] for p in without_positive.arm("ce").start([0.0, 0.1])] == [0]
+
+
+def test_a_rate_moves_to_the_nearest_choice():
+    space = make_space(space={"smooth_rate": rates(0, -1, -2, -4), "warmup_epochs": WARMUP, "lr": LR})
+    assert [space.clip_rate(r) for r in (-3.5, -100, 0.8, -1.4)] == [-4, -4, 0, -1]
+
+
+# Another number of epochs
+
+
+def test_another_number_of_epochs_scales_warmups_milestones_and_grace():
+    space = make_space(
+        space={"smooth_rate": LOG1M, "warmup_epochs": WARMUP, "lr": LR},
+        fixed={"milestones": [10, 21], "warmup_milestones": [4]},
+        start=({"warmup_epochs": 10}, {"lr": 0.01}),
+    ).with_epochs(20)
+    warmup = space.space["warmup_epochs"]
+    assert (warmup.low, warmup.high, warmup.default) == (0, 8, 2)
+    assert space.fixed == {"milestones": [5, 10], "warmup_milestones": [2]}
+    assert space.start == ({"warmup_epochs": 5}, {"lr": 0.01})
+    assert (space.budget.epochs, space.budget.grace_epochs, space.budget.trials) == (20, 3, 20)
+
+
+def test_a_fixed_or_listed_warmup_is_scaled_too():
+    fixed = make_space(space={"smooth_rate": LOG1M, "lr": LR}, fixed={"warmup_epochs": 30}).with_epochs(60)
+    assert fixed.fixed["warmup_epochs"] == 45
+    choices = {"type": "choice", "values": [0, 1, 20], "default": 20}
+    listed = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": choices, "lr": LR}).with_epochs(10)
+    assert listed.space["warmup_epochs"].values == (0, 5)
+    assert listed.space["warmup_epochs"].default == 5
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 10])
+def test_a_warmup_never_takes_all_epochs(epochs):
+    long = {"type": "int", "low": 38, "high": 39, "default": 39}
+    searched = make_space(
+        space={"smooth_rate": LOG1M, "warmup_epochs": long, "lr": LR}, start=({"warmup_epochs": 39},)
+    ).with_epochs(epochs)
+    assert searched.space["warmup_epochs"].high == epochs - 1
+    assert searched.start == ({"warmup_epochs": epochs - 1},)
+    fixed = make_space(space={"smooth_rate": LOG1M, "lr": LR}, fixed={"warmup_epochs": 39}).with_epochs(epochs)
+    assert fixed.fixed["warmup_epochs"] == epochs - 1
+    for space in (searched, fixed):
+        space.check_settings()
+
+
+def test_the_spaces_own_number_of_epochs_changes_nothing():
+    space = make_space()
+    assert space.with_epochs(40) is space
+
+
+@given(spaces(), st.integers(1, 300), st.integers(1, 40), st.data())
+def test_every_number_of_epochs_leaves_a_space_that_can_be_sampled(space, epochs, grace, data):
+    space = space.model_copy(update={"budget": space.budget.model_copy(update={"grace_epochs": grace})})
+    scaled = space.with_epochs(epochs)
+    scaled.check_settings()
+    assert 1 <= scaled.budget.grace_epochs <= epochs
+    arm = data.draw(st.sampled_from([a for a in ARMS if scaled.has_arm(a)]))
+    part = scaled.arm(arm)
+    config = part.decode(draw_params(part.distributions(), data))
+    assert 0 <= config["warmup_epochs"] <= epochs - 1
+    assert scaled.settings(config, 0).epochs == epochs
+
+
+def test_no_epoch_is_refused():
+    with pytest.raises(InputError, match="--epochs must be at least 1, got 0"):
+        make_space().with_epochs(0)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"space": {"lr": LR}}, ["space must hold smooth_rate"]),
+        ({"space": {"smooth_rate": {"type": "int", "low": -1, "high": 1, "default": 0}}}, ["float or a choice"]),
+        ({"space": {"smooth_rate": LOG1M, "lrs": LR}}, ["'lrs'", "did you mean 'lr'?"]),
+        ({"fixed": {"lr": 0.1}}, ["lr stands in both space and fixed"]),
+        ({"fixed": {"seed": 1}}, ["seed cannot stand", "--seed"]),
+        ({"fixed": {"epochs": 1}}, ["epochs cannot stand", "--epochs"]),
+        ({"space": {"smooth_rate": LOG1M, "lr": {**LR, "scale": "log1m"}}}, ["log1m is for smooth_rate", "lr"]),
+        ({"arms": {"ce": 0}}, ["no arm has both a share"]),
+        ({"arms": {"positive": 1}, "space": {"smooth_rate": rates(0, -1)}}, ["no arm has both a share"]),
+        ({"arms": {"ce": -1}}, ["arms", "ce", "greater than or equal to 0"]),
+        ({"start": ({"warmup": 1},)}, ["'warmup'", "did you mean 'warmup_epochs'?"]),
+        ({"budget": {"trials": 0}}, ["budget", "trials"]),
+        ({"budget": {"reduction_factor": 1}}, ["reduction_factor", "greater than 1"]),
+        ({"colour": "red"}, ["colour"]),
+    ],
+)
+def test_a_space_that_breaks_a_rule_is_refused(changes, fragments):
+    with pytest.raises(ValidationError) as caught:
+        make_space(**changes)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"fixed": {"batch_size": 1}}, ["batch_size", "got 1"]),
+        ({"space": {"smooth_rate": LOG1M, "warmup_epochs": {**WARMUP, "high": 40}}}, ["warmup_epochs", "40 of"]),
+        ({"space": {"smooth_rate": LOG1M, "momentum": {"type": "float", "low": 0.5, "high": 1, "default": 0.9}}},
+         ["momentum", "less than 1"]),
+        ({"start": ({"lr": 5},)}, ["start {'lr': 5", "lr must lie in the space, got 5"]),
+        ({"start": ({"warmup_epochs": -1},)}, ["start", "warmup_epochs", "got -1"]),
+        ({"space": {"smooth_rate": rates(0, -1)}, "start": ({"smooth_rate": -3},)}, ["lie in the space, got -3"]),
+    ],
+)  # fmt: skip
+def test_settings_that_no_training_accepts_are_found_before_the_search(changes, fragments):
+    with pytest.raises(InputError) as caught:
+        make_space(**changes).check_settings()
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("warmup_epochs", {"type": "float", "low": 0, "high": 10, "default": 4}),
+        ("batch_size", {"type": "float", "low": 32, "high": 256, "scale": "log", "default": 64}),
+        ("flip", {"type": "float", "low": 0, "high": 1, "default": 0}),
+    ],
+)
+def test_a_real_range_for_a_setting_that_is_not_real_is_refused(name, parameter):
+    # Its ends are accepted; what is drawn between them is not.
+    with pytest.raises((ValidationError, InputError), match=name):
+        make_space(space={"smooth_rate": LOG1M, name: parameter}).check_settings()
+
+
+@pytest.mark.parametrize("bad", ["a lot", None, [1]])
+def test_a_rate_that_is_no_number_is_refused(bad):
+    with pytest.raises((ValidationError, InputError), match="smooth_rate"):
+        make_space(space={"smooth_rate": rates(-1, bad)}).check_settings()
+
+
+TENS = {"type": "int", "low": 10, "high": 30, "step": 10, "default": 20}
+
+
+class TestStep:
+    """Whole numbers on a grid: what is sampled, listed, adopted and scaled lies on it."""
+
+    def space(self, **changes):
+        space = {"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR}
+        return make_space(**{"space": space, "start": ({"warmup_epochs": 30},), **changes})
+
+    def test_sampled_and_encoded_values_lie_on_the_grid(self):
+        part = self.space().arm("ce")
+        distribution = part.distributions()["warmup_epochs"]
+        assert (distribution.low, distribution.high, distribution.step) == (10, 30, 10)
+        encoded = [part.encode({"smooth_rate": 0.0, "warmup_epochs": w, "lr": 0.01}) for w in (1, 17, 30, 99)]
+        assert [params["warmup_epochs"] for params in encoded] == [10, 20, 30, 30]
+
+    def test_all_points_are_listed(self):
+        space = self.space(space={"smooth_rate": rates(0, -1), "warmup_epochs": TENS}, fixed={"lr": 0.1})
+        assert [point["warmup_epochs"] for point in space.arm("ce").points()] == [10, 20, 30]
+
+    @pytest.mark.parametrize("epochs", [1, 2, 5, 7, 13, 20, 39, 41, 57, 100, 400])
+    def test_other_lengths_keep_the_space_valid(self, epochs):
+        scaled = self.space().with_epochs(epochs)
+        again = SearchSpace.model_validate(scaled.model_dump())
+        again.check_settings()
+        assert scaled.space["warmup_epochs"].high < epochs
+
+    def test_a_start_point_off_the_grid_is_refused(self):
+        with pytest.raises(InputError, match="warmup_epochs must lie in the space, got 25"):
+            self.space(start=({"warmup_epochs": 25},)).check_settings()
+
+
+@pytest.mark.parametrize(
+    ("changes", "lengths", "shared"),
+    [
+        ({}, [10, 20, 30], True),
+        ({"warmup_epochs": {"type": "choice", "values": [8, 0, 3], "default": 0}}, [3, 8], True),
+        ({"warmup_epochs": {"type": "int", "low": 0, "high": 0, "default": 0}}, [], False),
+        ({"warmup_lr": {"type": "choice", "values": [0.1, 0.2], "default": 0.1}}, [10, 20, 30], True),
+        ({"warmup_lr": {**LR}}, [10, 20, 30], False),
+        ({"gamma": {**LR}}, [10, 20, 30], True),
+    ],
+)
+def test_which_warm_ups_a_space_can_ask_for(changes, lengths, shared):
+    space = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR, **changes})
+    assert (space.warmup_lengths(), space.shares_warmups()) == (lengths, shared)
+
+
+def test_a_fixed_warm_up_has_one_length():
+    space = make_space(space={"smooth_rate": LOG1M}, fixed={"warmup_epochs": 7, "lr": 0.1})
+    assert (space.warmup_lengths(), space.shares_warmups()) == ([7], True)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nls_tune.files import json_text
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+keys = st.text(max_size=5) | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
+values = st.recursive(
+    plain,
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=50)
+@given(values)
+def test_it_is_read_back_as_that_of_the_standard_library(value):
+    text = json_text(value)
+    pairs = json.loads(text, object_pairs_hook=list)
+    assert pairs == json.loads(json.dumps(value, indent=2), object_pairs_hook=list)
+    assert len(text) <= len(json.dumps(value, indent=2))
+    assert not any(line != line.rstrip() for line in text.splitlines() if '"' not in line)
+
+
+def test_a_matrix_has_a_line_a_row_and_anything_else_is_its_text():
+    matrix = [[0.5, 0.5], [0.25, 0.75]]
+    assert json_text({"a": matrix, "b": ()}) == '{\n  "a": [\n    [0.5, 0.5],\n    [0.25, 0.75]\n  ],\n  "b": []\n}'
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert json_text({"at": now, "places": [Path("a")]}) == f'{{\n  "at": "{now}",\n  "places": ["a"]\n}}'
+    large = json_text({"estimate": {"matrix": [[0.123456] * 100] * 100}})
+    assert len(large) < 0.6 * len(json.dumps({"estimate": {"matrix": [[0.123456] * 100] * 100}}, indent=2))

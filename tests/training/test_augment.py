@@ -1,0 +1,320 @@
+"""Augmentation against a slow reference, its randomness, and the normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nls_tune.errors import InputError
+from nls_tune.training.augment import Augmentation, AugmentationDraws, normalise
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _images(batch: int, channels: int = 3, height: int = 8, width: int = 8, seed: int = 1) -> Tensor:
+    # From 1, so that every 0 in a result comes from the padding.
+    return torch.randint(1, 256, (batch, channels, height, width), generator=_generator(seed), dtype=torch.uint8)
+
+
+def _reference_image(image: Tensor, padding: int, y: int, x: int, flip: bool) -> Tensor:
+    """Pad, crop and flip one image, pixel by pixel."""
+    _, height, width = image.shape
+    out = torch.zeros_like(image)
+    for i in range(height):
+        for j in range(width):
+            source_y = i + y - padding
+            source_x = (width - 1 - j if flip else j) + x - padding
+            if 0 <= source_y < height and 0 <= source_x < width:
+                out[:, i, j] = image[:, source_y, source_x]
+    return out
+
+
+def _reference_cutout(image: Tensor, side: int, y: int, x: int) -> Tensor:
+    out = image.clone()
+    top, left = y - side // 2, x - side // 2
+    out[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
+    return out
+
+
+def _fields_equal(one: AugmentationDraws, other: AugmentationDraws, *names: str) -> bool:
+    names = names or tuple(field.name for field in dataclasses.fields(one))
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+sizes = st.integers(1, 7)
+
+
+@settings(max_examples=60)
+@given(
+    batch=st.integers(0, 4),
+    channels=st.sampled_from([1, 3]),
+    height=sizes,
+    width=sizes,
+    padding=st.integers(0, 9),
+    flip=st.booleans(),
+    dtype=st.sampled_from([torch.uint8, torch.float32, torch.bfloat16]),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_crop_and_flip_equal_the_reference(batch, channels, height, width, padding, flip, dtype, channels_last, seed):
+    augmentation = Augmentation(crop_padding=padding, flip=flip)
+    images = _images(batch, channels, height, width).to(dtype)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    before = images.clone()
+    draws = augmentation.draw(batch, height, width, _generator(seed))
+    out = augmentation.apply(images, draws)
+    assert out.dtype == dtype
+    assert out.shape == images.shape
+    assert torch.equal(images, before)
+    for b in range(batch):
+        y, x, flipped = (int(t[b]) for t in (draws.crop_y, draws.crop_x, draws.flip))
+        assert torch.equal(out[b], _reference_image(images[b], padding, y, x, flip and bool(flipped)))
+
+
+@settings(max_examples=60)
+@given(
+    batch=st.integers(0, 4),
+    height=sizes,
+    width=sizes,
+    side=st.integers(0, 20),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 2**31),
+)
+def test_cutout_equals_the_reference(batch, height, width, side, dtype, seed):
+    augmentation = Augmentation(cutout=side)
+    images = _images(batch, 3, height, width).to(dtype)
+    draws = augmentation.draw(batch, height, width, _generator(seed))
+    out = augmentation.apply_cutout(images, draws)
+    assert out.dtype == dtype
+    for b in range(batch):
+        expected = _reference_cutout(images[b], side, int(draws.cut_y[b]), int(draws.cut_x[b]))
+        assert torch.equal(out[b], expected)
+
+
+def test_nothing_is_done_by_default():
+    augmentation = Augmentation()
+    images = _images(4)
+    draws = augmentation.draw(4, 8, 8, _generator())
+    assert augmentation.apply(images, draws) is images
+    assert augmentation.apply_cutout(images.float(), draws).equal(images.float())
+
+
+def test_a_flip_mirrors_left_and_right():
+    augmentation = Augmentation(flip=True)
+    draws = augmentation.draw(64, 2, 3, _generator())
+    image = torch.tensor([[[1, 2, 3], [4, 5, 6]]], dtype=torch.uint8)
+    out = augmentation.apply(image.expand(64, 1, 2, 3), draws)
+    mirrored = torch.tensor([[[3, 2, 1], [6, 5, 4]]], dtype=torch.uint8)
+    assert 0 < draws.flip.sum() < 64
+    for result, flipped in zip(out, draws.flip.tolist(), strict=True):
+        assert torch.equal(result, mirrored if flipped else image)
+
+
+def test_the_padding_is_black_before_and_cutout_grey_after_normalisation():
+    mean, std = torch.tensor([0.5]), torch.tensor([0.25])
+    white = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
+    zero = torch.zeros(1, dtype=torch.int64)
+    draws = AugmentationDraws(zero, zero, zero.bool(), zero + 3, zero + 3)
+    cropped = Augmentation(crop_padding=1).apply(white, draws)
+    out = Augmentation(cutout=2).apply_cutout(normalise(cropped, mean, std), draws)
+    expected = torch.tensor([[-2.0, -2, -2, -2], [-2, 2, 2, 2], [-2, 2, 0, 0], [-2, 2, 0, 0]])
+    torch.testing.assert_close(out[0, 0], expected)
+
+
+@pytest.mark.parametrize("padding", [1, 4])
+def test_offsets_centres_and_flips_are_uniform(padding):
+    n = 40_000
+    draws = Augmentation(crop_padding=padding, flip=True, cutout=3).draw(n, 8, 5, _generator(3))
+    for values, cells in [
+        (draws.crop_y, 2 * padding + 1),
+        (draws.crop_x, 2 * padding + 1),
+        (draws.flip.long(), 2),
+        (draws.cut_y, 8),
+        (draws.cut_x, 5),
+    ]:
+        counts = torch.bincount(values, minlength=cells).double()
+        assert len(counts) == cells
+        # Chi squared has mean cells - 1 and variance 2 (cells - 1); 6 deviations never fail by chance.
+        chi2 = ((counts - n / cells) ** 2 / (n / cells)).sum().item()
+        assert chi2 < cells - 1 + 6 * (2 * (cells - 1)) ** 0.5
+
+
+def test_rows_and_columns_are_drawn_apart():
+    draws = Augmentation(crop_padding=4).draw(20_000, 32, 32, _generator())
+    for one, other in [(draws.crop_y, draws.crop_x), (draws.cut_y, draws.cut_x), (draws.crop_x, draws.flip)]:
+        assert abs(torch.corrcoef(torch.stack((one.double(), other.double())))[0, 1]) < 0.03
+
+
+def test_draws_follow_the_generator():
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=4)
+    one = augmentation.draw(100, 32, 32, _generator(5))
+    assert _fields_equal(one, augmentation.draw(100, 32, 32, _generator(5)))
+    assert not _fields_equal(one, augmentation.draw(100, 32, 32, _generator(6)))
+    generator = _generator(5)
+    augmentation.draw(100, 32, 32, generator)
+    assert not _fields_equal(one, augmentation.draw(100, 32, 32, generator))
+
+
+def test_draws_leave_the_global_generator_alone():
+    before = torch.get_rng_state()
+    Augmentation(crop_padding=4).draw(10, 8, 8, _generator())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_switching_one_part_off_leaves_the_draws_of_the_others():
+    everything = Augmentation(crop_padding=4, flip=True, cutout=4).draw(50, 32, 32, _generator())
+    no_crop = Augmentation(flip=True, cutout=4).draw(50, 32, 32, _generator())
+    no_cutout = Augmentation(crop_padding=4, flip=True).draw(50, 32, 32, _generator())
+    assert _fields_equal(everything, no_crop, "flip", "cut_y", "cut_x")
+    assert _fields_equal(everything, no_cutout, "crop_y", "crop_x", "flip")
+
+
+def test_draws_are_indexed_like_the_batch():
+    augmentation = Augmentation(crop_padding=2, flip=True, cutout=3)
+    images = _images(10)
+    draws = augmentation.draw(10, 8, 8, _generator())
+    whole = augmentation.apply(images, draws)
+    blanked = augmentation.apply_cutout(images.float(), draws)
+    assert len(draws) == 10
+    for index in (slice(0, 4), slice(8, 20), torch.tensor([7, 0, 7]), torch.arange(10) > 6):
+        part = draws[index]
+        assert len(part) == len(images[index])
+        assert torch.equal(augmentation.apply(images[index], part), whole[index])
+        assert torch.equal(augmentation.apply_cutout(images[index].float(), part), blanked[index])
+
+
+@pytest.mark.parametrize(
+    ("side", "centre", "area"),
+    [
+        (4, (4, 4), 16),
+        (4, (0, 0), 4),
+        (4, (9, 9), 9),
+        (4, (0, 9), 6),
+        (3, (0, 5), 6),
+        (1, (0, 0), 1),
+        (40, (2, 7), 100),
+    ],
+)
+def test_cutout_is_clipped_at_the_border(side, centre, area):
+    y, x = (torch.tensor([value]) for value in centre)
+    draws = AugmentationDraws(y * 0, x * 0, torch.tensor([False]), y, x)
+    out = Augmentation(cutout=side).apply_cutout(torch.ones(1, 2, 10, 10), draws)
+    assert (out == 0).sum(dim=(2, 3)).tolist() == [[area, area]]
+
+
+def test_cutout_keeps_the_memory_format_and_the_input():
+    images = torch.ones(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    augmentation = Augmentation(cutout=4)
+    out = augmentation.apply_cutout(images, augmentation.draw(4, 8, 8, _generator()))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert images.min() == 1
+    assert out.min() == 0
+
+
+def test_a_step_reads_nothing_back_from_the_device():
+    """On the meta device there are no values: whatever needs one (item, nonzero, a mask as index) raises."""
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
+    draws = augmentation.draw(16, 32, 32, _generator()).to("meta")
+    images = torch.empty(8, 3, 32, 32, dtype=torch.uint8, device="meta")
+    mean = torch.empty(3, device="meta")
+    batch = draws[:8]
+    out = augmentation.apply_cutout(normalise(augmentation.apply(images, batch), mean, mean), batch)
+    assert out.device.type == "meta"
+    assert out.shape == images.shape
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_same_without_waiting():
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
+    images = _images(16, height=32, width=32)
+    draws = augmentation.draw(16, 32, 32, _generator())
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.2])
+    expected = augmentation.apply_cutout(normalise(augmentation.apply(images, draws), mean, std), draws)
+    images, draws, mean, std = images.cuda(), draws.to("cuda"), mean.cuda(), std.cuda()
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = augmentation.apply_cutout(normalise(augmentation.apply(images, draws), mean, std), draws)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    torch.testing.assert_close(out.cpu(), expected)
+
+
+@pytest.mark.parametrize("field", ["crop_padding", "cutout"])
+def test_settings_are_whole_numbers_of_pixels(field):
+    with pytest.raises(InputError, match=f"{field} is 0 pixels or more, got -1: give 0 to turn it off"):
+        Augmentation(**{field: -1})
+    for value in (1.5, "4", True, None):
+        with pytest.raises(TypeError, match=f"{field} is a whole number of pixels, got {value!r}"):
+            Augmentation(**{field: value})
+
+
+def test_draw_refuses_bad_sizes_and_returns_none_for_no_samples():
+    augmentation = Augmentation(crop_padding=4)
+    assert len(augmentation.draw(0, 8, 8, _generator())) == 0
+    for arguments in [(-1, 8, 8), (4, 0, 8), (4, 8, 0)]:
+        with pytest.raises(ValueError, match="num_samples >= 0, height >= 1 and width >= 1, got"):
+            augmentation.draw(*arguments, _generator())
+
+
+@pytest.mark.parametrize("method", ["apply", "apply_cutout"])
+def test_apply_refuses_what_does_not_fit(method):
+    augmentation = Augmentation(crop_padding=4, cutout=4)
+    draws = augmentation.draw(4, 8, 8, _generator())
+    with pytest.raises(ValueError, match=r"shape \(B, C, H, W\), got \(4, 20\)"):
+        getattr(augmentation, method)(torch.zeros(4, 20), draws)
+    with pytest.raises(ValueError, match="4 draws for 3 images"):
+        getattr(augmentation, method)(torch.zeros(3, 1, 8, 8), draws)
+
+
+def _formula(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    return (x.double() - mean.double().view(shape)) / std.double().view(shape)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_normalise_uint8_images(channels, memory_format):
+    images = _images(5, channels).contiguous(memory_format=memory_format)
+    mean, std = torch.tensor([0.49, 0.48, 0.44])[:channels], torch.tensor([0.2, 0.19, 0.21])[:channels]
+    out = normalise(images, mean, std)
+    assert out.dtype == torch.float32
+    assert out.is_contiguous(memory_format=memory_format)
+    assert out.stride() == images.stride()
+    torch.testing.assert_close(out.double(), _formula(images.double() / 255, mean, std), rtol=1e-5, atol=1e-5)
+
+
+def test_normalise_floats_is_precise_where_the_mean_is_large():
+    rows = torch.tensor([[1999.0, -1.0], [2000.0, 0.0], [2001.5, 5.0]])
+    mean, std = torch.tensor([2000.0, 1.0]), torch.tensor([1e-3, 2.0])
+    out = normalise(rows, mean, std)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), _formula(rows, mean, std), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_normalise_returns_float32_from_any_float(dtype):
+    images = torch.rand(2, 3, 4, 4, generator=_generator()).to(dtype)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.2, 0.2])
+    out = normalise(images, mean, std)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), _formula(images, mean, std), rtol=1e-5, atol=1e-5)
+
+
+def test_normalise_refuses_what_it_cannot_scale():
+    mean = torch.ones(3)
+    with pytest.raises(TypeError, match=r"uint8 or float, got torch\.int64"):
+        normalise(torch.zeros(2, 3, 4, 4, dtype=torch.int64), mean, mean)
+    with pytest.raises(ValueError, match=r"mean has one value per channel of the inputs, shape \(1,\), got \(3,\)"):
+        normalise(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), mean, mean)
+    with pytest.raises(ValueError, match=r"std has one value per channel of the inputs, shape \(3,\), got \(1,\)"):
+        normalise(torch.zeros(2, 3), mean, mean[:1])

@@ -1,0 +1,170 @@
+"""Compiled steps: the numbers of eager ones, one graph for all trials, and what happens where compiling fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from nls_tune.datasets import NoisyDataset, load_dataset
+from nls_tune.errors import CompileError
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.compiling import AUTO_MIN_STEPS, Compiler
+from nls_tune.training.training import Training
+from nls_tune.tune.trainable import TrainingTrainable
+
+
+@pytest.fixture(scope="module")
+def dataset() -> NoisyDataset:
+    return load_dataset("twonorm", "symmetric:0.3", train_size=300)  # four batches of 64 and one of 44
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    values = {"model": "mlp", "epochs": 4, "warmup_epochs": 2, "batch_size": 64, "warmup_lr": 0.05}
+    return TrainingSettings(**{**values, **changes})
+
+
+TRIALS = [
+    settings(smooth_rate=-1.0, lr=0.01),
+    settings(smooth_rate=0.3, lr=0.002, seed=3),
+    settings(smooth_rate=0.0, lr=0.05, momentum=0.5, epochs=5),
+]
+
+
+def trained(dataset: NoisyDataset, trial: TrainingSettings, compiler: Compiler | None) -> Training:
+    training = Training(dataset, trial, compiler=compiler)
+    while not training.finished:
+        training.run_epoch()
+    return training
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on the CPU needs g++")
+@pytest.mark.timeout(300)
+def test_trials_share_one_graph_and_keep_their_numbers(dataset):
+    torch.compiler.reset()
+    counters.clear()
+    compiler = Compiler("on")
+    for trial in TRIALS:
+        compiled, eager = trained(dataset, trial, compiler), trained(dataset, trial, None)
+        for mine, other in zip(compiled.model.parameters(), eager.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
+        for mine, other in zip(compiled.history, eager.history, strict=True):
+            assert mine.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert "compiled" in compiled.warmup_identity()
+        assert "compiled" not in eager.warmup_identity()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert compiler.warning is None
+
+
+def test_only_whole_batches_are_compiled(dataset, monkeypatch):
+    seen = []
+
+    def compile_nothing(function, **options):
+        return lambda network, inputs: seen.append(len(inputs)) or function(network, inputs)
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    compiler = Compiler("on")
+    compiled, eager = trained(dataset, TRIALS[0], compiler), trained(dataset, TRIALS[0], None)
+    assert seen == [64] * (1 + 4 * 4)  # a rehearsal, then four of the five batches of each epoch
+    for mine, other in zip(compiled.model.parameters(), eager.model.parameters(), strict=True):
+        assert torch.equal(mine, other)  # the rehearsal has left weights and random numbers alone
+    Training(dataset, TRIALS[1], compiler=compiler)
+    assert len(seen) == 17  # rehearsed once a process
+    Training(dataset, settings(batch_size=299), compiler=compiler)
+    assert len(seen) == 17  # its only batch takes in the sample that is left over
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "steps", "expected"),
+    [
+        ("on", "cpu", 1, True),
+        ("off", "cuda", 10**9, False),
+        ("auto", "cpu", 10**9, False),
+        ("auto", "cuda", AUTO_MIN_STEPS - 1, False),
+        ("auto", "cuda", AUTO_MIN_STEPS, True),
+    ],
+)
+def test_where_compiling_is_wanted(mode, device, steps, expected):
+    assert Compiler(mode).wants(device, steps) is expected
+
+
+def failing_with(error: Exception, monkeypatch) -> None:
+    def fail(network, inputs):
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fail)
+
+
+def test_where_compiling_fails(dataset, monkeypatch):
+    failing_with(RuntimeError("\nCannot find a working triton installation.\nMore lines"), monkeypatch)
+    with pytest.raises(CompileError, match=r"mlp cannot be compiled here .*triton installation.*; use --compile off"):
+        Training(dataset, TRIALS[0], compiler=Compiler("on"))
+    auto = Compiler("auto")
+    monkeypatch.setattr(auto, "wants", lambda *_: auto.warning is None)  # as on CUDA
+    with pytest.warns(RuntimeWarning, match="mlp cannot be compiled here") as told:
+        compiled = trained(dataset, TRIALS[0], auto)
+    assert len(told) == 1
+    assert auto.warning == str(told[0].message)
+    assert "\n" not in auto.warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(dataset, TRIALS[1], auto)
+    assert compiled.history[-1].train_loss == trained(dataset, TRIALS[0], None).history[-1].train_loss
+    assert "compiled" not in compiled.warmup_identity()
+
+
+def test_after_a_failure_auto_gives_up_for_good():
+    compiler = Compiler("auto")
+    assert compiler.wants("cuda", AUTO_MIN_STEPS)
+    compiler.warning = "mlp cannot be compiled here"
+    assert not compiler.wants("cuda", AUTO_MIN_STEPS)
+
+
+def test_a_full_device_is_no_reason_to_do_without(dataset, monkeypatch):
+    failing_with(torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    auto = Compiler("auto")
+    monkeypatch.setattr(auto, "wants", lambda *_: True)
+    with pytest.raises(torch.OutOfMemoryError):
+        Training(dataset, TRIALS[0], compiler=auto)
+    assert auto.warning is None
+
+
+def test_the_trials_of_a_worker_compile_once_and_tell_what_went_wrong(dataset, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
+    level = dataset.noise_level
+    arrays = {"inputs": dataset.inputs, "test_inputs": dataset.test_inputs}
+    datasets = {level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
+    shared = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "checkpoints": str(tmp_path)}
+    shared |= {"warmup_store": None, "warmup_epochs": [2], "compile": "on"}
+    configs = [
+        {
+            "trial_id": str(i),
+            "noise_level": level,
+            "stage": "search",
+            "report_at": [],
+            "settings": t.model_dump(mode="json"),
+        }
+        for i, t in enumerate(TRIALS)
+    ]
+    worker = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
+    worker.setup(configs[0], arrays=arrays, datasets=datasets, shared=shared)
+    for config in configs[1:]:
+        assert worker.step()["warning"] is None
+        worker.reset_config(config)
+    assert len(calls) == 1
+    worker._workplace.compiler.warning = "cannot be compiled"
+    assert worker.step()["warning"] == "cannot be compiled"
+    worker.cleanup()
+
+
+def test_torch_takes_the_compiler_that_is_looked_for_before_a_search():
+    from torch._inductor import config
+
+    assert config.cpp.cxx == (None, os.environ.get("CXX", "g++"))

@@ -1,0 +1,669 @@
+from __future__ import annotations
+
+import copy
+import io
+import os
+import random
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nls_tune.datasets import NoisyDataset, load_source, make_noisy
+from nls_tune.errors import InputError
+from nls_tune.noise.levels import parse_noise_level
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.data import DeviceData
+from nls_tune.training.devices import resolve_precision
+from nls_tune.training.training import Training, check_fit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def image_dataset(num_train: int = 64, num_val: int = 24, num_test: int = 24) -> NoisyDataset:
+    """Random images of 3 x 12 x 12, the smallest that every network takes, with a bright quarter a class."""
+    rng = np.random.default_rng(0)
+    num = num_train + num_val + num_test
+    labels = rng.integers(4, size=num)
+    images = rng.integers(0, 160, (num, 3, 12, 12), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = 6 * (label // 2), 6 * (label % 2)
+        image[:, row : row + 6, column : column + 6] += 60
+    held_out = num - num_test
+    return NoisyDataset(
+        name="squares",
+        noise_level="clean",
+        noise_seed=0,
+        num_classes=4,
+        inputs=images[:held_out],
+        noisy_labels=labels[:held_out],
+        clean_labels=labels[:held_out],
+        train_indices=np.arange(num_train),
+        val_indices=np.arange(num_train, held_out),
+        test_inputs=images[held_out:] if num_test else None,
+        test_labels=labels[held_out:] if num_test else None,
+        input_mean=(images[:held_out].mean((0, 2, 3)) / 255).astype(np.float32),
+        input_std=(images[:held_out].std((0, 2, 3)) / 255).astype(np.float32),
+        noise_rate=0.0,
+        fingerprint=f"squares {num_train} {num_val} {num_test}",
+    )
+
+
+@pytest.fixture(scope="module")
+def twonorm() -> NoisyDataset:
+    return make_noisy(load_source("twonorm"), parse_noise_level("symmetric:0.3"), train_size=300)
+
+
+@pytest.fixture(scope="module")
+def images() -> NoisyDataset:
+    return image_dataset()
+
+
+def flat(**changes: Any) -> TrainingSettings:
+    values = {"model": "mlp", "epochs": 4, "warmup_epochs": 2, "smooth_rate": -1.0, "lr": 0.01, "warmup_lr": 0.05,
+              "batch_size": 64, "weight_decay": 0.01}  # fmt: skip
+    return TrainingSettings(**{**values, **changes})
+
+
+def image_settings(**changes: Any) -> TrainingSettings:
+    # One precision on every processor: auto is bfloat16 on some.
+    values = {
+        "model": "small_cnn", "batch_size": 20, "crop_padding": 2, "flip": True, "cutout": 4, "precision": "float32",
+    }  # fmt: skip
+    return flat(**{**values, **changes})
+
+
+def trained(dataset: NoisyDataset, settings: TrainingSettings, epochs: int | None = None) -> Training:
+    training = Training(dataset, settings)
+    for _ in range(settings.epochs if epochs is None else epochs):
+        training.run_epoch()
+    return training
+
+
+def weights(training: Training) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in training.model.state_dict().items()}
+
+
+def assert_same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+def numbers(training: Training) -> list[dict[str, Any]]:
+    """The metrics that must not depend on when and where they were computed."""
+    return [{k: v for k, v in vars(m).items() if k not in ("seconds", "peak_memory_bytes")} for m in training.history]
+
+
+@contextmanager
+def watched(training: Training) -> Iterator[list[Tensor]]:
+    """Collect the batches that the network is trained on."""
+    batches: list[Tensor] = []
+
+    def look(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            batches.append(inputs[0].detach().clone())
+
+    handle = training.model.register_forward_pre_hook(look)
+    yield batches
+    handle.remove()
+
+
+def batches_of(training: Training, epochs: int = 1) -> list[Tensor]:
+    with watched(training) as batches:
+        for _ in range(epochs):
+            training.run_epoch()
+    return batches
+
+
+# Stopping and going on in another process
+
+CASES = {
+    "mlp": flat(schedule="cosine"),
+    "adamw": flat(optimizer="adamw", clip_norm=0.5, schedule="step", milestones=(1,)),
+    "small_cnn": image_settings(),
+    "cnn9": image_settings(model="cnn9", epochs=3, warmup_epochs=1, optimizer="adamw", lr=1e-3, warmup_lr=1e-3),
+}
+STOPS = [(name, stop) for name, s in CASES.items() for stop in range(s.epochs)]
+
+CHILD = """
+import io, sys, torch
+torch.set_num_threads(1)
+import test_training as t
+from nls_tune.datasets import load_source, make_noisy
+from nls_tune.noise.levels import parse_noise_level
+from nls_tune.training.training import Training
+twonorm = make_noisy(load_source("twonorm"), parse_noise_level("symmetric:0.3"), train_size=300)
+images = t.image_dataset(32, 12, 12)
+folder = sys.argv[1]
+for name, stop in t.STOPS:
+    training = Training(twonorm if t.CASES[name].model == "mlp" else images, t.CASES[name])
+    training.load_state_dict(torch.load(f"{folder}/{name}-{stop}.pt", weights_only=True))
+    while not training.finished:
+        training.run_epoch()
+    torch.save(training.state_dict(), f"{folder}/{name}-{stop}-done.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def continued(
+    tmp_path_factory: pytest.TempPathFactory, twonorm: NoisyDataset
+) -> tuple[dict[str, Training], dict[tuple[str, int], Training]]:
+    """Every case trained in one go, and saved at every stop and continued in another process."""
+    folder = tmp_path_factory.mktemp("states")
+    whole: dict[str, Training] = {}
+    images = image_dataset(32, 12, 12)
+    data = {name: twonorm if s.model == "mlp" else images for name, s in CASES.items()}
+    for name, settings in CASES.items():
+        training = whole[name] = Training(data[name], settings)
+        while not training.finished:
+            torch.save(training.state_dict(), folder / f"{name}-{training.epoch}.pt")
+            training.run_epoch()
+    root = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{root.parents[1]}{os.pathsep}{root}"}
+    done = subprocess.run([sys.executable, "-c", CHILD, folder], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    parts = {}
+    for name, stop in STOPS:
+        parts[name, stop] = Training(data[name], CASES[name])
+        parts[name, stop].load_state_dict(torch.load(folder / f"{name}-{stop}-done.pt", weights_only=True))
+    return whole, parts
+
+
+@pytest.mark.parametrize(("name", "stop"), STOPS)
+def test_a_training_that_was_stopped_and_continued_elsewhere_is_the_same_bit_by_bit(continued, name, stop):
+    whole, parts = continued
+    assert_same_weights(weights(parts[name, stop]), weights(whole[name]))
+    assert numbers(parts[name, stop]) == numbers(whole[name])
+    assert len(numbers(whole[name])) == CASES[name].epochs
+    for epoch in range(1, CASES[name].epochs + 1):
+        assert parts[name, stop].correct_bits(epoch) == whole[name].correct_bits(epoch)
+
+
+def test_a_state_is_not_changed_by_the_training_that_takes_it_over(twonorm):
+    buffer = io.BytesIO()
+    first = trained(twonorm, flat(), 3)
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    finished = []
+    for _ in range(2):
+        training = Training(twonorm, flat())
+        training.load_state_dict(state)
+        training.run_epoch()
+        finished.append(weights(training))
+    first.run_epoch()
+    assert_same_weights(finished[0], weights(first))
+    assert_same_weights(finished[1], weights(first))
+
+
+def test_two_trainings_share_nothing_after_one_took_over_the_others_state(twonorm):
+    first, second = trained(twonorm, flat(), 3), Training(twonorm, flat())
+    second.load_state_dict(first.state_dict())
+    first.run_epoch()
+    second.run_epoch()
+    assert_same_weights(weights(second), weights(first))
+    assert numbers(second) == numbers(first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"), [({"lr": 0.02}, "settings"), ({"seed": 1}, "settings"), ({"epochs": 9}, "settings")]
+)
+def test_a_state_of_other_settings_is_refused(twonorm, changes, key):
+    state = trained(twonorm, flat(), 1).state_dict()
+    with pytest.raises(InputError, match=f"another {key}") as caught:
+        Training(twonorm, flat(**changes)).load_state_dict(state)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_state_of_other_data_or_another_version_is_refused(twonorm):
+    state = Training(twonorm, flat()).state_dict()
+    other = replace(twonorm, fingerprint="other")
+    with pytest.raises(InputError, match="another fingerprint"):
+        Training(other, flat()).load_state_dict(state)
+    with pytest.raises(InputError, match="another version"):
+        Training(twonorm, flat()).load_state_dict({**state, "version": 99})
+    with pytest.raises(InputError):
+        Training(twonorm, flat()).load_state_dict({})
+
+
+# Randomness
+
+
+@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
+def test_the_same_settings_give_the_same_training(name, twonorm, images):
+    data = twonorm if name == "mlp" else images
+    first, second = (trained(data, CASES[name], 3) for _ in range(2))
+    assert_same_weights(weights(first), weights(second))
+    assert numbers(first) == numbers(second)
+
+
+def test_another_seed_gives_another_start_and_another_order(twonorm):
+    first, second = Training(twonorm, flat()), Training(twonorm, flat(seed=1))
+    assert not torch.equal(next(first.model.parameters()), next(second.model.parameters()))
+    assert not torch.equal(batches_of(first)[0], batches_of(second)[0])
+
+
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone(images):
+    changes = {"lr": 0.5, "warmup_epochs": 0, "smooth_rate": 0.5, "epochs": 9, "optimizer": "adamw"}
+    first = batches_of(Training(images, image_settings()), 3)
+    second = batches_of(Training(images, image_settings(**changes)), 3)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_every_epoch_has_its_own_order(twonorm):
+    batches = batches_of(Training(twonorm, flat()), 2)
+    assert not torch.equal(batches[0], batches[len(batches) // 2])
+
+
+def test_an_epochs_order_does_not_depend_on_the_epochs_before(twonorm):
+    training = trained(twonorm, flat(), 2)
+    later = Training(twonorm, flat())
+    later.load_state_dict(training.state_dict())
+    for a, b in zip(batches_of(training), batches_of(later), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    training = trained(image_dataset(24, 8, 8), image_settings(model="cnn9"), 1)
+    training.load_state_dict(training.state_dict())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]
+
+
+def test_the_callers_random_numbers_have_no_influence():
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        results.append(weights(trained(image_dataset(24, 8, 8), image_settings(model="cnn9"), 1)))
+    assert_same_weights(*results)
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    ("num_train", "batch_size", "sizes"),
+    [
+        (300, 64, [64, 64, 64, 64, 44]),
+        (300, 100, [100, 100, 100]),
+        (300, 299, [300]),
+        (300, 300, [300]),
+        (299, 149, [149, 150]),
+        (3, 2, [3]),
+    ],
+)
+def test_every_sample_is_used_once_an_epoch(twonorm, num_train, batch_size, sizes):
+    data = replace(twonorm, train_indices=twonorm.train_indices[:num_train])
+    training = Training(data, flat(batch_size=batch_size))
+    batches = batches_of(training)
+    assert [len(b) for b in batches] == sizes
+    seen = torch.cat(batches)
+    expected = training.data.train_inputs
+    assert torch.equal(seen[seen[:, 0].argsort()], expected[expected[:, 0].argsort()])
+
+
+def test_features_are_standardised(twonorm):
+    batch = torch.cat(batches_of(Training(twonorm, flat()))).numpy()
+    expected = (twonorm.inputs[twonorm.train_indices] - twonorm.input_mean) / twonorm.input_std
+    assert np.sort(batch, axis=0) == pytest.approx(np.sort(expected, axis=0), abs=1e-5)
+
+
+def test_images_without_augmentation_are_only_normalised(images):
+    settings = image_settings(crop_padding=0, flip=False, cutout=0)
+    batch = torch.cat(batches_of(Training(images, settings))).contiguous().numpy()
+    pixels = images.inputs[images.train_indices] / 255
+    expected = (pixels - images.input_mean[:, None, None]) / images.input_std[:, None, None]
+    assert np.sort(batch, axis=0) == pytest.approx(np.sort(expected, axis=0), abs=1e-4)
+
+
+@pytest.mark.parametrize("part", ["crop_padding", "flip", "cutout"])
+def test_each_part_of_the_augmentation_changes_what_is_trained_on(images, part):
+    off = {"crop_padding": 0, "flip": False, "cutout": 0}
+    plain = batches_of(Training(images, image_settings(**off)))
+    changed = batches_of(Training(images, image_settings(**{**off, part: image_settings().model_dump()[part]})))
+    assert not torch.equal(plain[0], changed[0])
+
+
+# What is computed
+
+
+def reference(training: Training, dataset: NoisyDataset, *, fresh: bool = True) -> tuple[torch.nn.Module, list[float]]:
+    """Train a copy with torch's own loss on soft targets, on the batches that the training sees."""
+    s, model = training.settings, copy.deepcopy(training.model)
+    order = training.data.train_inputs
+    labels = training.data.train_labels
+    losses = []
+
+    def new_optimizer() -> torch.optim.Optimizer:
+        if s.optimizer == "adamw":
+            return torch.optim.AdamW(model.parameters(), weight_decay=s.weight_decay)
+        return torch.optim.SGD(
+            model.parameters(), momentum=s.momentum, nesterov=s.nesterov, weight_decay=s.weight_decay
+        )
+
+    optimizer = new_optimizer()
+    for epoch in range(1, s.epochs + 1):
+        if epoch == s.warmup_epochs + 1 and fresh:
+            optimizer = new_optimizer()
+        rate = s.smooth_rate if epoch > s.warmup_epochs else 0.0
+        for group in optimizer.param_groups:
+            group["lr"] = s.learning_rate(epoch)
+        total = 0.0
+        for batch in batches_of(training):
+            index = torch.cdist(batch, order).argmin(1)
+            k = dataset.num_classes
+            target = (1 - rate) * functional.one_hot(labels[index], k) + rate / k
+            loss = functional.cross_entropy(model(batch), target)
+            optimizer.zero_grad()
+            loss.backward()
+            if s.clip_norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip_norm)
+            optimizer.step()
+            total += loss.item() * len(batch)
+        losses.append(total / dataset.num_train)
+    return model, losses
+
+
+@torch.no_grad()
+def largest_gap(a: torch.nn.Module, b: torch.nn.Module) -> float:
+    return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"smooth_rate": 0.0},
+        {"smooth_rate": 0.6, "schedule": "cosine", "warmup_epochs": 0},
+        {"optimizer": "adamw", "clip_norm": 0.3, "lr": 1e-3, "warmup_lr": 1e-2, "warmup_milestones": (1,)},
+        {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
+    ],
+)
+def test_training_is_cross_entropy_and_then_the_gls_loss_with_a_fresh_optimiser(twonorm, changes):
+    training = Training(twonorm, flat(**changes))
+    model, losses = reference(training, twonorm)
+    assert largest_gap(training.model, model) < 1e-4
+    assert [m.train_loss for m in training.history] == pytest.approx(losses, abs=1e-4)
+
+
+def test_an_optimiser_that_is_not_fresh_would_be_noticed(twonorm):
+    training = Training(twonorm, flat())
+    model, _ = reference(training, twonorm, fresh=False)
+    assert largest_gap(training.model, model) > 1e-3
+
+
+@pytest.mark.parametrize("make", ["flat", "images"])
+def test_trainings_of_different_rates_agree_through_the_warmup(twonorm, images, make):
+    data, settings = (twonorm, flat) if make == "flat" else (images, image_settings)
+    first = Training(data, settings(smooth_rate=-4.0, lr=0.01))
+    second = Training(data, settings(smooth_rate=0.8, lr=0.001))
+    for _ in range(2):
+        first.run_epoch()
+        second.run_epoch()
+        assert_same_weights(weights(first), weights(second))
+        assert numbers(first) == numbers(second)
+    first.run_epoch()
+    second.run_epoch()
+    assert numbers(first)[-1] != numbers(second)[-1]
+
+
+def test_a_shorter_warmup_is_the_beginning_of_a_longer_one(twonorm):
+    first = trained(twonorm, flat(epochs=4, warmup_epochs=2, warmup_milestones=(1,)), 2)
+    second = trained(twonorm, flat(epochs=9, warmup_epochs=7, warmup_milestones=(1,)), 2)
+    assert_same_weights(weights(first), weights(second))
+
+
+def test_training_learns(twonorm):
+    training = trained(twonorm, flat(epochs=8, warmup_epochs=4, smooth_rate=-0.5, batch_size=32))
+    assert training.history[-1].test_accuracy > 0.75
+
+
+def test_training_learns_images(images):
+    training = trained(images, image_settings(epochs=6, smooth_rate=0.1, crop_padding=0, flip=False, cutout=0))
+    assert training.history[-1].test_accuracy > 0.75
+
+
+def predictions(training: Training, dataset: NoisyDataset) -> list[np.ndarray]:
+    """Predict with the network as it is now, all samples at once, inputs prepared by numpy."""
+    mean, std = dataset.input_mean, dataset.input_std
+    found = []
+    for inputs in (dataset.inputs[dataset.val_indices], dataset.test_inputs):
+        if inputs.dtype == np.uint8:
+            scaled = (inputs / 255 - mean[:, None, None]) / std[:, None, None]
+        else:
+            scaled = (inputs - mean) / std
+        training.model.eval()
+        with torch.no_grad():
+            found.append(training.model(torch.from_numpy(scaled.astype(np.float32))))
+    return found
+
+
+@pytest.mark.parametrize("make", ["flat", "images"])
+def test_metrics_and_bits_are_those_of_the_predictions(twonorm, images, make):
+    data, settings = (twonorm, flat()) if make == "flat" else (images, image_settings())
+    training = Training(data, settings)
+    for epoch in range(1, 4):
+        metrics = training.run_epoch()
+        val, test = predictions(training, data)
+        labels = torch.from_numpy(data.noisy_labels[data.val_indices])
+        val_correct = (val.argmax(1) == labels).numpy()
+        test_correct = test.argmax(1).numpy() == data.test_labels
+        bits = tuple(np.packbits(correct).tobytes() for correct in (val_correct, test_correct))
+        assert training.correct_bits(epoch) == bits
+        assert metrics.val_accuracy == val_correct.mean()
+        assert metrics.test_accuracy == test_correct.mean()
+        assert metrics.val_loss == pytest.approx(functional.cross_entropy(val, labels).item(), rel=1e-4)
+        assert (metrics.epoch, metrics.phase) == (epoch, settings.phase(epoch))
+        assert metrics.lr == settings.learning_rate(epoch)
+        assert not metrics.diverged
+        assert 0 < metrics.seconds < 60
+        assert metrics.peak_memory_bytes > 2**20
+        assert 0 <= metrics.train_accuracy <= 1
+    assert [m.epoch for m in training.history] == [1, 2, 3]
+    assert training.val_accuracies() == [m.val_accuracy for m in training.history]
+
+
+def test_bits_of_an_earlier_epoch_stay(twonorm):
+    training = trained(twonorm, flat(), 1)
+    bits = training.correct_bits(1)
+    training.run_epoch()
+    assert training.correct_bits(1) == bits
+    assert training.correct_bits(2) != bits
+
+
+def test_without_a_test_set_nothing_is_said_of_it(twonorm):
+    data = replace(twonorm, test_inputs=None, test_labels=None)
+    training = trained(data, flat(), 2)
+    assert [m.test_accuracy for m in training.history] == [None, None]
+    assert training.correct_bits(1)[1] is None
+    again = Training(data, flat())
+    again.load_state_dict(training.state_dict())
+    assert again.correct_bits(2) == training.correct_bits(2)
+    with_test = trained(twonorm, flat(), 2)
+    assert_same_weights(weights(training), weights(with_test))
+
+
+def test_data_on_the_device_can_be_shared(twonorm):
+    data = DeviceData.load(twonorm, "cpu")
+    first = Training(twonorm, flat(), data=data)
+    first.run_epoch()
+    second = Training(twonorm, flat(), data=data)
+    second.run_epoch()
+    assert first.data is second.data
+    assert_same_weights(weights(first), weights(second))
+
+
+def test_bfloat16_trains_on_the_cpu_too(images):
+    training = trained(images, image_settings(precision="bfloat16"), 2)
+    assert not training.diverged
+    assert {p.dtype for p in training.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("asked", "capabilities", "images", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, True, "bfloat16"),
+        ("auto", {"amx_bf16": True}, True, "bfloat16"),
+        ("auto", {"avx512_bf16": True}, False, "float32"),
+        ("auto", {"avx512_f": True}, True, "float32"),
+        ("float32", {"avx512_bf16": True}, True, "float32"),
+        ("bfloat16", {}, False, "bfloat16"),
+    ],
+)
+def test_auto_is_what_the_processor_computes_fast(monkeypatch, asked, capabilities, images, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_precision(asked, torch.device("cpu"), images=images) == expected
+
+
+def test_a_torch_that_does_not_know_its_processor_computes_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_precision("auto", torch.device("cpu"), images=True) == "float32"
+
+
+# Ends
+
+
+def test_a_training_ends_after_its_epochs(twonorm):
+    training = trained(twonorm, flat())
+    assert (training.epoch, training.finished, training.diverged) == (4, True, False)
+    with pytest.raises(RuntimeError, match="finished after epoch 4"):
+        training.run_epoch()
+
+
+def test_divergence_is_an_outcome(twonorm):
+    training = Training(twonorm, flat(epochs=40, smooth_rate=-8.0, lr=1e4))
+    while not training.finished:
+        training.run_epoch()
+    assert training.diverged
+    assert 2 < training.epoch < 40
+    assert [m.diverged for m in training.history] == [False] * (training.epoch - 1) + [True]
+    # NaN logits score one class: an accuracy that must not count.
+    assert len(training.val_accuracies()) == training.epoch - 1
+    with pytest.raises(RuntimeError, match="finished"):
+        training.run_epoch()
+
+
+def test_a_diverged_training_can_be_saved_and_loaded(twonorm):
+    training = Training(twonorm, flat(epochs=40, smooth_rate=-8.0, lr=1e4))
+    while not training.finished:
+        training.run_epoch()
+    again = Training(twonorm, training.settings)
+    again.load_state_dict(training.state_dict())
+    assert again.diverged
+    assert again.finished
+
+
+def test_large_numbers_that_are_finite_are_no_divergence(twonorm):
+    training = Training(twonorm, flat(lr=1e-12, warmup_epochs=0, weight_decay=0.0))
+    with torch.no_grad():
+        training.model[-1].bias += 1e15
+    assert not training.run_epoch().diverged
+
+
+# What fits
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "fragments"),
+    [
+        ({"batch_size": 101}, (3, 12, 12), ["batch_size", "100", "got 101"]),
+        ({"crop_padding": 1}, (20,), ["crop_padding", "(20,)"]),
+        ({"flip": True}, (20,), ["flip", "(20,)"]),
+        ({"cutout": 1}, (20,), ["cutout", "(20,)"]),
+        ({"crop_padding": 13}, (3, 12, 16), ["crop_padding", "12", "got 13"]),
+        ({"cutout": 13}, (3, 16, 12), ["cutout", "12", "got 13"]),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_named(settings, shape, fragments):
+    with pytest.raises(InputError) as caught:
+        check_fit(TrainingSettings(**{"batch_size": 50, **settings}), 100, shape)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_at_the_limits_fit():
+    check_fit(TrainingSettings(batch_size=100, crop_padding=12, cutout=12, flip=True), 100, (3, 12, 12))
+    check_fit(TrainingSettings(batch_size=100), 100, (20,))
+
+
+def test_a_training_checks_that_its_settings_fit(twonorm):
+    with pytest.raises(InputError, match="batch_size"):
+        Training(twonorm, flat(batch_size=301))
+    with pytest.raises(InputError, match="small_cnn"):
+        Training(twonorm, flat(model="small_cnn"))
+
+
+@pytest.mark.parametrize(("field", "wrong"), [("noisy_labels", 2), ("noisy_labels", -100), ("test_labels", 2)])
+def test_a_label_that_is_no_class_is_refused_when_the_data_are_loaded(twonorm, field, wrong):
+    labels = getattr(twonorm, field).copy()
+    labels[-1] = wrong
+    with pytest.raises(InputError, match=r"labels of twonorm must be 0 to 1, got .*; renumber them"):
+        DeviceData.load(replace(twonorm, **{field: labels}), "cpu")
+
+
+def test_steps_neither_read_the_labels_nor_allow_for_ignored_ones(twonorm, monkeypatch):
+    expected = trained(twonorm, flat(), 1)
+
+    def refuse(*arguments):
+        raise AssertionError("a step on a GPU would take twice the kernels")
+
+    monkeypatch.setattr("nls_tune.losses._bounds", lambda tensor: None)  # as on CUDA
+    monkeypatch.setattr("nls_tune.losses._per_sample", refuse)
+    assert_same_weights(weights(trained(twonorm, flat(), 1)), weights(expected))
+
+
+@pytest.mark.parametrize("make", ["flat", "images"])
+def test_read_only_arrays_are_taken_without_a_warning(twonorm, images, make):
+    data, settings = (twonorm, flat()) if make == "flat" else (images, image_settings())
+    arrays = {name: value.copy() for name, value in vars(data).items() if isinstance(value, np.ndarray)}
+    for array in arrays.values():
+        array.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training = trained(replace(data, **arrays), settings, 1)
+    assert_same_weights(weights(training), weights(trained(data, settings, 1)))
+
+
+def test_training_leaves_the_arrays_as_they_are(images):
+    before = images.inputs.copy(), images.test_inputs.copy(), images.noisy_labels.copy()
+    trained(images, image_settings(), 2)
+    for old, new in zip(before, (images.inputs, images.test_inputs, images.noisy_labels), strict=True):
+        assert (old == new).all()
+
+
+@pytest.mark.parametrize("name", ["twonorm", "images"])
+def test_the_probabilities_are_those_of_the_predictions(name, request):
+    dataset = request.getfixturevalue(name)
+    settings = flat() if name == "twonorm" else image_settings()
+    training = trained(dataset, settings, 1)
+    found = training.predict_probabilities(training.data.val_inputs)
+    assert (found.dtype, found.shape) == (torch.float32, (dataset.num_val, dataset.num_classes))
+    torch.testing.assert_close(found.sum(1), torch.ones(dataset.num_val))
+    correct = (found.argmax(1) == training.data.val_labels).numpy()
+    np.testing.assert_array_equal(np.packbits(correct), np.frombuffer(training.correct_bits(1)[0], np.uint8))
+    training.model.train()  # whatever mode the model is in
+    torch.testing.assert_close(training.predict_probabilities(training.data.val_inputs), found)

@@ -1,0 +1,233 @@
+"""The searcher and the scheduler that Tune calls, on an allocator, without starting Ray."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from nls_tune.allocation.allocator import Allocator, Group, Suggestion
+from nls_tune.allocation.asha import Rungs
+from nls_tune.spaces.reading import load_space
+from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher, WorkerSavingScheduler
+
+METRIC = "accuracy"
+
+
+@dataclass
+class FakeAllocator:
+    """Gives out what it is told to, and notes what it is told."""
+
+    suggestions: list[Suggestion] = field(default_factory=list)
+    goes_on: bool = True
+    told: list[tuple] = field(default_factory=list)
+    reported: list[tuple] = field(default_factory=list)
+    unpicklable: Any = field(default_factory=lambda: lambda: None)
+
+    def ask(self) -> Suggestion | None:
+        return self.suggestions.pop(0) if self.suggestions else None
+
+    def tell(self, *what) -> None:
+        self.told.append(what)
+
+    def report(self, *what) -> bool:
+        self.reported.append(what)
+        return self.goes_on
+
+
+def make_searcher(allocator: Any) -> AllocationSearcher:
+    return AllocationSearcher(
+        allocator,
+        lambda suggestion: {"group": suggestion.group, **suggestion.config},
+        metric=METRIC,
+        outcome_of=lambda result: "completed" if result.get("finished") else "stopped",
+        seconds_key="seconds",
+    )
+
+
+@pytest.fixture
+def allocator() -> FakeAllocator:
+    return FakeAllocator([Suggestion(7, "a/ce", {"lr": 0.1}), Suggestion(8, "a/negative", {"lr": 0.2})])
+
+
+@pytest.fixture
+def searcher(allocator) -> AllocationSearcher:
+    return make_searcher(allocator)
+
+
+def report(accuracy: float, **more: Any) -> dict[str, Any]:
+    return {METRIC: accuracy, "seconds": 3.0, "epoch": 2, **more}
+
+
+class TestSearcher:
+    def test_suggestions_become_configurations_until_there_are_none(self, searcher):
+        assert searcher.suggest("t1") == {"group": "a/ce", "lr": 0.1}
+        assert searcher.suggest("t2") == {"group": "a/negative", "lr": 0.2}
+        assert searcher.suggest("t3") == Searcher.FINISHED
+        assert searcher.numbers == {"t1": 7, "t2": 8}
+
+    @pytest.mark.parametrize(
+        ("result", "told"),
+        [
+            (report(0.75, finished=True), (8, "completed", 0.75, 3.0)),
+            (report(0.5), (8, "stopped", 0.5, 3.0)),
+            (report(math.inf, finished=True), (8, "diverged", math.inf, 3.0)),
+            (None, (8, "failed", None)),
+            ({}, (8, "failed", None)),
+            ({"epoch": 1}, (8, "failed", None)),
+        ],
+    )
+    def test_how_a_trial_ended_is_told(self, searcher, allocator, result, told):
+        searcher.suggest("t1")
+        searcher.suggest("t2")
+        searcher.on_trial_complete("t2", result)
+        assert allocator.told == [told]
+
+    def test_not_a_number_is_told_as_diverged(self, searcher, allocator):
+        searcher.suggest("t1")
+        searcher.on_trial_complete("t1", report(math.nan, finished=True))
+        assert allocator.told[0][:2] == (7, "diverged")
+
+    def test_an_error_is_told_whatever_was_reported_before(self, searcher, allocator):
+        searcher.suggest("t1")
+        searcher.on_trial_complete("t1", report(0.75, finished=True), error=True)
+        assert allocator.told == [(7, "failed", None)]
+
+    def test_a_trial_of_somebody_else_is_left_alone(self, searcher, allocator):
+        searcher.on_trial_complete("unknown", report(0.75))
+        assert allocator.told == []
+
+    def test_when_it_is_over_no_trial_begins(self, searcher, allocator):
+        searcher.suggest("t1")
+        searcher.is_over = lambda: True
+        assert searcher.suggest("t2") == Searcher.FINISHED
+        assert len(allocator.suggestions) == 1
+
+    @pytest.mark.parametrize(
+        ("metric", "mode", "accepted"),
+        [(METRIC, "max", True), (None, None, True), ("loss", "max", False), (METRIC, "min", False)],
+    )
+    def test_only_its_own_metric_is_accepted(self, searcher, metric, mode, accepted):
+        assert searcher.set_search_properties(metric, mode, {}) is accepted
+
+
+class TestScheduler:
+    @pytest.fixture
+    def scheduler(self, searcher) -> AllocationScheduler:
+        searcher.suggest("t1")
+        return AllocationScheduler(
+            searcher, clock_key="epoch", counts=lambda result: result.get("counts", True), seconds_key="seconds"
+        )
+
+    @pytest.mark.parametrize(("goes_on", "decision"), [(True, TrialScheduler.CONTINUE), (False, TrialScheduler.STOP)])
+    def test_the_allocator_decides(self, scheduler, allocator, goes_on, decision):
+        allocator.goes_on = goes_on
+        assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.75)) == decision
+        assert allocator.reported == [(7, 2, 0.75, 3.0)]
+
+    @pytest.mark.parametrize("counts", [True, False])
+    def test_when_it_is_over_a_trial_is_stopped_and_its_value_counts(self, scheduler, searcher, allocator, counts):
+        searcher.is_over = lambda: True
+        decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.75, counts=counts))
+        assert decision == TrialScheduler.STOP
+        assert allocator.reported == [(7, 2, 0.75 if counts else None, 3.0)]
+
+    def test_a_trial_whose_objective_does_not_count_yet_is_not_judged(self, scheduler, allocator):
+        scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.0, counts=False))
+        assert allocator.reported == [(7, 2, None, 3.0)]
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_a_value_that_is_not_finite_stops_the_trial_unjudged(self, scheduler, allocator, value):
+        decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(value))
+        assert (decision, allocator.reported) == (TrialScheduler.STOP, [])
+
+
+@dataclass(eq=False)
+class FakeTrial:
+    number: int
+    status: str
+
+
+class FakeController:
+    """The part of Tune's controller that a scheduler asks."""
+
+    def __init__(self, *statuses: str) -> None:
+        self._trials = [FakeTrial(number, status) for number, status in enumerate(statuses)]
+
+    def get_trials(self):
+        return self._trials
+
+    def get_live_trials(self):
+        return {trial for trial in self._trials if trial.status not in ("TERMINATED", "ERROR")}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "numbers"),
+    [
+        (["TERMINATED", "PENDING", "RUNNING", "PENDING", "RUNNING"], [1, 3, None, None]),
+        (["PENDING", "TERMINATED"], [0, None]),
+        (["RUNNING", "TERMINATED", "ERROR"], [None]),
+        ([], [None]),
+    ],
+)
+def test_a_trial_that_waits_is_named_once(statuses, numbers):
+    """Named again, it would take another's worker, and its own had started in vain."""
+    scheduler, controller = WorkerSavingScheduler(), FakeController(*statuses)
+    found = [scheduler.choose_trial_to_run(controller) for _ in numbers]
+    assert [None if trial is None else trial.number for trial in found] == numbers
+
+
+def test_a_trial_that_ran_and_failed_is_named_again():
+    scheduler, trial = WorkerSavingScheduler(), FakeTrial(0, "PENDING")
+    controller = FakeController()
+    controller.get_trials().append(trial)
+    for status, expected in (("PENDING", trial), ("PENDING", None), ("RUNNING", None), ("PENDING", trial)):
+        trial.status = status
+        assert scheduler.choose_trial_to_run(controller) is expected
+
+
+def test_tune_can_pickle_both_whatever_they_hold(searcher):
+    """Tune pickles them when it starts; nothing of it is ever read."""
+    scheduler = AllocationScheduler(searcher, clock_key="epoch")
+    scheduler.choose_trial_to_run(FakeController("PENDING"))
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(searcher.allocator.unpicklable)
+    for adapter in (searcher, scheduler):
+        assert len(pickle.dumps(adapter)) < 500
+
+
+def test_nothing_is_saved(searcher, tmp_path):
+    searcher.save(str(tmp_path / "state"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_the_real_allocator_every_trial_is_asked_judged_and_told_once():
+    space = load_space("twonorm", preset="cpu")
+    groups = [Group(f"level/{arm}", space.arm(arm), count) for arm, count in space.quotas(8).items()]
+    allocator = Allocator(groups, Rungs((1, 3)), seed=0)
+    searcher = make_searcher(allocator)
+    scheduler = AllocationScheduler(searcher, clock_key="epoch", seconds_key="seconds")
+    seen = []
+    for number in range(20):
+        name = f"t{number}"
+        config = searcher.suggest(name)
+        if config == Searcher.FINISHED:
+            break
+        seen.append(config)
+        value, result = number / 100, {}
+        for epoch in range(1, 5):
+            result = report(value, epoch=epoch, finished=epoch == 4)
+            if scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result) == TrialScheduler.STOP:
+                break
+        searcher.on_trial_complete(name, result)
+    assert [c["group"] for c in seen].count("level/negative") == 4
+    assert len(seen) == len({repr(c) for c in seen}) == 8
+    assert allocator.num_left() == 0
+    states = [t.state.name for g in groups for t in allocator.study(g.key).trials]
+    assert states.count("COMPLETE") == 8  # each is better than all before it, so none was stopped

@@ -1,0 +1,579 @@
+"""The callback that turns Tune's events into part files, driven by hand, without starting Ray."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from estimates import estimate_of
+
+from nls_tune import read_epochs, read_trials
+from nls_tune.runs.checkpoint import TrialCheckpoint
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.progress import SearchProgress
+from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
+from nls_tune.session import searching as execution
+from nls_tune.session.searching import make_progress
+from nls_tune.tune.recorder import EndOnError, Recorder, outcome_of
+
+LEVEL = "symmetric:0.4"
+STATE_BYTES = b"state"
+
+
+class FakeView:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def trial_ended(self, line: str) -> None:
+        self.lines.append(line)
+
+    def warn(self, line: str) -> None:
+        self.lines.append(f"Warning: {line}")
+
+
+class Driven:
+    """A recorder, and trials that go through their lives."""
+
+    def __init__(self, plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self.run = RunDirectory(folder / "run")
+        self.run.create()
+        self.progress: SearchProgress = make_progress(plan, 2)
+        self.view = FakeView()
+        self.recorder = Recorder(plan, self.run, "run-1", self.progress, self.view)
+
+    def trial(self, name: str = "t1", error: str | None = None, **config: Any) -> SimpleNamespace:
+        searched = self.plan.space.default(**{"smooth_rate": -4.0, **config})
+        identity = self.plan.trial_id(LEVEL, self.plan.training_settings(searched), "search")
+        settings = self.plan.training_settings(searched).model_dump(mode="json")
+        file = self.folder / f"{name}.error"
+        if error is not None:
+            file.write_text(error)
+        described = {
+            "trial_id": identity,
+            "noise_level": LEVEL,
+            "stage": "search",
+            "settings": settings,
+            "report_at": [1],
+        }
+        return SimpleNamespace(trial_id=name, config=described, error_file=str(file), status="RUNNING")
+
+    def start(self, trial) -> TrialCheckpoint:
+        self.recorder.on_trial_start(iteration=1, trials=[trial], trial=trial)
+        checkpoint = TrialCheckpoint(self.run.checkpoints / trial.config["trial_id"])
+        checkpoint.start({key: trial.config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
+        return checkpoint
+
+    def report(self, trial, epochs: range, **changes: Any) -> None:
+        result = report(epochs, **changes)
+        self.recorder.on_trial_result(iteration=1, trials=[trial], trial=trial, result=result)
+
+    def complete(self, trial) -> None:
+        self.recorder.on_trial_complete(iteration=1, trials=[trial], trial=trial)
+
+    def fail(self, trial) -> None:
+        self.recorder.on_trial_error(iteration=1, trials=[trial], trial=trial)
+
+    def row(self) -> dict[str, Any]:
+        (row,) = read_trials(self.run.path).to_dict("records")
+        return row
+
+
+def epoch(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "epoch": number,
+        "phase": "warmup" if number == 1 else "gls",
+        "lr": 0.01,
+        "train_loss": 0.5,
+        "train_accuracy": 0.6,
+        "val_loss": 0.7,
+        "val_accuracy": 0.5 + number / 100,
+        "test_accuracy": 0.8 + number / 100,
+        "diverged": False,
+        "seconds": 2.0,
+        "peak_memory_bytes": 1000,
+        **changes,
+    }
+
+
+def report(epochs: range, **changes: Any) -> dict[str, Any]:
+    last = epochs[-1]
+    counts = last > 1
+    return {
+        "epoch": last,
+        "best_val_accuracy": 0.5 + last / 100 if counts else 0.0,
+        "best_epoch": last if counts else None,
+        "val_correct_at_best": np.packbits(np.arange(4000) % 2 == 0).tobytes() if counts else None,
+        "test_correct_at_best": np.packbits(np.arange(10_000) % 4 > 0).tobytes() if counts else None,
+        "diverged": False,
+        "finished": last == 6,
+        "train_seconds": 2.0 * last,
+        "new_epochs": [epoch(number) for number in epochs],
+        "device": "a CPU",
+        "node": "here",
+        **changes,
+    }
+
+
+@pytest.fixture
+def driven(tiny_plan, tmp_path) -> Driven:
+    return Driven(tiny_plan, tmp_path)
+
+
+def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
+    before = datetime.now(UTC)
+    trial = driven.trial()
+    checkpoint = driven.start(trial)
+    driven.report(trial, range(1, 4))
+    driven.report(trial, range(4, 7))
+    driven.complete(trial)
+    row = driven.row()
+    expected = {
+        "run_id": "run-1",
+        "trial_id": trial.config["trial_id"],
+        "stage": "search",
+        "arm": "negative",
+        "dataset": "twonorm",
+        "noise_level": LEVEL,
+        "noise_cancelling_rate": pytest.approx(-4.0),
+        "noise_rate": tiny_plan.levels[0].dataset.noise_rate,
+        "smooth_rate": -4.0,
+        "warmup_epochs": 1,
+        "config_epochs": 6,
+        "config_model": "mlp",
+        "status": "completed",
+        "epochs": 6,
+        "best_epoch": 6,
+        "best_val_accuracy": pytest.approx(0.56),
+        "test_accuracy_at_best": pytest.approx(0.86),
+        "last_val_accuracy": pytest.approx(0.56),
+        "last_test_accuracy": pytest.approx(0.86),
+        "num_val": 4000,
+        "num_test": 10_000,
+        "train_seconds": 12.0,
+        "device": "a CPU",
+        "node": "here",
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert pd.isna(row["error"])
+    assert len(row["val_correct_at_best"]) == 500
+    assert before <= row["started_at"] <= row["finished_at"] <= datetime.now(UTC) + timedelta(seconds=1)
+    assert settings_of(row) == tiny_plan.training_settings(tiny_plan.space.default(smooth_rate=-4.0))
+    assert not checkpoint.folder.exists()
+    for folder, schema in ((driven.run.trials, trial_schema()), (driven.run.epochs, epoch_schema())):
+        found = pq.read_schema(folder / f"{row['trial_id']}.parquet")
+        assert [(f.name, f.nullable) for f in found] == [(f.name, f.nullable) for f in schema]
+        assert found.metadata[b"nls_tune.schema_version"] == b"1"
+
+
+def test_the_row_of_a_trial_on_another_draw_of_the_noise(driven, tiny_plan):
+    trial = driven.trial()
+    trial.config["noise_seed"] = 3
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    row = driven.row()
+    assert (row["noise_seed"], row["noise_rate"]) == (3, tiny_plan.dataset(LEVEL, 3).noise_rate)
+    assert row["noise_rate"] != tiny_plan.dataset(LEVEL).noise_rate
+    assert row["noise_cancelling_rate"] == pytest.approx(-4.0)
+
+
+def test_the_row_of_a_trial_on_all_labels(driven):
+    trial = driven.trial()
+    trial.config["stage"] = "confirm_all"
+    driven.start(trial)
+    nothing = {"best_val_accuracy": 0.0, "best_epoch": None, "val_correct_at_best": None, "test_correct_at_best": None}
+    epochs = [epoch(number, val_loss=float("nan"), val_accuracy=float("nan")) for number in range(1, 4)]
+    driven.report(trial, range(1, 4), **nothing, finished=True, new_epochs=epochs)
+    driven.complete(trial)
+    (part,) = pq.read_table(driven.run.trials).to_pylist()
+    assert (part["stage"], part["status"], part["epochs"]) == ("confirm_all", "completed", 3)
+    assert (part["num_val"], part["last_test_accuracy"]) == (0, pytest.approx(0.83))
+    unknown = ("best_epoch", "best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy")
+    for name in (*unknown, "val_correct_at_best", "test_correct_at_best"):
+        assert part[name] is None, name
+    assert "seed 0 on all labels: completed, 3 epochs, test 83.0 %" in driven.view.lines[0]
+    assert driven.progress.levels[LEVEL].best == {}
+
+
+def test_the_epochs_of_a_trial(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    epochs = read_epochs(driven.run.path)
+    assert epochs["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert epochs["phase"].tolist() == ["warmup"] + ["gls"] * 5
+    assert set(epochs["trial_id"]) == {trial.config["trial_id"]}
+    assert set(epochs["arm"]) == {"negative"}
+    assert epochs["val_accuracy"].tolist() == [pytest.approx(0.5 + n / 100) for n in range(1, 7)]
+
+
+def test_epochs_are_there_while_the_trial_runs_but_not_written_at_every_report(driven, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("nls_tune.tune.recorder.time.monotonic", lambda: now)
+    trial = driven.trial()
+    driven.start(trial)
+    written = []
+    for number, seconds in ((1, 0), (2, 1), (3, 4), (4, 6)):
+        now = 100.0 + seconds
+        driven.report(trial, range(number, number + 1))
+        written.append(len(read_epochs(driven.run.path)))
+    assert written == [1, 1, 1, 4]
+    assert len(read_trials(driven.run.path)) == 0
+
+
+def test_a_trial_that_goes_on_after_a_lost_worker_has_every_epoch_once(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 4))
+    started_at = driven.recorder._states[trial.config["trial_id"]].started_at
+    driven.start(trial)  # Tune says so again when it restarts the trial
+    driven.report(trial, range(1, 7), train_seconds=5.0)
+    driven.complete(trial)
+    assert read_epochs(driven.run.path)["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert (driven.row()["started_at"], driven.row()["epochs"]) == (started_at, 6)
+    assert driven.progress.levels[LEVEL].running == 0
+
+
+def test_the_estimated_noise_stands_beside_the_true_one(tiny_plan, tmp_path):
+    driven = Driven(tiny_plan.with_estimate(estimate_of(LEVEL)), tmp_path)
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    row = driven.row()
+    assert (row["estimated_noise_rate"], row["noise_cancelling_rate"]) == (0.3, pytest.approx(-4))
+    assert row["noise_rate"] == tiny_plan.levels[0].noise_rate
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        ({"finished": True}, "completed"),
+        ({"finished": False}, "stopped"),
+        ({"finished": True, "diverged": True}, "diverged"),
+    ],
+)
+def test_how_a_trial_ended(driven, last, status):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 4), **last)
+    driven.complete(trial)
+    assert driven.row()["status"] == status == outcome_of(report(range(1, 4), **last))
+    assert driven.progress.levels[LEVEL].ended == {status: 1}
+
+
+def test_a_trial_that_diverged_in_its_warm_up_has_no_best_epoch(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    broken = epoch(1, train_loss=float("nan"), val_loss=float("nan"), diverged=True)
+    driven.report(trial, range(1, 2), diverged=True, finished=True, new_epochs=[broken])
+    driven.complete(trial)
+    row = driven.row()
+    assert row["status"] == "diverged"
+    for name in ("best_epoch", "best_val_accuracy", "test_accuracy_at_best"):
+        assert np.isnan(row[name]), name
+    assert row["val_correct_at_best"] is None
+    assert bool(read_epochs(driven.run.path)["diverged"].item())
+
+
+def test_a_trial_that_waits_for_a_warm_up_and_then_reuses_it(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    waiting = {"epoch": 0, "best_epoch": None, "best_val_accuracy": 0.0, "new_epochs": [], "train_seconds": 0}
+    driven.report(trial, range(0, 1), **waiting, epochs_reused=0)
+    assert len(read_epochs(driven.run.path)) == 0
+    assert driven.progress.seconds_left() is None
+    driven.report(trial, range(1, 4), epochs_reused=1, train_seconds=4.0)
+    assert len(read_epochs(driven.run.path)) == 3
+    driven.complete(trial)
+    row = driven.row()
+    assert (row["epochs"], row["epochs_reused"], row["train_seconds"]) == (3, 1, 4.0)
+
+
+def test_a_trial_that_is_interrupted_while_it_waits_has_a_row(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(0, 1), epoch=0, best_epoch=None, best_val_accuracy=0.0, new_epochs=[], train_seconds=0)
+    driven.recorder.interrupt()
+    assert (driven.row()["status"], driven.row()["epochs"], driven.row()["epochs_reused"]) == ("interrupted", 0, 0)
+
+
+class TestFailures:
+    def test_the_error_is_one_line(self, driven):
+        trial = driven.trial(error="Traceback (most recent call last):\n  File ...\nValueError: it broke\n\n")
+        checkpoint = driven.start(trial)
+        driven.report(trial, range(1, 4))
+        driven.fail(trial)
+        row = driven.row()
+        assert (row["status"], row["error"], row["epochs"]) == ("failed", "ValueError: it broke", 3)
+        assert driven.recorder.failures == ["ValueError: it broke"]
+        assert "failed, ValueError: it broke" in driven.view.lines[0]
+        assert not checkpoint.folder.exists()
+
+    def test_one_that_fails_before_its_first_report(self, driven):
+        trial = driven.trial(error="RuntimeError: no memory")
+        driven.start(trial)
+        driven.fail(trial)
+        row = driven.row()
+        assert (row["status"], row["epochs"], row["device"]) == ("failed", 0, "unknown")
+        assert len(read_epochs(driven.run.path)) == 0
+
+    def test_one_that_fails_before_it_starts(self, driven):
+        driven.fail(driven.trial(error="ModuleNotFoundError: No module named 'torch'"))
+        assert driven.row()["error"] == "ModuleNotFoundError: No module named 'torch'"
+        level = driven.progress.levels[LEVEL]
+        assert (level.ended, level.running) == ({"failed": 1}, 0)
+
+    @pytest.mark.parametrize("error", [None, "", "\n \n"])
+    def test_without_a_message_it_still_says_something(self, driven, error):
+        trial = driven.trial(error=error)
+        driven.start(trial)
+        driven.fail(trial)
+        assert driven.row()["error"] == "unknown error"
+
+    def test_one_that_failed_is_not_interrupted_as_well(self, driven):
+        trial = driven.trial(error="ValueError: it broke")
+        driven.start(trial)
+        driven.fail(trial)
+        driven.recorder.interrupt()
+        assert driven.row()["status"] == "failed"
+
+
+class TestInterruption:
+    def test_what_was_running_gets_rows_and_keeps_its_checkpoint(self, driven):
+        done, running, young = driven.trial("t1"), driven.trial("t2", smooth_rate=0.1), driven.trial("t3", lr=0.02)
+        checkpoints = {trial.trial_id: driven.start(trial) for trial in (done, running, young)}
+        driven.report(done, range(1, 7))
+        driven.complete(done)
+        driven.report(running, range(1, 4))
+        driven.recorder.interrupt()
+        rows = read_trials(driven.run.path).set_index("trial_id")
+        found = {t.trial_id: rows.loc[t.config["trial_id"], "status"] for t in (done, running, young)}
+        assert found == {"t1": "completed", "t2": "interrupted", "t3": "interrupted"}
+        assert {name: c.folder.exists() for name, c in checkpoints.items()} == {
+            "t1": False,
+            "t2": True,
+            "t3": True,
+        }
+        assert rows.loc[running.config["trial_id"], "epochs"] == 3
+        assert sorted(read_epochs(driven.run.path).groupby("trial_id").size()) == [3, 6]
+
+    def test_a_row_that_says_interrupted_is_replaced_by_the_trials_end(self, driven, tiny_plan):
+        trial = driven.trial()
+        driven.start(trial)
+        driven.recorder.interrupt()
+        progress = make_progress(tiny_plan, 2)
+        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", progress, driven.view)
+        driven.start(trial)
+        driven.report(trial, range(1, 7))
+        driven.complete(trial)
+        assert driven.row()["status"] == "completed"
+
+    def test_readers_find_every_row_while_an_interrupted_trial_goes_on(self, driven, tiny_plan):
+        """A part must be replaced, not removed: a reader that has listed the folder opens it a moment later."""
+        trial = driven.trial()
+        driven.start(trial)
+        driven.recorder.interrupt()
+        before = sorted(driven.run.trials.glob("*.parquet"))
+        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", make_progress(tiny_plan, 2), driven.view)
+        driven.start(trial)
+        assert sorted(driven.run.trials.glob("*.parquet")) == before
+
+
+def test_the_line_of_a_trial_says_what_a_reader_looks_for(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 7))
+    driven.complete(trial)
+    (line,) = driven.view.lines
+    assert "\n" not in line
+    for part in (LEVEL, "r=−4", "completed", "6 epochs", "val 56.0 %", "test 86.0 %", "epoch 6"):
+        assert part in line
+
+
+def test_tune_can_pickle_it_whatever_it_holds(driven):
+    driven.recorder._unpicklable = lambda: None
+    assert len(pickle.dumps(driven.recorder)) < 500
+
+
+def test_a_warning_of_a_process_is_said_once(driven):
+    trial = driven.trial()
+    driven.start(trial)
+    for last, warning in enumerate([None, "mlp cannot be compiled here", "mlp cannot be compiled here"], 1):
+        driven.report(trial, range(1, last + 1), warning=warning)
+    assert driven.view.lines == ["Warning: mlp cannot be compiled here"]
+
+
+class TestBatches:
+    """What is one trial to Tune: each of its trials has its row, its epochs, its folder and its end."""
+
+    def batch(self, driven: Driven, rates: tuple[float, ...] = (-4.0, 0.0, 0.5)) -> SimpleNamespace:
+        trials = [driven.trial(smooth_rate=rate) for rate in rates]
+        for trial in trials:
+            TrialCheckpoint(driven.run.checkpoints / trial.config["trial_id"]).start({})
+        batch = SimpleNamespace(
+            trial_id="b1", config={"batch": [t.config for t in trials]}, error_file=trials[0].error_file
+        )
+        driven.recorder.on_trial_start(iteration=1, trials=[batch], trial=batch)
+        return batch
+
+    def told(self, driven: Driven, batch: SimpleNamespace, *reports: dict[str, Any] | None) -> None:
+        result = {"reports": list(reports), "done": False, "best_val_accuracy": 0.5}
+        driven.recorder.on_trial_result(iteration=1, trials=[batch], trial=batch, result=result)
+
+    def rows(self, driven: Driven) -> pd.DataFrame:
+        return read_trials(driven.run.path).set_index("smooth_rate")
+
+    def folders(self, driven: Driven) -> set[str]:
+        return {folder.name for folder in driven.run.checkpoints.iterdir()}
+
+    def test_each_ends_when_it_has_ended(self, driven):
+        batch = self.batch(driven)
+        names = [config["trial_id"] for config in batch.config["batch"]]
+        going, lost = report(range(1, 4), done=False), report(range(1, 3), diverged=True, done=True)
+        assert driven.progress.levels[LEVEL].running == 3
+        self.told(driven, batch, going, lost, going)
+        rows = self.rows(driven)
+        assert (dict(rows.status), dict(rows.epochs)) == ({0.0: "diverged"}, {0.0: 2})
+        assert self.folders(driven) == {names[0], names[2]}
+        rest = report(range(4, 7), done=True)
+        self.told(driven, batch, rest, None, going)
+        driven.recorder.on_trial_complete(iteration=1, trials=[batch], trial=batch)
+        rows = self.rows(driven)
+        assert dict(rows.status) == {0.0: "diverged", -4.0: "completed", 0.5: "stopped"}
+        assert dict(rows.epochs) == {0.0: 2, -4.0: 6, 0.5: 3}
+        assert dict(rows.train_seconds) == {0.0: 4.0, -4.0: 12.0, 0.5: 6.0}
+        assert dict(read_epochs(driven.run.path).groupby("smooth_rate").size()) == {0.0: 2, -4.0: 6, 0.5: 3}
+        assert (self.folders(driven), driven.progress.running) == (set(), {})
+        assert driven.progress.num_ended == len(driven.view.lines) == 3
+
+    def test_after_a_lost_worker_what_has_ended_stands(self, driven):
+        batch = self.batch(driven)
+        end = report(range(1, 7), done=True)
+        self.told(driven, batch, end, None, None)
+        before = self.rows(driven).loc[-4.0]
+        driven.recorder.on_trial_start(iteration=1, trials=[batch], trial=batch)
+        TrialCheckpoint(driven.run.checkpoints / batch.config["batch"][0]["trial_id"]).start({})  # by the new worker
+        self.told(driven, batch, {**end, "train_seconds": 99.0}, end, end)
+        rows = self.rows(driven)
+        assert list(rows.status) == ["completed"] * 3
+        pd.testing.assert_series_equal(rows.loc[-4.0], before)
+        assert (self.folders(driven), driven.progress.num_ended) == (set(), 3)
+
+    def test_an_interrupt_ends_what_had_not_ended(self, driven):
+        batch = self.batch(driven, (-4.0, 0.0))
+        self.told(driven, batch, report(range(1, 7), done=True), report(range(1, 3), done=False))
+        driven.recorder.interrupt()
+        assert dict(self.rows(driven).status) == {-4.0: "completed", 0.0: "interrupted"}
+        assert len(self.folders(driven)) == 1
+
+    def test_a_batch_that_fails_has_only_ended_what_had_ended(self, driven):
+        driven.recorder._out_of_memory = lambda: "it runs again"
+        batch = self.batch(driven, (0.5, 0.25))
+        Path(batch.error_file).write_text("Traceback\nRuntimeError: a bad day\n")
+        self.told(driven, batch, report(range(1, 7), done=True), report(range(1, 3), done=False))
+        driven.recorder.on_trial_error(iteration=1, trials=[batch], trial=batch)
+        rows = self.rows(driven)
+        assert dict(rows.status) == {0.5: "completed", 0.25: "interrupted"}
+        assert rows.loc[0.25, "error"] == "RuntimeError: a bad day; it runs again"
+        assert self.folders(driven) == {batch.config["batch"][1]["trial_id"]}
+        assert (driven.progress.num_ended, driven.progress.running, driven.recorder.failures) == (1, {}, [])
+
+
+class TestErrorOfItsOwn:
+    """What cannot be written is no error of the trial: Tune, told of it, would train it once more."""
+
+    @pytest.fixture
+    def full(self, driven, monkeypatch):
+        """A disk without room for rows until ``full.clear()``."""
+        write, full = driven.run.write_trial, [True]
+
+        def write_trial(row):
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device", "trials")
+            write(row)
+
+        monkeypatch.setattr(driven.run, "write_trial", write_trial)
+        return full
+
+    def test_it_is_kept_and_ends_the_experiment(self, driven, full):
+        trial, other = driven.trial(), driven.trial("t2", smooth_rate=-1.0)
+        end = EndOnError(driven.recorder)
+        driven.start(trial)
+        driven.start(other)
+        driven.report(trial, range(1, 7))
+        assert not end.stop_all()
+        driven.complete(trial)
+        assert end.stop_all()
+        assert isinstance(driven.recorder.error, OSError)
+        assert driven.progress.levels[LEVEL].ended["completed"] == 0
+        driven.report(other, range(1, 3))  # nobody takes note of it any more
+        driven.complete(other)
+        driven.fail(other)
+        assert driven.recorder.guard(lambda: pytest.fail("asked"), True) is True
+
+    def test_at_the_end_what_had_ended_gets_its_row_and_the_rest_is_interrupted(self, driven, full):
+        trial, other = driven.trial(), driven.trial("t2", smooth_rate=-1.0)
+        checkpoints = [driven.start(trial), driven.start(other)]
+        driven.report(other, range(1, 3))
+        driven.report(trial, range(1, 7))
+        driven.complete(trial)
+        full.clear()  # it was a hiccup
+        driven.recorder.interrupt()
+        rows = read_trials(driven.run.path).set_index("trial_id")["status"]
+        statuses = [rows[one.config["trial_id"]] for one in (trial, other)]
+        assert statuses == ["completed", "interrupted"]
+        assert [checkpoint.folder.exists() for checkpoint in checkpoints] == [False, True]
+        assert driven.progress.levels[LEVEL].ended["completed"] == 1
+
+    def test_on_a_disk_that_stays_full_the_folders_stay(self, driven, full):
+        trial = driven.trial()
+        checkpoint = driven.start(trial)
+        driven.report(trial, range(1, 7))
+        driven.complete(trial)
+        with pytest.raises(OSError, match="No space left"):
+            driven.recorder.interrupt()
+        assert checkpoint.folder.exists()
+        assert read_trials(driven.run.path).empty
+
+
+def test_tune_ends_an_experiment_whose_results_cannot_be_written(driven, monkeypatch):
+    """Here its controller is a loop; the error comes out of the experiment, as itself."""
+    trial = driven.trial()
+
+    class Tuner:
+        def __init__(self, trainable, *, tune_config, run_config):
+            self.run_config = run_config
+
+        def fit(self):
+            assert self.run_config.callbacks == [driven.recorder]
+            driven.start(trial)
+            driven.report(trial, range(1, 7))
+            driven.complete(trial)
+            assert self.run_config.stop.stop_all()
+
+    writes = []
+
+    def write_trial(row):
+        writes.append(row["status"])
+        if len(writes) == 1:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", "trials")
+
+    monkeypatch.setattr(driven.run, "write_trial", write_trial)
+    monkeypatch.setattr("ray.tune.Tuner", Tuner)
+    monkeypatch.setattr(execution, "_trainable", lambda *arguments: None)
+    view = SimpleNamespace(start=lambda: None, stop=lambda: None)
+    slots = SimpleNamespace(count=1)
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        execution.run_experiment(driven.plan, driven.run, slots, driven.recorder, view, None, None, 1, [])
+    assert writes == ["completed", "completed"]

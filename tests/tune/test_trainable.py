@@ -1,0 +1,397 @@
+"""The checkpoint of a trial, and the trainable as Tune drives it, without starting Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nls_tune import TrainingSettings, load_dataset
+from nls_tune.datasets import NoisyDataset
+from nls_tune.files import write_atomically
+from nls_tune.runs.checkpoint import StartedTrial, TrialCheckpoint
+from nls_tune.training.training import Training
+from nls_tune.tune.trainable import TrainingTrainable
+
+CPU = torch.device("cpu")
+TRIAL = {
+    "trial_id": "abc",
+    "noise_level": "symmetric:0.4",
+    "stage": "search",
+    "settings": {"model": "mlp", "epochs": 6},
+}
+STARTED = StartedTrial("symmetric:0.4", "search", TrainingSettings(model="mlp", epochs=6))
+
+
+class TestTrialCheckpoint:
+    @pytest.fixture
+    def checkpoint(self, tmp_path) -> TrialCheckpoint:
+        return TrialCheckpoint(tmp_path / "checkpoints" / "abc")
+
+    def test_what_was_written_is_read(self, checkpoint):
+        checkpoint.start(TRIAL)
+        checkpoint.save({"epoch": 1, "weights": torch.ones(3)})
+        checkpoint.save({"epoch": 2, "weights": torch.zeros(3)})
+        again = TrialCheckpoint(checkpoint.folder)
+        assert again.read_trial() == STARTED
+        state = again.load(CPU)
+        assert state is not None
+        assert (state["epoch"], state["weights"].tolist()) == (2, [0, 0, 0])
+        assert len(list(checkpoint.folder.iterdir())) == 2  # no temporary file is left
+
+    def test_before_the_start_there_is_nothing(self, checkpoint):
+        assert checkpoint.read_trial() is None
+        assert checkpoint.load(CPU) is None
+        checkpoint.remove()
+
+    @pytest.mark.parametrize("content", ["", '{"trial_id": "a', "[1, 2]", "null", b"\xff\xfe"])
+    def test_a_torn_description_is_none(self, checkpoint, content):
+        checkpoint.start(TRIAL)
+        (file,) = checkpoint.folder.iterdir()
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert checkpoint.read_trial() is None
+
+    @pytest.mark.parametrize("part", [0, 0.5, 0.99])
+    def test_a_torn_state_means_from_the_start(self, checkpoint, part):
+        checkpoint.start(TRIAL)
+        before = set(checkpoint.folder.iterdir())
+        checkpoint.save({"weights": torch.ones(1000)})
+        (file,) = set(checkpoint.folder.iterdir()) - before
+        content = file.read_bytes()
+        file.write_bytes(content[: int(part * len(content))])
+        assert checkpoint.load(CPU) is None
+        assert checkpoint.read_trial() == STARTED
+
+    def test_nothing_in_a_state_is_executed(self, checkpoint, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "owned"), "w"))
+
+        checkpoint.start(TRIAL)
+        checkpoint.save({"epoch": 1})
+        (file,) = checkpoint.folder.glob("*.pt")
+        for content in (pickle.dumps({"a": Evil()}, protocol=2), None):
+            if content is None:
+                torch.save({"a": Evil()}, file)
+            else:
+                file.write_bytes(content)
+            (tmp_path / "owned").unlink(missing_ok=True)
+            assert checkpoint.load(CPU) is None
+            assert not (tmp_path / "owned").exists()
+
+    def test_a_state_that_is_no_dictionary_means_from_the_start(self, checkpoint):
+        checkpoint.start(TRIAL)
+        checkpoint.save([1, 2])  # type: ignore[arg-type]
+        assert checkpoint.load(CPU) is None
+
+    def test_once_removed_a_late_save_writes_nothing(self, checkpoint):
+        checkpoint.start(TRIAL)
+        checkpoint.remove()
+        checkpoint.save({"epoch": 1})
+        assert not checkpoint.folder.exists()
+
+
+SETTINGS = {"model": "mlp", "epochs": 6, "warmup_epochs": 2, "smooth_rate": -1.0, "lr": 0.01, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> NoisyDataset:
+    return load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset) -> list[dict[str, Any]]:
+    """The epochs of a training that nothing stops."""
+    training = Training(dataset, TrainingSettings(**SETTINGS))
+    while not training.finished:
+        training.run_epoch()
+    return [dataclasses.asdict(metrics) for metrics in training.history]
+
+
+@pytest.fixture
+def warmup_store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("warmups")
+
+
+@pytest.fixture
+def make(dataset, tmp_path, warmup_store):
+    """Make a trainable as a worker does, with one thread."""
+    threads = torch.get_num_threads()
+    arrays = {"inputs": dataset.inputs, "test_inputs": dataset.test_inputs}
+    datasets = {dataset.noise_level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
+    shared = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "checkpoints": str(tmp_path)}
+    shared |= {"warmup_store": str(warmup_store), "warmup_epochs": [1, 2, 4]}
+
+    def made(config: dict[str, Any], store: bool = True) -> TrainingTrainable:
+        mine = shared if store else {**shared, "warmup_store": None}
+        trainable = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
+        trainable.setup(config, arrays=arrays, datasets=datasets, shared=mine)
+        return trainable
+
+    yield made
+    torch.set_num_threads(threads)
+
+
+def config(trial_id: str = "abc", report_at: tuple[int, ...] = (), **changes: Any) -> dict[str, Any]:
+    settings = TrainingSettings(**{**SETTINGS, **changes}).model_dump(mode="json")
+    return {
+        "trial_id": trial_id,
+        "noise_level": "symmetric:0.2",
+        "stage": "search",
+        "settings": settings,
+        "report_at": list(report_at),
+    }
+
+
+def test_trials_of_one_level_can_have_data_of_their_own(dataset, make):
+    """As the confirmation has with draws of the noise: their names tell them apart, also in a reused actor."""
+    other = load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1, noise_seed=1)
+    trainable = make(config(epochs=1, warmup_epochs=0))
+    trainable._datasets["another draw"] = dataclasses.replace(other, inputs=other.inputs[:0], test_inputs=None)
+    first = trainable.step()
+    trainable.reset_config({**config("b", epochs=1, warmup_epochs=0), "data": "another draw"})
+    second = trainable.step()
+    training = Training(other, TrainingSettings(**{**SETTINGS, "epochs": 1, "warmup_epochs": 0}))
+    expected = without_times([dataclasses.asdict(training.run_epoch())])
+    assert without_times(second["new_epochs"]) == expected != without_times(first["new_epochs"])
+
+
+def without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in epoch.items() if k not in ("seconds", "peak_memory_bytes")} for epoch in epochs]
+
+
+def reports_of(trainable: TrainingTrainable) -> list[dict[str, Any]]:
+    reports = [trainable.step()]
+    while not reports[-1]["done"]:
+        reports.append(trainable.step())
+    return reports
+
+
+def epochs_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [epoch for report in reports for epoch in report["new_epochs"]]
+
+
+class TestTrainingTrainable:
+    def test_every_epoch_is_reported_once_and_reports_come_where_they_are_wanted(self, make, uninterrupted):
+        reports = reports_of(make(config(report_at=(1, 3))))
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        assert {1, 3, 6} <= {report["epoch"] for report in reports}
+        assert [report["finished"] for report in reports] == [False] * (len(reports) - 1) + [True]
+        assert len({frozenset(report) for report in reports}) == 1  # every report has every key
+
+    def test_in_the_warm_up_nothing_counts(self, make):
+        first, *_, last = reports_of(make(config(report_at=(1, 2, 3))))
+        assert (first["best_val_accuracy"], first["best_epoch"], first["val_correct_at_best"]) == (0.0, None, None)
+        assert last["best_epoch"] > 2
+        assert last["best_val_accuracy"] > 0
+
+    def test_divergence_ends_a_trial_without_an_error(self, make):
+        last = reports_of(make(config(lr=1e30, warmup_lr=1e30)))[-1]
+        assert (last["diverged"], last["done"], last["epoch"]) == (True, True, 1)
+        assert last["best_val_accuracy"] == 0.0
+
+    def test_a_trial_that_is_stopped_goes_on_where_it_was(self, make, tmp_path, uninterrupted):
+        first = make(config(report_at=(1, 2, 3, 4)))
+        for _ in range(4):
+            first.step()
+        first.cleanup()
+        assert json.loads((tmp_path / "abc" / "trial.json").read_text())["trial_id"] == "abc"
+        second = make(config())
+        reports = reports_of(second)
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        # The first four were not trained again: they have the very times of the first process.
+        times = [epoch["seconds"] for epoch in epochs_of(reports)]
+        assert times[:4] == [m["seconds"] for m in torch.load(tmp_path / "abc" / "state.pt")["history"]]
+
+    def test_a_disk_that_is_full_costs_a_trial_its_checkpoint_and_nothing_else(
+        self, make, tmp_path, uninterrupted, monkeypatch
+    ):
+        def write(path: Path, content: bytes) -> None:
+            if path.name == "state.pt":
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            write_atomically(path, content)
+
+        monkeypatch.setattr("nls_tune.runs.checkpoint.write_atomically", write)
+        monkeypatch.setattr("nls_tune.training.trial.CHECKPOINT_SECONDS", 0)
+        trainable = make(config(report_at=(1, 2, 3)))
+        reports = reports_of(trainable)
+        trainable.cleanup()
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        (warning,) = {report["warning"] for report in reports if report["warning"]}
+        assert f"cannot be saved in {tmp_path} (No space left on device)" in warning
+        assert not (tmp_path / "abc" / "state.pt").exists()
+
+    def test_the_state_of_other_settings_is_not_taken(self, make, tmp_path, uninterrupted):
+        other = make(config(report_at=(1,), lr=0.02))
+        other.step()
+        other.cleanup()
+        assert without_times(epochs_of(reports_of(make(config())))) == without_times(uninterrupted)
+
+    def test_a_trainable_takes_over_the_next_trial(self, make, uninterrupted):
+        trainable = make(config("first", lr=0.05))
+        reports_of(trainable)
+        assert trainable.reset_config(config("second")) is True
+        assert without_times(epochs_of(reports_of(trainable))) == without_times(uninterrupted)
+
+    def test_a_finished_trial_saves_nothing_more(self, make, tmp_path):
+        trainable = make(config())
+        reports_of(trainable)
+        TrialCheckpoint(tmp_path / "abc").remove()  # as the driver does when it has written the row
+        trainable.cleanup()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_stopped_trial_whose_row_is_written_saves_nothing_more(self, make, tmp_path):
+        trainable = make(config(report_at=(1,)))
+        trainable.step()
+        TrialCheckpoint(tmp_path / "abc").remove()
+        trainable.cleanup()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_trainable_that_never_trains_leaves_nothing(self, make, tmp_path):
+        """Tune starts actors that it then does not need: they must not leave a folder behind."""
+        make(config()).cleanup()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_trainable_that_never_trains_does_not_touch_the_state_of_the_one_that_does(self, make, tmp_path):
+        needless = make(config())
+        working = make(config(report_at=(1, 2, 3)))
+        for _ in range(3):
+            working.step()
+        working.cleanup()
+        needless.cleanup()
+        state = TrialCheckpoint(tmp_path / "abc").load(CPU)
+        assert state is not None
+        assert len(state["history"]) == 3
+
+    def test_the_folder_says_what_the_trial_is_before_its_first_report(self, make, tmp_path):
+        """A run that is killed finds in it what was running."""
+        trainable = make(config(report_at=(1,)))
+        trainable.step()
+        trial = TrialCheckpoint(Path(tmp_path) / "abc").read_trial()
+        assert trial == StartedTrial("symmetric:0.2", "search", TrainingSettings(**config()["settings"]))
+
+
+JUDGED = ("epoch", "best_val_accuracy", "best_epoch", "val_correct_at_best", "test_correct_at_best", "diverged",
+          "finished")  # fmt: skip
+
+
+class TestSharedWarmup:
+    @pytest.mark.parametrize("rate", [0.0, -1.0])
+    def test_rungs_within_a_warm_up_that_was_taken_over_are_reported_as_if_it_had_been_trained(self, make, rate):
+        described = {"report_at": (1, 3, 4, 5), "smooth_rate": rate, "warmup_epochs": 4}
+        plain = {r["epoch"]: r for r in reports_of(make(config("alone", **described), store=False))}
+        reports_of(make(config("first", **described, lr=0.02)))
+        trainable = make(config("second", **described))
+        reports = reports_of(trainable)
+        assert [report["epoch"] for report in reports] == [1, 3, 4, 5, 6]
+        assert [report["epochs_reused"] for report in reports] == [1, 3, 4, 4, 4]
+        for report in reports:
+            expected = plain[report["epoch"]]
+            assert {key: report[key] for key in JUDGED} == {key: expected[key] for key in JUDGED}
+        assert without_times(epochs_of(reports)) == without_times(epochs_of(list(plain.values())))
+        assert [report["train_seconds"] for report in reports[:3]] == [0, 0, 0]
+        assert reports[-1]["train_seconds"] == sum(e["seconds"] for e in epochs_of(reports)[4:])
+
+    def test_a_warm_up_that_diverged_is_taken_over_as_that(self, make):
+        described = {"warmup_lr": 1e30, "warmup_epochs": 4, "report_at": (1,)}
+        reports_of(make(config("first", **described)))
+        last = reports_of(make(config("second", **described)))[-1]
+        assert (last["diverged"], last["done"], last["epoch"], last["epochs_reused"]) == (True, True, 1, 1)
+
+    def test_who_waits_says_so_and_goes_on_when_the_epoch_is_there(self, make, uninterrupted, monkeypatch):
+        holder = make(config("holder", report_at=(1,), lr=0.02))
+        holder.step()
+        waiting = make(config("waiting"))
+        began = time.monotonic()
+        beat = waiting.step()
+        assert time.monotonic() - began < 2
+        assert (beat["epoch"], beat["best_epoch"], beat["new_epochs"], beat["done"]) == (0, None, [], False)
+        assert frozenset(beat) == frozenset(holder.step())
+        reports = reports_of(waiting)
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        assert reports[-1]["epochs_reused"] == 2
+
+    @pytest.mark.parametrize("end", ["cleanup", "reset", "error"])
+    def test_however_the_trainer_ends_another_one_goes_on_from_there(self, make, uninterrupted, monkeypatch, end):
+        long = {"report_at": (3,), "warmup_epochs": 5}  # epoch 3 is no length that is asked for
+        holder = make(config("holder", **long))
+        holder.step()
+        if end == "cleanup":
+            holder.cleanup()
+        elif end == "reset":
+            holder.reset_config(config("other", seed=1))
+        else:
+            with monkeypatch.context() as patch:
+                patch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
+                with pytest.raises(RuntimeError, match="no memory"):
+                    holder.step()
+        reports = reports_of(make(config("next", **long, lr=0.02)))
+        taken = {"cleanup": 3, "reset": 3, "error": 2}[end]  # what an error leaves is of no epoch
+        assert reports[-1]["epochs_reused"] == taken
+        alone = reports_of(make(config("alone", **long, lr=0.02), store=False))
+        assert without_times(epochs_of(reports)) == without_times(epochs_of(alone))
+
+    def test_an_error_in_an_epoch_leaves_no_state_to_go_on_from(self, make, tmp_path, monkeypatch):
+        trainable = make(config(report_at=(3,)))
+        trainable.step()
+        monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
+        with pytest.raises(RuntimeError):
+            trainable.step()
+        trainable.cleanup()
+        assert TrialCheckpoint(tmp_path / "abc").load(CPU) is None
+
+    def test_what_was_reused_stays_so_when_the_trial_is_continued(self, make):
+        reports_of(make(config("first", lr=0.02)))
+        second = make(config("second", report_at=(3,)))
+        second.step()
+        second.cleanup()
+        last = reports_of(make(config("second")))[-1]
+        assert (last["epoch"], last["epochs_reused"]) == (6, 2)
+
+    def test_a_trainable_that_never_trains_holds_nothing(self, make, warmup_store):
+        make(config("needless"))
+        assert list(warmup_store.iterdir()) == []
+
+
+def _fail():
+    raise RuntimeError("no memory")
+
+
+class TestOnAllLabels:
+    def test_it_ends_at_its_epoch_and_says_nothing_of_validation(self, make, uninterrupted):
+        reports = reports_of(make({**config(), "stop_at": 4}))
+        last = reports[-1]
+        assert (last["epoch"], last["done"], last["finished"], last["diverged"]) == (4, True, True, False)
+        assert not any(report["done"] for report in reports[:-1])
+        for report in reports:
+            assert (report["best_epoch"], report["best_val_accuracy"]) == (None, 0.0)
+            assert report["val_correct_at_best"] is report["test_correct_at_best"] is None
+        epochs = without_times([epoch for report in reports for epoch in report["new_epochs"]])
+        assert all(math.isnan(e.pop("val_loss")) and math.isnan(e.pop("val_accuracy")) for e in epochs)
+        kept = [{k: v for k, v in e.items() if k in epochs[0]} for e in without_times(uninterrupted[:4])]
+        assert epochs == kept
+
+    def test_it_can_end_within_a_warm_up_that_another_trial_has_trained(self, make):
+        reports_of(make(config("first", warmup_epochs=4)))
+        (report,) = reports_of(make({**config("second", smooth_rate=0.0, warmup_epochs=4), "stop_at": 2}))
+        assert (report["epoch"], report["finished"], report["epochs_reused"]) == (2, True, 2)
+        assert [epoch["epoch"] for epoch in report["new_epochs"]] == [1, 2]
+
+    @pytest.mark.parametrize(("saved", "end"), [(2, 4), (4, 3)])
+    def test_it_goes_on_from_its_checkpoint_which_may_be_past_an_earlier_end(self, make, uninterrupted, saved, end):
+        first = make({**config(report_at=(saved,)), "stop_at": 5})
+        assert first.step()["epoch"] == saved
+        first.cleanup()
+        again = make({**config(), "stop_at": end})
+        assert again._trial.trial.training.epoch == saved
+        last = reports_of(again)[-1]
+        assert (last["epoch"], last["finished"]) == (end, True)
+        assert last["new_epochs"][-1]["test_accuracy"] == uninterrupted[end - 1]["test_accuracy"]
