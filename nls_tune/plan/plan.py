@@ -23,7 +23,6 @@ from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.schemas import ON_ALL_LABELS, trial_id
-from nls_tune.spaces.batching import check_space
 from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
@@ -224,8 +223,6 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
     _check_training(space, info)
-    if settings.vectorize:
-        check_space(space, "cuda" if num_gpus else "cpu")
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     weights = parse_level_weights(settings.level_weight, levels)
     if weights and settings.sampler == "grid":
