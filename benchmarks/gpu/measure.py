@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the other benchmarks, here
 import loss
 import throughput
 import torch
-import vectorize
 
 from nls_tune.files import write_atomically
 from nls_tune.machine.provenance import provenance
@@ -62,8 +61,6 @@ class Scale:
         processes: How many trainings at once.
         loss_sizes: Samples and classes.
         loss_rounds: Of the loss benchmark.
-        members: Trainings of a small network that are one batched model.
-        member_images: Training images of each that is a ``small_cnn``.
     """
 
     device: str = "cuda"
@@ -76,11 +73,9 @@ class Scale:
     processes: tuple[int, ...] = (1, 2, 4)
     loss_sizes: tuple[tuple[int, int], ...] = loss.SIZES
     loss_rounds: int = 50
-    members: int = 16
-    member_images: int = 10_000
 
 
-SMALL = Scale("cpu", "small_cnn", (32,), 96, 32, 64, 1, (1, 2), ((1024, 1000),), 2, 2, 128)
+SMALL = Scale("cpu", "small_cnn", (32,), 96, 32, 64, 1, (1, 2), ((1024, 1000),), 2)
 
 
 def _process(barrier: Barrier, pipe: Connection, *arguments: Any) -> None:
@@ -240,10 +235,6 @@ def sections(scale: Scale) -> dict[str, Callable[[], dict[str, Any]]]:
     for size in scale.batch_sizes:
         found[f"reference-{size}"] = functools.partial(against_reference, scale, size)
     found |= {name: compiled[name] for name in others}
-    for model in ("mlp", "small_cnn"):
-        found[f"vectorized-{model}"] = functools.partial(
-            vectorize.race, model, scale.members, scale.members, scale.device, scale.rounds, scale.member_images
-        )
     for samples, classes in scale.loss_sizes:
         found[f"loss-{samples}x{classes}"] = functools.partial(
             loss.measure_size, torch.device(scale.device), samples, classes, scale.loss_rounds

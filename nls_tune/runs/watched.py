@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ class _Stage:
         epochs: Of a full trial; 0 where unknown.
         started_at: None where unknown.
         time_budget: In seconds; None for no limit.
-        batches: The number of the batch of each trial that is trained in one.
     """
 
     name: str
@@ -46,7 +45,6 @@ class _Stage:
     epochs: int
     started_at: datetime | None = None
     time_budget: float | None = None
-    batches: Mapping[str, int] = field(default_factory=dict)
 
 
 class WatchedRun:
@@ -151,7 +149,6 @@ class WatchedRun:
                 epochs=int(stage["epochs"]),
                 started_at=_time(stage["started_at"]),
                 time_budget=None if stage["time_budget"] is None else float(stage["time_budget"]),
-                batches={str(name): int(batch) for name, batch in stage.get("batches", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return search  # the noise is still being estimated, or an earlier version wrote the run
@@ -160,7 +157,7 @@ class WatchedRun:
         stage, slots = self._stage(), _dig(self._session(), "slots", "count")
         levels = {name: LevelProgress(total) for name, total in stage.totals.items()}
         progress = SearchProgress(levels, slots if isinstance(slots, int) else 1, stage.epochs, stage.name)
-        progress.budget, progress.batches = self._budget(stage), dict(stage.batches)
+        progress.budget = self._budget(stage)
         counted = {name: row for name, row in rows.items() if self._counts(row, stage)}
         shown = _best(counted.values())
         for name, row in counted.items():

@@ -216,7 +216,7 @@ def _run(
     from nls_tune.tune.trackers import open_trackers
 
     slots = slots_of(resources, plan.settings)
-    session |= {"slots": asdict(slots), "vectorize": plan.settings.vectorize}
+    session["slots"] = asdict(slots)
     packing = Packing(resources, plan.settings, slots)
     _tell_of_memory(packing, session, lambda: run.write_json(content), console)
 
@@ -239,11 +239,7 @@ def _run(
             "trials": {name: level.total for name, level in progress.levels.items()},
             "epochs": progress.epochs,
             "time_budget": progress.budget.seconds,
-            "batches": progress.batches,
         }
-        if progress.batches:
-            # For the analysis, which asks of every stage what shared a slot.
-            session.setdefault("batches", {})[progress.stage] = progress.batches
         run.write_json(content)
         if heading := headings.get(progress.stage):
             console.print(heading, highlight=False)
@@ -265,15 +261,7 @@ def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[]
             f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
         )
 
-    def unbatched() -> None:
-        session["batches_given_up"] = True
-        session["stage"]["batches"] = {}
-        # What ended before was in a batch, and stays so in session["batches"].
-        session["unbatched_at"] = datetime.now(UTC).isoformat()
-        save()
-        console.print("A batch failed or ran out of memory: the trials run one by one from now on", highlight=False)
-
-    packing.lowered, packing.unbatched = lowered, unbatched
+    packing.lowered = lowered
 
 
 def _run_stages(

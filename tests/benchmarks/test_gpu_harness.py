@@ -269,7 +269,7 @@ def test_what_a_search_must_be_told_is_measured_before_the_race(monkeypatch):
 
 
 def test_the_measurements_are_said_one_by_one_and_kept(tmp_path):
-    arguments = ["--small", "--only", "matmul", "training", "vectorized", "loss"]
+    arguments = ["--small", "--only", "matmul", "training", "loss"]
     done = subprocess.run(
         without("ray,optuna,cmaes", "measure.py", *arguments),
         env=environment({"OUT": str(tmp_path / "out")}),
@@ -279,12 +279,7 @@ def test_the_measurements_are_said_one_by_one_and_kept(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines == json.loads((tmp_path / "out" / "measure.json").read_text())
-    assert [line["section"] for line in lines] == [
-        "machine", "matmul", "training-32", "vectorized-mlp", "vectorized-small_cnn", "loss-1024x1000",
-    ]  # fmt: skip
-    for line in lines[3:5]:
-        assert line["members"] == len(line["ratios"]) + 1 == 2
-        assert line["ratios"][0] == line["milliseconds"]["in_turn"][0] / line["milliseconds"]["at_once"][0] > 0
+    assert [line["section"] for line in lines] == ["machine", "matmul", "training-32", "loss-1024x1000"]
     training = lines[2]
     epoch = training["epoch_seconds"][0][0]
     assert training["share_of_matmul"] == pytest.approx(

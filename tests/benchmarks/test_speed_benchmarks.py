@@ -17,7 +17,7 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("throughput", "overhead", "scale", "profile_epoch", "vectorize")
+NAMES = ("throughput", "overhead", "scale", "profile_epoch")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,9 @@ def modules():
         import profile_epoch
         import scale
         import throughput
-        import vectorize
 
         yield {
             "throughput": throughput, "overhead": overhead, "scale": scale, "profile_epoch": profile_epoch,
-            "vectorize": vectorize,
         }  # fmt: skip
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
@@ -240,22 +238,6 @@ def test_the_table_of_a_profile_has_every_part(modules):
     table = modules["profile_epoch"].readme_table({"rows": [found]})
     shares = [float(line.split("|")[2]) for line in table[2:-1]]
     assert np.sum(shares) == pytest.approx(100, abs=0.5)
-
-
-def test_an_epoch_of_an_mlp_has_the_products_that_it_has(modules):
-    found = modules["vectorize"].race("mlp", 2, 2, "cpu", 1)
-    products = [20 * 128, 128 * 128, 128 * 2]  # of a sample, by layer
-    # Each twice backwards, but for the inputs' gradient; each once for a validation or test sample.
-    training = 2 * 4_000 * (3 * sum(products) - products[0])
-    assert found["flops_of_an_epoch"] == training + 2 * 14_000 * sum(products)
-    assert found["median"]["ratio"] == found["ratios"][0]
-    # At 1 and 2 GFLOP/s the products of a training take so many seconds.
-    rates = {"training": {"torch": 1e9, "onednn": 5e8}, "evaluation": {"torch": 2e9}}
-    least = training / 1e9 + 2 * 14_000 * sum(products) / 2e9
-    assert modules["vectorize"].bound_of(found, rates) == pytest.approx(
-        found["milliseconds"]["in_turn"][0] / 1e3 / least
-    )
-    assert min(modules["vectorize"].product_rates(2, 8, 0.01).values()) > 1e6
 
 
 def test_readme_shows_the_tables_of_the_evidence_that_there_is(modules):

@@ -233,18 +233,7 @@ def test_a_confirmation_counts_its_own_trials(tmp_path):
         assert watched.progress.num_ended == 0
 
 
-def test_the_trials_of_a_batch_share_a_slot(going_on):
-    change_json(going_on)
-    apart = WatchedRun(going_on).progress.running
-    assert len(apart) == len({trial.slot for trial in apart.values()}) > 1
-    change_json(going_on, {"batches": dict.fromkeys(apart, 0)})
-    together = WatchedRun(going_on).progress.running
-    assert ([*together], {trial.slot for trial in together.values()}) == ([*apart], {0})
-
-
-@pytest.mark.parametrize(
-    "stage", [{"trials": 3}, {"epochs": "x"}, {"time_budget": []}, {"trials": {"a": "b"}}, {"batches": 3}]
-)
+@pytest.mark.parametrize("stage", [{"trials": 3}, {"epochs": "x"}, {"time_budget": []}, {"trials": {"a": "b"}}])
 def test_a_stage_that_makes_no_sense_is_that_of_the_plan(going_on, stage):
     change_json(going_on, stage)
     progress = WatchedRun(going_on).progress

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import set_cell_size
@@ -212,34 +211,13 @@ def _curve(level: LevelProgress, ascii_only: bool) -> str | None:
 
 
 def _slots(progress: SearchProgress, width: int, ascii_only: bool) -> _Section:
-    running: dict[int, list[RunningTrial]] = {}
-    for trial in list(progress.running.values()):
-        running.setdefault(trial.slot, []).append(trial)
+    running = {trial.slot: trial for trial in list(progress.running.values())}
     rows: list[RenderableType] = []
     # All slots have their line, idle or not: the picture keeps its height.
     for slot in range(max([progress.slots, *(slot + 1 for slot in running)])):
-        line = f"{slot + 1:>2} "
-        trials = running.get(slot, [])
-        if not trials:
-            shown = "idle"
-        elif len(trials) == 1:
-            shown = _trial(trials[0], width, ascii_only)
-        else:
-            shown = _batch(trials, width)
-        rows.append(Text(line + shown))
+        shown = _trial(running[slot], width, ascii_only) if slot in running else "idle"
+        rows.append(Text(f"{slot + 1:>2} {shown}"))
     return _Section(Text("now", style="bold"), rows)
-
-
-def _batch(trials: Sequence[RunningTrial], width: int) -> str:
-    """Trials of one level that are trained together."""
-    what = f"{_name(trials[0].noise_level, width)} {f'{len(trials)} trials':>14}"
-    epochs = [trial.epoch for trial in trials]
-    if not max(epochs):
-        return f"{what}  starts"
-    last = [trial.accuracies[-1] for trial in trials if trial.accuracies and math.isfinite(trial.accuracies[-1])]
-    reached = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
-    where = f"epoch {reached} of {max(trial.epochs for trial in trials)}"
-    return f"{what}  {where}" + (f", val {percent(min(last))} to {percent(max(last))}" if last else "")
 
 
 def _trial(trial: RunningTrial, width: int, ascii_only: bool) -> str:

@@ -13,7 +13,6 @@ from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDi
 from nls_tune.analysis.selection import MIN_TRIALS
 from nls_tune.report.console.tables import print_whole
 from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
-from nls_tune.spaces.batching import MOST_TOGETHER
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.spaces.space import ARMS
 
@@ -53,7 +52,6 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
             f"seed{'s' if len(seeds) > 1 else ''} each"
             + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
             + ("; then on all labels" if plan.settings.confirm_on == "all" else "")
-            + (f"; up to {MOST_TOGETHER} at once, as one model" if plan.settings.vectorize else "")
         )
     else:
         lines.append("No confirmation; --confirm-seeds 5 trains the winners and CE again with fresh seeds")
