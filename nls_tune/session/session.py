@@ -245,7 +245,6 @@ def _run(
             console.print(heading, highlight=False)
         return ProgressView(progress, console)
 
-    _choose_packing(plan, packing, session, console)
     with open_trackers(plan, run, content["run_id"]) as trackers:
         _run_stages(plan, run, content, packing, make_view, budget, trackers)
 
@@ -304,15 +303,3 @@ def _remove_unwanted(run: RunDirectory) -> None:
         trial = checkpoint.read_trial()
         if trial is not None and trial.stage != "search":
             checkpoint.remove()
-
-
-def _choose_packing(plan: SearchPlan, packing: Packing, session: dict[str, Any], console: Console) -> None:
-    """Measure how many trials should share a GPU where the user wants that; it goes into run.json."""
-    if plan.settings.trials_per_gpu != "auto":
-        return
-    from nls_tune.tune.packing_probe import measure_packing
-
-    measured = measure_packing(plan, plan.settings.cpus_per_trial)
-    packing.use(measured.trials_per_gpu)
-    session |= {"packing": measured.facts(), "slots": asdict(packing.slots)}
-    console.print(measured.line(), markup=False, highlight=False, soft_wrap=True)

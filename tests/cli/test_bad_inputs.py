@@ -275,7 +275,7 @@ def test_the_good_space_is_good(folder, monkeypatch, capfd):
 def test_packing_and_the_preset_for_gpus_need_a_gpu(refused, monkeypatch):
     monkeypatch.setattr("nls_tune.tune.cluster.local_resources", lambda: {"CPU": 8, "GPU": 0})
     assert "--preset gpu needs a GPU, there is none; use cpu or auto" in refused("--preset", "gpu")
-    for wanted in ("2", "auto"):
+    for wanted in ("2", "4"):
         assert f"--trials-per-gpu {wanted} needs a GPU" in refused("--trials-per-gpu", wanted)
 
 
