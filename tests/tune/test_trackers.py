@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -311,8 +312,8 @@ class TestChecks:
         monkeypatch.delitem(sys.modules, "wandb", raising=False)
 
     def test_the_flags_are_no_part_of_what_a_run_is(self, tiny_plan):
-        settings = tiny_plan.settings.model_copy(update={"tensorboard": True, "mlflow": "x", "wandb": "y"})
-        assert tiny_plan.__class__(**{**vars(tiny_plan), "settings": settings}).identity() == tiny_plan.identity()
+        settings = replace(tiny_plan.settings, tensorboard=True, mlflow="x", wandb="y")
+        assert replace(tiny_plan, settings=settings).identity() == tiny_plan.identity()
 
 
 def test_passwords_are_taken_out_of_uris():
