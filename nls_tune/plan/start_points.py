@@ -55,7 +55,7 @@ def read_warm_points(
         whose rate lies in another arm once it is moved into the space, has none.
 
     Raises:
-        InputError: If the folder is no run, or no search trial was completed there.
+        InputError: If the folder is not a run, or no search trial was completed there.
     """
     try:
         trials = read_trials(run)
@@ -125,9 +125,9 @@ def stored_warm_points(out: Path | None, run: Path) -> dict[str, tuple[WarmPoint
     if out is None or not RunDirectory(out).run_json.exists():
         return None
     content = RunDirectory(out).read_json()
-    if content.get("identity", {}).get("settings", {}).get("warm_start") != str(run):
+    if content.identity.settings.get("warm_start") != str(run):
         return None
-    return {facts["noise_level"]: tuple(map(_from_json, facts["warm_start"])) for facts in content["plan"]}
+    return {level.noise_level: tuple(map(_from_json, level.warm_start)) for level in content.plan}
 
 
 def _from_json(point: Mapping[str, Any]) -> WarmPoint:

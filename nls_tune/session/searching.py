@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nls_tune.allocation.allocator import Allocator, Outcome
 from nls_tune.metrics import best_epoch
@@ -117,7 +117,7 @@ def execute(
     make_view: Callable[[SearchProgress], ProgressView],
     budget: TimeBudget,
     trackers: Sequence[Tracker] = (),
-) -> str:
+) -> Literal["trials", "time_budget", "interrupted"]:
     """Run what is missing of a search; with fewer trials on a GPU again, as often as one runs out of memory.
 
     Args:
