@@ -1,4 +1,4 @@
-"""How many trials share a GPU: chosen from measurements, and lowered when one of them runs out of memory.
+"""How many trials share a GPU: as many as the user wants, halved when one of them runs out of memory.
 
 When a trial runs out of memory and others share its GPU, no further trial starts; those that run go on to their end.
 The search then goes on in a fresh experiment with half as many trials on a GPU, and what ran out runs again there. Its
@@ -14,58 +14,6 @@ from typing import Any
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.tune.cluster import Slots, slots_of
 
-#: More trials on a GPU must be worth this much of the throughput: each of them costs memory and takes longer.
-WORTH = 0.05
-#: Memory that the measured trials may fill: their peaks are of a slice of the data, and networks may be searched.
-_USABLE_MEMORY = 0.9
-
-
-def choose_packing(throughputs: Mapping[int, float]) -> int:
-    """Return how many trials should share a GPU.
-
-    Args:
-        throughputs: By number of trials: samples per second of all of them together.
-
-    Returns:
-        The smallest number whose throughput is within ``WORTH`` of the highest; 1 if nothing was measured.
-    """
-    enough = (1 - WORTH) * max(throughputs.values(), default=0.0)
-    return min((n for n, throughput in throughputs.items() if throughput >= enough), default=1)
-
-
-def fits_in_memory(free: int, total: int) -> int:
-    """Return how many trials fit on a GPU, at least 1.
-
-    Args:
-        free: Bytes that are free while one trial is there.
-        total: Bytes of the GPU. What is in use counts as that trial's, whoever uses it.
-    """
-    return max(1, int(_USABLE_MEMORY * total / max(1, total - free)))
-
-
-def measure_throughputs(measure: Callable[[int], float | None], fits: Callable[[], int], most: int) -> dict[int, float]:
-    """Measure with 1, 2, 4, ... trials until no more fit, or more are no faster.
-
-    Args:
-        measure: Returns the throughput of so many trials together; None if it cannot be measured.
-        fits: How many fit in memory; asked once the first one is there.
-        most: How many are allowed.
-
-    Returns:
-        The throughputs by number of trials; empty if not even one could be measured.
-    """
-    found: dict[int, float] = {}
-    trials = 1
-    while trials <= most and (throughput := measure(trials)) is not None:
-        if trials == 1:
-            most = min(most, fits())
-        gains = throughput > (1 + WORTH) * max(found.values(), default=0.0)
-        found[trials] = throughput
-        if not gains:
-            break
-        trials *= 2
-    return found
-
 
 def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchSettings) -> str | None:
     """Return what a plan has to say of trials that share a GPU; None if that is nothing.
@@ -75,9 +23,7 @@ def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchS
         slots: What follows from them.
         settings: With ``trials_per_gpu``.
     """
-    wanted = settings.trials_per_gpu
-    if wanted == "auto":
-        return "How many trials share a GPU is measured before the first one starts"
+    wanted = int(settings.trials_per_gpu)
     if slots.gpus_per_trial and slots.trials_per_gpu < wanted:
         cpus = wanted * int(resources["GPU"]) * settings.cpus_per_trial
         return (
@@ -112,10 +58,6 @@ class Packing:
         self._resources, self._settings = resources, settings
         self._ran_out = False
 
-    def use(self, trials_per_gpu: int) -> None:
-        """Let so many trials share a GPU, as far as there are CPUs for them."""
-        self.slots = slots_of(self._resources, self._settings, trials_per_gpu)
-
     def out_of_memory(self) -> str | None:
         """Note that a trial ran out of memory; return how it will run again, None if it had the GPU to itself."""
         if self.slots.trials_per_gpu == 1:
@@ -137,6 +79,6 @@ class Packing:
             return False
         self._ran_out = False
         before = self.slots.trials_per_gpu
-        self.use(before // 2)
+        self.slots = slots_of(self._resources, self._settings, before // 2)
         self.lowered(before, self.slots)
         return True

@@ -227,7 +227,7 @@ class TestCommand:
             ((H100,), ("--set", "batch_size=4001"), ("4000 training samples, got 4001", "--set batch_size=N")),
             ((H100,), ("--trials-per-gpu", "100"), ("--trials-per-gpu", "100", "1 to 99")),
             ((H100,), ("--trials-per-gpu", "0"), ("--trials-per-gpu", "1 to 99")),
-            ((), ("--trials-per-gpu", "2"), ("--trials-per-gpu 2 needs a GPU", "leave it away")),
+            ((), ("--trials-per-gpu", "2"), ("--trials-per-gpu 2 needs a GPU", "leave it out")),
             ((H100,), ("--cpus-per-trial", "100000"), ("--cpus-per-trial", "100000", "lower it")),
             ((H100,), ("--cpus-per-trial", "0"), ("--cpus-per-trial", "0")),
         ],

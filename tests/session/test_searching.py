@@ -29,7 +29,6 @@ LEVEL = "symmetric:0.4"
         ({"CPU": 8, "GPU": 2}, {}, Slots(2, 1, 1.0)),
         ({"CPU": 16, "GPU": 2}, {"trials_per_gpu": 4}, Slots(8, 1, 0.25)),
         ({"CPU": 4, "GPU": 2}, {"trials_per_gpu": 4}, Slots(4, 1, 0.5)),
-        ({"CPU": 16, "GPU": 2}, {"trials_per_gpu": "auto"}, Slots(2, 1, 1.0)),
         ({"CPU": 16, "GPU": 1}, {"trials_per_gpu": 3}, Slots(3, 1, 1 / 3)),
     ],
 )
@@ -42,7 +41,6 @@ def test_slots(resources, settings, slots):
     [
         ({"CPU": 2}, {"cpus_per_trial": 3}, "--cpus-per-trial must be at most the 2 CPUs"),
         ({"CPU": 2, "GPU": 0}, {"trials_per_gpu": 2}, "--trials-per-gpu 2 needs a GPU"),
-        ({"CPU": 2}, {"trials_per_gpu": "auto"}, "--trials-per-gpu auto needs a GPU, there is none; leave it away"),
         ({}, {}, "CPUs"),
     ],
 )
