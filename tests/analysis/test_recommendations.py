@@ -25,7 +25,7 @@ LEVEL = "symmetric:0.2"
 
 
 def searched(values, level=LEVEL, per_arm=8, **changes):
-    """Eight completed trials an arm, so that each is judged by posterior mean; the selected one has the value."""
+    """Eight completed trials per arm; the selected one has the value."""
     val, rows = np.arange(1000), []
     for arm, value in values.items():
         for i in range(per_arm):
