@@ -64,9 +64,10 @@ def test_value_and_gradient_are_the_formulas(rate):
     formula = torch.softmax(logits, 1) - (1 - rate) * F.one_hot(targets, 5).double() - rate / 5
     found = gradient(lambda z: gls_loss(z, targets, rate, reduction="sum"), logits)
     torch.testing.assert_close(found, formula, atol=1e-10, rtol=0)
-    rates = torch.full((6,), rate, dtype=torch.float64, requires_grad=True)
-    gls_loss(logits, targets, rates, reduction="sum").backward()
-    torch.testing.assert_close(rates.grad, margin)
+    if rate:
+        rates = torch.full((6,), rate, dtype=torch.float64, requires_grad=True)
+        gls_loss(logits, targets, rates, reduction="sum").backward()
+        torch.testing.assert_close(rates.grad, margin)
 
 
 def test_torch_ignores_a_negative_label_smoothing():
