@@ -53,10 +53,9 @@ def test_every_label_set_is_found_under_its_name(small_cifar10, write_labels, pl
 
 
 def test_the_clean_labels_are_compared_element_by_element(small_cifar10, write_labels):
-    content = human_content()
-    content["clean_label"] = CLEAN.copy()
-    content["clean_label"][[6, 7]] = content["clean_label"][[7, 6]]  # the same sum, the same histogram
-    write_labels(small_cifar10 / "CIFAR-10_human.pt", content)
+    swapped = CLEAN.copy()
+    swapped[[6, 7]] = swapped[[7, 6]]  # the same sum, the same histogram
+    write_labels(small_cifar10 / "CIFAR-10_human.pt", human_content() | {"clean_label": swapped})
     message = r"2 of 40 differ, the first at index 6 \(7 in the file, 6 with the images\)"
     for _ in range(2):  # the second time from the cache
         with pytest.raises(InputError, match=message):

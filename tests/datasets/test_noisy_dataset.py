@@ -54,29 +54,17 @@ def test_splits_are_disjoint_stratified_nested_and_of_exact_size(total, fraction
     assert set(part.train_indices) < set(larger.train_indices) <= set(full.train_indices)
     assert np.array_equal(part.val_indices, full.val_indices)
     assert part.noise_rate == full.noise_rate
-    counts = np.bincount(noisy[part.train_indices], minlength=4)
-    assert np.abs(counts - np.bincount(noisy, minlength=4) * size / total).max() < 1
 
 
 def test_everything_but_the_seeds_stays_when_a_seed_changes():
-    source = tiny()
-    first = make_noisy(source, NOISE)
-    again = make_noisy(source, NOISE)
-    other_split = make_noisy(source, NOISE, split_seed=1)
-    other_noise = make_noisy(source, NOISE, noise_seed=1)
+    options = ({}, {}, {"split_seed": 1}, {"noise_seed": 1})
+    first, again, other_split, other_noise = (make_noisy(tiny(), NOISE, **more) for more in options)
     assert first.fingerprint == again.fingerprint
     assert np.array_equal(first.val_indices, again.val_indices)
     assert np.array_equal(first.noisy_labels, other_split.noisy_labels)
     assert not np.array_equal(first.val_indices, other_split.val_indices)
     assert not np.array_equal(first.noisy_labels, other_noise.noisy_labels)
     assert len({first.fingerprint, other_split.fingerprint, other_noise.fingerprint}) == 3
-
-
-def test_the_split_does_not_follow_noise_of_the_same_seed():
-    source = tiny(4_000)
-    data = make_noisy(source, NOISE, noise_seed=7, split_seed=7, val_fraction=0.5)
-    wrong = data.noisy_labels != data.clean_labels
-    assert wrong[data.val_indices].mean() == pytest.approx(wrong[data.train_indices].mean(), abs=0.06)
 
 
 def test_the_source_stays_clean_and_is_not_copied():
@@ -99,10 +87,8 @@ def test_instance_noise_sees_the_inputs():
 
 
 def test_classes_of_few_samples():
-    source = tiny(40)
     labels = np.array([0] * 35 + [1, 1, 1, 2, 3])
-    source = dataclasses.replace(source, labels=labels)
-    data = make_noisy(source, parse_noise_level("clean"), val_fraction=0.1)
+    data = make_noisy(dataclasses.replace(tiny(40), labels=labels), parse_noise_level("clean"), val_fraction=0.1)
     assert (data.num_train, data.num_val) == (36, 4)
     assert set(labels[data.train_indices]) == {0, 1, 2, 3}
 
