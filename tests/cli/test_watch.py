@@ -20,8 +20,9 @@ from rich.console import Console
 from nls_tune.cli import watch as watch_module
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
-from nls_tune.runs import changing_parts
+from nls_tune.runs import watched as watched_module
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts import read_parts
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
 from nls_tune.runs.watched import WatchedRun
 
@@ -114,21 +115,30 @@ def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
     assert {name: trial.slot for name, trial in watched.progress.running.items()} == {second: 1, "third": 0}
 
 
-def test_a_look_reads_what_has_changed_and_nothing_else(going_on):
+def test_a_look_reads_what_has_changed_and_nothing_else(going_on, monkeypatch):
+    read: list[str] = []
+
+    def counted(folder, schema, names):
+        read.extend(f"{folder.name}/{name}" for name in names)
+        return read_parts(folder, schema, names)
+
+    monkeypatch.setattr(watched_module, "read_parts", counted)
     watched = WatchedRun(going_on)
     # All rows, the curves of the best of each level, those of the trials that run, and the two parts without rows.
-    assert watched.num_read == 24 + 2 + 2 + 2
+    assert len(read) == len(set(read)) == 24 + 2 + 2 + 2
+    read.clear()
     watched.refresh()
-    assert watched.num_read == 30
+    assert read == []
     trials = read_trials(going_on)
     part = going_on / "trials" / f"{trials.loc[trials['status'] == 'stopped', 'trial_id'].iloc[0]}.parquet"
     replace_file(part, part.read_bytes())
     watched.refresh()
-    assert watched.num_read == 31
+    assert read == [f"trials/{part.name}"]
     part.unlink()
     watched.refresh()
     # A trial without a row runs, and its curve is shown.
-    assert (watched.num_read, watched.progress.num_ended, len(watched.progress.running)) == (32, 23, 3)
+    assert read[1:] == [f"epochs/{part.name}"]
+    assert (watched.progress.num_ended, len(watched.progress.running)) == (23, 3)
 
 
 def test_a_torn_part_is_left_for_the_next_look(going_on):
@@ -144,28 +154,6 @@ def test_a_torn_part_is_left_for_the_next_look(going_on):
     (going_on / "run.json").write_text("{")
     watched.refresh()
     assert watched.status == "running"
-
-
-def test_an_old_folder_that_has_not_changed_is_not_searched_again(going_on, monkeypatch):
-    watched, folders = WatchedRun(going_on), [going_on / "trials", going_on / "epochs"]
-    part = next(folders[0].glob("[!e]*.parquet"))
-    scans: list[Path] = []
-    scandir = os.scandir
-
-    def counted(path):
-        scans.append(Path(path))
-        return scandir(path)
-
-    monkeypatch.setattr(changing_parts.os, "scandir", counted)
-    for folder in folders:
-        os.utime(folder, ns=(0, 10**18))
-    watched.refresh()
-    watched.refresh()
-    assert sorted(scans) == sorted(folders)
-    replace_file(part, part.read_bytes())
-    watched.refresh()
-    watched.refresh()  # so young that another change could have the same time
-    assert sorted(scans) == sorted([*folders, folders[0], folders[0]])
 
 
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):
@@ -233,18 +221,7 @@ def test_a_confirmation_counts_its_own_trials(tmp_path):
         assert watched.progress.num_ended == 0
 
 
-def test_the_trials_of_a_batch_share_a_slot(going_on):
-    change_json(going_on)
-    apart = WatchedRun(going_on).progress.running
-    assert len(apart) == len({trial.slot for trial in apart.values()}) > 1
-    change_json(going_on, {"batches": dict.fromkeys(apart, 0)})
-    together = WatchedRun(going_on).progress.running
-    assert ([*together], {trial.slot for trial in together.values()}) == ([*apart], {0})
-
-
-@pytest.mark.parametrize(
-    "stage", [{"trials": 3}, {"epochs": "x"}, {"time_budget": []}, {"trials": {"a": "b"}}, {"batches": 3}]
-)
+@pytest.mark.parametrize("stage", [{"trials": 3}, {"epochs": "x"}, {"time_budget": []}, {"trials": {"a": "b"}}])
 def test_a_stage_that_makes_no_sense_is_that_of_the_plan(going_on, stage):
     change_json(going_on, stage)
     progress = WatchedRun(going_on).progress

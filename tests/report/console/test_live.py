@@ -75,23 +75,6 @@ def test_the_picture_of_a_search():
     assert max(map(len, lines)) <= 80
 
 
-def test_a_batch_has_one_line():
-    progress = SearchProgress({"symmetric:0.4": LevelProgress(40)}, slots=2, epochs=40)
-    progress.batches = {f"{i}": i // 16 for i in range(32)}
-    for i in range(32):
-        progress.started(RunningTrial(f"{i}", "symmetric:0.4", "negative", -i / 10, epochs=40))
-    for i in range(16):
-        progress.reported(f"{i}", 7 + i // 15, 14.0, [0.5, 0.6 + i / 1000])
-    assert lines_of(picture(progress, 1))[-5:-2] == [
-        "now",
-        " 1 symmetric:0.4      16 trials  epoch 7 to 8 of 40, val 60.0 % to 61.5 %",
-        " 2 symmetric:0.4      16 trials  starts",
-    ]
-    for i in range(15):
-        progress.ended("symmetric:0.4", "negative", f"{i}", "diverged", None, adopted=False)
-    assert " 1 symmetric:0.4 r < 0     −1.5  epoch  8 of 40, val 61.5 % ▁█" in lines_of(picture(progress, 1))
-
-
 @pytest.mark.parametrize("num_levels", [1, 5, 40])
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 8, 13, 24, 50])
 def test_the_picture_is_cut_to_the_height_and_says_how_much_is_left_out(num_levels, height):
