@@ -164,33 +164,17 @@ def _trained(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[
     for epochs in sorted(grid.warmups):
         while warmup.epoch < epochs:
             warmup.run_epoch()
-        trainings = []
         for settings in _points(space, grid, seed, epochs):
             training = Training(dataset, settings, data=data)
             state = {**warmup.state_dict(), "settings": settings.model_dump(mode="json")}
             training.load_state_dict(copy.deepcopy(state))
-            trainings.append(training)
-        _run(trainings)
-        for training in trainings:
+            while not training.finished:
+                training.run_epoch()
             bits = [training.correct_bits(epoch + 1) for epoch in range(training.epoch)]
             val, test = (
                 [np.frombuffer(b, np.uint8) for b in column if b is not None] for column in zip(*bits, strict=True)
             )
             yield training.settings, training.history, val, test
-
-
-def _run(trainings: Sequence[Any]) -> None:
-    """Train to the end, as one batched model where that is faster on a CPU."""
-    from nls_tune.spaces.batching import FASTER_BATCHED
-    from nls_tune.training.vectorized import VectorizedTraining
-
-    if trainings[0].settings.model in FASTER_BATCHED["cpu"]:
-        batch = VectorizedTraining(trainings)
-        while not batch.finished:
-            batch.run_epoch()
-    for training in trainings:
-        while not training.finished:
-            training.run_epoch()
 
 
 _COUNTS = pa.list_(pa.uint16())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,12 +25,10 @@ class TrialSpan:
     """One trial in time.
 
     Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap unless they are of one batch; slots are of one device.
+        slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
         start_seconds: From the start of the run's first trial, without the pauses between sessions.
         seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
-        lane: 0, 1, ...: which of the trials of its batch that are known it is.
-        num_lanes: How many those are; 1 of a trial that ran alone.
     """
 
     trial_id: str
@@ -47,8 +44,6 @@ class TrialSpan:
     seconds: float
     epochs: int
     epochs_reused: int
-    lane: int = 0
-    num_lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class Allocation:
     Attributes:
         started_at: Of the first trial.
         wall_seconds: From the first start to the last end, without the pauses between sessions.
-        busy_share: Time of trials, from start to end, over slots times wall time. The trials of a batch are one.
+        busy_share: Time of trials, from start to end, over slots times wall time.
         spans: In the order of their starts.
         groups: In the order of levels, stages and arms.
         paused_seconds: The pauses that were left out: in them no process worked on the run.
@@ -99,8 +94,7 @@ def allocation(
     """Return where the time of a run went; None without a trial.
 
     The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
-    greedily in the order of their starts, which needs as few slots as any assignment. The trials of a batch are one
-    interval, as they are trained as one model.
+    greedily in the order of their starts, which needs as few slots as any assignment.
 
     A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
     none has ended. Time that an
@@ -109,7 +103,7 @@ def allocation(
     Args:
         trials: Rows of ``trials/``, of all stages.
         levels: The order of the levels; by default that of their first trials.
-        sessions: Those of run.json; without them nothing is known of pauses and batches.
+        sessions: Those of run.json; without them nothing is known of pauses.
     """
     timed = trials[trials["started_at"].notna() & trials["finished_at"].notna()]
     if timed.empty:
@@ -120,21 +114,16 @@ def allocation(
     ends = np.maximum(starts, (timed["finished_at"] - begin).dt.total_seconds().to_numpy(float))
     pauses = _pauses(begin.to_pydatetime(), ends, sessions)
     last = float(ends.max())
-    unit = _units(timed, starts, begin.to_pydatetime(), sessions)
     starts, ends = _without(pauses, starts), _without(pauses, ends)
-    unit_starts, unit_ends = np.full(max(unit) + 1, np.inf), np.zeros(max(unit) + 1)
-    np.minimum.at(unit_starts, unit, starts)
-    np.maximum.at(unit_ends, unit, ends)
-    firsts = timed.iloc[np.unique(unit, return_index=True)[1]]
-    slots = _colour(list(zip(firsts["node"], firsts["device"], strict=True)), unit_starts, unit_ends)
+    slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
-    busy = float((unit_ends - unit_starts).sum())
+    busy = float((ends - starts).sum())
     return Allocation(
         started_at=begin.to_pydatetime(),
         wall_seconds=wall,
         num_slots=num_slots,
         busy_share=busy / (num_slots * wall) if wall > 0 else 0.0,
-        spans=_spans(timed, np.asarray(slots)[unit], unit, starts, ends),
+        spans=_spans(timed, slots, starts, ends),
         groups=_groups(timed, levels),
         paused_seconds=last - wall,
     )
@@ -162,39 +151,6 @@ def _without(pauses: Sequence[tuple[float, float]], times: np.ndarray) -> np.nda
     return times - sum(np.clip(times - stopped, 0.0, resumed - stopped) for stopped, resumed in pauses)
 
 
-def _units(
-    trials: pd.DataFrame, starts: np.ndarray, begin: datetime, sessions: Sequence[Mapping[str, Any]]
-) -> np.ndarray:
-    """The number of each trial's interval, in the order of their first starts; the trials of a batch have the same."""
-    known = [(moment(session.get("started_at")), session) for session in sessions]
-    times = sorted(
-        (((began - begin).total_seconds(), session) for began, session in known if began is not None),
-        key=lambda both: both[0],
-    )
-    begins, batches = [began for began, _ in times], [_batches(session) for _, session in times]
-    alone = [moment(session.get("unbatched_at")) for _, session in times]
-    numbers: dict[Hashable, int] = {}
-    found = []
-    names = zip(trials["trial_id"], trials["stage"], starts.tolist(), strict=True)
-    for row, (name, stage, start) in enumerate(names):
-        # A row starts in the session that wrote it; earlier ones may have had its trial in another batch.
-        place = bisect_right(begins, start) - 1
-        batch = batches[place].get(stage, {}).get(name) if place >= 0 else None
-        until = alone[place] if batch is not None else None
-        if until is not None and start >= (until - begin).total_seconds():
-            batch = None
-        found.append(numbers.setdefault(row if batch is None else (place, stage, batch), len(numbers)))
-    return np.array(found)
-
-
-def _batches(session: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
-    """The number of each trial's batch, by stage; early versions kept those of the last stage only."""
-    stage, kept = session.get("stage"), session.get("batches")
-    found = {stage.get("name"): stage.get("batches")} if isinstance(stage, Mapping) else {}
-    found |= kept if isinstance(kept, Mapping) else {}
-    return {str(name): batches for name, batches in found.items() if isinstance(batches, Mapping)}
-
-
 def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.ndarray) -> list[int]:
     """The slot of each interval, in the order of the starts; slots are numbered as they are first needed."""
     free: dict[tuple[str, str], list[tuple[float, int]]] = {}
@@ -211,12 +167,9 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
     return found
 
 
-def _spans(
-    trials: pd.DataFrame, slots: np.ndarray, unit: np.ndarray, starts: np.ndarray, ends: np.ndarray
-) -> tuple[TrialSpan, ...]:
+def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
     names = [field.name for field in fields(TrialSpan)]
-    table = trials.assign(slot=slots, start_seconds=starts, seconds=ends - starts, num_lanes=np.bincount(unit)[unit])
-    table["lane"] = table.groupby(unit).cumcount()
+    table = trials.assign(slot=slots, start_seconds=starts, seconds=ends - starts)
     # By way of NumPy: pandas makes a list of strings one by one.
     columns = (table[name].to_numpy().tolist() for name in names)
     return tuple(TrialSpan(*row) for row in zip(*columns, strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nls_tune.analysis.selection import Method, Selection, selection
+from nls_tune.analysis.selection import select
 from nls_tune.noise import signal_share
 from nls_tune.runs.schemas import unpack_correct
 from nls_tune.spaces.space import ARMS, Arm
@@ -24,26 +24,10 @@ Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class RawBest:
-    """The trial of an arm with the highest validation accuracy, lucky or not; often the selected one."""
-
-    trial_id: str
-    config: dict[str, Any]
-    val_accuracy: float
-    test_accuracy_at_best: float | None
-
-
-@dataclass(frozen=True)
 class ArmSummary:
     """The selected trial of an arm: chosen by noisy validation, described by everything.
 
     Accuracies are fractions. ``test_*`` are None without a test set.
-
-    Attributes:
-        method: How it was selected: by ``posterior`` mean, or ``raw``, by its accuracy, where there are few trials.
-        posterior_mean: The validation accuracy that its configuration is worth; None for ``raw``.
-        posterior_std: The standard deviation of that; None for ``raw``.
-        raw_best: What the highest accuracy alone would have selected.
     """
 
     arm: Arm
@@ -57,10 +41,6 @@ class ArmSummary:
     test_accuracy_at_best: float | None
     last_val_accuracy: float
     last_test_accuracy: float | None
-    method: Method
-    posterior_mean: float | None
-    posterior_std: float | None
-    raw_best: RawBest
 
 
 @dataclass(frozen=True)
@@ -151,7 +131,7 @@ def level_summaries(
     Args:
         trials: Rows of ``trials/``.
         levels: The order of the levels; by default that of their first trials.
-        space: The searched settings with their defaults, which rows do not know; see ``space_of``.
+        space: The searched settings with their defaults, which rows do not know.
 
     Returns:
         One summary a level that has trials.
@@ -163,18 +143,9 @@ def level_summaries(
     return tuple(_summarise(search[search["noise_level"] == level], defaults) for level in order)
 
 
-def space_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
-    """Return the searched settings of a run.json: by name, with default and range or values; None if it has none."""
-    try:
-        space = content["identity"]["space"]["space"]
-        return {str(name): {"default": parameter["default"], **parameter} for name, parameter in space.items()} or None
-    except (KeyError, TypeError, AttributeError):
-        return None
-
-
 def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> LevelSummary:
     first = trials.iloc[0]
-    found = {arm: selection(trials[trials["arm"] == arm]) for arm in ARMS}
+    found = {arm: select(trials[trials["arm"] == arm]) for arm in ARMS}
     chosen = {arm: selected for arm, selected in found.items() if selected is not None}
     names = searched_settings(trials)
     arms = {arm: _arm_summary(arm, selected, trials[trials["arm"] == arm], names) for arm, selected in chosen.items()}
@@ -184,8 +155,8 @@ def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> Leve
         rival = best_arm({arm: arms[arm] for arm in ARMS[1:] if arm in arms})
     validation = test = None
     if recommended is not None and rival is not None:
-        validation = paired_trials(chosen[recommended].row, chosen[rival].row, "val")
-        test = paired_trials(chosen[recommended].row, chosen[rival].row, "test")
+        validation = paired_trials(chosen[recommended], chosen[rival], "val")
+        test = paired_trials(chosen[recommended], chosen[rival], "test")
     return LevelSummary(
         noise_level=str(first["noise_level"]),
         num_classes=int(first["num_classes"]),
@@ -204,27 +175,11 @@ def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> Leve
 
 
 def best_arm(arms: Mapping[Arm, ArmSummary]) -> Arm | None:
-    """Return the arm whose selected trial is the best on validation.
-
-    Posterior means are compared with posterior means: the luck of the best of many trials is taken out of them, so an
-    arm does not win because it had more trials. An arm of few trials has none, and the best of the others meets it
-    with the accuracies of both selected trials: a posterior mean without luck against the accuracy of the best of a
-    few with luck would be unfair to the former.
-
-    Args:
-        arms: The summaries; ties go to the first.
-
-    Returns:
-        The arm, or None if there is none.
-    """
-    smoothed = {arm: found.posterior_mean for arm, found in arms.items() if found.posterior_mean is not None}
-    passed = [arm for arm in smoothed if arm != max(smoothed, key=smoothed.__getitem__)]
-    left = {arm: found.val_accuracy for arm, found in arms.items() if arm not in passed}
-    return max(left, key=left.__getitem__, default=None)
+    """Return the arm whose selected trial is the best on validation, the first on ties; None without arms."""
+    return max(arms, key=lambda arm: arms[arm].val_accuracy, default=None)
 
 
-def _arm_summary(arm: Arm, selected: Selection, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
-    row, best = selected.row, selected.raw_best_row
+def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
     return ArmSummary(
         arm=arm,
         num_trials=len(trials),
@@ -237,15 +192,6 @@ def _arm_summary(arm: Arm, selected: Selection, trials: pd.DataFrame, names: Seq
         test_accuracy_at_best=_number(row["test_accuracy_at_best"]),
         last_val_accuracy=float(row["last_val_accuracy"]),
         last_test_accuracy=_number(row["last_test_accuracy"]),
-        method=selected.method,
-        posterior_mean=selected.posterior_mean,
-        posterior_std=selected.posterior_std,
-        raw_best=RawBest(
-            trial_id=str(best["trial_id"]),
-            config=config_of(best, names),
-            val_accuracy=float(best["best_val_accuracy"]),
-            test_accuracy_at_best=_number(best["test_accuracy_at_best"]),
-        ),
     )
 
 

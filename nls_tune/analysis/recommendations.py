@@ -12,9 +12,8 @@ import numpy as np
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
 from nls_tune.analysis.rows import log_share
-from nls_tune.analysis.selection import MIN_TRIALS
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +26,6 @@ Verdict = Literal["better", "worse", "no_proven_difference", "cross_entropy", "u
 DoubtKind = Literal[
     "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
     "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
-    "few_trials",  # an arm had fewer completed trials than selection can smooth
     "at_the_edge",  # the rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
     "within_error",  # on validation the difference to CE (or of CE to the next) is within its error
@@ -101,7 +99,7 @@ def recommendations(
         trials: Rows of ``trials/``.
         levels: The order of the levels.
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
-        space: The searched settings, see ``level_summaries.space_of``: where the range of the rate ends. Without it
+        space: The searched settings: where the range of the rate ends. Without it
             the range is that of the rates that were tried.
         summaries: Of these trials, where they are known already.
         confirmed: The confirmations of these trials, likewise.
@@ -123,11 +121,6 @@ def recommendations(
         )
         for summary in summaries
     )
-
-
-def planned_trials(content: Mapping[str, Any]) -> dict[str, int]:
-    """Return the search trials that the run.json of a ``Run`` plans, by noise level."""
-    return {level["noise_level"]: sum(level["trials"].values()) for level in content.get("plan", ())}
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +223,6 @@ def _doubts(
     kinds: dict[DoubtKind, bool] = {"going_on": _going_on(level, search)}
     if arm is not None and config is not None:
         of_arm = search[search["arm"] == arm]
-        completed = search[search["status"] == "completed"].groupby("arm").size()
         rate = config["smooth_rate"]
         kinds |= {
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
@@ -240,7 +232,6 @@ def _doubts(
             "asymmetric_noise": not _is_symmetric(summary),
             "default_ce_stronger": _default_ce_stronger(level),
             "at_the_edge": arm != "ce" and _at_the_edge(rate, level.rate, search["smooth_rate"]),
-            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
             "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)

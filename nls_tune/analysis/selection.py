@@ -72,9 +72,8 @@ class Posterior(NamedTuple):
 
 
 def select(trials: pd.DataFrame) -> pd.Series | None:
-    """Return the trial of a group that is selected, see ``selection``; None if no trial was completed."""
-    found = selection(trials)
-    return None if found is None else found.row
+    """Return the trial of a group that is selected: the one of ``raw_best``."""
+    return raw_best(trials)
 
 
 def raw_best(trials: pd.DataFrame) -> pd.Series | None:

@@ -52,7 +52,7 @@ def analysis_json(analysis: Analysis) -> str:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    kept = {name: run.content.get(name) for name in ("run_id", "created_at", "ended_by", "identity", "sessions")}
+    kept = run.content.model_dump(mode="json", include={"run_id", "created_at", "ended_by", "identity", "sessions"})
     return plain(  # type: ignore[no-any-return] # of a mapping it makes one
         {
             "name": run.name,
@@ -105,7 +105,6 @@ def _row(found: RunAnalysis, level: LevelSummary, arm: ArmSummary) -> dict[str, 
         "best_epoch": arm.best_epoch,
         "epochs": arm.epochs,
         "val_accuracy": arm.val_accuracy,
-        "posterior_mean": arm.posterior_mean,
         "test_accuracy_at_best": arm.test_accuracy_at_best,
         "last_val_accuracy": arm.last_val_accuracy,
         "last_test_accuracy": arm.last_test_accuracy,
@@ -139,7 +138,7 @@ def _confirmed(
 LEVEL_COLUMNS = (
     "run", "status", "noise_level", "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "arm", "recommended",
     "verdict", "smooth_rate", "warmup_epochs", "lr", "other_settings", "trial_id", "num_trials", "num_completed",
-    "best_epoch", "epochs", "val_accuracy", "posterior_mean", "test_accuracy_at_best", "last_val_accuracy",
+    "best_epoch", "epochs", "val_accuracy", "test_accuracy_at_best", "last_val_accuracy",
     "last_test_accuracy", "confirm_seeds", "confirm_val_mean", "confirm_test_mean", "confirm_test_sd", "against_ce",
     "against_ce_low", "against_ce_high", "sign_flip_p", "holm_p", "detectable",
 )  # fmt: skip

@@ -41,8 +41,7 @@ class RunningTrial:
         epochs: How many it has if nothing stops it.
         epoch: The last one that is known; 0 before the first.
         accuracies: Noisy validation accuracy after each epoch, as fractions.
-        slot: 0, 1, ...: kept until the trial ends, so that it keeps its line on the screen. The trials of a batch have
-            one.
+        slot: 0, 1, ...: kept until the trial ends, so that it keeps its line on the screen.
     """
 
     trial_id: str
@@ -90,7 +89,6 @@ class SearchProgress:
         stage: ``search``, ``confirm`` or ``confirm_all``.
         budget: Of wall time; without a limit where none was given.
         running: The trials that run now, by name.
-        batches: The number of the batch of each trial that is trained in one with others, by name.
         is_ending: Whether the search was interrupted and what runs is being saved.
     """
 
@@ -100,7 +98,6 @@ class SearchProgress:
     stage: str = "search"
     budget: TimeBudget = field(default_factory=TimeBudget)
     running: dict[str, RunningTrial] = field(default_factory=dict)
-    batches: dict[str, int] = field(default_factory=dict)
     is_ending: bool = False
     _ended_epochs: int = 0
     _ended_trials: int = 0
@@ -108,11 +105,8 @@ class SearchProgress:
     _epochs: dict[str, int] = field(default_factory=dict)
 
     def started(self, trial: RunningTrial, slot: int | None = None) -> None:
-        """Count a trial that starts: in its batch's slot, or the first one that is free, unless its slot is known."""
+        """Count a trial that starts, in the first slot that is free unless its slot is known."""
         taken = {other.slot for other in self.running.values()}
-        if slot is None and (batch := self.batches.get(trial.trial_id)) is not None:
-            mates = (other.slot for name, other in self.running.items() if self.batches.get(name) == batch)
-            slot = next(mates, None)
         trial.slot = next(i for i in range(len(taken) + 1) if i not in taken) if slot is None else slot
         self.running[trial.trial_id] = trial
         self.levels[trial.noise_level].running += 1

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from nls_tune.errors import InputError
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import PartState, part_states, read_parts
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.reading import read_status, row_runs_again
+from nls_tune.runs.run_json import RunSession, RunStage
 from nls_tune.runs.schemas import epoch_schema, trial_schema
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.spaces.settings import TrainingSettings
@@ -25,16 +25,6 @@ from nls_tune.spaces.settings import TrainingSettings
 Row = dict[str, Any]
 #: The statuses of a run that has ended by itself: of a crashed one, the trials that ran are still shown.
 _OVER = ("finished", "interrupted", "failed")
-
-
-class _Stage(BaseModel):
-    """The stage that runs, as run.json tells it; without a start time where it tells none."""
-
-    name: str = "search"
-    trials: dict[str, int]
-    epochs: int
-    started_at: AwareDatetime | None = None
-    time_budget: float | None = None
 
 
 class _Parts:
@@ -97,7 +87,8 @@ class WatchedRun:
         self._run = RunDirectory(path)
         self.path = self._run.path
         self._content, self.status = read_status(self._run)
-        self.names = _searched(self._content)
+        known = [name for name in self._content.searched if name in TrainingSettings.model_fields]
+        self.names = tuple(dict.fromkeys(["smooth_rate", *(known or ["warmup_epochs", "lr"])]))
         self._trials = _Parts(self._run.trials, trial_schema())
         self._epochs = _Parts(self._run.epochs, epoch_schema())
         self._ends: dict[str, datetime] | None = None
@@ -136,43 +127,41 @@ class WatchedRun:
     @property
     def ended_by(self) -> str | None:
         """What ended the search: ``trials`` or ``time_budget``; None where run.json does not say."""
-        found = self._content.get("ended_by")
-        return found if isinstance(found, str) else None
+        return self._content.ended_by
 
     def elapsed(self) -> float:
         """Return the seconds since the stage began; of a run that has ended, those of all its sessions."""
         if self.status == "running":
-            began = self._stage().started_at or _time(self._session().get("started_at"))
+            began = self._stage().started_at or self._session().started_at
             return 0.0 if began is None else max(0.0, time.time() - began.timestamp())
         total = 0.0
-        for session in self._content.get("sessions", ()):
-            began, ended = _time(session.get("started_at")), _time(session.get("finished_at"))
-            if began is not None:
+        for session in self._content.sessions:
+            if session.started_at is not None:
                 # A process that was killed did not say when; the newest file does.
-                total += max(0.0, (ended or self._last_write()).timestamp() - began.timestamp())
+                ended = session.finished_at or self._last_write()
+                total += max(0.0, (ended - session.started_at).total_seconds())
         return total
 
     def _last_write(self) -> datetime:
         states = [*self._trials.states.values(), *self._epochs.states.values()]
         return datetime.fromtimestamp(max((state.mtime_ns for state in states), default=0) / 1e9, UTC)
 
-    def _session(self) -> Mapping[str, Any]:
-        sessions = self._content.get("sessions", ())
-        return sessions[-1] if sessions else {}
+    def _session(self) -> RunSession:
+        return self._content.sessions[-1] if self._content.sessions else RunSession()
 
-    def _stage(self) -> _Stage:
-        if self.status not in _OVER:
-            # Without a stage the noise is still being estimated, or an earlier version wrote the run.
-            with suppress(ValidationError):
-                return _Stage.model_validate(self._session().get("stage"))
-        planned = {level["noise_level"]: sum(level["trials"].values()) for level in self._content.get("plan", ())}
-        epochs = _dig(self._content, "identity", "space", "budget", "epochs")
-        return _Stage(trials=planned, epochs=epochs if isinstance(epochs, int) else 0)
+    def _stage(self) -> RunStage:
+        stage = self._session().stage
+        if stage is not None and self.status not in _OVER:
+            return stage
+        # Of a run without a stage the noise is still being estimated.
+        epochs = self._content.identity.space.budget.get("epochs")
+        planned = self._content.planned_trials
+        return RunStage(name="search", trials=planned, epochs=epochs if isinstance(epochs, int) else 0)
 
     def _make_progress(self, rows: Mapping[str, Row]) -> SearchProgress:
-        stage, slots = self._stage(), _dig(self._session(), "slots", "count")
+        stage = self._stage()
         levels = {name: LevelProgress(total) for name, total in stage.trials.items()}
-        progress = SearchProgress(levels, slots if isinstance(slots, int) else 1, stage.epochs, stage.name)
+        progress = SearchProgress(levels, self._session().slots.count, stage.epochs, stage.name)
         progress.budget = self._budget(stage)
         counted = {name: row for name, row in rows.items() if self._counts(row, stage)}
         shown = _best(counted.values())
@@ -194,14 +183,13 @@ class WatchedRun:
         self._add_running(progress, rows)
         return progress
 
-    def _budget(self, stage: _Stage) -> TimeBudget:
+    def _budget(self, stage: RunStage) -> TimeBudget:
         if stage.name != "search" or stage.time_budget is None or stage.started_at is None:
             return TimeBudget()
-        earlier = [session.get("search_seconds", 0.0) for session in self._content["sessions"][:-1]]
-        used = sum(seconds for seconds in earlier if isinstance(seconds, int | float))
+        used = sum(session.search_seconds for session in self._content.sessions[:-1])
         return TimeBudget(stage.time_budget, used + max(0.0, time.time() - stage.started_at.timestamp()))
 
-    def _counts(self, row: Row, stage: _Stage) -> bool:
+    def _counts(self, row: Row, stage: RunStage) -> bool:
         """Say whether a row is a trial of the stage that has ended for good."""
         if row["stage"] != stage.name:
             return False
@@ -210,12 +198,12 @@ class WatchedRun:
             return False  # it waits until fewer trials share a GPU
         if stage.name != "search" and stage.started_at is not None:
             return bool(row["started_at"] >= stage.started_at)  # earlier sessions have confirmed others
-        began = _time(self._session().get("started_at"))
+        began = self._session().started_at
         return not (again and began is not None and row["finished_at"] < began)
 
     def _add_running(self, progress: SearchProgress, rows: Mapping[str, Row]) -> None:
         """Add the trials whose epochs were written in this session, and after their row if they run once more."""
-        began = _time(self._session().get("started_at"))
+        began = self._session().started_at
         if self.status in _OVER or began is None:
             return
         states, before = self._epochs.states, self.progress.running
@@ -257,25 +245,3 @@ def _best(rows: Iterable[Row]) -> set[str]:
 
 def _accuracies(curve: Iterable[Row]) -> tuple[float, ...]:
     return tuple(row["val_accuracy"] for row in curve)
-
-
-def _searched(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the space; rate, warm-up and learning rate where it cannot be read."""
-    space = _dig(content, "identity", "space", "space")
-    found = [name for name in space if name in TrainingSettings.model_fields] if isinstance(space, Mapping) else []
-    return tuple(dict.fromkeys(["smooth_rate", *(found or ["warmup_epochs", "lr"])]))
-
-
-def _dig(content: Any, *keys: str) -> Any:
-    """Return what stands under keys of mappings in one another; None where nothing does."""
-    for key in keys:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return content
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

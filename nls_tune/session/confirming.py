@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.analysis.selection import select
 from nls_tune.plan.plan import SearchPlan
@@ -21,7 +21,6 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_trials, runs_again
 from nls_tune.runs.schemas import ON_ALL_LABELS, settings_of
-from nls_tune.spaces.batching import make_batches
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.spaces.space import ARMS
 from nls_tune.tune.experiment import run_experiment, trial_config
@@ -154,7 +153,7 @@ def confirm(
     make_view: Callable[[SearchProgress], ProgressView],
     missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
     trackers: Sequence[Tracker] = (),
-) -> str:
+) -> Literal["finished", "interrupted"]:
     """Run what is missing of the confirmation of a finished search.
 
     Args:
@@ -179,32 +178,21 @@ def confirm(
     configs = still_missing()
     if not configs:
         return "finished"
-    packing.batched = packing.may_batch
     levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
     epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
     progress = SearchProgress(levels, packing.slots.count, epochs, stage=configs[0]["stage"])
-    together = _together(configs, packing, progress)
     view = make_view(progress)
     while True:
         recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
         names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
         others = [name for name in names if name != (name[0], None, False)]
-        searcher = ListSearcher(together, metric="best_val_accuracy", is_draining=packing.is_draining)
+        searcher = ListSearcher(configs, metric="best_val_accuracy", is_draining=packing.is_draining)
         scheduler = WorkerSavingScheduler()
         lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-        run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, len(together), lengths, others)
+        run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, len(configs), lengths, others)
         # A signal that comes while the last trials end leaves no row that would tell of it.
         interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
         if interrupted or not packing.lower():
-            packing.batched = False
             return "interrupted" if progress.is_ending or progress.num_left() else "finished"
-        # Those that have ended stay counted; the rest follows with fewer trials on a GPU, or outside of batches.
+        # Those that have ended stay counted; the rest follows with fewer trials on a GPU.
         configs, progress.slots = still_missing(), packing.slots.count
-        together = _together(configs, packing, progress)
-
-
-def _together(configs: list[dict[str, Any]], packing: Packing, progress: SearchProgress) -> list[dict[str, Any]]:
-    """What Tune is to run as one trial each: batches where that is wanted, else the trials themselves."""
-    batches = make_batches(configs, packing.slots.count) if packing.batched else [[config] for config in configs]
-    progress.batches = {c["trial_id"]: i for i, batch in enumerate(batches) if len(batch) > 1 for c in batch}
-    return [{"batch": batch} if len(batch) > 1 else dict(batch[0]) for batch in batches]

@@ -3,8 +3,7 @@
 When a trial runs out of memory and others share its GPU, no further trial starts; those that run go on to their end.
 The search then goes on in a fresh experiment with half as many trials on a GPU, and what ran out runs again there. Its
 row says ``out_of_memory`` meanwhile and its folder in ``checkpoints/`` stays: by that a later session knows that it is
-to run again. With the GPU to itself the outcome stands: the folder is removed, and no session runs it again. A batch of
-trials that runs out of memory ends in the same way, and its trials run again one by one.
+to run again. With the GPU to itself the outcome stands: the folder is removed, and no session runs it again.
 """
 
 from __future__ import annotations
@@ -96,12 +95,9 @@ class Packing:
         settings: What the user asked for.
         slots: What a search starts with.
         lowered: Called with the trials a GPU before and the new slots whenever they are lowered.
-        unbatched: Called when batches are given up.
 
     Attributes:
         slots: What a trial gets and how many run at once.
-        may_batch: Whether trials of a confirmation may run in batches: as the user wants, until one runs out of memory.
-        batched: Whether those that run now do.
     """
 
     def __init__(
@@ -110,11 +106,9 @@ class Packing:
         settings: SearchSettings,
         slots: Slots,
         lowered: Callable[[int, Slots], Any] = lambda before, slots: None,
-        unbatched: Callable[[], Any] = lambda: None,
     ) -> None:
         self.slots = slots
-        self.lowered, self.unbatched = lowered, unbatched
-        self.may_batch, self.batched = settings.vectorize, False
+        self.lowered = lowered
         self._resources, self._settings = resources, settings
         self._ran_out = False
 
@@ -124,17 +118,17 @@ class Packing:
 
     def out_of_memory(self) -> str | None:
         """Note that a trial ran out of memory; return how it will run again, None if it had the GPU to itself."""
-        if not self.batched and self.slots.trials_per_gpu == 1:
+        if self.slots.trials_per_gpu == 1:
             return None
         self._ran_out = True
-        return "it runs again outside of a batch" if self.batched else "it runs again with fewer on its GPU"
+        return "it runs again with fewer on its GPU"
 
     def is_draining(self) -> bool:
         """Whether no trial should start before fewer share a GPU."""
         return self._ran_out
 
     def lower(self) -> bool:
-        """If a trial ran out of memory, give up batches, or else halve the trials a GPU.
+        """If a trial ran out of memory, halve the trials per GPU.
 
         Returns:
             Whether there is something to run again.
@@ -142,10 +136,6 @@ class Packing:
         if not self._ran_out:
             return False
         self._ran_out = False
-        if self.batched:
-            self.batched = self.may_batch = False
-            self.unbatched()
-            return True
         before = self.slots.trials_per_gpu
         self.use(before // 2)
         self.lowered(before, self.slots)

@@ -51,8 +51,7 @@ class Recorder(tune.Callback):
         progress: To keep up to date.
         view: To tell of every trial that ends.
         trackers: To tell of everything.
-        out_of_memory: Told of a trial that ran out of memory, or that was in a batch that failed; says how it will run
-            again, None if it will not.
+        out_of_memory: Told of a trial that ran out of memory; says how it will run again, None if it will not.
 
     Attributes:
         failures: The errors of trials that failed.
@@ -80,7 +79,6 @@ class Recorder(tune.Callback):
         self._trackers = trackers
         self._out_of_memory = out_of_memory
         self._states: dict[str, _TrialState] = {}
-        self._ended: set[str] = set()
         self.failures: list[str] = []
         self.on_ready: Callable[[], Any] = lambda: None
         self._warnings: set[str] = set()
@@ -96,7 +94,7 @@ class Recorder(tune.Callback):
             self.error = error
             return otherwise
 
-    # Tune's hooks. Tune calls them with keyword arguments. To Tune a batch of trials is one.
+    # Tune's hooks. Tune calls them with keyword arguments.
 
     def setup(self, **info: object) -> None:  # type: ignore[override] # Tune gives what is not needed here
         """Say that Tune is ready."""
@@ -107,12 +105,9 @@ class Recorder(tune.Callback):
         self.guard(lambda: self._start(trial), None)
 
     def _start(self, trial: Trial) -> None:
-        for config in _configs(trial):
-            # Of a batch that starts again some may have ended.
-            if config["trial_id"] not in self._states and config["trial_id"] not in self._ended:
-                self._begin(config)
-
-    def _begin(self, config: dict[str, Any]) -> None:
+        config = trial.config
+        if config["trial_id"] in self._states:
+            return
         settings = TrainingSettings(**config["settings"])
         searched = {name: getattr(settings, name) for name in self._plan.space.space}
         level, trial_id = config["noise_level"], config["trial_id"]
@@ -145,25 +140,12 @@ class Recorder(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """Take the epochs of a report; in a batch, write the rows of those that have ended."""
-        self.guard(lambda: self._take_all(trial, result), None)
+        """Take the epochs of a report."""
+        self.guard(lambda: self._take(trial, result), None)
 
-    def _take_all(self, trial: Trial, result: dict[str, Any]) -> None:
-        reports = result.get("reports", [result])
-        for config, report in zip(_configs(trial), reports, strict=True):
-            if report is None:
-                continue
-            ends = report is not result and report["done"]
-            state = self._states.get(config["trial_id"])
-            if state is not None:
-                self._take(state, report)
-                if ends:
-                    self._end_as_reported(state)
-            elif ends:  # trained once more in a batch that had to start again; its row stands
-                TrialCheckpoint(self._run.checkpoints / config["trial_id"]).remove()
-
-    def _take(self, state: _TrialState, result: dict[str, Any]) -> None:
+    def _take(self, trial: Trial, result: dict[str, Any]) -> None:
         """Take the epochs of a report; write them if the last time is long enough ago."""
+        state = self._states[trial.config["trial_id"]]
         state.report = result
         warning = result.get("warning")
         if warning and warning not in self._warnings:  # every process has its own, and says it with every report
@@ -183,11 +165,7 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that finished or was stopped."""
-        self.guard(lambda: self._complete(trial), None)
-
-    def _complete(self, trial: Trial) -> None:
-        for state in self._open(trial):
-            self._end_as_reported(state)
+        self.guard(lambda: self._end_as_reported(self._states[trial.config["trial_id"]]), None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that failed for good."""
@@ -196,15 +174,11 @@ class Recorder(tune.Callback):
     def _fail(self, trial: Trial) -> None:
         # It may have failed before it started, for example because a worker lacks a package.
         self._start(trial)
-        error = _error_of(trial)
-        for state in self._open(trial):
-            if is_out_of_memory(error):
-                self._end_out_of_memory(state, error)
-            elif "batch" in trial.config:
-                # One of its trials may be at fault, or none: which one shows when they run alone.
-                self._end(state, "interrupted", f"{error}; {self._out_of_memory()}", again=True)
-            else:
-                self._end(state, "failed", error)
+        error, state = _error_of(trial), self._states[trial.config["trial_id"]]
+        if is_out_of_memory(error):
+            self._end_out_of_memory(state, error)
+        else:
+            self._end(state, "failed", error)
 
     def note_end(self) -> None:
         """Show that the trials are being ended."""
@@ -220,11 +194,6 @@ class Recorder(tune.Callback):
                 self._end_as_reported(state)
             else:
                 self._end(state, "interrupted", None)
-
-    def _open(self, trial: Trial) -> list[_TrialState]:
-        """What has started and has no row yet."""
-        names = [config["trial_id"] for config in _configs(trial)]
-        return [self._states[name] for name in names if name in self._states]
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
@@ -256,7 +225,6 @@ class Recorder(tune.Callback):
         self._run.write_trial(row)
         # Not before: a trial without a row has not ended.
         del self._states[state.trial_id]
-        self._ended.add(state.trial_id)
         value = state.report.get("best_val_accuracy") if state.report.get("best_epoch") else None
         if again:
             self._progress.runs_again(state.level, state.trial_id)
@@ -301,12 +269,6 @@ class EndOnError(tune.Stopper):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, see the recorder."""
         return {}
-
-
-def _configs(trial: Trial) -> list[dict[str, Any]]:
-    """What Tune's trial trains: a batch of trials, or one."""
-    found: list[dict[str, Any]] = trial.config.get("batch", [trial.config])
-    return found
 
 
 def outcome_of(report: Mapping[str, Any]) -> Outcome:

@@ -1,4 +1,4 @@
-"""The Ray Tune trainable: a process that trains one trial, or a batch of trials, after the other."""
+"""The Ray Tune trainable: a process that trains one trial after the other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import error_line, is_out_of_memory
 from nls_tune.machine.provenance import cpu_name
 from nls_tune.training.trial import SingleTrial, Workplace
-from nls_tune.training.trial_batch import BatchTrial, batch_report
 
 
 class TrainingTrainable(tune.Trainable):
-    """Trains a trial, or a batch of them, in a process that is reused.
+    """Trains one trial after the other in a process that is reused.
 
     What trials share comes through ``tune.with_parameters``, once a node: ``arrays`` (the inputs that all noise
     levels share), ``datasets`` (each level's dataset without them) and ``shared`` (plain values of the run). The
@@ -29,9 +28,6 @@ class TrainingTrainable(tune.Trainable):
     * ``report_at``: epochs at which a report must go out, because a scheduler looks at them;
     * ``stop_at``: the epoch after which a trial on all labels ends. No samples are left to validate it, so its reports
       have no best epoch, and NaN where its epochs would tell of validation.
-
-    A batch is ``{"batch": [configurations]}``, of trials on the same data that can be one batched model; its reports
-    hold those of its trials in ``reports``.
 
     A trial that runs out of memory does not raise: it ends with a report that says so in ``out_of_memory``, frees what
     it held, and the process takes over the next trial.
@@ -72,7 +68,7 @@ class TrainingTrainable(tune.Trainable):
             tuple(shared["warmup_epochs"]),
         )
         self._cached: tuple[str, NoisyDataset, Any] | None = None
-        self._trial: SingleTrial | BatchTrial | None = None
+        self._trial: SingleTrial | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -84,8 +80,7 @@ class TrainingTrainable(tune.Trainable):
     def _begin(self, config: Mapping[str, Any]) -> None:
         """Prepare a trial; one for which there is no memory says so in its first report."""
         self._out_of_memory: str | None = None
-        nothing = self._workplace.report_of_nothing()
-        self._report_at_hand = batch_report([nothing] * len(config["batch"])) if "batch" in config else nothing
+        self._report_at_hand = self._workplace.report_of_nothing()
         self._within_memory(lambda: self._prepare(config))
 
     def _prepare(self, config: Mapping[str, Any]) -> None:
@@ -93,8 +88,7 @@ class TrainingTrainable(tune.Trainable):
 
         from nls_tune.training.data import DeviceData
 
-        first = config["batch"][0] if "batch" in config else config
-        key, device = first.get("data", first["noise_level"]), self._workplace.device
+        key, device = config.get("data", config["noise_level"]), self._workplace.device
         if self._cached is None or self._cached[0] != key:
             self._cached = None  # free one level's tensors before the next come
             dataset = replace(self._datasets[key], **self._arrays)
@@ -102,23 +96,20 @@ class TrainingTrainable(tune.Trainable):
         _, dataset, data = self._cached
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        self._trial = (
-            BatchTrial(config["batch"], dataset, data, self._workplace)
-            if "batch" in config
-            else SingleTrial(config, dataset, data, self._workplace)
-        )
+        self._trial = SingleTrial(config, dataset, data, self._workplace)
 
     def step(self) -> dict[str, Any]:
         """Train until a report is due.
 
         Returns:
-            The epochs since the last report and the state of the trial, or those of each trial of a batch; ``done``
-            at the end.
+            The epochs since the last report and the state of the trial; ``done`` at the end.
         """
         if self._out_of_memory is None:
             self._within_memory(self._train)
         if self._out_of_memory is not None:
-            self._report_at_hand = _without_memory(self._report_at_hand, self._out_of_memory)
+            # What was reached stands; nothing of it is there any more.
+            end = {"new_epochs": [], "out_of_memory": self._out_of_memory, "done": True}
+            self._report_at_hand = {**self._report_at_hand, **end}
         return self._report_at_hand
 
     def _train(self) -> None:
@@ -157,10 +148,3 @@ class TrainingTrainable(tune.Trainable):
             self._trial.close()
         self._trial = None
         empty_cache(self._workplace.device)
-
-
-def _without_memory(report: dict[str, Any], error: str) -> dict[str, Any]:
-    """A last report: what was reached stands; nothing of it is there any more."""
-    if "reports" in report:
-        return batch_report([r and (r if r["done"] else _without_memory(r, error)) for r in report["reports"]])
-    return {**report, "new_epochs": [], "out_of_memory": error, "done": True}

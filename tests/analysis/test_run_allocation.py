@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,8 +10,6 @@ from hypothesis import strategies as st
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.allocation import allocation
-from nls_tune.report.figures import time
-from nls_tune.report.html.plots.allocation import allocation_plot
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 #: Start, length, device.
@@ -143,13 +140,11 @@ def test_a_trial_that_spans_a_pause_is_as_long_as_it_ran():
 @given(
     st.lists(st.tuples(st.integers(-300, 2500), st.none() | st.integers(-50, 800)), max_size=6),
     st.lists(st.tuples(st.integers(0, 2500), st.integers(-5, 400), st.just("a"), st.sampled_from("xy")), min_size=1),
-    st.lists(st.integers(0, 2), min_size=6, max_size=6),
 )
-def test_no_sessions_make_a_time_negative_or_a_slot_more_than_busy(sessions, spans, batches):
+def test_no_sessions_make_a_time_negative_or_a_slot_more_than_busy(sessions, spans):
     content = [
-        {"started_at": at(began), **({} if length is None else {"finished_at": at(began + length)}),
-         "batches": {"search": {f"{i:03}": i % number for i in range(len(spans)) if number}}}
-        for (began, length), number in zip(sessions, batches, strict=False)
+        {"started_at": at(began), **({} if length is None else {"finished_at": at(began + length)})}
+        for began, length in sessions
     ]  # fmt: skip
     trials = trials_frame(rows_of(spans)).assign(train_seconds=[300.0 * (i % 3) for i in range(len(spans))])
     found = allocation(trials, (), content)
@@ -176,61 +171,10 @@ def test_a_killed_session_without_a_trial_ends_no_earlier_than_it_began():
     assert [(span.start_seconds, span.seconds) for span in found.spans] == [(0, 90), (110, 80)]
 
 
-#: Two slots: "000" alone, then two batches of 3 and 2 at once, then "006" and "007" of another stage as one.
-BATCHED = [(0, 10), (20, 10), (20, 11), (20, 12), (20, 8), (20, 9), (40, 10), (41, 9)]
-NUMBERS = {"confirm": {"001": 0, "002": 0, "003": 0, "004": 1, "005": 1}, "confirm_all": {"006": 0, "007": 0}}
-
-
-def batched_trials():
-    stages = ["search", *["confirm"] * 5, "confirm_all", "confirm_all"]
-    trials = trials_frame(rows_of([(start, length, "a", "x") for start, length in BATCHED]))
-    return trials.assign(stage=stages, train_seconds=[9.0, 3.0, 3.0, 3.0, 2.0, 2.5, 30.0, 30.0])
-
-
-def test_a_batch_is_one_interval_of_one_slot():
-    trials = batched_trials()
-    found = allocation(trials, (), [{"started_at": at(-5), "batches": NUMBERS}])
-    assert [span.slot for span in found.spans] == [0, 0, 0, 0, 1, 1, found.spans[6].slot, found.spans[6].slot]
-    assert found.num_slots == 2
-    assert [(span.lane, span.num_lanes) for span in found.spans] == [
-        (0, 1), (0, 3), (1, 3), (2, 3), (0, 2), (1, 2), (0, 2), (1, 2),
-    ]  # fmt: skip
-    # Alone 10 s; of the batches the longest trial.
-    assert found.busy_share == pytest.approx((10 + 12 + 9 + 10) / (2 * 50))
-    assert [(span.start_seconds, span.seconds) for span in found.spans] == BATCHED
-
-
-@pytest.mark.parametrize(
-    ("session", "slots"),
-    [
-        ({"stage": {"name": "confirm_all", "batches": NUMBERS["confirm_all"]}}, 5),  # as early versions wrote it
-        ({"stage": {"name": "confirm", "batches": NUMBERS["confirm"]}}, 2),
-        ({"stage": {"name": "search"}}, 5),
-        ({"batches": 3, "stage": []}, 5),
-        ({"batches": {"confirm": [1]}}, 5),
-        ({"batches": NUMBERS, "unbatched_at": at(15)}, 5),  # all that follows ran one by one
-        ({"batches": NUMBERS, "unbatched_at": at(35)}, 2),
-        ({"batches": NUMBERS, "started_at": at(19)}, 2),
-        ({"batches": NUMBERS, "started_at": at(21)}, 5),  # batches of a later session, which ran others again
-    ],
-)
-def test_batches_are_those_of_the_session_that_wrote_the_row(session, slots):
-    trials = batched_trials()
-    assert allocation(trials, (), [{"started_at": at(-5)} | session]).num_slots == slots
-    assert allocation(trials).num_slots == 5
-
-
-def test_drawn_trials_of_a_batch_do_not_cover_each_other():
-    found = allocation(batched_trials(), (), [{"started_at": at(-5), "batches": NUMBERS}])
-    axis = time.allocation(SimpleNamespace(allocation=found)).axes[0]
-    boxes = [path.get_extents() for bars in axis.collections for path in bars.get_paths()]
-    drawn = {"figure": [(b.x0, b.x1, b.y0, b.y1) for b in boxes], "page": []}
-    for trace in allocation_plot("time", found).figure["data"]:
-        for x, base, y, height in zip(*(trace[key] for key in ("x", "base", "y", "width")), strict=True):
-            drawn["page"].append((base, base + x, y - height / 2, y + height / 2))
-    for bars in drawn.values():
-        assert len(bars) == len(BATCHED)
-        for one, other in itertools.combinations(bars, 2):
-            beside = one[1] <= other[0] or other[1] <= one[0]
-            assert beside or one[3] <= other[2] + 1e-3 or other[3] <= one[2] + 1e-3
-        assert {round((low + high) / 2) for *_, low, high in bars} == {0, 1}
+def test_a_run_whose_confirmation_trained_batches_is_read():
+    """As versions before this one could: the trials of a batch, which overlap, have a slot each."""
+    trials = trials_frame(rows_of([(0, 10, "a", "x"), (20, 10, "a", "x"), (20, 12, "a", "x")]))
+    batches = {"batches": {"confirm": {"001": 0, "002": 0}}, "unbatched_at": at(15)}
+    found = allocation(trials, (), [{"started_at": at(-5), **batches}])
+    assert found.spans == allocation(trials).spans
+    assert [span.slot for span in found.spans] == [0, 0, 1]

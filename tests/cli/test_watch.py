@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_runs import write_fake_run
+from fake_runs import read_raw, write_fake_run, write_raw
 from filelock import FileLock
 from rich.console import Console
 
@@ -46,11 +45,17 @@ def going_on(finished, tmp_path) -> Iterator[Path]:
 
 
 def change_json(run: Path, stage: dict | None = None, **changes) -> None:
-    content = json.loads((run / "run.json").read_text())
+    content = read_raw(run)
     session = content["sessions"][-1]
     session["started_at"] = "2020-01-01T00:00:00+00:00"  # before the files of the test, whatever the clock says
     session["stage"] = {**STAGE, "time_budget": None, **(stage or {})}
-    RunDirectory(run).write_json({**content, **changes})
+    write_raw(run, **{**content, **changes})
+
+
+def begin_another_session(run: Path) -> None:
+    content = read_raw(run)
+    content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
+    write_raw(run, **content)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -158,13 +163,9 @@ def test_a_torn_part_is_left_for_the_next_look(going_on):
 
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):
     trials = read_trials(going_on)
-    run = RunDirectory(going_on)
-    change_json(going_on)
-    content = run.read_json()
-    content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
-    run.write_json(content)
+    begin_another_session(going_on)
     row = {**trials.iloc[0].to_dict(), "status": "interrupted", "error": None}
-    run.write_trial(row)
+    RunDirectory(going_on).write_trial(row)
     watched = WatchedRun(going_on)
     assert watched.progress.running == {}
     assert watched.progress.num_ended == 23
@@ -192,9 +193,7 @@ def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fe
         run.write_trial({**row, "status": "out_of_memory", "error": "x"})
     (run.checkpoints / names[0]).mkdir(parents=True)
     if earlier:
-        content = run.read_json()
-        content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
-        run.write_json(content)
+        begin_another_session(going_on)
     watched = WatchedRun(going_on)
     ended = sum(level.ended["out_of_memory"] for level in watched.progress.levels.values())
     assert ended == (~runs_again(run, read_trials(going_on).iloc[:3])).sum() == 2
@@ -221,9 +220,10 @@ def test_a_confirmation_counts_its_own_trials(tmp_path):
         assert watched.progress.num_ended == 0
 
 
-@pytest.mark.parametrize("stage", [{"trials": 3}, {"epochs": "x"}, {"time_budget": []}, {"trials": {"a": "b"}}])
-def test_a_stage_that_makes_no_sense_is_that_of_the_plan(going_on, stage):
-    change_json(going_on, stage)
+def test_before_the_first_stage_the_plan_counts(going_on):
+    content = read_raw(going_on)
+    del content["sessions"][-1]["stage"]
+    write_raw(going_on, **content)
     progress = WatchedRun(going_on).progress
     assert (progress.num_total, progress.epochs, progress.stage) == (24, 20, "search")
 
@@ -289,7 +289,7 @@ def test_runs_without_a_trial(tmp_path, capsys):
     assert run_app(app, ["watch", str(run)]) == 0
     assert "0 of 0 trials" in capsys.readouterr().out
     assert run_app(app, ["watch", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is no run: it has no run.json\n"
+    assert capsys.readouterr().err == f"error: {tmp_path} is not a run: it has no run.json\n"
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "4000"])

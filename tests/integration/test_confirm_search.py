@@ -11,9 +11,7 @@ from nls_tune import run_search
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.reading import read_epochs, read_trials
-from nls_tune.runs.schemas import settings_of
 from nls_tune.session.confirming import missing_trials
-from nls_tune.training.training import Training
 
 SETTINGS = {"noise": "symmetric:0.4,clean", "num_trials": 4, "epochs": 6, "train_size": 400, "noise_draws": True}
 
@@ -80,11 +78,11 @@ def test_confirmation_is_printed_and_stored(run):
 
 @pytest.fixture(scope="module")
 def continued(run):
-    """The rows of the finished run, and what one more call, in batches, with another seed and all labels leaves."""
+    """The rows of the finished run, and what one more call with another seed and all labels leaves."""
     result, _ = run
     before = read_trials(result.run).set_index("trial_id")
     console = Console(record=True, width=120, file=io.StringIO())
-    more = {"confirm_seeds": 3, "confirm_on": "all", "vectorize": True}
+    more = {"confirm_seeds": 3, "confirm_on": "all"}
     again = run_search("twonorm", **SETTINGS, **more, out=result.run, console=console)
     return before, again, read_trials(result.run).set_index("trial_id"), console.export_text()
 
@@ -119,34 +117,10 @@ def test_a_finished_run_goes_on_with_all_labels(continued):
     assert epochs[epochs.trial_id.isin(rows.index)].val_accuracy.isna().all()
     assert epochs[epochs.trial_id.isin(before.index)].val_accuracy.notna().all()
     assert all(c.on_all_labels.test.num_seeds == 3 for level in again.confirmation for c in level.configurations)
-    session = json.loads((again.run / "run.json").read_text())["sessions"][-1]
-    assert session["vectorize"] is True
-    batches = session["stage"]["batches"]
-    assert 0 < len(batches) <= len(rows)
-    assert session["batches"]["confirm_all"] == batches
-    assert set(batches) <= set(rows.index)
-    assert rows.loc[[*batches]].epochs_reused.eq(0).all()  # a batch trains its warm-ups
-    assert "up to 16 at once, as one model" in screen
     assert "Confirmation on all labels" in screen
     assert "median of its best epochs" in screen
     assert not list((again.run / "checkpoints").iterdir())
     assert not (again.run / "warmups").exists()
-
-
-def test_what_ran_in_a_batch_is_the_training_alone(continued):
-    """On the split with one more seed: each row as an ordinary training has it, up to a sample on the border."""
-    before, _, trials, _ = continued
-    new = trials[(trials.stage == "confirm") & ~trials.index.isin(before.index) & (trials.status == "completed")]
-    assert len(new) >= 4
-    settings = check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=3)
-    plan = make_plan(settings, 0)
-    for row in new.reset_index().groupby("noise_level").first().reset_index().to_dict("records"):
-        dataset = plan.dataset(row["noise_level"], row["noise_seed"])
-        training = Training(dataset, settings_of(row))
-        while not training.finished:
-            training.run_epoch()
-        assert training.history[-1].val_accuracy == pytest.approx(row["last_val_accuracy"], abs=2 / dataset.num_val)
-        assert training.history[-1].test_accuracy == pytest.approx(row["last_test_accuracy"], abs=4e-4)
 
 
 def test_a_cut_confirmation_lists_what_is_missing(run):

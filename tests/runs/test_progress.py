@@ -129,16 +129,3 @@ def test_a_running_trial_keeps_its_slot_and_a_new_one_takes_the_first_that_is_fr
     progress.ended("a", "ce", "2", "stopped", None, adopted=False)
     progress.started(running("a", "4"))
     assert {name: trial.slot for name, trial in progress.running.items()} == {"1": 0, "3": 2, "4": 1}
-
-
-def test_the_trials_of_a_batch_share_a_slot_and_the_estimate_counts_each():
-    progress = make(slots=2, a=20)
-    progress.batches = {name: int(name) // 3 for name in map(str, range(6))}
-    for name in ("0", "9", "3", "1", "2", "4"):
-        progress.started(running("a", name))
-    slots = {name: trial.slot for name, trial in progress.running.items()}
-    assert slots == {"0": 0, "9": 1, "3": 2, "1": 0, "2": 0, "4": 2}
-    # A trial's seconds are its part of the batch's: three at once, four epochs in 24 s of one slot.
-    for name in "012":
-        progress.reported(name, 4, 8.0)
-    assert progress.seconds_left() == pytest.approx((3 * 6 + 3 * 10 + 14 * 10) * 2 / 2)

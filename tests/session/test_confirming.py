@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
-from test_recorder import report
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.errors import InputError
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import check_search_settings
-from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.reading import read_trials
 from nls_tune.runs.schemas import config_columns
-from nls_tune.session.confirming import confirm, missing_on_all_labels, missing_trials, stop_epoch
+from nls_tune.session.confirming import missing_on_all_labels, missing_trials, stop_epoch
 from nls_tune.spaces.settings import TrainingSettings
-from nls_tune.tune.cluster import slots_of
-from nls_tune.tune.packing import Packing
 
 LEVELS = ("symmetric:0.4", "clean")
 
@@ -169,51 +162,3 @@ def test_the_data_of_a_draw_on_all_labels(drawn):
     assert both.noisy_labels is split.noisy_labels
     assert drawn.dataset("symmetric:0.4", 21, all_labels=True) is both
     assert drawn.dataset("symmetric:0.4", all_labels=True).fingerprint not in (both.fingerprint, split.fingerprint)
-
-
-def test_a_batch_without_memory_runs_again_one_by_one(tmp_path, monkeypatch):
-    """With Tune's part played by hand: the first batch runs out, the second has begun and goes on to its end."""
-    plan, run = plan_of(vectorize=True), RunDirectory(tmp_path / "run")
-    run.create()
-    trials = searched(plan)
-    for number, row in enumerate(trials.astype(object).where(trials.notna(), None).to_dict("records")):
-        run.write_trial({**row, "trial_id": f"searched-{number}"})
-    wanted = {config["trial_id"] for config in missing_trials(plan, trials)}
-    ran: list[list[int]] = []
-    batches: list[dict[str, int]] = []
-
-    def play(plan, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
-        batches.append(dict(view.progress.batches))
-        started: list[SimpleNamespace] = []
-        for number in range(2 if not ran else num_trials):
-            config = searcher.suggest(f"{number}")
-            assert isinstance(config, dict)
-            started.append(SimpleNamespace(trial_id=f"{number}", config=config, error_file=""))
-            recorder.on_trial_start(1, [], started[-1])
-        ran.append([len(trial.config.get("batch", [0])) for trial in started])
-        for trial in started:
-            fails = len(ran) == 1 and trial is started[0]
-            end = report(range(1, 7), done=True, out_of_memory="OutOfMemoryError: of 2 GiB" if fails else None)
-            configs = trial.config.get("batch")
-            recorder.on_trial_result(1, [], trial, end if configs is None else {"reports": [end] * len(configs)})
-            recorder.on_trial_complete(1, [], trial)
-        assert searcher.suggest("next") == searcher.FINISHED
-
-    monkeypatch.setattr("nls_tune.session.confirming.run_experiment", play)
-    settings = plan.settings
-    packing = Packing({"CPU": 4}, settings, slots_of({"CPU": 4}, settings))
-    view = SimpleNamespace(trial_ended=lambda line: None, warn=lambda line: None)
-
-    def make_view(progress):
-        view.progress = progress
-        return view
-
-    assert confirm(plan, run, "run-1", packing, make_view) == "finished"
-    # 2 levels of 3 configurations and 2 seeds in 4 slots; the second and later batches never started.
-    assert ran == [[3, 3], [1] * 9]
-    assert [len(names) for names in batches] == [12, 0]
-    rows = read_trials(run.path).query("stage == 'confirm'")
-    assert set(rows.trial_id) == wanted
-    assert set(rows.status) == {"completed"}
-    assert list(run.checkpoints.iterdir()) == []
-    assert not packing.batched

@@ -241,23 +241,6 @@ class TestLowering:
         assert not packing.out_of_memory()
         assert not packing.lower()
 
-    def test_batches_are_given_up_before_trials_share_less(self):
-        settings, said = SearchSettings(trials_per_gpu=2, vectorize=True), []
-        resources = {"CPU": 4, "GPU": 1}
-        slots = slots_of(resources, settings)
-        packing = Packing(resources, settings, slots, lambda *what: said.append("fewer"), lambda: said.append("one"))
-        assert packing.may_batch
-        assert not packing.batched  # the search runs one by one
-        packing.batched = True
-        assert "outside of a batch" in (packing.out_of_memory() or "")
-        assert packing.is_draining()
-        assert packing.lower()
-        assert (packing.batched, packing.may_batch, packing.slots, said) == (False, False, slots, ["one"])
-        assert "fewer on its GPU" in (packing.out_of_memory() or "")
-        assert packing.lower()
-        assert (packing.slots.trials_per_gpu, said) == (1, ["one", "fewer"])
-        assert packing.out_of_memory() is None
-
     def test_a_row_stands_unless_its_folder_is_kept(self, tmp_path):
         run = RunDirectory(tmp_path / "run")
         run.create()
@@ -311,37 +294,6 @@ def searched(folder: Path) -> tuple[SearchPlan, RunDirectory]:
         row = trial_row(noise_level="symmetric:0.4", arm=training.arm)
         run.write_trial({**row, **config_columns(training), "trial_id": name})
     return plan, run
-
-
-def test_a_batch_that_fails_costs_none_of_its_trials(tmp_path, monkeypatch):
-    """Ray's part is played: the first batch loses its process, then comes Ctrl-C when the last trial has ended."""
-    plan, run = searched(tmp_path)
-    experiments: list[list[int]] = []
-
-    def experiment(plan, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
-        experiments.append([])
-        while isinstance(config := searcher.suggest("x"), dict):
-            trial: Any = SimpleNamespace(trial_id="x", config=config, error_file=None)
-            experiments[-1].append(len(config.get("batch", "1")))
-            recorder.on_trial_start(iteration=1, trials=[], trial=trial)
-            if len(experiments) == 1:
-                recorder.on_trial_error(iteration=1, trials=[], trial=trial)
-                continue
-            result = {"epoch": 0, "new_epochs": [], "best_val_accuracy": 0.0, "best_epoch": None, "train_seconds": 0.0}
-            recorder.on_trial_result(iteration=1, trials=[], trial=trial, result={**result, "finished": True})
-            recorder.on_trial_complete(iteration=1, trials=[], trial=trial)
-        if len(experiments) == 2:
-            recorder.note_end()
-
-    monkeypatch.setattr(confirm, "run_experiment", experiment)
-    resources, settings = {"CPU": 2}, SearchSettings(vectorize=True)
-    packing = Packing(resources, settings, slots_of(resources, settings))
-    view: Any = SimpleNamespace(trial_ended=lambda line: None)
-    assert confirm.confirm(plan, run, "run-1", packing, lambda progress: view) == "interrupted"
-    assert experiments == [[3], [1] * 6]
-    rows = read_trials(run.path)
-    assert set(rows.loc[rows["stage"] == "confirm", "status"]) == {"completed"}
-    assert confirm.confirm(plan, run, "run-1", packing, lambda progress: view) == "finished"
 
 
 def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, monkeypatch):

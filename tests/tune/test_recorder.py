@@ -20,8 +20,8 @@ from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import SearchProgress
 from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
-from nls_tune.session import searching as execution
 from nls_tune.session.searching import make_progress
+from nls_tune.tune import experiment
 from nls_tune.tune.recorder import EndOnError, Recorder, outcome_of
 
 LEVEL = "symmetric:0.4"
@@ -414,82 +414,6 @@ def test_a_warning_of_a_process_is_said_once(driven):
     assert driven.view.lines == ["Warning: mlp cannot be compiled here"]
 
 
-class TestBatches:
-    """What is one trial to Tune: each of its trials has its row, its epochs, its folder and its end."""
-
-    def batch(self, driven: Driven, rates: tuple[float, ...] = (-4.0, 0.0, 0.5)) -> SimpleNamespace:
-        trials = [driven.trial(smooth_rate=rate) for rate in rates]
-        for trial in trials:
-            TrialCheckpoint(driven.run.checkpoints / trial.config["trial_id"]).start({})
-        batch = SimpleNamespace(
-            trial_id="b1", config={"batch": [t.config for t in trials]}, error_file=trials[0].error_file
-        )
-        driven.recorder.on_trial_start(iteration=1, trials=[batch], trial=batch)
-        return batch
-
-    def told(self, driven: Driven, batch: SimpleNamespace, *reports: dict[str, Any] | None) -> None:
-        result = {"reports": list(reports), "done": False, "best_val_accuracy": 0.5}
-        driven.recorder.on_trial_result(iteration=1, trials=[batch], trial=batch, result=result)
-
-    def rows(self, driven: Driven) -> pd.DataFrame:
-        return read_trials(driven.run.path).set_index("smooth_rate")
-
-    def folders(self, driven: Driven) -> set[str]:
-        return {folder.name for folder in driven.run.checkpoints.iterdir()}
-
-    def test_each_ends_when_it_has_ended(self, driven):
-        batch = self.batch(driven)
-        names = [config["trial_id"] for config in batch.config["batch"]]
-        going, lost = report(range(1, 4), done=False), report(range(1, 3), diverged=True, done=True)
-        assert driven.progress.levels[LEVEL].running == 3
-        self.told(driven, batch, going, lost, going)
-        rows = self.rows(driven)
-        assert (dict(rows.status), dict(rows.epochs)) == ({0.0: "diverged"}, {0.0: 2})
-        assert self.folders(driven) == {names[0], names[2]}
-        rest = report(range(4, 7), done=True)
-        self.told(driven, batch, rest, None, going)
-        driven.recorder.on_trial_complete(iteration=1, trials=[batch], trial=batch)
-        rows = self.rows(driven)
-        assert dict(rows.status) == {0.0: "diverged", -4.0: "completed", 0.5: "stopped"}
-        assert dict(rows.epochs) == {0.0: 2, -4.0: 6, 0.5: 3}
-        assert dict(rows.train_seconds) == {0.0: 4.0, -4.0: 12.0, 0.5: 6.0}
-        assert dict(read_epochs(driven.run.path).groupby("smooth_rate").size()) == {0.0: 2, -4.0: 6, 0.5: 3}
-        assert (self.folders(driven), driven.progress.running) == (set(), {})
-        assert driven.progress.num_ended == len(driven.view.lines) == 3
-
-    def test_after_a_lost_worker_what_has_ended_stands(self, driven):
-        batch = self.batch(driven)
-        end = report(range(1, 7), done=True)
-        self.told(driven, batch, end, None, None)
-        before = self.rows(driven).loc[-4.0]
-        driven.recorder.on_trial_start(iteration=1, trials=[batch], trial=batch)
-        TrialCheckpoint(driven.run.checkpoints / batch.config["batch"][0]["trial_id"]).start({})  # by the new worker
-        self.told(driven, batch, {**end, "train_seconds": 99.0}, end, end)
-        rows = self.rows(driven)
-        assert list(rows.status) == ["completed"] * 3
-        pd.testing.assert_series_equal(rows.loc[-4.0], before)
-        assert (self.folders(driven), driven.progress.num_ended) == (set(), 3)
-
-    def test_an_interrupt_ends_what_had_not_ended(self, driven):
-        batch = self.batch(driven, (-4.0, 0.0))
-        self.told(driven, batch, report(range(1, 7), done=True), report(range(1, 3), done=False))
-        driven.recorder.interrupt()
-        assert dict(self.rows(driven).status) == {-4.0: "completed", 0.0: "interrupted"}
-        assert len(self.folders(driven)) == 1
-
-    def test_a_batch_that_fails_has_only_ended_what_had_ended(self, driven):
-        driven.recorder._out_of_memory = lambda: "it runs again"
-        batch = self.batch(driven, (0.5, 0.25))
-        Path(batch.error_file).write_text("Traceback\nRuntimeError: a bad day\n")
-        self.told(driven, batch, report(range(1, 7), done=True), report(range(1, 3), done=False))
-        driven.recorder.on_trial_error(iteration=1, trials=[batch], trial=batch)
-        rows = self.rows(driven)
-        assert dict(rows.status) == {0.5: "completed", 0.25: "interrupted"}
-        assert rows.loc[0.25, "error"] == "RuntimeError: a bad day; it runs again"
-        assert self.folders(driven) == {batch.config["batch"][1]["trial_id"]}
-        assert (driven.progress.num_ended, driven.progress.running, driven.recorder.failures) == (1, {}, [])
-
-
 class TestErrorOfItsOwn:
     """What cannot be written is no error of the trial: Tune, told of it, would train it once more."""
 
@@ -571,9 +495,9 @@ def test_tune_ends_an_experiment_whose_results_cannot_be_written(driven, monkeyp
 
     monkeypatch.setattr(driven.run, "write_trial", write_trial)
     monkeypatch.setattr("ray.tune.Tuner", Tuner)
-    monkeypatch.setattr(execution, "_trainable", lambda *arguments: None)
+    monkeypatch.setattr(experiment, "_trainable", lambda *arguments: None)
     view = SimpleNamespace(start=lambda: None, stop=lambda: None)
     slots = SimpleNamespace(count=1)
     with pytest.raises(OSError, match="Disk quota exceeded"):
-        execution.run_experiment(driven.plan, driven.run, slots, driven.recorder, view, None, None, 1, [])
+        experiment.run_experiment(driven.plan, driven.run, slots, driven.recorder, view, None, None, 1, [])
     assert writes == ["completed", "completed"]

@@ -42,16 +42,15 @@ def allocation(run: RunAnalysis) -> Figure | str:
 def _timeline(axis: Axes, found: Allocation, slots: int) -> None:
     unit, name = next((unit, name) for least, unit, name in _UNITS if found.wall_seconds >= least)
     for slot in range(slots):
-        rows: dict[tuple[bool, int, int], list[TrialSpan]] = {}
+        rows: dict[bool, list[TrialSpan]] = {}
         for span in found.spans:
             if span.slot == slot:
-                rows.setdefault((span.stage != "search", span.num_lanes, span.lane), []).append(span)
-        for (confirms, lanes, lane), spans in sorted(rows.items()):
-            # The trials of a batch lie one above the other in their slot.
+                rows.setdefault(span.stage != "search", []).append(span)
+        for confirms, spans in sorted(rows.items()):
             axis.broken_barh(
                 [(span.start_seconds / unit, span.seconds / unit) for span in spans],
-                (slot - 0.4 + 0.8 * lane / lanes, 0.8 / lanes),
-                facecolors=[ARM_COLOURS[span.arm] for span in spans], edgecolor="white", linewidth=0.3 / lanes,
+                (slot - 0.4, 0.8),
+                facecolors=[ARM_COLOURS[span.arm] for span in spans], edgecolor="white", linewidth=0.3,
                 alpha=0.45 if confirms else 0.9, rasterized=len(spans) > MOST_VECTORS,
             )  # fmt: skip
     axis.set_ylim(slots - 0.5, -0.5)

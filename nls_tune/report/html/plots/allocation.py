@@ -78,9 +78,8 @@ def _bars(spans: list[TrialSpan], divisor: int, arm: Any, is_search: bool) -> di
         "type": "bar",
         "orientation": "h",
         "name": plotly_text(name),
-        # The trials of a batch lie one above the other in their slot.
-        "y": [rounded(s.slot - 0.375 + 0.75 * (s.lane + 0.5) / s.num_lanes, 4) for s in spans],
-        "width": [rounded(0.75 / s.num_lanes, 4) for s in spans],
+        "y": [s.slot for s in spans],
+        "width": 0.75,
         "base": [rounded(span.start_seconds / divisor, 4) for span in spans],
         "x": [rounded(span.seconds / divisor, 4) for span in spans],
         "customdata": [
