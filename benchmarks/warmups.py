@@ -34,7 +34,7 @@ GOAL = 0.35
 NOISE_RATES = {"aggre": 0.0901, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764, "worst": 0.4021}
 
 
-def draw(groups: list[Group], seed: int, sampler: str = "random") -> dict[str, list[dict[str, Any]]]:
+def draw(groups: list[Group[str]], seed: int, sampler: str = "random") -> dict[str, list[dict[str, Any]]]:
     """Return the configurations of a whole plan by group; where results matter, they are random."""
     allocator = Allocator(groups, Rungs(()), seed=seed, sampler=sampler)  # type: ignore[arg-type]
     results = random.Random(seed)
@@ -45,7 +45,7 @@ def draw(groups: list[Group], seed: int, sampler: str = "random") -> dict[str, l
     return found
 
 
-def groups_of(space: SearchSpace) -> list[Group]:
+def groups_of(space: SearchSpace) -> list[Group[str]]:
     """Return the groups of a plan of CIFAR-10N with all levels."""
     groups = []
     for level, noise_rate in NOISE_RATES.items():

@@ -18,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,19 +29,18 @@ from replay import (
     Variant,
     replay,
     replay_variant,
-    trial_rows,
     variants,
 )
 from table import FOLDER, Level, Point, Table
 
-from nls_tune.analysis.level_summaries import best_arm
-from nls_tune.analysis.selection import selection
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import arm_of
 
 NAMES = ("twonorm", "waveform", "digits")
 #: Epochs a level at which regret is read.
 BUDGETS = (100, 200, 400, 800)
 CLOSE = 0.005
+#: Seeds of a replayed confirmation.
+NUM_FRESH = 2
 EVIDENCE = FOLDER.parent / "evidence"
 _TABLES: dict[str, Table] = {}
 
@@ -92,33 +90,40 @@ def summary(path: list[tuple[float, float]]) -> dict[str, float]:
     return found
 
 
-def posterior_regret(table: Table, ended: list[Ended], half: str) -> dict[str, float]:
-    """Return the mean regret over levels at the end, of the raw best and of the posterior mean."""
-    regrets: dict[str, list[float]] = {"raw": [], "posterior": []}
-    for level in table.levels:
-        truth, mine = level.truth(half), [t for t in ended if t.level == level.name]
-        completed = [t for t in mine if t.completed and t.value is not None]
-        if not completed:
-            continue
-        best = max(truth.values())
-        raw = max(completed, key=lambda t: (t.value, -t.order))
-        regrets["raw"].append(best - truth[raw.point])
-        regrets["posterior"].append(best - truth[_recommended(table, level, mine)])
-    return {f"regret_of_{k}": float(np.mean(v)) if v else math.nan for k, v in regrets.items()}
+def confirmation_gains(level: Level, ended: Sequence[Ended], half: str, *, quarter: bool = False) -> dict[str, float]:
+    """Return the test accuracy that a confirmation gains over the highest validation accuracy of the search.
+
+    One or two of the best configurations of each arm are trained again with two fresh seeds, and the highest mean
+    validation accuracy over these wins. The seeds that took no part judge, on their test samples.
+
+    Args:
+        level: The noise level.
+        ended: Its trials, all of one seed.
+        half: The test samples that judge.
+        quarter: Whether to choose by a quarter of the validation samples.
+
+    Returns:
+        Gains by the number of configurations per arm; empty without a completed trial or with too few seeds.
+    """
+    completed = sorted((t for t in ended if t.completed and t.value is not None), key=_best_first)
+    left = [seed for seed in level.seeds if completed and seed != completed[0].seed]
+    fresh, judges = left[:NUM_FRESH], left[NUM_FRESH:]
+    if not judges:
+        return {}
+    by_arm: dict[str, list[Point]] = {}
+    for point in dict.fromkeys(t.point for t in completed):
+        by_arm.setdefault(arm_of(level.table.rates[point[0]]), []).append(point)
+    raw = level.test(completed[0].point, half, judges)
+    found = {}
+    for count in (1, 2):
+        again = [point for points in by_arm.values() for point in points[:count]]
+        best = max(again, key=lambda point: level.validation(point, fresh, quarter=quarter))
+        found[f"confirm_{count}"] = level.test(best, half, judges) - raw
+    return found
 
 
-def _recommended(table: Table, level: Level, ended: list[Ended]) -> Point:
-    """The point that the package recommends."""
-    rows = trial_rows(table, level, ended)
-    found = {arm: selection(rows[rows["arm"] == arm]) for arm in ARMS}
-    chosen = {arm: s for arm, s in found.items() if s is not None}
-    arm = best_arm(
-        {
-            arm: SimpleNamespace(posterior_mean=s.posterior_mean, val_accuracy=s.row["best_val_accuracy"])  # type: ignore[misc] # as much as it looks at
-            for arm, s in chosen.items()
-        }
-    )
-    return next(t.point for t in ended if str(t.order) == chosen[arm].row["trial_id"])  # type: ignore[index] # there is one
+def _best_first(trial: Ended) -> tuple[float, int]:
+    return (-(trial.value or 0.0), trial.order)
 
 
 def one(task: tuple[str, str, int, str]) -> dict[str, float]:
@@ -128,7 +133,10 @@ def one(task: tuple[str, str, int, str]) -> dict[str, float]:
     if method in METHODS:
         ended = METHODS[method](table, seed)
         found = summary(regret_path(table, ended, half))
-        return {**found, **posterior_regret(table, ended, half)} if method == "nls_tune" else found
+        if method == "nls_tune":
+            gains = [confirmation_gains(lv, [t for t in ended if t.level == lv.name], half) for lv in table.levels]
+            found |= {key: float(np.mean([g[key] for g in gains if g])) for key in ("confirm_1", "confirm_2")}
+        return found
     variant = dict(variants())[method]
     return summary(regret_path(table, replay_variant(table, seed, variant), half, variant.objective))
 
@@ -144,14 +152,15 @@ def selection_regret(task: tuple[str, str, bool, int]) -> dict[str, float]:
     """Return what it costs to choose by noisy validation instead of clean labels, for random sets of trials.
 
     Sets of 24 trials are drawn from the grid as a search with arms would share them out, all at full length. The clean
-    choice is made by one half of the test samples; both are judged by the other half.
+    choice is made by one half of the test samples; both are judged by the other half. ``confirm_1`` and ``confirm_2``
+    are the gains of a confirmation, ``second`` what the second configuration per arm adds, see ``confirmation_gains``.
     """
     name, level_name, quarter, draws = task
     table = table_of(name)
     level = next(lv for lv in table.levels if lv.name == level_name)
     judge, clean = level.truth("b"), level.truth("a")
     rng = random.Random(f"{name}/{level_name}")
-    losses: dict[str, list[float]] = {"raw": [], "posterior": []}
+    found: dict[str, list[float]] = {}
     for _ in range(draws):
         seed = rng.choice(level.seeds)
         ended = [_as_ended(table, level, seed, point, quarter, i) for i, point in enumerate(_draw_points(table, rng))]
@@ -159,16 +168,15 @@ def selection_regret(task: tuple[str, str, bool, int]) -> dict[str, float]:
         if not done:
             continue
         ideal = judge[max((t.point for t in done), key=lambda p: clean[p])]
-        raw = max(done, key=lambda t: (t.value, -t.order))
-        losses["raw"].append(ideal - judge[raw.point])
-        losses["posterior"].append(ideal - judge[_recommended(table, level, ended)])
+        losses = {"raw": ideal - judge[min(done, key=_best_first).point]}
+        for key, loss in (losses | confirmation_gains(level, ended, "b", quarter=quarter)).items():
+            found.setdefault(key, []).append(loss)
+    if "confirm_1" in found:
+        found["second"] = np.subtract(found["confirm_2"], found["confirm_1"]).tolist()
     return {
         "num_val": level.num_val // 4 if quarter else level.num_val,
-        **{k: float(np.mean(v)) for k, v in losses.items()},
-        **{f"{k}_error": float(np.std(v) / math.sqrt(len(v))) for k, v in losses.items()},
-        "difference_error": float(
-            np.std(np.subtract(losses["posterior"], losses["raw"])) / math.sqrt(len(losses["raw"]))
-        ),
+        **{k: float(np.mean(v)) for k, v in found.items()},
+        **{f"{k}_error": float(np.std(v) / math.sqrt(len(v))) for k, v in found.items()},
     }
 
 
@@ -199,7 +207,7 @@ def describe(rows: Sequence[dict[str, float]], rng: np.random.Generator) -> dict
         with np.errstate(invalid="ignore"):
             medians = np.median(values[draws], axis=1)
             low, high = (float(x) for x in np.quantile(medians, [0.025, 0.975], method="nearest"))
-        found[key] = {"median": float(np.median(values)), "interval": [low, high]}
+        found[key] = {"median": float(np.median(values)), "interval": [low, high], "mean": float(np.mean(values))}
     return found
 
 
@@ -299,12 +307,12 @@ def _selection_table(pool: ProcessPoolExecutor, names: Sequence[str], draws: int
         {"dataset": t[0], "noise_level": t[1], **r}
         for t, r in zip(tasks, pool.map(selection_regret, tasks), strict=True)
     ]
-    print("\nWhat choosing by noisy validation costs, in points of test accuracy (standard error)")
-    print(f"{'dataset':12}{'noise level':16}{'validation':>11}{'raw best':>16}{'posterior mean':>18}{'difference':>18}")
+    print("\nWhat choosing by noisy validation costs, and what confirmation gains, in points of test accuracy (s.e.)")
+    columns = {"raw": "raw best", "confirm_1": "confirm 1", "confirm_2": "confirm 2", "second": "the second"}
+    print(f"{'dataset':12}{'noise level':16}{'validation':>11}" + "".join(f"{name:>16}" for name in columns.values()))
     for r in rows:
-        raw, posterior = (f"{100 * r[k]:.2f} ({100 * r[f'{k}_error']:.2f})" for k in ("raw", "posterior"))
-        difference = f"{100 * (r['posterior'] - r['raw']):+.2f} ({100 * r['difference_error']:.2f})"
-        print(f"{r['dataset']:12}{r['noise_level']:16}{r['num_val']:11}{raw:>16}{posterior:>18}{difference:>18}")
+        cells = [f"{100 * r[k]:+.2f} ({100 * r[f'{k}_error']:.2f})" if k in r else "-" for k in columns]
+        print(f"{r['dataset']:12}{r['noise_level']:16}{r['num_val']:11}" + "".join(f"{cell:>16}" for cell in cells))
     return rows
 
 

@@ -10,22 +10,20 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-import pandas as pd
 from table import Curve, Level, Point, Table
 
 from nls_tune.allocation.allocator import Allocator, Group, Outcome
 from nls_tune.allocation.asha import Rungs
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.noise.levels import parse_noise_level
+from nls_tune.plan.level import GroupKey
 from nls_tune.plan.plan import USUAL_RATE
-from nls_tune.plan.start_points import translated
 from nls_tune.spaces.reading import load_space
-from nls_tune.spaces.settings import arm_of
 from nls_tune.spaces.space import SearchSpace
 
 #: Trials a level, enough for the longest budget that is looked at.
@@ -38,7 +36,6 @@ class Variant:
 
     Attributes:
         prior: Whether the noise-cancelling rate is a start point.
-        transfer: Whether levels take over configurations from one another.
         scale: Of smooth_rate.
         arms: Whether CE, positive and negative rates have trials of their own.
         warm_store: Whether a warm-up epoch is trained once.
@@ -53,7 +50,6 @@ class Variant:
     """
 
     prior: bool = True
-    transfer: bool = False
     scale: str = "log1m"
     arms: bool = True
     warm_store: bool = True
@@ -231,7 +227,7 @@ class OurSearch:
             self._groups(space, trials or TRIALS), self.rungs, seed=seed, sampler=variant.sampler
         )
 
-    def _groups(self, space: SearchSpace, trials: int) -> list[Group]:
+    def _groups(self, space: SearchSpace, trials: int) -> list[Group[GroupKey]]:
         quotas = space.quotas(trials) if self.variant.arms else {"all": trials}
         rates = {name: cancelling(level) for name, level in self.levels.items()}
         groups = []
@@ -240,15 +236,8 @@ class OurSearch:
             start = [0.0, USUAL_RATE]
             if self.variant.prior and rates[name] is not None:
                 start.append(rates[name])
-            siblings: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-            if self.variant.transfer:
-                siblings = {
-                    f"{other}/{arm}": _translate(space, mine, arm, rates[other], rates[name])
-                    for other in self.levels
-                    if other != name
-                }
             wrapped = _Decoupled(mine, space.space["lr"].low) if self.variant.decoupled else mine
-            groups.append(Group(f"{name}/{arm}", wrapped, quota, mine.start(start)[:quota], quota, siblings))
+            groups.append(Group(GroupKey(name, arm), wrapped, quota, mine.start(start)[:quota], quota))
         return groups
 
     def ask(self) -> tuple[Any, Level, Point, int] | None:
@@ -256,7 +245,7 @@ class OurSearch:
         suggestion = self.allocator.ask()
         if suggestion is None:
             return None
-        level = self.levels[suggestion.group.rpartition("/")[0]]
+        level = self.levels[suggestion.group.noise_level]
         point = self.table.nearest(suggestion.config)
         seed = self.table_seed if self.variant.seeds == 1 else self.rng.randrange(self.variant.seeds)
         return (suggestion.number, point), level, point, seed
@@ -304,14 +293,6 @@ class _WholeRange:
     def start(self, rates: list[float]) -> tuple[dict[str, Any], ...]:
         arms = ("ce", "positive", "negative")
         return tuple(point for arm in arms for point in self._space.arm(arm).start(rates))
-
-
-def _translate(space: SearchSpace, mine: Any, arm: str, there: float | None, here: float | None) -> Any:
-    def translate(config: dict[str, Any]) -> dict[str, Any]:
-        own = arm_of(config["smooth_rate"]) if arm == "all" else arm
-        return translated(space, own, there, here, config)
-
-    return translate
 
 
 class GridSearch:
@@ -451,31 +432,6 @@ class RayOptuna:
             scheduler.on_trial_complete(None, trial, result)
 
 
-def trial_rows(table: Table, level: Level, ended: list[Ended]) -> pd.DataFrame:
-    """Return ended trials of a level as rows of ``trials/``, as far as the selection looks at them."""
-    rows = []
-    for trial in ended:
-        config = table.config(trial.point)
-        curve = level.curves[trial.seed][trial.point]
-        rows.append(
-            {
-                "trial_id": str(trial.order),
-                "noise_level": level.name,
-                "arm": arm_of(config["smooth_rate"]),
-                **config,
-                "config_epochs": table.epochs,
-                "seed": trial.seed,
-                "status": "completed" if trial.completed else "diverged" if curve.diverged else "stopped",
-                "best_val_accuracy": math.nan if trial.value is None else trial.value,
-                "num_val": level.num_val,
-                "val_correct_at_best": curve.val_bits,
-                "num_classes": table.num_classes,
-                "started_at": trial.order,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def replay_variant(table: Table, seed: int, variant: Variant) -> list[Ended]:
     """Replay the package's search."""
     method = OurSearch(table, seed, variant)
@@ -487,7 +443,6 @@ def variants() -> Iterator[tuple[str, Variant]]:
     base = Variant()
     yield "as shipped", base
     yield "no noise-cancelling start point", replace(base, prior=False)
-    yield "levels learn from one another", replace(base, transfer=True)
     yield "rate uniform, not in log(1 - r)", replace(base, scale="linear")
     yield "no arms", replace(base, arms=False)
     yield "warm-ups not shared", replace(base, warm_store=False)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,7 +28,6 @@ class Curve:
         val_quarter: On a quarter of them.
         test: On one half of the test samples (clean labels), by half: ``a`` and ``b``.
         diverged: Whether it ended early.
-        val_bits: Packed, which validation samples its best epoch got right; None if no epoch counts.
         first_counting: First epoch that may be the best one.
     """
 
@@ -36,7 +35,6 @@ class Curve:
     val_quarter: np.ndarray
     test: Mapping[str, np.ndarray]
     diverged: bool
-    val_bits: bytes | None
     first_counting: int
 
     def objective(
@@ -68,7 +66,6 @@ class Level:
                 val_quarter=np.array(row["val_correct_quarter"]) / (num_val // 4),
                 test={h: np.array(row[f"test_correct_{h}"]) / half for h in "ab"},
                 diverged=row["diverged"],
-                val_bits=row["val_correct_at_best"],
                 first_counting=1 if row["smooth_rate"] == 0 else row["warmup_epochs"] + 1,
             )
         self.epoch_seconds = float(np.median([row["epoch_seconds"] for row in rows]))
@@ -79,35 +76,37 @@ class Level:
         return sorted(self.curves)
 
     def truth(self, half: str, objective: Objective = "best") -> dict[Point, float]:
-        """Return what every point is worth: its test accuracy where a user would stop, mean over the seeds.
-
-        A training without an epoch that counts is worth a guess.
-        """
+        """Return what every point is worth: its test accuracy where a user would stop, mean over the seeds."""
         return self._truths[half, objective]
+
+    def validation(self, point: Point, seeds: Sequence[int], *, quarter: bool = False) -> float:
+        """Return a point's mean validation accuracy over seeds at its best epochs; 0 where none counts."""
+        found = [self.curves[seed][point].objective(self.table.epochs, quarter=quarter) for seed in seeds]
+        return float(np.mean([0.0 if best is None else best[1] for best in found]))
+
+    def test(self, point: Point, half: str, seeds: Sequence[int], objective: Objective = "best") -> float:
+        """Return a point's mean test accuracy over seeds where a user would stop; a guess where no epoch counts."""
+        curves = [self.curves[seed][point] for seed in seeds]
+        found = [(curve.test[half], curve.objective(self.table.epochs, objective)) for curve in curves]
+        guess = 1 / self.table.num_classes
+        return float(np.mean([guess if best is None else test[best[0] - 1] for test, best in found]))
 
     @cached_property
     def _truths(self) -> dict[tuple[str, str], dict[Point, float]]:
-        found: dict[tuple[str, str], dict[Point, float]] = {}
-        guess = 1 / self.table.num_classes
-        for objective in ("best", "last"):
-            for half in "ab":
-                values: dict[Point, list[float]] = {}
-                for curves in self.curves.values():
-                    for point, curve in curves.items():
-                        best = curve.objective(self.table.epochs, objective)  # type: ignore[arg-type] # of the two
-                        values.setdefault(point, []).append(
-                            guess if best is None else float(curve.test[half][best[0] - 1])
-                        )
-                found[half, objective] = {point: float(np.mean(v)) for point, v in values.items()}
-        return found
+        points = self.curves[self.seeds[0]]
+        return {
+            (half, objective): {point: self.test(point, half, self.seeds, objective) for point in points}
+            for objective in get_args(Objective)
+            for half in "ab"
+        }
 
 
 class Table:
     """All levels of a dataset, and how a configuration finds its point.
 
     Args:
-        name: Of the table, a file beside this one.
-        folder: Where it is.
+        name: The table's name, that of a file beside this one.
+        folder: Where that file is.
     """
 
     def __init__(self, name: str, folder: Path = FOLDER) -> None:

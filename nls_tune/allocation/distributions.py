@@ -1,4 +1,4 @@
-"""A search space that is nothing but Optuna distributions, for users of the allocator with a job of their own."""
+"""A search space that is nothing but Optuna distributions, for users of the allocator with a task of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DistributionSpace:
     """A ``ConfigSpace`` for ``nls_tune.allocation.Group``: configurations are the sampled parameters themselves.
 
     Args:
-        **distributions: Of Optuna, by the name of the parameter.
+        **distributions: Optuna distributions by the parameter's name.
 
     Raises:
         ValueError: Without any distribution.

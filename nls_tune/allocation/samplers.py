@@ -12,11 +12,6 @@ SamplerName = Literal["tpe", "random", "gp", "cmaes", "grid"]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
 
-def startup_trials(num_trials: int) -> int:
-    """Return how many trials of a group come before its sampler has a model: a third of them, 2 to 10."""
-    return max(2, min(10, num_trials // 3))
-
-
 def make_sampler(name: SamplerName, seed: int, group: str, num_trials: int) -> optuna.samplers.BaseSampler:
     """Return the sampler of a group's study.
 
@@ -25,10 +20,10 @@ def make_sampler(name: SamplerName, seed: int, group: str, num_trials: int) -> o
     the sampler that it gets here is never asked.
 
     Args:
-        name: Of the sampler.
-        seed: Of the search.
-        group: Key of the group; groups must not draw the same numbers.
-        num_trials: Of the group.
+        name: The sampler's name.
+        seed: The search's seed.
+        group: The group's key as text; groups must not draw the same numbers.
+        num_trials: How many trials the group has.
 
     Returns:
         A seeded sampler.
@@ -36,7 +31,7 @@ def make_sampler(name: SamplerName, seed: int, group: str, num_trials: int) -> o
     from optuna import samplers
 
     stream = zlib.crc32(f"{seed}/{group}".encode())
-    startup = startup_trials(num_trials)
+    startup = max(2, min(10, num_trials // 3))
     if name == "tpe":
         return samplers.TPESampler(seed=stream, n_startup_trials=startup)
     if name == "gp":

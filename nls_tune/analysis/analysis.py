@@ -11,10 +11,10 @@ from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
 from nls_tune.analysis.importances import LevelImportances, importances
 from nls_tune.analysis.interactions import Interaction, interactions
 from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
-from nls_tune.analysis.level_summaries import LevelSummary, level_summaries, space_of
+from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
-from nls_tune.analysis.recommendations import Recommendation, planned_trials, recommendations
+from nls_tune.analysis.recommendations import Recommendation, recommendations
 from nls_tune.runs import Run
 
 
@@ -56,19 +56,19 @@ def analyze(runs: Sequence[Run]) -> Analysis:
 
 def _analyze(run: Run) -> RunAnalysis:
     trials, levels = run.trials, run.levels
-    space = space_of(run.content)
+    space = run.content.searched or None
     summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
     return RunAnalysis(
         run=run,
         recommendations=recommendations(
-            trials, levels, planned_trials(run.content), space=space, summaries=summaries, confirmed=confirmed
+            trials, levels, run.content.planned_trials, space=space, summaries=summaries, confirmed=confirmed
         ),
         summaries=summaries,
         confirmations=confirmed,
         rate_curves=rate_curves(trials, levels),
         rate_against_noise=rate_against_noise(trials, levels, summaries),
-        learning_curves=learning_curves(trials, run.epochs, levels, defaults=run.defaults, summaries=summaries),
+        learning_curves=learning_curves(trials, run.epochs, levels, defaults=run.content.defaults, summaries=summaries),
         interactions=interactions(trials, levels),
         importances=importances(trials, levels),
-        allocation=allocation(trials, levels, run.content.get("sessions", ())),
+        allocation=allocation(trials, levels, [session.model_dump(mode="json") for session in run.content.sessions]),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
-from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_trials, space_of
-from nls_tune.analysis.recommendations import Recommendation, planned_trials, recommendations
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_trials
+from nls_tune.analysis.recommendations import Recommendation, recommendations
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
 from nls_tune.spaces.space import Arm
@@ -95,15 +95,15 @@ def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> 
     names = dict.fromkeys(level for run in runs for level in run.levels)
     return Comparison(
         runs=tuple(run.name for run in runs),
-        differences=_differences([run.content for run in runs]),
+        differences=_differences([run.content.identity.model_dump(mode="json") for run in runs]),
         levels=tuple(_level(name, [pair for pair in pairs if name in pair[0].levels], runs[0]) for name in names),
     )
 
 
 def _find(run: Run) -> Findings:
-    space = space_of(run.content)
+    space = run.content.searched or None
     summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
-    planned = planned_trials(run.content)
+    planned = run.content.planned_trials
     found = recommendations(
         run.trials, run.levels, planned, space=space, summaries=summaries, confirmed=confirmed
     )  # fmt: skip
@@ -168,16 +168,14 @@ def _paired(row: pd.Series, first: pd.Series, fingerprint: str | None) -> Paired
 
 
 def _fingerprint(run: Run, level: str) -> str | None:
-    fingerprints = run.content.get("identity", {}).get("fingerprints")
-    found = fingerprints.get(level) if isinstance(fingerprints, Mapping) else None
-    return found if isinstance(found, str) else None
+    return run.content.identity.fingerprints.get(level)
 
 
 # Settings
 
 
-def _differences(contents: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    flat = [_flat(content.get("identity", {})) for content in contents]
+def _differences(identities: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    flat = [_flat(identity) for identity in identities]
     names = dict.fromkeys(name for settings in flat for name in settings)
     rows = ((name, tuple(settings.get(name) for settings in flat)) for name in names)
     return tuple((name, values) for name, values in rows if any(value != values[0] for value in values[1:]))

@@ -151,7 +151,7 @@ def level_summaries(
     Args:
         trials: Rows of ``trials/``.
         levels: The order of the levels; by default that of their first trials.
-        space: The searched settings with their defaults, which rows do not know; see ``space_of``.
+        space: The searched settings with their defaults, which rows do not know.
 
     Returns:
         One summary a level that has trials.
@@ -161,15 +161,6 @@ def level_summaries(
     order = [level for level in levels if level in present] or present
     defaults = None if space is None else {name: parameter["default"] for name, parameter in space.items()}
     return tuple(_summarise(search[search["noise_level"] == level], defaults) for level in order)
-
-
-def space_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
-    """Return the searched settings of a run.json: by name, with default and range or values; None if it has none."""
-    try:
-        space = content["identity"]["space"]["space"]
-        return {str(name): {"default": parameter["default"], **parameter} for name, parameter in space.items()} or None
-    except (KeyError, TypeError, AttributeError):
-        return None
 
 
 def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> LevelSummary:

@@ -101,7 +101,7 @@ def recommendations(
         trials: Rows of ``trials/``.
         levels: The order of the levels.
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
-        space: The searched settings, see ``level_summaries.space_of``: where the range of the rate ends. Without it
+        space: The searched settings: where the range of the rate ends. Without it
             the range is that of the rates that were tried.
         summaries: Of these trials, where they are known already.
         confirmed: The confirmations of these trials, likewise.
@@ -123,11 +123,6 @@ def recommendations(
         )
         for summary in summaries
     )
-
-
-def planned_trials(content: Mapping[str, Any]) -> dict[str, int]:
-    """Return the search trials that the run.json of a ``Run`` plans, by noise level."""
-    return {level["noise_level"]: sum(level["trials"].values()) for level in content.get("plan", ())}
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.analysis.level_summaries import level_summaries, space_of
-from nls_tune.analysis.recommendations import planned_trials, recommendations
-from nls_tune.analysis.rows import moment
+from nls_tune.analysis.level_summaries import level_summaries
+from nls_tune.analysis.recommendations import recommendations
 from nls_tune.errors import InputError
 from nls_tune.runs import Run
-from nls_tune.runs.reading import RunStatus, load_trials
+from nls_tune.runs.reading import load_trials
+from nls_tune.runs.run_json import RunStatus
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _overview(path: Path, name: str) -> RunOverview:
         run = load_trials(path)
     except InputError as error:
         return RunOverview(str(path), name, None, None, None, None, (), None, str(error))
-    planned = planned_trials(run.content)
+    planned = run.content.planned_trials
     search = run.trials[run.trials["stage"] == "search"]
     more = f" (and {len(run.problems) - 1} more)" if len(run.problems) > 1 else ""
     return RunOverview(
@@ -101,13 +101,13 @@ def _overview(path: Path, name: str) -> RunOverview:
         num_ended=int((search["status"] != "interrupted").sum()),
         num_planned=sum(planned.values()),
         levels=_best(run, planned),
-        created_at=moment(run.content.get("created_at")),
+        created_at=run.content.created_at,
         problem=f"{run.problems[0]}{more}" if run.problems else None,
     )
 
 
 def _best(run: Run, planned: dict[str, int]) -> tuple[BestOfLevel, ...]:
-    space = space_of(run.content)
+    space = run.content.searched or None
     summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
     found = {
         one.noise_level: one
@@ -124,6 +124,5 @@ def _best(run: Run, planned: dict[str, int]) -> tuple[BestOfLevel, ...]:
 
 
 def _dataset(run: Run) -> str | None:
-    settings = run.content.get("identity", {}).get("settings")
-    found = settings.get("dataset") if isinstance(settings, dict) else None
+    found = run.content.identity.settings.get("dataset")
     return found if isinstance(found, str) else None

@@ -127,16 +127,10 @@ def _journal(run: Run) -> tuple[list[dict[str, Any]], dict[str, int]]:
 def _groups(run: Run, search: pd.DataFrame) -> list[tuple[str, str]]:
     """Noise levels and arms, those planned and those found, levels in the order of the command."""
     found = set(zip(search["noise_level"], search["arm"], strict=True))
-    for facts in _items(run.content.get("plan")):
-        if isinstance(facts, dict) and isinstance(facts.get("trials"), dict):
-            found |= {(str(facts.get("noise_level")), str(arm)) for arm in facts["trials"]}
+    found |= {(level.noise_level, arm) for level in run.content.plan for arm in level.trials}
     levels = list(dict.fromkeys([*run.levels, *sorted(level for level, _ in found)]))
     arms = list(dict.fromkeys([*ARMS, *sorted(arm for _, arm in found)]))
     return [(level, arm) for level in levels for arm in arms if (level, arm) in found]
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _curves(epochs: pd.DataFrame) -> dict[str, dict[int, float]]:
@@ -158,10 +152,8 @@ def searched_parameters(run: Run) -> dict[str, Parameter | None]:
     Returns:
         The parameters that run.json names, None where it does not say how one varied.
     """
-    space = run.content.get("identity")
-    for key in ("space", "space"):
-        space = space.get(key) if isinstance(space, dict) else None
-    if not isinstance(space, dict):
+    space = run.content.searched
+    if not space:
         return dict.fromkeys(_ALWAYS_SEARCHED)
     adapter: TypeAdapter[Parameter] = TypeAdapter(Parameter)
     found: dict[str, Parameter | None] = {}

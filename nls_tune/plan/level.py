@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nls_tune.datasets import NoisyDataset
 from nls_tune.noise import noise_cancelling_rate, parse_noise_level
@@ -54,17 +54,15 @@ class LevelPlan:
             return "estimate"
         return "unknown" if self.needs_estimate else "none"
 
-    @property
-    def prior_rate(self) -> float | None:
-        """The noise-cancelling rate of the true or else of the estimated noise, None where neither is known."""
-        if self.noise_rate is None and self.estimate is not None:
-            return self.estimate.noise_cancelling_rate
-        return self.noise_cancelling_rate
 
+class GroupKey(NamedTuple):
+    """A group: its noise level in the stored spelling, and its arm. Its text, ``level/arm``, seeds the sampler."""
 
-def group_key(level: str, arm: str) -> str:
-    """Return the key of a group."""
-    return f"{level}/{arm}"
+    noise_level: str
+    arm: str
+
+    def __str__(self) -> str:
+        return f"{self.noise_level}/{self.arm}"
 
 
 def cancelling_rate(dataset: NoisyDataset) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +14,11 @@ from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, check_level, da
 from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, parse_noise_level, parse_noise_levels
 from nls_tune.noise.confident_learning import NoiseEstimate
-from nls_tune.plan.level import LevelPlan, cancelling_rate, group_key
+from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate
 from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
-from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, translated, with_warm_points
+from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.schemas import ON_ALL_LABELS, trial_id
@@ -79,22 +78,15 @@ class SearchPlan:
         budget = self.space.budget
         return Rungs.geometric(budget.grace_epochs, budget.epochs, budget.reduction_factor)
 
-    def groups(self) -> list[Group]:
-        """One group for each level and arm."""
+    def groups(self) -> list[Group[GroupKey]]:
+        """Return one group for each level and arm."""
         return [
             Group(
-                key=group_key(level.level, arm),
+                key=GroupKey(level.level, arm),
                 space=self.space.arm(arm),
                 num_trials=quota,
                 start=level.start[arm][:quota],
                 share=quota,
-                siblings={
-                    group_key(other.level, arm): partial(
-                        translated, self.space, arm, other.prior_rate, level.prior_rate
-                    )
-                    for other in self.levels
-                    if self.settings.transfer and other is not level and arm in other.quotas
-                },
             )
             for level in self.levels
             for arm, quota in level.quotas.items()

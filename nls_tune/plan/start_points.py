@@ -55,7 +55,7 @@ def read_warm_points(
         whose rate lies in another arm once it is moved into the space, has none.
 
     Raises:
-        InputError: If the folder is no run, or no search trial was completed there.
+        InputError: If the folder is not a run, or no search trial was completed there.
     """
     try:
         trials = read_trials(run)
@@ -125,9 +125,9 @@ def stored_warm_points(out: Path | None, run: Path) -> dict[str, tuple[WarmPoint
     if out is None or not RunDirectory(out).run_json.exists():
         return None
     content = RunDirectory(out).read_json()
-    if content.get("identity", {}).get("settings", {}).get("warm_start") != str(run):
+    if content.identity.settings.get("warm_start") != str(run):
         return None
-    return {facts["noise_level"]: tuple(map(_from_json, facts["warm_start"])) for facts in content["plan"]}
+    return {level.noise_level: tuple(map(_from_json, level.warm_start)) for level in content.plan}
 
 
 def _from_json(point: Mapping[str, Any]) -> WarmPoint:
@@ -142,29 +142,3 @@ def with_warm_points(start: Sequence[Config], arm: Arm, points: Sequence[WarmPoi
         if point.arm == arm and point.config not in found:
             found.append(point.config)
     return tuple(found)
-
-
-def translated(
-    space: SearchSpace, arm: Arm, there: float | None, here: float | None, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return how a configuration of one noise level looks at another.
-
-    Theory puts the optimum of every level at the same place in ``log(1 - r) - log(1 - r*)``. A rate that would
-    leave its arm stays as it is.
-
-    Args:
-        space: That both levels search.
-        arm: Of the configuration.
-        there: Noise-cancelling rate r* of its level; None where it does not exist.
-        here: That of the other level.
-        config: The configuration.
-
-    Returns:
-        The configuration at the other level, inside the space.
-    """
-    arm_space, moved = space.arm(arm), dict(config)
-    if there is not None and here is not None:
-        rate = space.clip_rate(1 - (1 - moved["smooth_rate"]) * (1 - here) / (1 - there))
-        if arm_of(rate) == arm:
-            moved["smooth_rate"] = rate
-    return arm_space.decode(arm_space.encode(moved))

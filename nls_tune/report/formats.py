@@ -52,7 +52,7 @@ def analysis_json(analysis: Analysis) -> str:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    kept = {name: run.content.get(name) for name in ("run_id", "created_at", "ended_by", "identity", "sessions")}
+    kept = run.content.model_dump(mode="json", include={"run_id", "created_at", "ended_by", "identity", "sessions"})
     return plain(  # type: ignore[no-any-return] # of a mapping it makes one
         {
             "name": run.name,

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,9 +20,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError
-from nls_tune.files import json_text, write_atomically
+from nls_tune.files import write_atomically
 from nls_tune.runs.parts_copy import COPY, make_copy
-from nls_tune.runs.schemas import SCHEMA_VERSION, epoch_schema, trial_schema
+from nls_tune.runs.run_json import RunJson
+from nls_tune.runs.schemas import epoch_schema, trial_schema
 
 if TYPE_CHECKING:
     pass
@@ -139,31 +138,23 @@ class RunDirectory:
                 if (content := make_copy(folder, schema)) is not None:
                     write_atomically(folder / COPY, content)
 
-    def write_json(self, content: Mapping[str, Any]) -> None:
+    def write_json(self, content: RunJson) -> None:
         """Write or replace run.json."""
-        write_atomically(self.run_json, (json_text(content) + "\n").encode())
+        write_atomically(self.run_json, content.text().encode())
 
-    def read_json(self) -> dict[str, Any]:
+    def read_json(self) -> RunJson:
         """Read run.json.
 
         Raises:
-            InputError: If it is missing, torn, or of a newer schema than this version knows.
+            InputError: If it is missing, torn, breaks a rule, or has a newer schema than this version knows.
         """
         try:
-            content = json.loads(self.run_json.read_text(encoding="utf-8"))
-            version = content["schema_version"]
-            if not isinstance(version, int):
-                raise TypeError(f"schema_version is {version!r}")
+            text = self.run_json.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{self.path} is no run: it has no run.json") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self.path} is not a run: it has no run.json") from None
+        except (OSError, ValueError) as error:
             raise InputError(f"{self.run_json} cannot be read ({error}); restore it or give another run") from None
-        if version > SCHEMA_VERSION:
-            raise InputError(
-                f"{self.run_json} has schema version {version}, this nls_tune reads up to {SCHEMA_VERSION}; "
-                "update nls_tune"
-            )
-        return typing.cast("dict[str, Any]", content)
+        return RunJson.parse(text, self.run_json)
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

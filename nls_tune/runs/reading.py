@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +16,12 @@ import pyarrow.compute as pc
 from nls_tune.errors import InputError
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts_copy import read_folder
+from nls_tune.runs.run_json import RunJson, RunStatus
 from nls_tune.runs.schemas import STATUSES, epoch_schema, trial_schema
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: ``crashed``: run.json says that it goes on, but no process holds the run.
-RunStatus = Literal["running", "finished", "interrupted", "failed", "crashed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +42,11 @@ class Run:
     path: Path
     name: str
     status: RunStatus
-    content: dict[str, Any]
+    content: RunJson
     levels: tuple[str, ...]
     trials: pd.DataFrame
     epochs: pd.DataFrame
     problems: tuple[str, ...]
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The default of each setting that was searched; empty where run.json does not say."""
-        settings = _searched(self.content).items()
-        return {name: setting["default"] for name, setting in settings if "default" in setting}
 
 
 def load_run(path: str | Path) -> Run:
@@ -68,7 +60,7 @@ def load_run(path: str | Path) -> Run:
         has frames without rows.
 
     Raises:
-        InputError: If the folder is no run, or run.json cannot be read or is of a newer schema.
+        InputError: If the folder is not a run, or run.json cannot be read or is of a newer schema.
     """
     run = _directory(path)
     found = _load_trials(run, *read_status(run), trial_schema())
@@ -92,7 +84,7 @@ def load_trials(path: str | Path) -> Run:
     """
     run = _directory(path)
     content, status = read_status(run)
-    return _load_trials(run, content, status, _schema_of(_searched(content)))
+    return _load_trials(run, content, status, _schema_of(content.searched))
 
 
 def _directory(path: str | Path) -> RunDirectory:
@@ -100,18 +92,17 @@ def _directory(path: str | Path) -> RunDirectory:
     return RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
 
 
-def _load_trials(run: RunDirectory, content: dict[str, Any], status: RunStatus, schema: pa.Schema) -> Run:
+def _load_trials(run: RunDirectory, content: RunJson, status: RunStatus, schema: pa.Schema) -> Run:
     """The run without epochs, its trials with the columns of a schema."""
     trials, unread = _read(run.trials, schema, trial_frame, "row")
     trials, unsound = _sound(trials)
     trials, twice = _once(trials, "trials", ["trial_id"])
-    planned = [level["noise_level"] for level in content.get("plan", ())]
     return Run(
         path=run.path,
         name=run.path.name,
         status=status,
         content=content,
-        levels=tuple(dict.fromkeys([*planned, *trials["noise_level"]])),
+        levels=tuple(dict.fromkeys([*content.planned_trials, *trials["noise_level"]])),
         trials=trials,
         epochs=epoch_frame(epoch_schema().empty_table()),
         problems=(*unread, *unsound, *twice),
@@ -123,12 +114,6 @@ def _schema_of(searched: Mapping[str, Any]) -> pa.Schema:
     schema, kept = trial_schema(), {"config_epochs", *(f"config_{name}" for name in searched)}
     fields = [field for field in schema if not field.name.startswith("config_") or field.name in kept or not searched]
     return pa.schema(fields, metadata=schema.metadata)
-
-
-def _searched(content: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """The settings that were searched; none where run.json does not say."""
-    found: Mapping[str, Mapping[str, Any]] = content.get("identity", {}).get("space", {}).get("space", {})
-    return found
 
 
 def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
@@ -189,48 +174,22 @@ def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
     return pd.Series([row_runs_again(run, *pair) for pair in pairs], index=trials.index, dtype=bool)
 
 
-def read_status(run: RunDirectory) -> tuple[dict[str, Any], RunStatus]:
+def read_status(run: RunDirectory) -> tuple[RunJson, RunStatus]:
     """Return run.json and where the run stands.
 
-    A run that goes on according to run.json is asked for, because a killed process says nothing.
+    If run.json says that the run goes on, its lock is asked, because a killed process says nothing.
 
     Raises:
         InputError: As ``load_run``.
     """
-    content = _read_json(run)
-    if content["status"] != "running":
-        return content, content["status"]
+    content = run.read_json()
+    if content.status != "running":
+        return content, content.status
     if run.is_held():
         return content, "running"
-    # It may have ended between the two looks; run.json says so before the run is given free.
-    content = _read_json(run)
-    return content, "crashed" if content["status"] == "running" else content["status"]
-
-
-def _read_json(run: RunDirectory) -> dict[str, Any]:
-    """run.json, if it has the parts that every reader needs."""
+    # The run may have ended between the two looks; run.json says so before the lock is released.
     content = run.read_json()
-    plan, sessions = content.get("plan", ()), content.get("sessions", ())
-    rules: dict[str, Callable[[], bool]] = {
-        "status is not one": lambda: content.get("status") in get_args(RunStatus),
-        "plan is no list of levels": lambda: all(
-            isinstance(level["noise_level"], str) and all(isinstance(quota, int) for quota in level["trials"].values())
-            for level in plan
-        ),
-        "sessions is no list of sessions": lambda: all(isinstance(session, Mapping) for session in sessions),
-        "identity is not one": lambda: all(
-            isinstance(setting, Mapping)
-            for setting in content.get("identity", {}).get("space", {}).get("space", {}).values()
-        ),
-    }
-    for wrong, holds in rules.items():
-        try:
-            if holds():
-                continue
-        except (TypeError, KeyError, AttributeError):
-            pass
-        raise InputError(f"{run.run_json} cannot be read ({wrong}); restore it or give another run")
-    return content
+    return content, "crashed" if content.status == "running" else content.status
 
 
 def _read(
@@ -310,7 +269,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
         The columns of ``trial_schema``.
 
     Raises:
-        InputError: If the folder is no run or a part file cannot be read.
+        InputError: If the folder is not a run or a part file cannot be read.
     """
     return trial_frame(_read_parts(RunDirectory(run).trials, trial_schema()))
 
@@ -325,7 +284,7 @@ def read_epochs(run: str | Path) -> pd.DataFrame:
         The columns of ``epoch_schema``.
 
     Raises:
-        InputError: If the folder is no run or a part file cannot be read.
+        InputError: If the folder is not a run or a part file cannot be read.
     """
     return epoch_frame(_read_parts(RunDirectory(run).epochs, epoch_schema()))
 
@@ -352,7 +311,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
     if not folder.is_dir():
-        raise InputError(f"{folder.parent} is no run: it has no folder {folder.name}")
+        raise InputError(f"{folder.parent} is not a run: it has no folder {folder.name}")
     found = read_folder(folder, schema)
     if found.unread:
         name, reason, remedy = found.unread[0]

@@ -66,7 +66,8 @@ class WatchedRun:
     def __init__(self, path: str | Path) -> None:
         self._run = RunDirectory(path)
         self.path = self._run.path
-        self._content, self.status = read_status(self._run)
+        content, self.status = read_status(self._run)
+        self._content = content.model_dump(mode="json")
         self.names = _searched(self._content)
         columns = [name if name in OWN_COLUMNS else f"config_{name}" for name in self.names]
         self._trials = ChangingParts(self._run.trials, trial_schema(), [*dict.fromkeys([*_TRIAL_COLUMNS, *columns])])
@@ -83,11 +84,12 @@ class WatchedRun:
             InputError: If run.json is gone.
         """
         try:
-            self._content, self.status = read_status(self._run)
+            content, self.status = read_status(self._run)
         except InputError:
             if not self._run.run_json.exists():
                 raise
             return  # torn, on a file system that cannot replace a file in one step: the next look sees it whole
+        self._content = content.model_dump(mode="json")
         # Epochs first: a trial that ends between the two looks has ended, and does not run for ever.
         self._epochs.look()
         self._trials.look()

@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
+from nls_tune.runs.run_json import RunJson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,19 +43,19 @@ def count_search_trials(trials: pd.DataFrame) -> int:
     return int((trials["stage"] == "search").sum())
 
 
-def conclude_run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], console: Console) -> SearchResult:
+def conclude_run(plan: SearchPlan, run: RunDirectory, content: RunJson, console: Console) -> SearchResult:
     """Summarise the run, write its selection, and print the table."""
     from nls_tune.analysis.confirmation import confirmations
-    from nls_tune.analysis.level_summaries import level_summaries, space_of
+    from nls_tune.analysis.level_summaries import level_summaries
     from nls_tune.report.console.confirmation import print_confirmations
     from nls_tune.report.console.search import epochs_line, print_summaries
 
     trials, levels = read_trials(run.path), [p.level for p in plan.levels]
-    summaries = level_summaries(trials, levels, space_of(content))
+    summaries = level_summaries(trials, levels, content.searched or None)
     confirmed = confirmations(trials, levels)
-    content["search_trials"] = count_search_trials(trials)
-    content["selection"] = [asdict(summary) for summary in summaries]
-    content["confirmation"] = [asdict(confirmation) for confirmation in confirmed]
+    content.search_trials = count_search_trials(trials)
+    content.selection = [asdict(summary) for summary in summaries]
+    content.confirmation = [asdict(confirmation) for confirmation in confirmed]
     run.write_json(content)
     console.print()
     print_summaries(summaries, console)
@@ -69,25 +70,24 @@ def conclude_run(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], c
         f"Plots and tables of them: {shlex.join(['nls-tune', 'report', str(run.path)])}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
-    return SearchResult(run.path, content["status"], summaries, confirmed)
+    return SearchResult(run.path, content.status, summaries, confirmed)
 
 
 def _say_what_time_left_out(
-    plan: SearchPlan, content: dict[str, Any], summaries: Sequence[LevelSummary], console: Console
+    plan: SearchPlan, content: RunJson, summaries: Sequence[LevelSummary], console: Console
 ) -> None:
     """Say that the time budget ended the search, and at which levels no trial ran at all."""
     from nls_tune.report.text import duration
 
-    if content.get("ended_by") != "time_budget":
+    if content.ended_by != "time_budget":
         return
     lines = [
         f"{level.level}: no trial began within the time budget, so nothing can be recommended."
         for level in plan.levels
         if level.level not in {summary.noise_level for summary in summaries}
     ]
-    used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
     lines.append(
-        f"The time budget ended the search after {duration(used)}, with {content['search_trials']} of "
+        f"The time budget ended the search after {duration(content.search_seconds)}, with {content.search_trials} of "
         f"{plan.num_trials} trials begun; the same command with a larger --time-budget goes on."
     )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

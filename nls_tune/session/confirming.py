@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.analysis.selection import select
 from nls_tune.plan.plan import SearchPlan
@@ -153,7 +153,7 @@ def confirm(
     make_view: Callable[[SearchProgress], ProgressView],
     missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
     trackers: Sequence[Tracker] = (),
-) -> str:
+) -> Literal["finished", "interrupted"]:
     """Run what is missing of the confirmation of a finished search.
 
     Args:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nls_tune.datasets.progress import show_progress
 from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.session.beginning import planned_levels
 from nls_tune.training.estimate import DEFAULT_FOLDS, estimate_noise
 from nls_tune.tune.estimating import estimate_on_cluster
 
@@ -16,12 +17,11 @@ if TYPE_CHECKING:
     from nls_tune.plan.level import LevelPlan
     from nls_tune.plan.plan import SearchPlan
     from nls_tune.runs.directory import RunDirectory
+    from nls_tune.runs.run_json import RunJson
     from nls_tune.tune.cluster import Slots
 
 
-def with_estimates(
-    plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console
-) -> SearchPlan:
+def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots: Slots, console: Console) -> SearchPlan:
     """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once.
 
     On a cluster with GPUs they are made on one of them: the machine of the command need not have any.
@@ -40,11 +40,10 @@ def with_estimates(
         InputError: As ``nls_tune.training.estimate.estimate_noise``.
         RuntimeError: As ``estimate_on_cluster``.
     """
-    from nls_tune.noise.confident_learning import NoiseEstimate
     from nls_tune.report.console.estimates import print_estimate_line
 
     on_cluster = plan.settings.address is not None and slots.gpus_per_trial > 0
-    known = {facts["noise_level"]: facts.get("estimate") for facts in content["plan"]}
+    known = {facts.noise_level: facts.estimate for facts in content.plan}
     for level in plan.levels:
         if not level.needs_estimate:
             continue
@@ -58,7 +57,7 @@ def with_estimates(
         else:
             estimate = estimate_level(plan, level, progress=console.is_terminal)
         plan = plan.with_estimate(estimate)
-        content["plan"] = plan.facts()
+        content.plan = planned_levels(plan)
         run.write_json(content)
         print_estimate_line(estimate, console)
     return plan

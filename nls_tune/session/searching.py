@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nls_tune.allocation.allocator import Allocator, Outcome
 from nls_tune.metrics import best_epoch
-from nls_tune.plan.level import group_key
+from nls_tune.plan.level import GroupKey
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
@@ -34,7 +34,7 @@ def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
     return SearchProgress(levels, slots, plan.space.budget.epochs)
 
 
-def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, progress: SearchProgress) -> int:
+def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator[GroupKey], progress: SearchProgress) -> int:
     """Give the allocator what an earlier run of the same search has done.
 
     Trials with a row are adopted, except interrupted ones and those that ran out of memory beside others; these, and
@@ -60,7 +60,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
     for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
         settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
-        key = group_key(row["noise_level"], row["arm"])
+        key = GroupKey(row["noise_level"], row["arm"])
         rung_values = _rung_values(plan, curves.get(trial_id), settings)
         if again:
             allocator.requeue(key, config, rung_values)
@@ -89,7 +89,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator, pro
         same = plan.trial_id(trial.noise_level, plan.training_settings(config), "search") == folder.name
         if trial.stage == "search" and same:
             rung_values = _rung_values(plan, curves.get(folder.name), trial.settings)
-            allocator.requeue(group_key(trial.noise_level, trial.settings.arm), config, rung_values)
+            allocator.requeue(GroupKey(trial.noise_level, trial.settings.arm), config, rung_values)
     return num_adopted
 
 
@@ -117,7 +117,7 @@ def execute(
     make_view: Callable[[SearchProgress], ProgressView],
     budget: TimeBudget,
     trackers: Sequence[Tracker] = (),
-) -> str:
+) -> Literal["trials", "time_budget", "interrupted"]:
     """Run what is missing of a search; with fewer trials on a GPU again, as often as one runs out of memory.
 
     Args:
@@ -162,7 +162,7 @@ def _execute(
     make_view: Callable[[SearchProgress], ProgressView],
     budget: TimeBudget,
     trackers: Sequence[Tracker],
-) -> tuple[Allocator, SearchProgress, Recorder]:
+) -> tuple[Allocator[GroupKey], SearchProgress, Recorder]:
     """Adopt what is there and run one experiment for the rest."""
     from nls_tune.tune.recorder import Recorder
 

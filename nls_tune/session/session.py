@@ -1,20 +1,26 @@
-"""One session of a search: plan, run what is missing, confirm, summarise."""
+"""One session of a search: it plans, searches, confirms and concludes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
+from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
+from nls_tune.session.beginning import (
+    begin_run,
+    default_out,
+    remove_unwanted_checkpoints,
+    write_missing_events,
+)
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
-from nls_tune.session.run_json import _default_out, _says_finished, _session, begin_run
-from nls_tune.tune.interrupts import InterruptedRunError
+from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,10 +29,10 @@ if TYPE_CHECKING:
     from nls_tune.plan.settings import SearchSettings
     from nls_tune.report.console.live import ProgressView
     from nls_tune.runs.progress import SearchProgress
-    from nls_tune.runs.time_budget import TimeBudget
     from nls_tune.tune.cluster import Slots
-    from nls_tune.tune.packing import Packing
-    from nls_tune.tune.tracker import Tracker
+
+#: What a stage is called on the screen; the search needs no heading.
+_HEADINGS = {"confirm": "Confirmation with {} fresh seeds", "confirm_all": "Confirmation on all labels"}
 
 
 def run_search(
@@ -51,12 +57,12 @@ def run_search(
         **settings: Other fields of ``SearchSettings``, for example ``num_trials``, ``epochs``, ``out``.
 
     Returns:
-        The run directory and one summary a level.
+        The run directory and one summary per level.
 
     Raises:
         InputError: Where the command would exit with 2.
         RuntimeError: If every trial failed.
-        KeyboardInterrupt: If Ctrl-C was pressed more than once; after one, what there is is returned.
+        KeyboardInterrupt: If Ctrl-C was pressed more than once; after one, the partial result is returned.
     """
     from nls_tune.plan.settings import check_search_settings
 
@@ -71,235 +77,280 @@ def run_search(
         overrides=tuple(overrides),
         **settings,
     )
-    return cast("SearchResult", run_settings(checked, console, dry_run=False))  # only a dry run has none
+    return cast("SearchResult", run_settings(checked, console))  # only a dry run has none
 
 
-def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: bool) -> SearchResult | None:
-    """Plan, run and summarise a search; a dry run stops after the plan and returns None.
+def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: bool = False) -> SearchResult | None:
+    """Plan, search, confirm and conclude; a dry run ends after the plan and returns None.
 
     Raises:
         InterruptedRunError: If Ctrl-C was pressed again after a first one, or while nothing ran any more.
     """
-    from rich.console import Console
-
-    run = RunDirectory(settings.out or _default_out(settings.dataset))
-    try:
-        return _run_settings(settings, run, console or Console(quiet=True), dry_run=dry_run)
-    except KeyboardInterrupt:
-        if dry_run or not run.run_json.exists():
-            raise
-        raise InterruptedRunError(run.path) from None
-
-
-def _run_settings(
-    settings: SearchSettings, run: RunDirectory, console: Console, *, dry_run: bool
-) -> SearchResult | None:
-    from nls_tune.plan.plan import make_plan
-    from nls_tune.report.console.search import print_plan
-    from nls_tune.runs.time_budget import TimeBudget
-    from nls_tune.training.warmup import check_store
-    from nls_tune.tune.cluster import check_machine, check_preset, local_resources, ray_session, slots_of
-    from nls_tune.tune.packing import packing_note
-    from nls_tune.tune.trackers import check_trackers
-
-    with ExitStack() as stack:
-        # A running cluster is asked first, because its GPUs decide the plan; one of our own is started last.
-        connect = settings.address is not None
-        resources = stack.enter_context(ray_session(settings.address)) if connect else local_resources()
-        slots = slots_of(resources, settings)
-        # A run that is finished needs and tells nothing, unless it turns out below that more is wanted.
-        waits = dry_run or _says_finished(run)
-        if not waits:
-            check_preset(settings, slots)
-            check_trackers(settings)  # it may make a database
-        plan = make_plan(settings, resources.get("GPU", 0), progress=console.is_terminal)
-        notes = (packing_note(resources, slots, settings), check_machine(plan.space, settings, slots))
-        plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
+    with Session(settings, console, dry_run=dry_run) as session:
+        session.plan()
         if dry_run:
-            print_plan(plan, slots.count, console)
+            session.print_plan()
             return None
-        store = plan.warmup_store(run)
-        if store is not None and settings.warmup_store is not None:
-            check_store(store)  # before anything is made
-        run.create()
-        stack.enter_context(run.lock())
-        content = begin_run(plan, run)
-        if settings.tensorboard:
-            _write_events(run)
-        used = sum(session.get("search_seconds", 0.0) for session in content["sessions"])
-        budget = TimeBudget(settings.time_budget, used)
-        if _is_complete(plan, run, content, budget):
-            plan = _announce(plan, run, content, slots, console)
+        session.begin()
+        if session.is_complete():
+            session.announce()
         else:
-            if waits:
-                check_preset(settings, slots)
-                check_trackers(settings)
-            with _session(run, content, slots) as session:
-                plan = _announce(plan, run, content, slots, console)
-                resources = _make_ready(plan, run, store, resources, stack, console)
-                _run(plan, run, content, session, resources, budget, console)
-        # Before Ray is shut down, which takes a second or two, and while the run is ours.
-        return conclude_run(plan, run, content, console)
+            with session.at_work():
+                session.search()
+                session.confirm()
+        return session.conclude()
 
 
-def _announce(
-    plan: SearchPlan, run: RunDirectory, content: dict[str, Any], slots: Slots, console: Console
-) -> SearchPlan:
-    """Complete the plan with what is estimated, and print it."""
-    from nls_tune.report.console.search import print_plan
-    from nls_tune.session.estimating import with_estimates
+class Session:
+    """One session of a search, from its plan to its result.
 
-    plan = with_estimates(plan, run, content, slots, console)
-    print_plan(plan, slots.count, console)
-    console.print(f"Results: {run.path}", markup=False, highlight=False, soft_wrap=True)
-    return plan
+    Args:
+        settings: What the user asked for.
+        console: Where to print; None prints nothing.
+        dry_run: Whether the session ends with its plan.
+    """
 
+    def __init__(self, settings: SearchSettings, console: Console | None, *, dry_run: bool = False) -> None:
+        from rich.console import Console
 
-def _make_ready(
-    plan: SearchPlan,
-    run: RunDirectory,
-    store: Path | None,
-    resources: dict[str, float],
-    stack: ExitStack,
-    console: Console,
-) -> dict[str, float]:
-    """Start Ray, or check that its nodes see the folders that they need; return what Ray has."""
-    from nls_tune.training.warmup import check_store
-    from nls_tune.tune.cluster import check_shared, ray_session
+        self.settings = settings
+        self.run = RunDirectory(settings.out or default_out(settings.dataset))
+        self.slots: Slots
+        self._console = console or Console(quiet=True)
+        self._dry_run = dry_run
+        self._stack = ExitStack()
+        self._resources: dict[str, float] = {}
+        self._checked = False
+        self._plan: SearchPlan
+        self._content: RunJson
+        self._session: RunSession
 
-    if store is not None and (warning := check_store(store)):
-        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
-    if plan.settings.address is None:
-        return stack.enter_context(ray_session(None))
-    check_shared(run, None if plan.settings.warmup_store is None else store)
-    return resources
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, *raised: Any) -> None:
+        """Leave the cluster and the run.
 
-def _write_events(run: RunDirectory) -> None:
-    """Write the event files that trials of earlier sessions lack, which may not have been asked for any."""
-    from nls_tune.export.tensorboard import event_file, export_tensorboard
-    from nls_tune.runs import load_run
+        Raises:
+            InterruptedRunError: In place of a KeyboardInterrupt once there is a run that can go on.
+        """
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        can_go_on = not self._dry_run and self.run.run_json.exists()
+        try:
+            self._stack.__exit__(kind, *raised)
+        except KeyboardInterrupt:
+            if not can_go_on:
+                raise
+            interrupted = True
+        if interrupted and can_go_on:
+            raise InterruptedRunError(self.run.path) from None
 
-    rows = read_trials(run.path).to_dict("records")
-    lacking = {row["trial_id"] for row in rows if not event_file(run.tensorboard, row).exists()}
-    if lacking:
-        found = load_run(run.path)
-        trials = found.trials[found.trials["trial_id"].isin(lacking)]
-        export_tensorboard(replace(found, trials=trials), run.tensorboard, overwrite=True)
+    # Planning
 
+    def plan(self) -> None:
+        """Check everything, load the data and plan the search; on a cluster, connect first: its GPUs decide the plan.
 
-def _is_complete(plan: SearchPlan, run: RunDirectory, content: dict[str, Any], budget: TimeBudget) -> bool:
-    """Whether search and confirmation have nothing left to do."""
-    from nls_tune.session.confirming import missing_on_all_labels, missing_trials
+        Raises:
+            InputError: For anything that cannot work.
+        """
+        from nls_tune.plan.plan import make_plan
+        from nls_tune.tune.cluster import check_machine, local_resources, ray_session, slots_of
+        from nls_tune.tune.packing import packing_note
 
-    trials = read_trials(run.path)
-    if content["status"] != "finished" or content.get("search_trials") != count_search_trials(trials):
-        return False
-    if content.get("ended_by") == "time_budget" and not budget.used_up():
-        return False  # there is more time than there was
-    return not missing_trials(plan, trials) and not missing_on_all_labels(plan, trials)
-
-
-def _run(
-    plan: SearchPlan,
-    run: RunDirectory,
-    content: dict[str, Any],
-    session: dict[str, Any],
-    resources: dict[str, float],
-    budget: TimeBudget,
-    console: Console,
-) -> None:
-    """Run what is missing; ``content`` says afterwards how it ended, and ``session``, its last one, what it was."""
-    from nls_tune.report.console.live import ProgressView
-    from nls_tune.tune.cluster import slots_of
-    from nls_tune.tune.packing import Packing
-    from nls_tune.tune.trackers import open_trackers
-
-    slots = slots_of(resources, plan.settings)
-    session["slots"] = asdict(slots)
-    packing = Packing(resources, plan.settings, slots)
-    _tell_of_memory(packing, session, lambda: run.write_json(content), console)
-
-    def save_seconds(seconds: float) -> None:
-        session["search_seconds"] = round(seconds, 1)
-        run.write_json(content)
-
-    budget.save = save_seconds
-
-    headings = {
-        "confirm": f"Confirmation with {len(plan.confirm_seeds())} fresh seeds",
-        "confirm_all": "Confirmation on all labels",
-    }
-
-    def make_view(progress: SearchProgress) -> ProgressView:
-        # For whoever watches from another process: what these trials are, and how many there are to be.
-        session["stage"] = {
-            "name": progress.stage,
-            "started_at": datetime.now(UTC).isoformat(),
-            "trials": {name: level.total for name, level in progress.levels.items()},
-            "epochs": progress.epochs,
-            "time_budget": progress.budget.seconds,
-        }
-        run.write_json(content)
-        if heading := headings.get(progress.stage):
-            console.print(heading, highlight=False)
-        return ProgressView(progress, console)
-
-    with open_trackers(plan, run, content["run_id"]) as trackers:
-        _run_stages(plan, run, content, packing, make_view, budget, trackers)
-
-
-def _tell_of_memory(packing: Packing, session: dict[str, Any], save: Callable[[], None], console: Console) -> None:
-    """Say on the screen and in run.json when trials that ran out of memory change how they run."""
-
-    def lowered(before: int, slots: Slots) -> None:
-        session["slots"] = asdict(slots)
-        session.setdefault("out_of_memory_with", []).append(before)
-        save()
-        console.print(
-            f"Memory ran out with {before} trials on a GPU: {slots.trials_per_gpu} from now on", highlight=False
+        settings = self.settings
+        connects = settings.address is not None
+        self._resources = self._stack.enter_context(ray_session(settings.address)) if connects else local_resources()
+        self.slots = slots_of(self._resources, settings)
+        finished = self.run.run_json.exists() and self.run.read_json().status == "finished"
+        if (
+            not self._dry_run and not finished
+        ):  # a finished run needs no machine, unless it turns out that more is wanted
+            self._check_machine()
+        plan = make_plan(settings, self._resources.get("GPU", 0), progress=self._console.is_terminal)
+        notes = (
+            packing_note(self._resources, self.slots, settings),
+            check_machine(plan.space, settings, self.slots),
         )
+        self._plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
 
-    packing.lowered = lowered
+    def _check_machine(self) -> None:
+        """Check the preset and the trackers, once; that of MLflow may make a database."""
+        from nls_tune.tune.cluster import check_preset
+        from nls_tune.tune.trackers import check_trackers
 
+        if not self._checked:
+            check_preset(self.settings, self.slots)
+            check_trackers(self.settings)
+            self._checked = True
 
-def _run_stages(
-    plan: SearchPlan,
-    run: RunDirectory,
-    content: dict[str, Any],
-    packing: Packing,
-    make_view: Callable[[SearchProgress], ProgressView],
-    budget: TimeBudget,
-    trackers: Sequence[Tracker],
-) -> None:
-    """Run the search, then what is confirmed of it; ``content`` says afterwards how it ended."""
-    from nls_tune.session.confirming import confirm, missing_on_all_labels
-    from nls_tune.session.searching import execute
+    def print_plan(self) -> None:
+        """Print the plan."""
+        from nls_tune.report.console.search import print_plan
 
-    run_id = content["run_id"]
-    ended_by = execute(plan, run, run_id, packing, make_view, budget, trackers)
-    status = "interrupted" if ended_by == "interrupted" else "finished"
-    content["ended_by"] = None if status == "interrupted" else ended_by
-    if status == "finished":
-        run.remove_warmups()  # the confirmation has other seeds
-    if status == "finished" and plan.confirm_seeds():
-        status = confirm(plan, run, run_id, packing, make_view, trackers=trackers)
-        if status == "finished" and plan.settings.confirm_on == "all":
-            status = confirm(plan, run, run_id, packing, make_view, missing_on_all_labels, trackers)
-        if status == "finished":
-            run.remove_warmups()
-    if status == "finished":
-        _remove_unwanted(run)
-        run.copy_parts()
-    content["status"] = status
+        print_plan(self._plan, self.slots.count, self._console)
 
+    def begin(self) -> None:
+        """Make or take over the run directory, and hold it until the session ends.
 
-def _remove_unwanted(run: RunDirectory) -> None:
-    """Remove checkpoints of a confirmation that was interrupted and then had other configurations or fewer seeds."""
-    from nls_tune.runs.checkpoint import TrialCheckpoint
+        Raises:
+            InputError: If another process holds it, or it is a run with other settings.
+        """
+        from nls_tune.runs.time_budget import TimeBudget
+        from nls_tune.training.warmup import check_store
 
-    for folder in run.checkpoints.iterdir():
-        checkpoint = TrialCheckpoint(folder)
-        trial = checkpoint.read_trial()
-        if trial is not None and trial.stage != "search":
-            checkpoint.remove()
+        store = self._plan.warmup_store(self.run)
+        if store is not None and self.settings.warmup_store is not None:
+            check_store(store)  # before anything is made
+        self.run.create()
+        self._stack.enter_context(self.run.lock())
+        self._content = begin_run(self._plan, self.run)
+        if self.settings.tensorboard:
+            write_missing_events(self.run)
+        self._budget = TimeBudget(self.settings.time_budget, self._content.search_seconds, self._save_seconds)
+
+    def is_complete(self) -> bool:
+        """Return whether search and confirmation have nothing left to do."""
+        from nls_tune.session.confirming import missing_on_all_labels, missing_trials
+
+        content, trials = self._content, read_trials(self.run.path)
+        if content.status != "finished" or content.search_trials != count_search_trials(trials):
+            return False
+        if content.ended_by == "time_budget" and not self._budget.used_up():
+            return False  # there is more time than there was
+        return not missing_trials(self._plan, trials) and not missing_on_all_labels(self._plan, trials)
+
+    def announce(self) -> None:
+        """Complete the plan with the estimates of the noise, and print it."""
+        from nls_tune.session.estimating import with_estimates
+
+        self._plan = with_estimates(self._plan, self.run, self._content, self.slots, self._console)
+        self.print_plan()
+        self._say(f"Results: {self.run.path}")
+
+    # Working
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Say in run.json that a session works on the run, and afterwards, whatever happens, how it ended.
+
+        Raises:
+            KeyboardInterrupt: If the session was interrupted twice; after one interruption the session concludes.
+        """
+        from nls_tune.machine.provenance import provenance
+        from nls_tune.tune.trackers import open_trackers
+
+        self._check_machine()
+        content = self._content
+        self._session = RunSession.model_validate(
+            {**provenance(), "started_at": datetime.now(UTC), "slots": asdict(self.slots)}
+        )
+        content.sessions.append(self._session)
+        content.status = "running"
+        self._save()
+        try:
+            self.announce()
+            self._start_ray()
+            with open_trackers(self._plan, self.run, str(content.run_id)) as self._trackers:
+                yield
+        except KeyboardInterrupt as error:
+            again = isinstance(error, InterruptedAgainError) or self._is_interrupted()
+            content.status = "interrupted"
+            if again:
+                raise
+        except BaseException as error:
+            # A BaseException comes from outside, for example when the reader of the output has left.
+            content.status = "failed" if isinstance(error, Exception) else "interrupted"
+            raise
+        finally:
+            self._session.finished_at = datetime.now(UTC)
+            with held_back():
+                self._save()
+
+    def _start_ray(self) -> None:
+        """Start Ray here, or check that the nodes of the cluster see the folders that they need."""
+        from nls_tune.training.warmup import check_store
+        from nls_tune.tune.cluster import check_shared, ray_session, slots_of
+        from nls_tune.tune.packing import Packing
+
+        store = self._plan.warmup_store(self.run)
+        if store is not None and (warning := check_store(store)):
+            self._say(f"Note: {warning}")
+        if self.settings.address is None:
+            self._resources = self._stack.enter_context(ray_session(None))
+        else:
+            check_shared(self.run, None if self.settings.warmup_store is None else store)
+        self.slots = slots_of(self._resources, self.settings)
+        self._session.slots = RunSlots(**asdict(self.slots))
+        self._packing = Packing(self._resources, self.settings, self.slots, self._memory_ran_out)
+
+    def search(self) -> None:
+        """Run what is missing of the search."""
+        from nls_tune.session.searching import execute
+
+        ended_by = execute(
+            self._plan, self.run, str(self._content.run_id), self._packing, self._show, self._budget, self._trackers
+        )
+        self._content.ended_by = None if ended_by == "interrupted" else ended_by
+        self._content.status = "interrupted" if ended_by == "interrupted" else "finished"
+        if self._content.status == "finished":
+            self.run.remove_warmups()  # the confirmation has other seeds
+
+    def confirm(self) -> None:
+        """Train again with fresh seeds what the search has selected, unless the search was interrupted."""
+        from nls_tune.session.confirming import confirm, missing_on_all_labels, missing_trials
+
+        stages = [missing_trials] if self._plan.confirm_seeds() else []
+        if stages and self.settings.confirm_on == "all":
+            stages.append(missing_on_all_labels)
+        for missing in stages:
+            if self._content.status == "finished":
+                self._content.status = confirm(
+                    self._plan, self.run, str(self._content.run_id), self._packing, self._show, missing, self._trackers
+                )
+        if self._content.status == "finished":
+            self.run.remove_warmups()
+            remove_unwanted_checkpoints(self.run)
+            self.run.copy_parts()
+
+    def conclude(self) -> SearchResult:
+        """Summarise the run, write what was found, and print it.
+
+        This happens before Ray is shut down, which takes a second or two, and while the run is held.
+        """
+        return conclude_run(self._plan, self.run, self._content, self._console)
+
+    def _show(self, progress: SearchProgress) -> ProgressView:
+        """Make the view of a stage, and say in run.json what its trials are, for who watches from another process."""
+        from nls_tune.report.console.live import ProgressView
+
+        self._session.stage = RunStage(
+            name=progress.stage,
+            started_at=datetime.now(UTC),
+            trials={name: level.total for name, level in progress.levels.items()},
+            epochs=progress.epochs,
+            time_budget=progress.budget.seconds,
+        )
+        self._save()
+        if heading := _HEADINGS.get(progress.stage):
+            self._console.print(heading.format(len(self._plan.confirm_seeds())), highlight=False)
+        return ProgressView(progress, self._console)
+
+    def _memory_ran_out(self, before: int, slots: Slots) -> None:
+        """Say on the screen and in run.json that fewer trials share a GPU from now on."""
+        self._session.slots = RunSlots(**asdict(slots))
+        self._session.out_of_memory_with.append(before)
+        self._save()
+        self._say(f"Memory ran out with {before} trials per GPU: {slots.trials_per_gpu} from now on")
+
+    def _is_interrupted(self) -> bool:
+        return self._content.status == "interrupted"
+
+    def _save_seconds(self, seconds: float) -> None:
+        self._session.search_seconds = round(seconds, 1)
+        self._save()
+
+    def _save(self) -> None:
+        self.run.write_json(self._content)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -33,8 +33,8 @@ class AllocationSearcher(Searcher):
 
     def __init__(
         self,
-        allocator: Allocator,
-        to_config: Callable[[Suggestion], dict[str, Any]],
+        allocator: Allocator[Any],
+        to_config: Callable[[Suggestion[Any]], dict[str, Any]],
         *,
         metric: str,
         outcome_of: Callable[[dict[str, Any]], Outcome],

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation.allocator import Allocator, Suggestion
+from nls_tune.plan.level import GroupKey
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.schemas import ON_ALL_LABELS
@@ -105,14 +106,16 @@ def _run_config(run: RunDirectory, recorder: Recorder) -> Any:
     )
 
 
-def _adapters(plan: SearchPlan, allocator: Allocator, is_over: Callable[[], bool], packing: Packing) -> tuple[Any, Any]:
+def _adapters(
+    plan: SearchPlan, allocator: Allocator[GroupKey], is_over: Callable[[], bool], packing: Packing
+) -> tuple[Any, Any]:
     from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher
     from nls_tune.tune.recorder import outcome_of
 
     rungs = plan.rungs().levels
 
-    def to_config(suggestion: Suggestion) -> dict[str, Any]:
-        level = suggestion.group.rpartition("/")[0]
+    def to_config(suggestion: Suggestion[GroupKey]) -> dict[str, Any]:
+        level = suggestion.group.noise_level
         settings = plan.training_settings(suggestion.config)
         judged = [epoch for rung in rungs if (epoch := settings.rung_epoch(rung)) is not None]
         return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", judged)

@@ -64,15 +64,6 @@ def test_a_start_point_outside_is_refused(config, message):
         space.encode(config)
 
 
-def test_a_random_draw_keeps_to_the_steps():
-    """Reached when the sampler draws what is known already: here the first values are nearly always taken."""
-    space = DistributionSpace(lr=FloatDistribution(0.1, 0.10000001), drop=FloatDistribution(0.0, 1.0, step=0.5))
-    allocator = Allocator([Group("a", space, 1)], Rungs(()))
-    candidates = [next(allocator._candidates(allocator._groups["a"])) for _ in range(20)]
-    assert {c["drop"] for c in candidates} <= {0.0, 0.5, 1.0}
-    assert all(0.1 <= c["lr"] <= 0.10000001 for c in candidates)
-
-
 def test_a_space_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         DistributionSpace()

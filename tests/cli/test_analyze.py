@@ -185,7 +185,7 @@ def test_recommendations_come_first_and_common_doubts_once(folder, command):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["analyze", "nowhere"], "nowhere is no run"),
+        (["analyze", "nowhere"], "nowhere is not a run"),
         (["analyze", "--format", "yaml", "x"], "unknown format 'yaml'"),
         (["analyze"], "Missing argument"),
         (["runs", "nowhere"], "nowhere is none"),

@@ -14,7 +14,7 @@ import optuna
 import pandas as pd
 import pytest
 from commands import environment, is_alive, wait_until
-from fake_runs import write_fake_run
+from fake_runs import write_fake_run, write_raw
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from trial_rows import trial_row, trials_frame
@@ -26,6 +26,7 @@ from nls_tune.export.optuna_journal import export_optuna, searched_parameters
 from nls_tune.runs import Run, load_run
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import epoch_frame
+from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
@@ -57,7 +58,8 @@ def studies_of(file: Path) -> dict[str, optuna.Study]:
 
 def made_up(rows: list[dict], space: dict | None = None, plan: list | None = None) -> Run:
     """A run of some rows, without epochs."""
-    content = {"plan": plan or []} | ({} if space is None else {"identity": {"space": {"space": space}}})
+    identity = {} if space is None else {"identity": {"space": {"space": space}}}
+    content = RunJson.model_validate({"schema_version": 1, "status": "finished", "plan": plan or [], **identity})
     epochs = epoch_frame(epoch_schema().empty_table())
     levels = tuple({row["noise_level"]: None for row in rows})
     return Run(Path("/run"), "run", "finished", content, levels, trials_frame(rows), epochs, ())
@@ -145,10 +147,10 @@ def test_groups_without_a_trial_are_empty_studies(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.create()
     plan = [{"noise_level": "clean", "trials": {"negative": 2, "ce": 1}}]
-    run.write_json({"schema_version": 1, "status": "running", "plan": plan})
+    write_raw(run.path, status="running", plan=plan)
     assert export_optuna(load_run(run.path), tmp_path / "j") == {"run clean ce": 0, "run clean negative": 0}
     assert [study.trials for study in studies_of(tmp_path / "j").values()] == [[], []]
-    run.write_json({"schema_version": 1, "status": "running"})
+    write_raw(run.path, status="running")
     assert export_optuna(load_run(run.path), tmp_path / "empty") == {}
     assert studies_of(tmp_path / "empty") == {}
 
@@ -224,7 +226,7 @@ def test_only_journals_are_replaced(fake, tmp_path):
 @pytest.mark.parametrize("format_", ["optuna", "tensorboard"])
 def test_a_folder_that_is_no_run_is_bad_input(format_, tmp_path, capsys):
     assert run_app(app, ["export", format_, str(tmp_path), str(tmp_path / "x")]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,6 +7,7 @@ over the epochs, and is what the bits of its row say. Parts hold several trials 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import trial_frame
+from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import config_columns, epoch_schema, trial_schema
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.spaces.space import ARMS
@@ -98,6 +100,17 @@ def write_fake_run(
         _run_json(makers, frame, common, levels=levels, trials=trials, epochs=epochs, seed=seed, status=status)
     )
     return run.path
+
+
+def read_raw(run: str | Path) -> dict[str, Any]:
+    """Read run.json as plain values."""
+    return json.loads((Path(run) / "run.json").read_text(encoding="utf-8"))
+
+
+def write_raw(run: str | Path, **content: Any) -> None:
+    """Write run.json with plain values, which may break its rules; by default a version and a status."""
+    text = json.dumps({"schema_version": 1, "status": "finished", **content}, default=str)
+    (Path(run) / "run.json").write_text(text, encoding="utf-8")
 
 
 class _Level:
@@ -267,10 +280,10 @@ def _write_parts(folder: Path, rows: pa.Table | None, tables: Any, trials_per_pa
         pq.write_table(part, path, use_dictionary=False, write_statistics=False)  # as a search writes them
 
 
-def _run_json(makers: Sequence[_Level], frame: Any, common: Mapping[str, Any], **given: Any) -> dict[str, Any]:
+def _run_json(makers: Sequence[_Level], frame: Any, common: Mapping[str, Any], **given: Any) -> RunJson:
     quotas = {arm: round(share * given["trials"]) for arm, share in _SHARES.items()}
     finished = given["status"] == "finished"
-    return {
+    content = {
         "schema_version": 1,
         "run_id": common["run_id"],
         "status": given["status"],
@@ -325,3 +338,4 @@ def _run_json(makers: Sequence[_Level], frame: Any, common: Mapping[str, Any], *
         "confirmation": [asdict(found) for found in confirmations(frame)] if finished else [],
         **({"ended_by": "trials", "search_trials": int((frame["stage"] == "search").sum())} if finished else {}),
     }  # fmt: skip
+    return RunJson.model_validate(content)

@@ -10,7 +10,6 @@ from estimates import estimate_of, hide_the_truth
 from nls_tune.allocation.allocator import Allocator
 from nls_tune.errors import InputError
 from nls_tune.noise.confident_learning import NoiseEstimate
-from nls_tune.plan.level import group_key
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.space import choose_preset
@@ -89,7 +88,7 @@ def test_budgets_of_the_command_come_before_those_of_the_space():
 
 def test_groups_are_levels_and_arms_with_their_quotas(twonorm):
     groups = twonorm.groups()
-    assert [g.key for g in groups][:4] == [
+    assert [str(g.key) for g in groups][:4] == [
         "symmetric:0/ce", "symmetric:0/positive", "symmetric:0/negative", "symmetric:0.1/ce",
     ]  # fmt: skip
     assert len(groups) == 15
@@ -108,12 +107,8 @@ def test_no_group_has_more_start_points_than_trials(tmp_path):
         "budget: {epochs: 9, grace_epochs: 3}\n"
     )
     plan = plan_of(**{**DIGITS, "space": str(path), "num_trials": 4})
-    (negative,) = [g for g in plan.groups() if g.key.endswith("/negative")]
+    (negative,) = [g for g in plan.groups() if g.key.arm == "negative"]
     assert [c["smooth_rate"] for c in negative.start] == [pytest.approx(-0.8), -2]
-
-
-def test_a_group_is_named_by_level_and_arm():
-    assert group_key("symmetric:0.4", "ce") == "symmetric:0.4/ce"
 
 
 def test_training_settings_are_those_of_the_search(digits):
@@ -145,7 +140,7 @@ def test_the_paper_grid_runs_every_rate_of_every_level_once():
     allocator = Allocator(plan.groups(), plan.rungs())
     found = []
     while (suggestion := allocator.ask()) is not None:
-        level = suggestion.group.rpartition("/")[0]
+        level = suggestion.group.noise_level
         found.append(
             (
                 plan.trial_id(level, plan.training_settings(suggestion.config), "search"),
@@ -173,7 +168,7 @@ def test_a_level_of_weight_2_has_twice_the_trials_and_the_time(weights, trials):
     plan = plan_of(**{**DIGITS, "noise": levels, "num_trials": 8, "level_weight": weights})
     assert tuple(sum(p.quotas.values()) for p in plan.levels) == trials
     for level, count in zip(levels, trials, strict=True):
-        shares = [g.share for g in plan.groups() if g.key.startswith(f"{level}/")]
+        shares = [g.share for g in plan.groups() if g.key.noise_level == level]
         assert sum(shares) == count
 
 
@@ -207,7 +202,7 @@ def test_an_estimate_of_unknown_noise_gives_a_start_point_and_is_not_the_truth(u
     assert (first.prior, first.estimate, first.start["negative"]) == ("unknown", None, ())
     assert (second.prior, second.noise_rate, second.noise_cancelling_rate) == ("estimate", None, None)
     assert [point["smooth_rate"] for point in second.start["negative"]] == [-1.5]
-    (group,) = [g for g in plan.groups() if g.key == "symmetric:0.4/negative"]
+    (group,) = [g for g in plan.groups() if g.key == ("symmetric:0.4", "negative")]
     assert group.start == second.start["negative"]
     facts = json.loads(json.dumps(plan.facts()))
     assert facts[0]["estimate"] is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_runs import write_raw
 from trial_rows import trial_row
 
 from nls_tune.errors import InputError
@@ -125,7 +126,7 @@ def test_the_points_are_those_of_the_beginning_also_when_the_earlier_run_is_gone
     out = RunDirectory(tmp_path / "out")
     before = make(out=out.path)
     out.create()
-    out.write_json({"schema_version": 1, "identity": before.identity(), "plan": before.facts()})
+    write_raw(out.path, identity=before.identity(), plan=before.facts())
     earlier.add("symmetric:0.4", -1.0, lr=0.05, val=0.99)
     assert make(out=out.path).levels[0].warm == before.levels[0].warm
     assert make().levels[0].warm != before.levels[0].warm
@@ -139,7 +140,7 @@ def test_the_points_are_those_of_the_beginning_also_when_the_earlier_run_is_gone
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"warm_start": Path("nowhere")}, "--warm-start: .*nowhere is no run"),
+        ({"warm_start": Path("nowhere")}, "--warm-start: .*nowhere is not a run"),
         ({}, "no trial of a search was completed"),
     ],
 )

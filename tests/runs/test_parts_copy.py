@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_runs import write_fake_run
+from fake_runs import read_raw, write_fake_run, write_raw
 
 from nls_tune.analysis.run_overviews import run_overviews
+from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs import load_run, parts_copy
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
@@ -159,8 +161,8 @@ def test_the_list_of_runs_reads_neither_epochs_nor_settings_that_are_the_same_fo
     assert run_overviews(run.path) == (before,)
     monkeypatch.setattr("nls_tune.analysis.run_overviews.load_trials", lambda path: whole)
     assert run_overviews(run.path) == (before,)
-    content = run.read_json()
-    run.write_json({**content, "identity": {"settings": content["identity"]["settings"]}})
+    content = read_raw(run.path)
+    write_raw(run.path, **{**content, "identity": {"settings": content["identity"]["settings"]}})
     assert list(load_trials(run.path).trials.columns) == trial_schema().names
 
 
@@ -169,15 +171,16 @@ def test_the_list_of_runs_reads_neither_epochs_nor_settings_that_are_the_same_fo
     [("trials", "finished", True), ("time_budget", "finished", True), ("trials", "interrupted", False),
      ("interrupted", "finished", False)],
 )  # fmt: skip
-def test_a_session_copies_what_has_finished_and_nothing_on_the_way(
-    run, tiny_plan, monkeypatch, ended_by, confirmed, is_copied
-):
+def test_a_session_copies_what_has_finished_and_nothing_on_the_way(run, monkeypatch, ended_by, confirmed, is_copied):
     """A user who interrupts does not wait for it, and what goes on would change it soon."""
     for folder in (run.trials, run.epochs):
         (folder / COPY).unlink()
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: ended_by)
     monkeypatch.setattr("nls_tune.session.confirming.confirm", lambda *arguments, **options: confirmed)
-    content = {"run_id": "x"}
-    session._run_stages(tiny_plan, run, content, None, None, None, ())
-    assert (content["status"] == "finished") is is_copied
+    settings = check_search_settings(out=run.path, num_trials=4, train_size=500)
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "is_complete", lambda self: False)
+        patch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 1.0}))
+        run.run_json.unlink()
+        assert session.run_settings(settings, None).status == ("finished" if is_copied else "interrupted")
     assert [(folder / COPY).exists() for folder in (run.trials, run.epochs)] == [is_copied] * 2

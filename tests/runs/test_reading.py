@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_runs import write_fake_run
+from fake_runs import read_raw, write_fake_run, write_raw
 
 from nls_tune.errors import InputError
 from nls_tune.runs import load_run, load_runs, parts
@@ -34,7 +33,7 @@ def run(made, tmp_path) -> Path:
 
 
 def set_json(run: Path, **changes) -> None:
-    RunDirectory(run).write_json({**RunDirectory(run).read_json(), **changes})
+    write_raw(run, **{**read_raw(run), **changes})
 
 
 def part(run: Path, folder: str, index: int = 0) -> Path:
@@ -50,9 +49,9 @@ def test_a_whole_run_is_read_as_the_strict_readers_read_it(run):
     pd.testing.assert_frame_equal(found.trials, read_trials(run))
     pd.testing.assert_frame_equal(found.epochs, read_epochs(run))
     assert (found.path, found.name, found.status, found.problems) == (run, "run", "finished", ())
-    assert found.content == json.loads((run / "run.json").read_text())
+    assert found.content == RunDirectory(run).read_json()
     assert found.levels == ("symmetric:0.2", "symmetric:0.4")
-    assert found.defaults == {"smooth_rate": -1.0, "warmup_epochs": 2, "lr": 0.003}
+    assert found.content.defaults == {"smooth_rate": -1.0, "warmup_epochs": 2, "lr": 0.003}
 
 
 def test_a_part_that_cannot_be_used_is_one_problem_and_the_rest_is_read(run):
@@ -264,7 +263,7 @@ def no_runs():
 @pytest.mark.parametrize("kind", no_runs())
 def test_what_is_no_run_is_refused_in_one_line(tmp_path, kind):
     no_runs()[kind](tmp_path / "x")
-    with pytest.raises(InputError, match=r"x is no run: it has no run\.json") as caught:
+    with pytest.raises(InputError, match=r"x is not a run: it has no run\.json") as caught:
         load_run(tmp_path / "x")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -302,10 +301,10 @@ def test_a_newer_run_is_refused(run):
 
 
 def test_a_run_json_with_nothing_but_its_status_is_enough(run):
-    RunDirectory(run).write_json({"schema_version": 1, "status": "finished"})
+    write_raw(run)
     found = load_run(run)
     assert set(found.levels) == {"symmetric:0.2", "symmetric:0.4"}
-    assert found.defaults == {}
+    assert found.content.defaults == {}
 
 
 # Several runs

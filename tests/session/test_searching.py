@@ -124,7 +124,7 @@ class Resumed:
 
     def name_of(self, suggestion: Suggestion) -> str:
         return self.plan.trial_id(
-            suggestion.group.rpartition("/")[0], self.plan.training_settings(suggestion.config), "search"
+            suggestion.group.noise_level, self.plan.training_settings(suggestion.config), "search"
         )
 
 

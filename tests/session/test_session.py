@@ -41,7 +41,7 @@ def made(monkeypatch) -> list[str]:
         raise Stopped
 
     monkeypatch.setattr("nls_tune.session.estimating.estimate_level", estimate_level)
-    monkeypatch.setattr("nls_tune.session.session._run", stop)
+    monkeypatch.setattr("nls_tune.session.session.Session.search", stop)
     monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: pytest.MonkeyPatch.context())
     monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: session_slots())
     return levels
@@ -136,7 +136,7 @@ def test_run_json_says_that_a_session_works_before_its_trials(made, monkeypatch,
     def look(plan, level, **kwargs):
         content, (_, status) = json.loads((tmp_path / "run.json").read_text()), read_status(RunDirectory(tmp_path))
         seen.append((content["status"], status, len(content["sessions"])))
-        assert "finished_at" not in content["sessions"][-1]
+        assert content["sessions"][-1]["finished_at"] is None
         raise KeyboardInterrupt
 
     settings = check_search_settings(**SETTINGS, out=tmp_path)

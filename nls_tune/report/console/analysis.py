@@ -34,7 +34,7 @@ def print_analysis(analysis: Analysis, console: Console) -> None:
 
 def _print_run(found: RunAnalysis, console: Console) -> None:
     run = found.run
-    dataset = ((run.content.get("identity") or {}).get("settings") or {}).get("dataset")
+    dataset = run.content.identity.settings.get("dataset")
     facts = [
         run.status,
         *([str(dataset)] if dataset else []),

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,7 +16,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from nls_tune._version import __version__
 from nls_tune.analysis.analysis import Analysis, RunAnalysis
-from nls_tune.analysis.recommendations import planned_trials
 from nls_tune.report.html.plots.theme import PALETTES, templates
 from nls_tune.report.html.provenance import Provenance, provenance_of
 from nls_tune.report.html.sections import Section, comparison_sections, run_sections
@@ -155,14 +153,12 @@ def _headline(words: str, noise_level: str) -> str:
 def _facts(found: RunAnalysis) -> tuple[str, ...]:
     """The run in a few words: data, levels, trials, time."""
     run = found.run
-    identity = run.content.get("identity")
-    settings = identity.get("settings") if isinstance(identity, Mapping) else None
-    dataset = settings.get("dataset") if isinstance(settings, Mapping) else None
+    dataset = run.content.identity.settings.get("dataset")
     facts = [] if dataset is None else [f"dataset {dataset}"]
     facts.append(f"{len(run.levels)} noise level{'' if len(run.levels) == 1 else 's'}")
     search = int((run.trials["stage"] == "search").sum())
     others = len(run.trials) - search
-    planned = sum(planned_trials(run.content).values())
+    planned = sum(run.content.planned_trials.values())
     of_planned = f" of {planned:,}" if planned >= search else ""
     facts.append(f"{search:,}{of_planned} search trial{'' if search == 1 and not of_planned else 's'} ended")
     if others:

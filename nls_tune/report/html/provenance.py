@@ -1,15 +1,17 @@
-"""Where a run comes from, as names and values for the report page. run.json may be of any shape: nothing is trusted."""
+"""Where a run comes from, as names and values for the report page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from nls_tune.report.html.tables import Column, Table
 from nls_tune.report.text import duration
 from nls_tune.runs import Run
+from nls_tune.runs.run_json import RunSession
 
 _MAX_VALUE = 400
 
@@ -41,35 +43,32 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
         prefix: Of the keys of the tables.
     """
     content = run.content
-    sessions = [_mapping(session) for session in content.get("sessions") or () if isinstance(session, Mapping)]
-    last = sessions[-1] if sessions else {}
-    identity = _mapping(content.get("identity"))
-    space = identity.get("space")
+    last = content.sessions[-1] if content.sessions else RunSession()
+    identity = content.identity.model_dump(mode="json")
     about = {
-        "run": content.get("run_id"),
+        "run": content.run_id,
         "folder": run.path,
-        "created": content.get("created_at"),
-        "schema version": content.get("schema_version"),
-        "git commit": last.get("git_commit"),
+        "created": content.created_at,
+        "schema version": content.schema_version,
+        "git commit": last.git_commit,
     }
-    groups = (
+    groups: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("Run", about),
-        ("Settings", _mapping(identity.get("settings"))),
-        ("Versions", _mapping(last.get("versions"))),
-        ("Hardware", _mapping(last.get("hardware"))),
+        ("Settings", content.identity.settings),
+        ("Versions", last.versions),
+        ("Hardware", last.hardware),
     )
-    command = last.get("command")
     return Provenance(
-        command=None if command is None else _command(str(command)),
-        facts=tuple((title, tuple((str(k), _value(v)) for k, v in pairs.items())) for title, pairs in groups if pairs),
-        sessions=_sessions(f"{prefix}sessions", sessions),
+        command=None if last.command is None else _command(last.command),
+        facts=tuple((title, tuple((name, _value(v)) for name, v in pairs.items())) for title, pairs in groups if pairs),
+        sessions=_sessions(f"{prefix}sessions", content.sessions),
         fingerprints=Table(
             f"{prefix}fingerprints",
             "Fingerprints of the data (SHA-256)",
             (Column("Noise level", "text"), Column("Fingerprint", "text")),
-            tuple((str(k), _value(v)) for k, v in _mapping(identity.get("fingerprints")).items()),
+            tuple(content.identity.fingerprints.items()),
         ),
-        space=None if space is None else json.dumps(space, indent=2, ensure_ascii=False, default=str),
+        space=json.dumps(identity["space"], indent=2, ensure_ascii=False) if content.searched else None,
     )
 
 
@@ -77,10 +76,6 @@ def _command(recorded: str) -> str:
     """The command as it can be typed: ``python -m nls_tune.search`` is recorded by the name of its file."""
     program, _, arguments = recorded.partition(" ")
     return f"python -m nls_tune.search {arguments}".rstrip() if program == "search.py" else recorded
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _value(value: Any) -> str:
@@ -93,25 +88,23 @@ def _value(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
 
 
-def _sessions(key: str, sessions: list[Mapping[str, Any]]) -> Table:
-    rows = []
-    for index, session in enumerate(sessions):
-        seconds = session.get("search_seconds")
-        rows.append(
-            (
-                str(index + 1),
-                _time(session.get("started_at")),
-                _time(session.get("finished_at")),
-                duration(seconds) if isinstance(seconds, int | float) else "–",
-                _value(_mapping(session.get("slots")).get("count")),
-                _value(_mapping(session.get("hardware")).get("node")),
-                _value(session.get("command")),
-            )
+def _sessions(key: str, sessions: Sequence[RunSession]) -> Table:
+    rows = tuple(
+        (
+            str(index + 1),
+            _time(session.started_at),
+            _time(session.finished_at),
+            duration(session.search_seconds) if session.search_seconds else "–",
+            str(session.slots.count),
+            _value(session.hardware.get("node")),
+            _value(session.command),
         )
+        for index, session in enumerate(sessions)
+    )
     names = ("Session", "Started (UTC)", "Ended (UTC)", "Search", "Slots", "Node", "Command")
     columns = tuple(Column(name, "number" if name in ("Session", "Slots") else "text") for name in names)
-    return Table(key, "Sessions", columns, tuple(rows))
+    return Table(key, "Sessions", columns, rows)
 
 
-def _time(value: Any) -> str:
-    return _value(value).partition(".")[0].replace("T", " ").removesuffix("+00:00")
+def _time(value: datetime | None) -> str:
+    return "–" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -434,7 +434,7 @@ class TestCommand:
 
     def test_what_is_no_run_is_refused(self, tmp_path, capsys):
         assert run_app(app, ["report", str(tmp_path)]) == 2
-        assert "is no run" in capsys.readouterr().err
+        assert "is not a run" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         "changes", [{"all_diverged": True}, {"trials": 1}, {"num_test": 0}, {"unfinished": 2, "status": "running"}]

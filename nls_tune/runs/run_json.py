@@ -1,0 +1,204 @@
+"""run.json: what a run is, how far it is, and what it found. Read and written here, and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from nls_tune.errors import InputError
+from nls_tune.files import json_text
+from nls_tune.runs.schemas import SCHEMA_VERSION
+from nls_tune.spaces.settings import describe_validation_error
+
+#: ``crashed`` is never written: run.json says that the run goes on, and no process holds it.
+RunStatus = Literal["running", "finished", "interrupted", "failed", "crashed"]
+EndedBy = Literal["trials", "time_budget"]
+#: Plain values by name, as JSON has them.
+Values = dict[str, Any]
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _with_default(setting: Values) -> Values:
+    if "default" not in setting:
+        raise ValueError("a searched setting must have a default")
+    return setting
+
+
+Time = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class _Part(BaseModel):
+    """A part of run.json. What another version wrote and this one does not know is kept and written again."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class RunSlots(_Part):
+    """How many trials run at once, and what each gets."""
+
+    count: int = 1
+    cpus_per_trial: int = 1
+    gpus_per_trial: float = 0.0
+
+
+class RunStage(_Part):
+    """The stage that a session works on.
+
+    Attributes:
+        name: ``search``, ``confirm`` or ``confirm_all``.
+        trials: Number of trials by noise level.
+        epochs: Epochs of a full trial.
+        started_at: Start of the stage.
+        time_budget: Seconds of the whole search; None for no limit.
+    """
+
+    name: str
+    trials: dict[str, int]
+    epochs: int
+    started_at: Time | None = None
+    time_budget: float | None = None
+
+
+class RunSession(_Part):
+    """One session: a process that worked on the run.
+
+    Attributes:
+        versions: Versions of Python, this package and the libraries that matter.
+        git_commit: Commit of the clone that the package was imported from, with ``+`` if its files were changed.
+        hardware: Node, processor, number of CPUs, names of the GPUs.
+        command: The command line, without passwords.
+        started_at: Start of the session.
+        finished_at: End; None while it works, and for one that was killed.
+        slots: What its trials got.
+        stage: What it works on; None before its first trial.
+        search_seconds: Wall time of its part of the search.
+        out_of_memory_with: Numbers of trials per GPU with which memory ran out.
+    """
+
+    versions: dict[str, str | None] = {}
+    git_commit: str | None = None
+    hardware: Values = {}
+    command: str | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    slots: RunSlots = RunSlots()
+    stage: RunStage | None = None
+    search_seconds: float = 0.0
+    out_of_memory_with: list[int] = []
+
+
+class RunLevel(_Part):
+    """What the plan says of a noise level: number of trials and start points by arm, and what is known of its noise."""
+
+    noise_level: str
+    noise_rate: float | None = None
+    noise_cancelling_rate: float | None = None
+    num_train: int | None = None
+    num_val: int | None = None
+    trials: dict[str, int] = {}
+    start: dict[str, list[Values]] = {}
+    warm_start: list[Values] = []
+    estimate: Values | None = None
+
+
+class RunSpace(_Part):
+    """The search space: the searched settings by name, each with its default and its range or values."""
+
+    name: str | None = None
+    space: dict[str, Annotated[Values, AfterValidator(_with_default)]] = {}
+    budget: Values = {}
+
+
+class RunIdentity(_Part):
+    """What must agree when a run is resumed."""
+
+    settings: Values = {}
+    space: RunSpace = RunSpace()
+    fingerprints: dict[str, str] = {}
+
+
+class RunJson(_Part):
+    """The content of run.json.
+
+    Attributes:
+        schema_version: Version of the file.
+        run_id: Name of the run in every row.
+        status: Where the run stands.
+        created_at: When its first session began.
+        sessions: One entry per session, in their order.
+        identity: What must agree when the run is resumed.
+        plan: One entry per noise level, in the order of the command.
+        selection: What the search selected, one entry per level.
+        confirmation: What fresh seeds say, one entry per level.
+        ended_by: What ended the search; None before.
+        search_trials: Rows of the search when the session ended.
+    """
+
+    schema_version: int
+    run_id: str | None = None
+    status: RunStatus
+    created_at: Time | None = None
+    sessions: list[RunSession] = []
+    identity: RunIdentity = RunIdentity()
+    plan: list[RunLevel] = []
+    selection: list[Values] = []
+    confirmation: list[Values] = []
+    ended_by: EndedBy | None = None
+    search_trials: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, where: Path) -> RunJson:
+        """Read the text of a run.json.
+
+        Args:
+            text: The text.
+            where: The file, for error messages.
+
+        Raises:
+            InputError: If the text is torn, breaks a rule, or has a newer schema than this version knows.
+        """
+        try:
+            # The version first: a newer schema may break every other rule.
+            version = _Version.model_validate_json(text).schema_version
+            if version > SCHEMA_VERSION:
+                raise InputError(
+                    f"{where} has schema version {version}, this nls_tune reads up to {SCHEMA_VERSION}; update nls_tune"
+                )
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            reason = describe_validation_error(error)
+            raise InputError(f"{where} cannot be read ({reason}); restore it or give another run") from None
+
+    def text(self) -> str:
+        """Return the text of the file."""
+        return json_text(self.model_dump(mode="json")) + "\n"
+
+    @property
+    def searched(self) -> dict[str, Values]:
+        """The searched settings by name, each with its default and range or values; empty where unknown."""
+        return self.identity.space.space
+
+    @property
+    def defaults(self) -> Values:
+        """The default of each searched setting."""
+        return {name: setting["default"] for name, setting in self.searched.items()}
+
+    @property
+    def planned_trials(self) -> dict[str, int]:
+        """Search trials by noise level."""
+        return {level.noise_level: sum(level.trials.values()) for level in self.plan}
+
+    @property
+    def search_seconds(self) -> float:
+        """Wall time of the search, all sessions together."""
+        return sum(session.search_seconds for session in self.sessions)
+
+
+class _Version(BaseModel):
+    schema_version: Annotated[int, Field(strict=True)]

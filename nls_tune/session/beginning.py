@@ -1,0 +1,89 @@
+"""How a run begins, or goes on: its folder, its run.json, and the refusal of other settings."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nls_tune.errors import InputError
+from nls_tune.plan.plan import SearchPlan
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.reading import load_run, read_trials
+from nls_tune.runs.run_json import RunIdentity, RunJson, RunLevel
+from nls_tune.runs.schemas import SCHEMA_VERSION
+
+
+def default_out(dataset: str) -> Path:
+    """Return the run directory of a search that was given none."""
+    return Path("runs") / f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
+    """Write run.json of a new run, or read that of an earlier session.
+
+    Raises:
+        InputError: If the run has other settings, or its run.json cannot be read.
+    """
+    identity = RunIdentity.model_validate(plan.identity())
+    if run.run_json.exists():
+        content = run.read_json()
+        if found := differences(content.identity.model_dump(mode="json"), identity.model_dump(mode="json")):
+            raise InputError(
+                f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
+            )
+        return content
+    now = datetime.now(UTC)
+    content = RunJson(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        status="interrupted",  # until a session works on it
+        created_at=now,
+        identity=identity,
+        plan=planned_levels(plan),
+    )
+    run.write_json(content)
+    return content
+
+
+def planned_levels(plan: SearchPlan) -> list[RunLevel]:
+    """Return what run.json says of each level of a plan."""
+    return [RunLevel.model_validate(facts) for facts in plan.facts()]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List what differs between two nested mappings, as ``key: before -> now``."""
+    found = []
+    for key in [*before, *(k for k in now if k not in before)]:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} -> {new}")
+    return found
+
+
+def write_missing_events(run: RunDirectory) -> None:
+    """Write the TensorBoard files that trials of earlier sessions lack: those sessions may not have written any."""
+    from nls_tune.export.tensorboard import event_file, export_tensorboard
+
+    rows = read_trials(run.path).to_dict("records")
+    lacking = {row["trial_id"] for row in rows if not event_file(run.tensorboard, row).exists()}
+    if lacking:
+        found = load_run(run.path)
+        trials = found.trials[found.trials["trial_id"].isin(lacking)]
+        export_tensorboard(replace(found, trials=trials), run.tensorboard, overwrite=True)
+
+
+def remove_unwanted_checkpoints(run: RunDirectory) -> None:
+    """Remove checkpoints of an interrupted confirmation that later had other configurations or fewer seeds."""
+    from nls_tune.runs.checkpoint import TrialCheckpoint
+
+    for folder in run.checkpoints.iterdir():
+        checkpoint = TrialCheckpoint(folder)
+        trial = checkpoint.read_trial()
+        if trial is not None and trial.stage != "search":
+            checkpoint.remove()
