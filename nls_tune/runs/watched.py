@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nls_tune.errors import InputError
 from nls_tune.runs.changing_parts import ChangingParts, Row
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.reading import read_status, row_runs_again
-from nls_tune.runs.schemas import epoch_schema, trial_schema
+from nls_tune.runs.schemas import Stage, epoch_schema, trial_schema
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
 
@@ -33,14 +33,14 @@ class _Stage:
     """What runs, as run.json says it.
 
     Attributes:
-        name: ``search``, ``confirm`` or ``confirm_all``.
+        name: Which stage.
         totals: Trials by noise level.
         epochs: Of a full trial; 0 where unknown.
         started_at: None where unknown.
         time_budget: In seconds; None for no limit.
     """
 
-    name: str
+    name: Stage
     totals: dict[str, int]
     epochs: int
     started_at: datetime | None = None
@@ -145,8 +145,10 @@ class WatchedRun:
             return search
         try:
             stage = self._session()["stage"]
+            if stage["name"] not in get_args(Stage):
+                return search
             return _Stage(
-                name=str(stage["name"]),
+                name=stage["name"],
                 totals={str(name): int(total) for name, total in stage["trials"].items()},
                 epochs=int(stage["epochs"]),
                 started_at=_time(stage["started_at"]),

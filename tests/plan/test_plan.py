@@ -10,11 +10,12 @@ from estimates import estimate_of, hide_the_truth
 from nls_tune.allocation.allocator import Allocator
 from nls_tune.errors import InputError
 from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.space import choose_preset
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.session.run_json import differences
+from nls_tune.session.beginning import differences
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
 
@@ -122,7 +123,7 @@ def test_trials_are_named_by_level_configuration_and_data(twonorm):
     config = twonorm.space.default()
 
     def name(plan, level, config=config, stage="search", seed=None):
-        return plan.trial_id(level, plan.training_settings(config, seed), stage)
+        return LevelData(plan).trial(level, plan.training_settings(config, seed), stage).trial_id
 
     first, second = name(twonorm, "symmetric:0.1"), name(twonorm, "symmetric:0.2")
     assert len({first, second, name(twonorm, "symmetric:0.1", {**config, "lr": 0.004})}) == 3
@@ -137,13 +138,13 @@ def test_the_paper_grid_runs_every_rate_of_every_level_once():
     levels = ("symmetric:0.4", "symmetric:0.6")
     changes = {"noise": levels, "space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)}
     plan = plan_of(**{**DIGITS, **changes})
-    allocator = Allocator(plan.groups(), plan.rungs())
+    allocator, data = Allocator(plan.groups(), plan.rungs()), LevelData(plan)
     found = []
     while (suggestion := allocator.ask()) is not None:
         level = suggestion.group.noise_level
         found.append(
             (
-                plan.trial_id(level, plan.training_settings(suggestion.config), "search"),
+                data.trial(level, plan.training_settings(suggestion.config)).trial_id,
                 level,
                 float(suggestion.config["smooth_rate"]),
             )
