@@ -25,7 +25,7 @@ class TrialSpan:
     """One trial in time.
 
     Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
+        slot: 0, 1, ...: two trials of one slot do not overlap.
         start_seconds: From the start of the run's first trial, without the pauses between sessions.
         seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
@@ -93,8 +93,8 @@ def allocation(
 ) -> Allocation | None:
     """Return where the time of a run went; None without a trial.
 
-    The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
-    greedily in the order of their starts, which needs as few slots as any assignment.
+    Rows of early versions know no slots, only node and device. If there is one of these, slots are found by colouring
+    the intervals of each device greedily in the order of their starts, which needs as few slots as any assignment.
 
     A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
     none has ended. Time that an
@@ -115,7 +115,10 @@ def allocation(
     pauses = _pauses(begin.to_pydatetime(), ends, sessions)
     last = float(ends.max())
     starts, ends = _without(pauses, starts), _without(pauses, ends)
-    slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
+    if timed["slot"].notna().all():
+        slots = timed["slot"].astype(int).tolist()
+    else:
+        slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
     busy = float((ends - starts).sum())
     return Allocation(

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nls_tune.errors import InputError, unknown_name
 
+#: A part of the smooth rate's range: exactly 0, above, or below.
+Arm = Literal["ce", "positive", "negative"]
+
 Phase = Literal["warmup", "gls"]
 
 #: Settings that a CE warm-up's epochs do not depend on: trainings that differ in nothing else share them.
@@ -89,8 +92,8 @@ class TrainingSettings(BaseModel):
         return self
 
     @property
-    def arm(self) -> str:
-        """The arm of the smooth rate, see `arm_of`."""
+    def arm(self) -> Arm:
+        """The part of the rate's range that this training belongs to: ``ce``, ``positive`` or ``negative``."""
         return arm_of(self.smooth_rate)
 
     @property
@@ -130,7 +133,7 @@ class TrainingSettings(BaseModel):
         return self.lr
 
 
-def arm_of(smooth_rate: float) -> str:
+def arm_of(smooth_rate: float) -> Arm:
     """Return the arm of a smooth rate: ``ce`` (exactly 0), ``positive`` or ``negative``."""
     if smooth_rate == 0:
         return "ce"

@@ -23,12 +23,12 @@ from nls_tune.spaces.parameters import (
     extremes,
     map_parameter,
 )
+from nls_tune.spaces.settings import Arm as Arm
 from nls_tune.spaces.settings import TrainingSettings, arm_of, check_training_settings, unknown_setting
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Arm = Literal["ce", "positive", "negative"]
 Preset = Literal["gpu", "cpu"]
 ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")
 

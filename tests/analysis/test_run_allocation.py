@@ -182,3 +182,11 @@ def test_a_run_whose_confirmation_trained_batches_is_read():
     found = allocate(trials, [{"started_at": at(-5), **batches}])
     assert found.spans == allocation(trials).spans
     assert [span.slot for span in found.spans] == [0, 0, 1]
+
+
+def test_slots_that_the_rows_know_are_taken_and_else_found():
+    trials = trials_frame(rows_of([(0, 10, "a", "x"), (1, 20, "a", "y"), (12, 10, "a", "y")]))
+    known = allocation(trials.assign(slot=[1, 2, 1]))
+    assert ([span.slot for span in known.spans], known.num_slots) == ([1, 2, 1], 3)
+    for partly in (trials, trials.assign(slot=[1, None, 1])):
+        assert [span.slot for span in allocation(partly).spans] == [0, 1, 2]

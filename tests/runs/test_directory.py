@@ -39,7 +39,7 @@ TRIAL_COLUMNS = [
     "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
     "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
     "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "num_val", "num_test",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "num_val", "num_test",
     "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
     "started_at", "finished_at",
 ]  # fmt: skip
@@ -50,7 +50,7 @@ EPOCH_COLUMNS = [
 ]  # fmt: skip
 NULLABLE = {
     "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "val_correct_at_best",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "val_correct_at_best",
     "test_correct_at_best",
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_settings_have_columns_of_their_type():
 def full_row(**changes: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     settings = {"smooth_rate": -2.5, "milestones": (3, 5), "schedule": "step", "seed": 2**62}
-    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, **changes}
+    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, "slot": 1, **changes}
     return trial_row(settings, val_correct=rng.random(21) < 0.5, test_correct=rng.random(16) < 0.5, **changes)
 
 
@@ -476,6 +476,18 @@ def test_a_part_without_a_column_is_named(run):
     with pytest.raises(InputError, match="lacks the column val_loss") as caught:
         read_epochs(run.path)
     assert str(part) in str(caught.value)
+
+
+def test_the_slot_may_be_missing_as_early_versions_wrote_none(run):
+    run.write_trial(full_row())
+    run.write_trial(empty_row())
+    path = next(run.trials.glob(f"{full_row()['trial_id']}*"))
+    rewrite(path, lambda t: t.drop_columns(["slot"]))
+    trials = read_trials(run.path)
+    assert list(trials.columns) == TRIAL_COLUMNS
+    assert trials["slot"].isna().all()
+    row = {name: plain(value) for name, value in trials.iloc[0].items() if name not in ("started_at", "finished_at")}
+    assert row == {name: plain(full_row()[name]) for name in row} | {"slot": None}
 
 
 def test_a_part_with_a_column_of_another_type_is_named(run):
