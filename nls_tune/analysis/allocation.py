@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ class TrialSpan:
     """One trial in time.
 
     Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap unless they are of one batch; slots are of one device.
+        slot: 0, 1, ...: a slot is of one device, and two trials in it do not overlap unless they are of one batch.
         start_seconds: From the start of the run's first trial, without the pauses between sessions.
         seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
@@ -76,7 +76,7 @@ class Allocation:
     """Where the time of a run went.
 
     Attributes:
-        started_at: Of the first trial.
+        started_at: Start of the first trial.
         wall_seconds: From the first start to the last end, without the pauses between sessions.
         busy_share: Time of trials, from start to end, over slots times wall time. The trials of a batch are one.
         spans: In the order of their starts.
@@ -103,13 +103,12 @@ def allocation(
     interval, as they are trained as one model.
 
     A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
-    none has ended. Time that an
-    interrupted trial had in an earlier session is in none of its rows, and counts as idle.
+    none has ended. Time that an interrupted trial had in an earlier session is in none of its rows, and counts as idle.
 
     Args:
         trials: Rows of ``trials/``, of all stages.
         levels: The order of the levels; by default that of their first trials.
-        sessions: Those of run.json; without them nothing is known of pauses and batches.
+        sessions: The sessions of run.json; without them nothing is known about pauses and batches.
     """
     timed = trials[trials["started_at"].notna() & trials["finished_at"].notna()]
     if timed.empty:
@@ -214,19 +213,16 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
 def _spans(
     trials: pd.DataFrame, slots: np.ndarray, unit: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> tuple[TrialSpan, ...]:
-    names = [field.name for field in fields(TrialSpan)]
     table = trials.assign(slot=slots, start_seconds=starts, seconds=ends - starts, num_lanes=np.bincount(unit)[unit])
     table["lane"] = table.groupby(unit).cumcount()
-    # By way of NumPy: pandas makes a list of strings one by one.
-    columns = (table[name].to_numpy().tolist() for name in names)
-    return tuple(TrialSpan(*row) for row in zip(*columns, strict=True))
+    return tuple(TrialSpan(*row) for row in _rows_for(TrialSpan, table))
 
 
 def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...]:
     left = (trials["config_epochs"] - trials["epochs"]).clip(lower=0).where(trials["status"] == "stopped", 0)
-    table = trials.assign(saved=left, trained=trials["epochs"] - trials["epochs_reused"], count=1)
-    columns = ["count", "trained", "epochs_reused", "saved", "train_seconds"]
-    sums = table.groupby(["noise_level", "stage", "arm"], sort=False)[columns].sum()
+    trained = trials["epochs"] - trials["epochs_reused"]
+    table = trials.assign(epochs_saved=left, epochs_trained=trained, num_trials=1)
+    sums = table.groupby(["noise_level", "stage", "arm"], sort=False).sum(numeric_only=True).reset_index()
     known = list(dict.fromkeys([*levels, *trials["noise_level"]]))
 
     def place(group: GroupCost) -> tuple[int, ...]:
@@ -236,17 +232,10 @@ def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...
             for order, name in zip((known, _STAGES, ARMS), names, strict=True)
         )
 
-    groups = [
-        GroupCost(
-            stage=str(row["stage"]),
-            noise_level=str(row["noise_level"]),
-            arm=row["arm"],
-            num_trials=int(row["count"]),
-            epochs_trained=int(row["trained"]),
-            epochs_reused=int(row["epochs_reused"]),
-            epochs_saved=int(row["saved"]),
-            train_seconds=float(row["train_seconds"]),
-        )
-        for row in sums.reset_index().to_dict("records")
-    ]
-    return tuple(sorted(groups, key=place))
+    return tuple(sorted((GroupCost(*row) for row in _rows_for(GroupCost, sums)), key=place))
+
+
+def _rows_for(kind: type[TrialSpan | GroupCost], table: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Yield the columns named as the fields of a dataclass, row by row."""
+    # By way of NumPy: pandas makes a list of strings one by one.
+    return zip(*(table[field.name].to_numpy().tolist() for field in fields(kind)), strict=True)
