@@ -85,27 +85,31 @@ def test_a_proven_difference_has_the_numbers_of_scipy(sign):
     assert "few_seeds" not in found.doubts
 
 
-def test_an_interval_without_0_is_no_proof_where_the_sign_flips_could_have_shown_it_and_do_not():
+def at_three_levels(differences):
+    """The rows of a run that finds the same at each of its levels."""
+    levels = ("clean", LEVEL, "symmetric:0.3")
+    return trials_frame([row for level in levels for row in searched(STRONG, level) + both(differences, level)])
+
+
+def test_an_interval_without_0_proves_nothing_where_the_sign_flips_could_have_shown_it_and_do_not():
     differences = np.array([0.010, 0.011, 0.012, 0.011, 0.010, 0.012, -0.0005, -0.0004])
     (confirmation,) = confirmations(trials_frame(both(differences)))
     assert confirmation.comparisons[1].difference.low > 0
     assert confirmation.comparisons[1].sign_flip_p == pytest.approx(8 / 2**8)  # so 5 % are not exceeded at one level
-    three = [searched(STRONG, level) + both(differences, level) for level in ("clean", LEVEL, "symmetric:0.3")]
-    found = recommendations(trials_frame([row for rows in three for row in rows]))
+    found = recommendations(at_three_levels(differences))
     assert {f.verdict for f in found} == {"no_proven_difference"}
     assert [f.sign_flip_p for f in found] == pytest.approx([3 * 8 / 2**8] * 3)
     assert all("few_seeds" not in f.doubts for f in found)
 
 
-def test_an_interval_without_0_is_no_proof_where_many_levels_had_their_chance():
+def test_an_interval_without_0_proves_nothing_where_many_levels_had_their_chance():
     differences = np.array([0.010, 0.012, 0.018, -0.001, 0.012])
     p = stats.ttest_1samp(differences, 0).pvalue
     assert 0.05 / 3 < p < 0.05
     assert one(searched(STRONG) + both(differences)).verdict == "better"
-    three = [searched(STRONG, level) + both(differences, level) for level in ("clean", LEVEL, "symmetric:0.3")]
-    found = recommendations(trials_frame([row for rows in three for row in rows]))
-    assert {f.verdict for f in found} == {"no_proven_difference"}
-    confirmed_levels = confirmations(trials_frame([row for rows in three for row in rows]))
+    trials = at_three_levels(differences)
+    assert {f.verdict for f in recommendations(trials)} == {"no_proven_difference"}
+    confirmed_levels = confirmations(trials)
     assert [c.comparisons[1].holm_t_p for c in confirmed_levels] == pytest.approx([3 * p] * 3)
     assert all("no proven difference" in confirmation_sentence(c) for c in confirmed_levels)
 

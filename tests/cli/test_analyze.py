@@ -188,7 +188,7 @@ def test_recommendations_come_first_and_common_doubts_once(folder, command):
         (["analyze", "nowhere"], "nowhere is not a run"),
         (["analyze", "--format", "yaml", "x"], "unknown format 'yaml'"),
         (["analyze"], "Missing argument"),
-        (["runs", "nowhere"], "nowhere is none"),
+        (["runs", "nowhere"], "nowhere is not one"),
         (["runs", "--format", "jsno", "."], "did you mean 'json'?"),
     ],
 )
