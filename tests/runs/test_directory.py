@@ -284,12 +284,6 @@ def test_a_part_that_cannot_be_used_is_named(run, spoil, said):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_further_columns_of_a_part_are_left_out(run):
-    run.write_epochs([epoch_row()])
-    rewritten(lambda t: t.append_column("note", pa.array(["x"])))(run.epochs / "t.parquet")
-    assert list(read_epochs(run.path).columns) == EPOCH_COLUMNS
-
-
 @pytest.mark.parametrize("read", [read_trials, read_epochs])
 def test_a_folder_that_is_no_run_is_named(tmp_path, read):
     with pytest.raises(InputError, match="is not a run") as caught:
@@ -308,38 +302,6 @@ def test_run_json_survives_writing_and_reading(run):
     assert run.read_json() == content
     stored = json.loads(run.run_json.read_text(encoding="utf-8"))
     assert (stored["run_id"], stored["nested"]) == ("Größe", {"a": [1, None, 0.1]})  # what is not known is kept
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b'{"schema_version": 1',
-        b"[]",
-        b"{}",
-        b"3",
-        b"\xff",
-        b'{"schema_version": "1"}',
-        b'{"schema_version": null}',
-    ],
-)
-def test_a_run_json_that_makes_no_sense_is_named(run, content):
-    run.run_json.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        run.read_json()
-    assert str(run.run_json) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_missing_run_json_means_that_it_is_no_run(run):
-    with pytest.raises(InputError, match=r"is not a run: it has no run\.json"):
-        run.read_json()
-
-
-def test_a_run_json_of_a_newer_version_says_what_to_do(run):
-    run.run_json.write_text('{"schema_version": 99}')
-    with pytest.raises(InputError, match=r"schema version 99.*update nls_tune"):
-        run.read_json()
 
 
 # Writing
