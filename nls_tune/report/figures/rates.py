@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
@@ -14,20 +16,15 @@ from nls_tune.report.figures.style import (
     ARM_LEGEND,
     ARM_MARKERS,
     DOUBLE,
-    MOST_COLUMNS,
-    MOST_VECTORS,
     MUTED,
     SINGLE,
     SMOOTHER,
     THEORY,
     label,
-    legend_below,
     level_label,
     limits,
-    panels,
     percentages,
     rate_scale,
-    starts_row,
 )
 from nls_tune.spaces.space import ARMS
 
@@ -38,8 +35,10 @@ if TYPE_CHECKING:
 
 #: A point this many times further below the median than the best is above it is marked at the lower edge.
 _FAR = 8.0
-#: Of all panels side by side.
-_COLUMN_INCHES = 5.5
+#: The most panels side by side, and the width of all of them.
+_MOST_COLUMNS, _PANEL_INCHES = 5, 5.5
+#: More markers than this become pixels in SVG and PDF files.
+_MOST_VECTORS = 2000
 #: Noise-cancelling rates down to twice this one are always in sight.
 _USUAL = -4.0
 
@@ -51,7 +50,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         return "no search trial has run to its end"
     arms = {summary.noise_level: summary.arms for summary in run.summaries}
     has_test = any(point.test_accuracy is not None for curve in curves for point in curve.points)
-    figure, columns = panels(len(curves), DOUBLE, [1.35, 1.35] if has_test else [1.6], extra=0.75)
+    figure, columns = _panels(len(curves), [1.35, 1.35] if has_test else [1.6])
     rates = [0.0, *(point.smooth_rate for curve in curves for point in curve.points)]
     cancelling = [curve.noise_cancelling_rate for curve in curves if curve.noise_cancelling_rate is not None]
     rates += [rate for rate in cancelling if rate >= 2 * min([*rates, _USUAL])]
@@ -64,16 +63,42 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(level_label(curve.noise_level))
         for axis in column:
-            rate_scale(axis, "x", rates, inches=_COLUMN_INCHES / len(columns[:MOST_COLUMNS]))
+            rate_scale(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
-        if starts_row(column[0]):
+        spec = column[0].get_subplotspec()
+        if spec is not None and spec.is_first_col():
             column[-1].set_ylabel("validation accuracy, %\n(noisy labels)")
             if has_test:
                 column[0].set_ylabel("test accuracy, %\n(clean labels)")
     figure.suptitle("Accuracy against smooth rate, spaced by log(1 − r), for each noise level")
-    legend_below(figure, [axis for column in columns for axis in column])
+    _legend_below(figure, [axis for column in columns for axis in column])
     return figure
+
+
+def _panels(num: int, heights: list[float]) -> tuple[Figure, list[list[Axes]]]:
+    """Make a figure with a column of panels of these heights per noise level; more than fit go on below."""
+    blocks = math.ceil(num / _MOST_COLUMNS)
+    columns, rows = math.ceil(num / blocks), len(heights)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(DOUBLE, blocks * sum(heights) + 0.75), layout=layout)
+    grid = figure.subplots(blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights * blocks})
+    axes = [[grid[i // columns * rows + row, i % columns] for row in range(rows)] for i in range(blocks * columns)]
+    for axis in (axis for unused in axes[num:] for axis in unused):
+        axis.set_visible(False)
+    return figure, axes[:num]
+
+
+def _legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Put one legend for all panels below them; each name stands there once."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    figure.legend(
+        list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)), columnspacing=1.4,
+        handletextpad=0.5,
+    )  # fmt: skip
 
 
 def _panel(
@@ -103,7 +128,7 @@ def _panel(
             axis.plot(
                 *zip(*mine, strict=True), linestyle="none", marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm],
                 markersize=3.6, markeredgecolor="white", markeredgewidth=0.4, zorder=4, label=ARM_LEGEND[arm],
-                rasterized=len(mine) > MOST_VECTORS,
+                rasterized=len(mine) > _MOST_VECTORS,
             )  # fmt: skip
     percentages(axis)
     _leave_out_far_ones(axis, values, ce_level)

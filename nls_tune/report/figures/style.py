@@ -1,4 +1,4 @@
-"""How the figures look: sizes of papers, colours that colour-blind people tell apart, the axis of smooth rates.
+"""The style of the figures: sizes of papers, colours that colour-blind people tell apart, the axis of smooth rates.
 
 Numbers are drawn as they are, accuracies as fractions; the labels of the axes turn them into percentages.
 """
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from nls_tune.report.text import printable
@@ -28,23 +26,16 @@ if TYPE_CHECKING:
 SINGLE, DOUBLE = 3.3, 6.8
 #: So that a figure of two columns is about 1,600 pixels wide.
 DPI = 240
-#: One percentage point: an axis of accuracies spans it at least.
+#: The least span of an axis of accuracies: one percentage point.
 LEAST_SPAN = 0.01
-#: Panels side by side at most.
-MOST_COLUMNS = 5
-#: More markers than this become pixels in SVG and PDF files.
-MOST_VECTORS = 2000
 
 #: Okabe and Ito, "Color Universal Design" (2008).
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 ARM_COLOURS: dict[Arm, str] = {"ce": "#000000", "positive": "#0072B2", "negative": "#D55E00"}
 ARM_MARKERS: dict[Arm, str] = {"ce": "D", "positive": "s", "negative": "o"}
-ARM_DASHES: dict[Arm, Any] = {"ce": (0, (4, 1.5)), "positive": (0, (1, 1)), "negative": "-"}
 ARM_LEGEND: dict[Arm, str] = {"ce": "CE (r = 0)", "positive": "r > 0", "negative": "r < 0"}
-RUN_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 THEORY, SMOOTHER, MUTED, GRID = "#009E73", "#4d4d4d", "#6e6e6e", "#e3e3e3"
 
-#: Where the rates are labelled, the most wanted first.
+#: Rates that may be labelled, the most wanted first.
 _RATE_TICKS = (
     0.0,
     -1.0,
@@ -107,13 +98,13 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
-#: What belongs to the process and not to a drawing.
+#: Settings of the process, not of a drawing.
 _NOT_OURS = {"backend", "backend_fallback", "interactive", "toolbar", "timezone", "date.epoch", "webagg.port"}
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save with our settings, whatever those of the user are, which hold again afterwards."""
+    """Draw and save with these settings; those of the user hold again afterwards."""
     defaults: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_OURS}
     with warnings.catch_warnings(), mpl.rc_context():
         # A name in a script that the font lacks is drawn as boxes.
@@ -125,18 +116,9 @@ def styled() -> Iterator[None]:
 
 
 def label(text: object, most: int = 40) -> str:
-    """Return a name for a figure: one line, not too long; what was cut out of its middle is an ellipsis."""
+    """Return a name for a figure: one line, its middle left out where it is too long."""
     shown = printable(str(text))
     return shown if len(shown) <= most else f"{shown[: most // 2]}…{shown[len(shown) - most // 2 + 1 :]}"
-
-
-#: How the searched settings are called.
-_SETTING_NAMES = {"smooth_rate": "smooth rate", "lr": "learning rate", "warmup_epochs": "warm-up"}
-
-
-def setting_label(name: str) -> str:
-    """Return the name of a setting as people say it."""
-    return _SETTING_NAMES.get(name, label(name, 18))
 
 
 def level_label(noise_level: str) -> str:
@@ -146,36 +128,6 @@ def level_label(noise_level: str) -> str:
         return f"{label(kind)}, {100 * float(rate):g} %"
     except ValueError:
         return label(noise_level, 24)
-
-
-def panels(
-    num: int, width: float, heights: Sequence[float], *, most: int = MOST_COLUMNS, extra: float = 0.5, **options: Any
-) -> tuple[Figure, list[list[Axes]]]:
-    """Make a figure with a column of panels for each of some things; more than ``most`` go on below.
-
-    Args:
-        num: How many things, at least one.
-        width: Of the figure, in inches.
-        heights: Of the panels of one thing, in inches.
-        most: Columns at most.
-        extra: Inches for titles and the legend.
-        **options: For ``Figure.subplots``.
-
-    Returns:
-        The figure, and the axes of each thing from top to bottom.
-    """
-    blocks = math.ceil(num / most)
-    columns, rows = math.ceil(num / blocks), len(heights)
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(width, blocks * sum(heights) + extra), layout=layout)
-    grid = figure.subplots(
-        blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": list(heights) * blocks}, **options
-    )
-    axes = [[grid[i // columns * rows + row, i % columns] for row in range(rows)] for i in range(blocks * columns)]
-    for unused in axes[num:]:
-        for axis in unused:
-            axis.set_visible(False)
-    return figure, axes[:num]
 
 
 def percentages(axis: Axes, which: Literal["x", "y"] = "y", *, signed: bool = False, bins: int = 4) -> None:
@@ -197,7 +149,7 @@ def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], inc
         axis: The axes.
         which: Its axis of rates.
         rates: At least one.
-        inches: How long it is about: labels must not touch.
+        inches: Its approximate length: labels must not touch.
     """
     positions = _forward(np.array([rate for rate in rates if math.isfinite(rate)] or [0.0]))
     low, high = float(positions.min()), float(positions.max())
@@ -241,34 +193,12 @@ def _backward(positions: Any) -> Any:
     return np.where(positions > begin, even, -np.expm1(-np.minimum(positions, begin)))
 
 
-def starts_row(axis: Axes) -> bool:
-    """Whether a panel is the first of its row, which names the axis of all."""
-    spec = axis.get_subplotspec()
-    return spec is not None and spec.is_first_col()
+def limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of an axis that shows some accuracies, at least one, with some space beside them.
 
-
-def limits(values: Sequence[float], *, least: float = LEAST_SPAN) -> tuple[float, float]:
-    """Return limits of an axis around some values, at least one, and some space beside them.
-
-    Args:
-        values: What is to be seen.
-        least: The limits are so far apart at least: differences that mean nothing must not fill a panel.
+    They are ``LEAST_SPAN`` apart at least: differences that mean nothing must not fill a panel.
     """
     low, high = min(values), max(values)
-    missing = max(0.0, least - (high - low)) / 2
+    missing = max(0.0, LEAST_SPAN - (high - low)) / 2
     pad = 0.08 * (high - low + 2 * missing)
     return low - missing - pad, high + missing + pad
-
-
-def legend_below(figure: Figure, axes: Iterable[Axes], columns: int = 6) -> None:
-    """Put one legend for all panels below them; each name stands there once."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        handles, names = axis.get_legend_handles_labels()
-        for handle, name in zip(handles, names, strict=True):
-            found.setdefault(name, handle)
-    if found:
-        figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)),
-            columnspacing=1.4, handletextpad=0.5,
-        )  # fmt: skip
