@@ -1,4 +1,4 @@
-"""Where a run comes from, as names and values for the report page. run.json may be of any shape: nothing is trusted."""
+"""The provenance of a run, as names and values for the page. run.json may have any shape: nothing is trusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nls_tune.report.html.tables import Column, Table
+from nls_tune.report.html.tables import PageTable
+from nls_tune.report.table import Column, Table, words
 from nls_tune.report.text import duration
 from nls_tune.runs import Run
 
@@ -19,27 +20,22 @@ class Provenance:
     """What a reader needs to do the same again.
 
     Attributes:
-        command: Of the last session; None where unknown.
+        command: The last session's command; None where unknown.
         facts: Groups of names and values: a heading, then the pairs.
-        sessions: One row a session.
-        fingerprints: One row a noise level.
+        sessions: One row per session.
+        fingerprints: One row per noise level.
         space: The search space as JSON; None where unknown.
     """
 
     command: str | None
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    sessions: Table
-    fingerprints: Table
+    sessions: PageTable
+    fingerprints: PageTable
     space: str | None
 
 
 def provenance_of(run: Run, prefix: str) -> Provenance:
-    """Collect the provenance of a run.
-
-    Args:
-        run: The run.
-        prefix: Of the keys of the tables.
-    """
+    """Collect the provenance of a run; the keys of its tables begin with ``prefix``."""
     content = run.content
     sessions = [_mapping(session) for session in content.get("sessions") or () if isinstance(session, Mapping)]
     last = sessions[-1] if sessions else {}
@@ -63,11 +59,13 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
         command=None if command is None else _command(str(command)),
         facts=tuple((title, tuple((str(k), _value(v)) for k, v in pairs.items())) for title, pairs in groups if pairs),
         sessions=_sessions(f"{prefix}sessions", sessions),
-        fingerprints=Table(
+        fingerprints=PageTable(
             f"{prefix}fingerprints",
             "Fingerprints of the data (SHA-256)",
-            (Column("Noise level", "text"), Column("Fingerprint", "text")),
-            tuple((str(k), _value(v)) for k, v in _mapping(identity.get("fingerprints")).items()),
+            Table(
+                words("Noise level", "Fingerprint"),
+                tuple((str(k), _value(v)) for k, v in _mapping(identity.get("fingerprints")).items()),
+            ),
         ),
         space=None if space is None else json.dumps(space, indent=2, ensure_ascii=False, default=str),
     )
@@ -93,7 +91,7 @@ def _value(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
 
 
-def _sessions(key: str, sessions: list[Mapping[str, Any]]) -> Table:
+def _sessions(key: str, sessions: list[Mapping[str, Any]]) -> PageTable:
     rows = []
     for index, session in enumerate(sessions):
         seconds = session.get("search_seconds")
@@ -108,9 +106,8 @@ def _sessions(key: str, sessions: list[Mapping[str, Any]]) -> Table:
                 _value(session.get("command")),
             )
         )
-    names = ("Session", "Started (UTC)", "Ended (UTC)", "Search", "Slots", "Node", "Command")
-    columns = tuple(Column(name, "number" if name in ("Session", "Slots") else "text") for name in names)
-    return Table(key, "Sessions", columns, tuple(rows))
+    columns = (Column("Session"), *words("Started (UTC)", "Ended (UTC)", "Search"), Column("Slots"))
+    return PageTable(key, "Sessions", Table((*columns, *words("Node", "Command")), tuple(rows)))
 
 
 def _time(value: Any) -> str:
