@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -21,11 +22,12 @@ from nls_tune.report.figures.style import (
     SMOOTHER,
     THEORY,
     label,
+    label_rates,
     level_label,
     limits,
     percentages,
-    rate_scale,
 )
+from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(level_label(curve.noise_level))
         for axis in column:
-            rate_scale(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
+            label_rates(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
         spec = column[0].get_subplotspec()
@@ -110,7 +112,7 @@ def _panel(
 ) -> None:
     if curve.noise_cancelling_rate is not None:
         axis.axvline(
-            curve.noise_cancelling_rate, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3, zorder=1,
+            rate_position(curve.noise_cancelling_rate), color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3, zorder=1,
             label="noise-cancelling rate",
         )  # fmt: skip
     if ce_level is not None:
@@ -118,12 +120,11 @@ def _panel(
             ce_level, color=ARM_COLOURS["ce"], linestyle=(0, (4, 2)), linewidth=0.9, zorder=2, label="selected CE"
         )
     if smoothed is not None:
-        axis.fill_between(
-            smoothed.rates, smoothed.low, smoothed.high, color=SMOOTHER, alpha=0.18, linewidth=0, zorder=1
-        )
-        axis.plot(smoothed.rates, smoothed.mean, color=SMOOTHER, zorder=3, label="local mean, 95 % band")
+        x = rate_positions(smoothed.rates)
+        axis.fill_between(x, smoothed.low, smoothed.high, color=SMOOTHER, alpha=0.18, linewidth=0, zorder=1)
+        axis.plot(x, smoothed.mean, color=SMOOTHER, zorder=3, label="local mean, 95 % band")
     for arm in ARMS:
-        mine = [(point.smooth_rate, value) for point, value in values if point.arm == arm]
+        mine = [(rate_position(point.smooth_rate), value) for point, value in values if point.arm == arm]
         if mine:
             axis.plot(
                 *zip(*mine, strict=True), linestyle="none", marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm],
@@ -146,8 +147,8 @@ def _leave_out_far_ones(axis: Axes, values: Sequence[tuple[RatePoint, float]], c
     for point, value in values:
         if value < limit:
             axis.plot(
-                [point.smooth_rate], [0.03], transform=axis.get_xaxis_transform(), marker="v", linestyle="none",
-                color=ARM_COLOURS[point.arm], markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
+                [rate_position(point.smooth_rate)], [0.03], transform=axis.get_xaxis_transform(), linestyle="none",
+                color=ARM_COLOURS[point.arm], marker="v", markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
             )  # fmt: skip
     if far := len(ordered) - sum(value >= limit for value in ordered):
         axis.text(0.02, 0.12, f"▽ {far} lower", transform=axis.transAxes, fontsize=5.5, color=MUTED)
@@ -164,8 +165,8 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
     figure = Figure(figsize=(SINGLE, 2.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(
-        found.theory_noise_rates, found.theory_rates, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.4,
-        label="noise-cancelling rate\n(symmetric noise)",
+        found.theory_noise_rates, rate_positions(found.theory_rates), color=THEORY, linestyle=(0, (1, 1.2)),
+        linewidth=1.4, label="noise-cancelling rate\n(symmetric noise)",
     )  # fmt: skip
     for arm in ARMS:
         for known in (True, False):
@@ -174,7 +175,7 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
                 _best_rates(axis, mine, known)
     ends = [end for level, _ in placed for end in (level.low, level.smooth_rate, level.high)]
     theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, _USUAL])]
-    rate_scale(axis, "y", [0.0, *ends, *theory], inches=2.0)
+    label_rates(axis, "y", [0.0, *ends, *theory], inches=2.0)
     percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
     axis.set_ylabel("best smooth rate, spaced by log(1 − r)")
@@ -189,11 +190,11 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
 
 def _best_rates(axis: Axes, placed: Sequence[tuple[BestRate, float]], known: bool) -> None:
     arm = placed[0][0].arm
-    noise, rates = [noise for _, noise in placed], [level.smooth_rate for level, _ in placed]
-    ends = [
-        [max(0.0, level.smooth_rate - level.low) for level, _ in placed],
-        [max(0.0, level.high - level.smooth_rate) for level, _ in placed],
-    ]
+    noise = [noise for _, noise in placed]
+    low, rates, high = (
+        np.array(rate_positions(getattr(level, end) for level, _ in placed)) for end in ("low", "smooth_rate", "high")
+    )
+    ends = np.maximum(0.0, [rates - low, high - rates])
     axis.errorbar(noise, rates, yerr=ends, fmt="none", ecolor=ARM_COLOURS[arm], elinewidth=0.9, capsize=2.5)
     axis.plot(
         noise, rates, marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",

@@ -5,18 +5,16 @@ Numbers are drawn as they are, accuracies as fractions; the labels of the axes t
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from nls_tune.report.rate_scale import rate_scale
 from nls_tune.report.text import printable
-from nls_tune.report.text import rate as rate_text
 from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
@@ -35,30 +33,6 @@ ARM_MARKERS: dict[Arm, str] = {"ce": "D", "positive": "s", "negative": "o"}
 ARM_LEGEND: dict[Arm, str] = {"ce": "CE (r = 0)", "positive": "r > 0", "negative": "r < 0"}
 THEORY, SMOOTHER, MUTED, GRID = "#009E73", "#4d4d4d", "#6e6e6e", "#e3e3e3"
 
-#: Rates that may be labelled, the most wanted first.
-_RATE_TICKS = (
-    0.0,
-    -1.0,
-    -4.0,
-    -8.0,
-    0.8,
-    -2.0,
-    0.5,
-    -16.0,
-    -32.0,
-    -64.0,
-    -0.5,
-    0.9,
-    1.0,
-    0.2,
-    -0.2,
-    0.1,
-    -0.1,
-    0.05,
-    -0.05,
-)
-#: Rates are spaced by log(1 - r), which ends before 1; from here on they are spaced evenly.
-_EVEN_FROM = 0.9
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that all machines draw the same
     "font.size": 7,
@@ -90,7 +64,6 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 3.5,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
-    "hatch.linewidth": 0.5,
     # Names come from files: a dollar in one of them is a dollar.
     "text.parse_math": False,
     # The same run gives the same bytes.
@@ -142,55 +115,15 @@ def percentages(axis: Axes, which: Literal["x", "y"] = "y", *, signed: bool = Fa
     chosen.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10]))
 
 
-def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], inches: float) -> None:
-    """Space an axis of smooth rates by log(1 - r), rising, show all of some rates and label round ones.
-
-    Args:
-        axis: The axes.
-        which: Its axis of rates.
-        rates: At least one.
-        inches: Its approximate length: labels must not touch.
-    """
-    positions = _forward(np.array([rate for rate in rates if math.isfinite(rate)] or [0.0]))
-    low, high = float(positions.min()), float(positions.max())
-    pad = 0.05 * (high - low) or 0.2
-    low, high = low - pad, high + pad
-    chosen: list[float] = []
-    for tick, position in zip(_RATE_TICKS, _forward(np.array(_RATE_TICKS)).tolist(), strict=True):
-        apart = all(
-            abs(position - float(_forward(other))) / (high - low) * inches > _label_gap(tick, other, which)
-            for other in chosen
-        )
-        if low <= position <= high and apart:
-            chosen.append(tick)
-    ticks = sorted(chosen)
-    scaled = axis.xaxis if which == "x" else axis.yaxis
-    (axis.set_xscale if which == "x" else axis.set_yscale)("function", functions=(_forward, _backward))
-    scaled.set_major_locator(FixedLocator(ticks))
-    scaled.set_major_formatter(FixedFormatter([rate_text(tick) for tick in ticks]))
-    scaled.set_minor_locator(NullLocator())
-    limits = _backward(np.array([low, high])).tolist()
-    (axis.set_xlim if which == "x" else axis.set_ylim)(limits)
-
-
-def _label_gap(tick: float, other: float, which: str) -> float:
-    """Inches between the middles of two labels that do not touch."""
-    if which == "y":
-        return 0.16
-    return 0.06 + 0.055 * (len(rate_text(tick)) + len(rate_text(other))) / 2
-
-
-def _forward(rates: Any) -> Any:
-    rates = np.asarray(rates, dtype=float)
-    even = -math.log(1 - _EVEN_FROM) + (rates - _EVEN_FROM) / (1 - _EVEN_FROM)
-    return np.where(rates > _EVEN_FROM, even, -np.log1p(-np.minimum(rates, _EVEN_FROM)))
-
-
-def _backward(positions: Any) -> Any:
-    positions = np.asarray(positions, dtype=float)
-    begin = -math.log(1 - _EVEN_FROM)
-    even = _EVEN_FROM + (positions - begin) * (1 - _EVEN_FROM)
-    return np.where(positions > begin, even, -np.expm1(-np.minimum(positions, begin)))
+def label_rates(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], inches: float) -> None:
+    """Show all of some smooth rates, at least one, on an axis of about so many inches; data are their positions."""
+    scale = rate_scale(rates, (0.19 if which == "x" else 0.16) / inches)
+    if which == "x":
+        axis.set_xticks(list(scale.ticks), list(scale.ticks.values()))
+        axis.set_xlim(scale.low, scale.high)
+    else:
+        axis.set_yticks(list(scale.ticks), list(scale.ticks.values()))
+        axis.set_ylim(scale.low, scale.high)
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:

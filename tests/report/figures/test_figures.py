@@ -19,7 +19,6 @@ from fake_runs import write_fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nls_tune.analysis.analysis import Analysis, analyze
@@ -28,7 +27,8 @@ from nls_tune.cli.main import app
 from nls_tune.errors import InputError
 from nls_tune.report.figures import DrawnFigures, draw_figures, save_figures, write_figures
 from nls_tune.report.figures.latex import latex_table, latex_text
-from nls_tune.report.figures.style import _backward, _forward, label, level_label, limits, rate_scale, styled
+from nls_tune.report.figures.style import label, level_label, limits, styled
+from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.runs import load_run, load_runs
 from nls_tune.spaces.space import ARMS
 
@@ -58,34 +58,33 @@ def test_accuracy_against_rate_has_the_points_the_mean_the_band_and_both_lines(a
         for row, smoothed, split in ((0, curve.test, "test_accuracy"), (1, curve.validation, "val_accuracy")):
             axis = drawn.figures["accuracy_against_rate"].axes[k + 2 * row]
             for arm, name in zip(ARMS, ("CE (r = 0)", "r > 0", "r < 0"), strict=True):
-                expected = [(p.smooth_rate, getattr(p, split)) for p in curve.points if p.arm == arm]
-                assert lines(axis, name)[0].tolist() == [list(point) for point in expected]
-            assert lines(axis, "local mean, 95 % band")[0].tolist() == [
-                *map(list, zip(smoothed.rates, smoothed.mean, strict=True))
-            ]
+                expected = [[rate_position(p.smooth_rate), getattr(p, split)] for p in curve.points if p.arm == arm]
+                assert lines(axis, name)[0].tolist() == expected
+            x = rate_positions(smoothed.rates)
+            mean = lines(axis, "local mean, 95 % band")[0].tolist()
+            assert mean == [*map(list, zip(x, smoothed.mean, strict=True))]
             (band,) = axis.findobj(PolyCollection)
             corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
-            assert corners == {
-                (r, end) for ends in (smoothed.low, smoothed.high) for r, end in zip(smoothed.rates, ends, strict=True)
-            }
+            assert corners == {*zip(x, smoothed.low, strict=True), *zip(x, smoothed.high, strict=True)}
             ce = summary.arms["ce"]
             level = ce.test_accuracy_at_best if row == 0 else ce.val_accuracy
             assert lines(axis, "selected CE")[0][:, 1].tolist() == [level, level]
-            assert set(lines(axis, "noise-cancelling rate")[0][:, 0]) == {curve.noise_cancelling_rate}
+            assert set(lines(axis, "noise-cancelling rate")[0][:, 0]) == {rate_position(curve.noise_cancelling_rate)}
             low, high = axis.get_xlim()
-            assert low < -4
-            assert high > 0.6
+            assert low < rate_position(-4) < rate_position(0.6) < high
 
 
 def test_best_rates_stand_at_their_noise_with_their_intervals_beside_theory(analysis, drawn):
     found = analysis.runs[0].rate_against_noise
     (axis,) = drawn.figures["best_rate_against_noise"].axes
     theory = lines(axis, "noise-cancelling rate\n(symmetric noise)")[0]
-    assert theory.tolist() == [*map(list, zip(found.theory_noise_rates, found.theory_rates, strict=True))]
-    assert lines(axis, "r < 0")[0].tolist() == [[level.noise_rate, level.smooth_rate] for level in found.levels]
+    expected = zip(found.theory_noise_rates, rate_positions(found.theory_rates), strict=True)
+    assert theory.tolist() == [*map(list, expected)]
+    best = lines(axis, "r < 0")[0].tolist()
+    assert best == [[level.noise_rate, rate_position(level.smooth_rate)] for level in found.levels]
     (bars,) = axis.collections
     ends = [path.vertices[:, 1].tolist() for path in bars.get_paths()]
-    np.testing.assert_allclose(ends, [[level.low, level.high] for level in found.levels])
+    np.testing.assert_allclose(ends, [rate_positions((level.low, level.high)) for level in found.levels])
 
 
 def test_the_confirmation_has_means_and_intervals_and_marks_what_is_recommended(analysis, drawn):
@@ -229,29 +228,6 @@ def test_many_trials_stay_a_small_file(tmp_path):
     figure = draw_figures(Analysis((many,), None)).figures["accuracy_against_rate"]
     (path,) = save_figures(DrawnFigures({"many": figure}), tmp_path, ("svg",))
     assert path.stat().st_size < 500_000
-
-
-@given(st.floats(-100, 1.0))
-def test_the_scale_of_rates_rises_and_can_be_undone(rate):
-    position = float(_forward(rate))
-    assert float(_backward(position)) == pytest.approx(rate, abs=1e-9)
-    assert float(_forward(rate - 0.01)) < position
-    if rate <= 0.9:
-        assert position == pytest.approx(-np.log1p(-rate))
-
-
-@given(st.lists(st.floats(-60, 1.0), min_size=1, max_size=5))
-def test_ticks_of_rates_are_round_in_sight_and_apart(rates):
-    with styled():
-        axis = Figure().subplots()
-        rate_scale(axis, "x", rates, inches=6)
-    low, high = axis.get_xlim()
-    assert all(low <= rate <= high for rate in rates)
-    ticks = axis.get_xticks()
-    assert all(low <= tick <= high for tick in ticks)
-    # On six inches, two labels are at least so far apart as one is wide.
-    apart = 6 * np.diff(_forward(np.array(ticks))) / (_forward(high) - _forward(low))
-    assert all(apart > 0.11)
 
 
 def test_limits_of_accuracies_span_a_point_at_least():

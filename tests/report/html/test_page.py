@@ -25,9 +25,10 @@ from nls_tune.analysis.statistics import sample_mean
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
 from nls_tune.report.html.page import page_bytes, render_page
-from nls_tune.report.html.plots.common import plotly_text, rate_axis, rate_position, thinned
+from nls_tune.report.html.plots.common import plotly_text, rate_axis, thinned
 from nls_tune.report.html.plots.theme import PALETTES
 from nls_tune.report.html.tables import trials_table
+from nls_tune.report.rate_scale import rate_position
 from nls_tune.report.text import ARM_NAMES
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")

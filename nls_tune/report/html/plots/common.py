@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
-from nls_tune.report.text import rate as rate_text
+from nls_tune.report.rate_scale import rate_scale
 from nls_tune.spaces.space import Arm
 
 #: A figure of plotly, or a part of one, as its JSON.
@@ -18,9 +18,6 @@ Figure = dict[str, Any]
 MAX_POINTS = 400
 #: Longer names are cut: they would push the plot out of its frame.
 _MAX_LABEL = 48
-#: Rates are spaced by log(1 - r), which ends at 1; what is nearer is drawn here.
-_LAST_RATE = 0.99
-_RATE_TICKS = (0, -1, -2, -4, -8, -16, -32, -64, 0.8, 0.4, 0.6, -0.5, 0.2, 0.9, 0.95, _LAST_RATE, -0.25, -0.1, 0.1)
 _T = TypeVar("_T")
 
 
@@ -96,33 +93,14 @@ def joined(*notes: str | None) -> str | None:
     return " ".join(note for note in notes if note) or None
 
 
-def rate_position(rate: float) -> float:
-    """Return where a smooth rate stands on its axis: ``-log(1 - r)``, which grows with the rate."""
-    return round(-math.log1p(-min(rate, _LAST_RATE)), 4) + 0.0
-
-
-def rate_positions(rates: Iterable[float]) -> list[float]:
-    """Return where smooth rates stand on their axis."""
-    return [rate_position(rate) for rate in rates]
-
-
 def rate_axis(rates: Iterable[float]) -> Figure:
     """Return the plotly axis of smooth rates that shows all of some rates, at least one."""
-    positions = rate_positions(rates)
-    low, high = min(positions), max(positions)
-    pad = 0.06 * (high - low) or 0.3
-    low, high = low - pad, high + pad
-    chosen: list[float] = []
-    for tick in _RATE_TICKS:
-        position = rate_position(tick)
-        if low <= position <= high and all(abs(position - rate_position(c)) > (high - low) / 9 for c in chosen):
-            chosen.append(tick)
-    ticks = sorted(chosen)
+    scale = rate_scale(rates, 1 / 9)
     return {
         "title": {"text": "Smooth rate r, spaced by log(1 − r)"},
-        "range": [round(low, 4), round(high, 4)],
-        "tickvals": rate_positions(ticks),
-        "ticktext": [("≥ " if tick == _LAST_RATE else "") + rate_text(tick) for tick in ticks],
+        "range": [round(scale.low, 4), round(scale.high, 4)],
+        "tickvals": list(scale.ticks),
+        "ticktext": list(scale.ticks.values()),
     }
 
 

@@ -13,12 +13,12 @@ from nls_tune.report.html.plots.common import (
     percentages,
     plotly_text,
     rate_axis,
-    rate_positions,
     scatter,
     significant,
     thinned,
     thinning_note,
 )
+from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import number, percent, rate
 
 _NAMES = {

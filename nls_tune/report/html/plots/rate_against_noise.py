@@ -15,10 +15,10 @@ from nls_tune.report.html.plots.common import (
     percentages,
     plotly_text,
     rate_axis,
-    rate_positions,
     scatter,
 )
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
+from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import ARM_NAMES, percent, rate
 from nls_tune.spaces.space import ARMS, Arm
 

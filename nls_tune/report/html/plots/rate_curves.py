@@ -18,14 +18,13 @@ from nls_tune.report.html.plots.common import (
     percentages,
     plotly_text,
     rate_axis,
-    rate_position,
-    rate_positions,
     scatter,
     significant,
     thinned,
     thinning_note,
     vertical_line,
 )
+from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import ARM_NAMES, percent, rate
 from nls_tune.spaces.space import ARMS
 
