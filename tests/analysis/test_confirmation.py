@@ -8,7 +8,8 @@ from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.report.console.confirmation import all_labels_sentence, confirmation_sentence, print_confirmations
+from nls_tune.report.console.confirmation import print_confirmations
+from nls_tune.report.words import all_labels_sentence, confirmation_sentence
 
 
 def rows(
