@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from estimates import estimate_of, hide_the_truth
-from nls_tune.session.run_json import differences
 
 from nls_tune.allocation.allocator import Allocator
 from nls_tune.noise.confident_learning import NoiseEstimate
@@ -14,6 +13,7 @@ from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.space import choose_preset
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.session.beginning import differences
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
 
