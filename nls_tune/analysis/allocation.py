@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nls_tune.analysis.rows import moment
+from nls_tune.runs.run_json import RunSession
 from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Allocation:
 
 
 def allocation(
-    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[Mapping[str, Any]] = ()
+    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[RunSession] = ()
 ) -> Allocation | None:
     """Return where the time of a run went; None without a trial.
 
@@ -132,9 +132,9 @@ def allocation(
     )
 
 
-def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[RunSession]) -> list[tuple[float, float]]:
     """From when to when no session went on, in seconds from the first start, ascending."""
-    known = [(moment(session.get("started_at")), moment(session.get("finished_at"))) for session in sessions]
+    known = [(session.started_at, session.finished_at) for session in sessions]
     times = sorted(((began, ended) for began, ended in known if began is not None), key=lambda both: both[0])
     found = []
     stopped: float | None = None

@@ -31,13 +31,13 @@ USUAL_RATE = 0.1
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
-    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "vectorize", "address", "confirm_seeds",
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
     "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "transfer"}
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,12 @@ class SearchPlan:
 
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
-        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
+        elsewhere = _MAY_DIFFER | _IN_SPACE | _IF_GIVEN
+        settings = {name: value for name, value in vars(self.settings).items() if name not in elsewhere}
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
             settings["level_weight"] = weights
-        settings |= {name: True for name in ("noise_draws", "transfer") if getattr(self.settings, name)}
+        if self.settings.noise_draws:
+            settings["noise_draws"] = True
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)
         identity = {

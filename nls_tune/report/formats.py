@@ -105,7 +105,6 @@ def _row(found: RunAnalysis, level: LevelSummary, arm: ArmSummary) -> dict[str, 
         "best_epoch": arm.best_epoch,
         "epochs": arm.epochs,
         "val_accuracy": arm.val_accuracy,
-        "posterior_mean": arm.posterior_mean,
         "test_accuracy_at_best": arm.test_accuracy_at_best,
         "last_val_accuracy": arm.last_val_accuracy,
         "last_test_accuracy": arm.last_test_accuracy,
@@ -139,8 +138,8 @@ def _confirmed(
 LEVEL_COLUMNS = (
     "run", "status", "noise_level", "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "arm", "recommended",
     "verdict", "smooth_rate", "warmup_epochs", "lr", "other_settings", "trial_id", "num_trials", "num_completed",
-    "best_epoch", "epochs", "val_accuracy", "posterior_mean", "test_accuracy_at_best", "last_val_accuracy",
-    "last_test_accuracy", "confirm_seeds", "confirm_val_mean", "confirm_test_mean", "confirm_test_sd", "against_ce",
+    "best_epoch", "epochs", "val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy",
+    "confirm_seeds", "confirm_val_mean", "confirm_test_mean", "confirm_test_sd", "against_ce",
     "against_ce_low", "against_ce_high", "sign_flip_p", "holm_p", "detectable",
 )  # fmt: skip
 

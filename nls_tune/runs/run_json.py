@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from nls_tune.errors import InputError
 from nls_tune.files import json_text
-from nls_tune.runs.schemas import SCHEMA_VERSION
+from nls_tune.runs.schemas import SCHEMA_VERSION, Stage
 from nls_tune.spaces.settings import describe_validation_error
 
 #: ``crashed`` is never written: run.json says that the run goes on, and no process holds it.
@@ -51,14 +51,14 @@ class RunStage(_Part):
     """The stage that a session works on.
 
     Attributes:
-        name: ``search``, ``confirm`` or ``confirm_all``.
+        name: Which stage.
         trials: Number of trials by noise level.
         epochs: Epochs of a full trial.
         started_at: Start of the stage.
         time_budget: Seconds of the whole search; None for no limit.
     """
 
-    name: str
+    name: Stage
     trials: dict[str, int]
     epochs: int
     started_at: Time | None = None

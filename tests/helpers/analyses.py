@@ -18,7 +18,7 @@ from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirma
 from nls_tune.analysis.importances import Importance, LevelImportances
 from nls_tune.analysis.interactions import Interaction, InteractionPoint
 from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
-from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference, RawBest
+from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.analysis.recommendations import Recommendation
@@ -160,10 +160,6 @@ def _arm(level: int, trial: int, has_test: bool) -> ArmSummary:
         test_accuracy_at_best=test,
         last_val_accuracy=val - 0.01,
         last_test_accuracy=None if test is None else test - 0.02,
-        method="posterior",
-        posterior_mean=val - 0.002,
-        posterior_std=0.001,
-        raw_best=RawBest(f"t{trial}", _config(trial), val, test),
     )
 
 

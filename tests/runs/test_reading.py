@@ -160,30 +160,6 @@ def test_a_run_that_died_before_its_first_trial_has_frames_without_rows(tmp_path
     assert (found.epochs.columns.tolist(), len(found.epochs)) == (epoch_schema().names, 0)
 
 
-@pytest.mark.parametrize("count", [3, 8])
-def test_many_parts_are_shared_among_processes(run, monkeypatch, count):
-    part(run, "epochs", 2).write_bytes(b"torn")
-    alone = load_run(run)
-    ran, start = [], subprocess.run
-    monkeypatch.setattr(parts, "FILES_PER_PROCESS", count)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: ran.append(args) or start(*args, **options))
-    shared = load_run(run)
-    assert len(ran) == 2
-    pd.testing.assert_frame_equal(shared.trials, alone.trials)
-    pd.testing.assert_frame_equal(shared.epochs, alone.epochs)
-    assert shared.problems == alone.problems
-    assert len(shared.problems) == 1
-
-
-def test_without_other_processes_one_reads_all(run, monkeypatch):
-    monkeypatch.setattr(parts, "FILES_PER_PROCESS", 3)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    for executable in ("/does/not/exist", "/bin/false"):
-        monkeypatch.setattr(sys, "executable", executable)
-        assert len(load_run(run).trials) == len(read_trials(run))
-
-
 # Status
 
 
@@ -328,13 +304,3 @@ def test_a_run_can_be_given_once(made, tmp_path):
     for again in (made, made / ".." / made.name, tmp_path / "link"):
         with pytest.raises(InputError, match="given twice"):
             load_runs([made, again])
-
-
-def test_one_part_is_read_as_all_are(run):
-    path = part(run, "trials")
-    (row,) = parts.read_part(path, trial_schema()).to_pylist()
-    assert row["trial_id"] == path.stem
-    assert parts.read_part(path, trial_schema()).schema.equals(trial_schema(), check_metadata=True)
-    assert parts.read_part(path, epoch_schema()).name == path.name
-    path.unlink()
-    assert parts.read_part(path, trial_schema()) is None

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
-from nls_tune.analysis.selection import MIN_TRIALS
 from nls_tune.report.console.tables import print_whole
 from nls_tune.report.text import ARM_NAMES, configuration, duration, number, percent, points, rate
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
@@ -154,9 +153,8 @@ _COLUMNS: tuple[tuple[str, int, Literal["left", "right"]], ...] = (
     ("at last", 7, "right"),
     ("trials", 7, "right"),
 )
-_LEGEND = f"""\
-*        recommended: the highest val; arms with {MIN_TRIALS} or more completed trials
-         are judged by posterior mean: what similar trials say, too
+_LEGEND = """\
+*        recommended: the highest val
 epoch    the best one, of all: by validation accuracy, smoothed over 3 epochs
 val      that accuracy, on noisy labels; it alone decides
 test     accuracy on clean labels at the best epoch; at last: at the last one
@@ -195,24 +193,12 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sent
                 f"{found.num_completed}/{found.num_trials}",
             )
         print_whole(table, console)
-        if passed := [
-            _passed_over(found) for found in summary.arms.values() if found.trial_id != found.raw_best.trial_id
-        ]:
-            console.print(f"  {'; '.join(passed)}", markup=False, highlight=False, soft_wrap=True)
     legend = _LEGEND if sentences else "".join(_LEGEND.splitlines(keepends=True)[:-1])
     console.print(f"\n{legend}", highlight=False, markup=False, soft_wrap=True, style="dim")
     for summary in summaries if sentences else ():
         console.print(level_sentence(summary), markup=False, highlight=False, soft_wrap=True)
     if failed := sum(summary.statuses.get("failed", 0) for summary in summaries):
         console.print(f"{failed} trial{'s' if failed > 1 else ''} failed; the column error of trials/ says why.")
-
-
-def _passed_over(arm: ArmSummary) -> str:
-    best = arm.raw_best
-    return (
-        f"{ARM_NAMES[arm.arm]} by posterior mean ({percent(arm.posterior_mean)}); "
-        f"its highest val is {percent(best.val_accuracy)}, rate {rate(best.config['smooth_rate'])}"
-    )
 
 
 def level_sentence(summary: LevelSummary) -> str:
@@ -251,7 +237,7 @@ def _configuration(arm: ArmSummary) -> str:
 def _told_apart(validation: PairedDifference, signal_share: float | None) -> str:
     verdict = "validation tells them apart" if validation.distinct else "validation cannot tell them apart"
     if validation.distinct and validation.difference < 0:
-        # What decides is smoothed over epochs, and over trials where there are enough; single epochs can disagree.
+        # What decides is smoothed over epochs; single epochs can disagree.
         verdict = "but at these single epochs, not smoothed, validation prefers the latter"
     text = f"{points(validation.difference)} points, paired standard error {100 * validation.standard_error:.1f}"
     if signal_share is not None and 0 < signal_share < 1:

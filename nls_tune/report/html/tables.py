@@ -122,7 +122,6 @@ def arms_table(key: str, summaries: Sequence[LevelSummary]) -> Table:
                     str(arm.epochs),
                     str(arm.num_completed),
                     str(arm.num_trials),
-                    "posterior mean" if arm.method == "posterior" else "highest accuracy",
                 )
             )
     columns = (
@@ -130,7 +129,6 @@ def arms_table(key: str, summaries: Sequence[LevelSummary]) -> Table:
         *_numbers("Rate", "Warm-up", "lr"),
         *_text(*others),
         *_numbers("Validation, %", "Test, %", "Test at last, %", "Best epoch", "Epochs", "Completed", "Trials"),
-        *_text("Selected by"),
     )
     note = (
         "The selected trial of each arm, chosen by noisy validation at its best epoch. Test accuracy (clean labels) "

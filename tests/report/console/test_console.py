@@ -126,16 +126,6 @@ def test_the_table_of_a_level_without_a_completed_trial_is_its_sentence(summaris
     assert "no trial was completed (1 failed)" in text
 
 
-def test_a_lucky_trial_that_is_not_selected_is_named_under_the_table(summarise):
-    summary = summarise({"ce": 0.6, "negative": 0.65})
-    arm = summary.arms["negative"]
-    best = replace(arm.raw_best, trial_id="lucky", val_accuracy=0.68, config={**arm.config, "smooth_rate": -0.3252})
-    passed = replace(arm, method="posterior", posterior_mean=0.634, posterior_std=0.01, raw_best=best)
-    lines = printed(print_summaries, [replace(summary, arms={**summary.arms, "negative": passed})]).splitlines()
-    assert lines[4] == "  r < 0 by posterior mean (63.4 %); its highest val is 68.0 %, rate −0.3252"
-    assert "posterior mean (" not in printed(print_summaries, [summary])
-
-
 def test_what_is_unknown_is_left_out_of_the_heading(summarise):
     summary = summarise({"ce": 0.6}, noise_level="given", noise_rate=None, noise_cancelling_rate=None)
     assert printed(print_summaries, [summary]).splitlines()[0] == "given"
@@ -239,7 +229,7 @@ def test_the_plan_says_whether_warm_ups_are_shared(plan, store, varied, line):
     if varied:
         fixed = {name: value for name, value in space.fixed.items() if name != "warmup_lr"}
         space = space.model_copy(update={"fixed": fixed, "space": {**space.space, "warmup_lr": space.space["lr"]}})
-    changed = replace(plan, settings=plan.settings.model_copy(update={"warmup_store": store}), space=space)
+    changed = replace(plan, settings=replace(plan.settings, warmup_store=store), space=space)
     said = [text for text in printed(print_plan, changed, 2).splitlines() if "CE warm-up" in text]
     assert said == [line] * bool(line)
 

@@ -1,0 +1,156 @@
+"""The benchmark programs start, measure what they say where the answer is known, and README shows their evidence."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nls_tune.training.training import Training
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks"
+EVIDENCE = FOLDER / "evidence"
+NO_PROGRAMS = {"reference_loop", "readme_figure"}
+PROGRAMS = [
+    path for path in [*sorted(FOLDER.glob("*.py")), FOLDER / "gpu" / "measure.py"] if path.stem not in NO_PROGRAMS
+]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def start(monkeypatch, path: Path, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # which other tests would keep
+    runpy.run_path(str(path), run_name="__main__")
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_program_starts(path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        start(monkeypatch, path, "--help")
+    assert ended.value.code == 0
+    assert "--out" in (said := capsys.readouterr().out) or "--small" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("loss", ("--rounds", "2")), ("profile_epoch", ("--device", "cpu", "--models", "mlp", "--epochs", "1"))],
+)
+def test_a_program_writes_its_evidence(name, arguments, monkeypatch, tmp_path):
+    start(monkeypatch, FOLDER / f"{name}.py", *arguments, "--out", str(tmp_path / "evidence.json"))
+    found = json.loads((tmp_path / "evidence.json").read_text())
+    assert found["what"]
+    rows = found.get("rows") or found["measurements"]
+    for row in rows if name == "profile_epoch" else ():
+        assert sum(row["share"].values()) == pytest.approx(1)
+
+
+def test_what_a_gpu_is_measured_by_runs_on_a_cpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        start(monkeypatch, FOLDER / "gpu" / "measure.py", "--small", "--only", "matmul", "training", "loss")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (ended.value.code, lines) == (0, json.loads((tmp_path / "measure.json").read_text()))
+    assert [line["section"] for line in lines] == ["machine", "matmul", "training-small_cnn-32", "loss"]
+    flops = lines[2]["images_per_second"] * lines[2]["flops_per_image"]
+    assert lines[2]["share_of_matmul"] == pytest.approx(flops / lines[1]["flops_per_second"])
+
+
+def trials(*spans: tuple[float, float], share: float = 1.0) -> pd.DataFrame:
+    begin, end = (pd.to_datetime(part, unit="s", utc=True) for part in zip(*spans, strict=True))
+    seconds = [share * (last - first) for first, last in spans]
+    return pd.DataFrame({"started_at": begin, "finished_at": end, "train_seconds": seconds})
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (trials((0, 10), (0, 10), (10, 20), (10, 20)), 1.0),
+        (trials((0, 10), (10, 20), (20, 30)), 0.5),  # the second slot stands idle
+        (trials((0, 10), (0, 10), (10, 20), (10, 20), share=0.9), 0.9),
+        (trials((0, 10), (0, 30), (10, 12)), 1.0),  # what comes after the last start does not count
+        (trials((0, 10), (0, 10), (20, 30)), 0.5),
+    ],
+)
+def test_utilisation_is_training_over_slot_seconds(rows, expected):
+    assert importlib.import_module("utilisation").utilisation(rows, 2) == pytest.approx(expected)
+
+
+def test_overhead_is_what_lies_between_the_trainings_of_a_slot():
+    overheads = importlib.import_module("overhead").overheads
+    rows = trials((0.0, 10.0), (10.5, 20.0), (21.0, 22.0), share=0.9)
+    assert overheads(rows, 1) == pytest.approx([10.5 - 9.0, 10.5 - 0.9 * 9.5])
+    with pytest.raises(ValueError, match="must follow one another"):
+        overheads(trials((0, 1), (0, 1), (0, 1), (0, 1)), 2)
+
+
+@given(exponent=st.floats(-1, 3), factor=st.floats(1e-3, 1e3))
+def test_the_fit_of_growth_finds_a_power_law(exponent, factor):
+    sizes = [10, 100, 300, 1000]
+    found = importlib.import_module("scale").exponents(sizes, [factor * size**exponent for size in sizes])
+    assert found["exponent"] == pytest.approx(exponent, abs=1e-6)
+    assert found["factor"] == pytest.approx(factor, rel=1e-5)
+
+
+def test_watching_an_epoch_changes_none_of_its_numbers():
+    benchmark = importlib.import_module("profile_epoch")
+    watched, alone = (benchmark.make_training("small_cnn", 128, "cpu") for _ in range(2))
+    for training in (watched, alone):
+        training.run_epoch()  # the first epoch of a phase makes the optimiser
+    parts = benchmark.parts_of_epoch(watched)
+    alone.run_epoch()
+    mine, theirs = watched.history[1], alone.history[1]
+    assert (mine.train_loss, mine.val_loss, mine.val_accuracy) == (
+        theirs.train_loss,
+        theirs.val_loss,
+        theirs.val_accuracy,
+    )
+    assert sum(parts.values()) >= mine.seconds
+    assert all(parts[name] > 0 for name in parts)
+
+
+def test_a_pair_of_the_race_of_qualities_starts_alike_and_sees_the_same_batches():
+    from same_quality import SharedDrawsLoop
+    from throughput import random_images, settings_of
+
+    dataset = random_images(160, num_test=20)
+    settings = settings_of("small_cnn", 64, "float32").model_copy(update={"epochs": 2, "warmup_epochs": 1})
+    training = Training(dataset, settings)
+    loop = SharedDrawsLoop(training, dataset)
+    for name, value in loop.model.state_dict().items():
+        assert torch.equal(value, training.model.state_dict()[name]), name
+    for epoch in (1, 2):
+        batches = list(training.batches(epoch))
+        assert loop.train_epoch() == pytest.approx(training.run_epoch().train_loss, rel=1e-3)
+        for (inputs, labels), (others, their_labels) in zip(batches, loop.train_loader, strict=True):
+            assert torch.equal(labels, their_labels)
+            torch.testing.assert_close(inputs, others, rtol=0, atol=1e-5, check_stride=False)
+
+
+def evidence_of(name: str) -> list[Path]:
+    # A table of several files has the rows that share more first.
+    return sorted(EVIDENCE.glob("same_quality_*.json" if name == "same_quality" else f"{name}.json"), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "name", [p.stem for p in PROGRAMS if evidence_of(p.stem) and "def readme_table(" in p.read_text()]
+)
+def test_readme_shows_the_table_of_the_evidence(name):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = evidence_of(name)
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    table = importlib.import_module(name).readme_table(found if name == "same_quality" else found[0])
+    assert "\n".join(table) in readme
+    assert all(f"benchmarks/evidence/{file.name}" in readme for file in files)
