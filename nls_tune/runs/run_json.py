@@ -51,7 +51,7 @@ class RunStage(_Part):
     """The stage that a session works on.
 
     Attributes:
-        name: ``search``, ``confirm`` or ``confirm_all``.
+        name: Which stage.
         trials: Number of trials by noise level.
         epochs: Epochs of a full trial.
         started_at: Start of the stage.

@@ -51,6 +51,7 @@ class Training:
         epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
         optimizer: Of the phase that was trained last.
         precision: What ``settings.precision`` means on the device.
+        source: Makes its batches.
 
     Raises:
         InputError: If the settings do not fit the data or the device.
@@ -82,7 +83,7 @@ class Training:
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
-        self._source = Batches(self.data, settings, self._memory_format)
+        self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer()
         self._compiled = self._compile(compiler, dataset.num_train)
 
@@ -198,7 +199,7 @@ class Training:
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
-        return self._source.of_epoch(self.generator(epoch))
+        return self.source.of_epoch(self.generator(epoch))
 
     @torch.inference_mode()
     def predict_probabilities(self, inputs: Tensor) -> Tensor:

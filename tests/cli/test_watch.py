@@ -108,7 +108,9 @@ def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
     row = next((going_on / "trials").glob("[!e]*.parquet"))
     frame = pd.read_parquet(row)
     run = RunDirectory(going_on)
-    run.write_trial({**frame.to_dict("records")[0], "trial_id": first, "error": None, "status": "stopped"})
+    run.write_trial(
+        {**frame.to_dict("records")[0], "trial_id": first, "error": None, "slot": None, "status": "stopped"}
+    )
     shutil.copy(going_on / "epochs" / f"{first}.parquet", going_on / "epochs" / "other.parquet")
     watched.refresh()
     assert [row["trial_id"] for row in watched.new_rows] == [first]
@@ -164,7 +166,7 @@ def test_a_torn_part_is_left_for_the_next_look(going_on):
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):
     trials = read_trials(going_on)
     begin_another_session(going_on)
-    row = {**trials.iloc[0].to_dict(), "status": "interrupted", "error": None}
+    row = {**trials.iloc[0].to_dict(), "status": "interrupted", "error": None, "slot": None}
     RunDirectory(going_on).write_trial(row)
     watched = WatchedRun(going_on)
     assert watched.progress.running == {}
@@ -175,7 +177,7 @@ def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_cou
 
 
 def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
-    row = {**read_trials(going_on).iloc[0].to_dict(), "status": "interrupted", "error": None}
+    row = {**read_trials(going_on).iloc[0].to_dict(), "status": "interrupted", "error": None, "slot": None}
     RunDirectory(going_on).write_trial(row)
     name = row["trial_id"]
     assert name not in WatchedRun(going_on).progress.running
@@ -190,7 +192,7 @@ def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fe
     run, rows = RunDirectory(going_on), read_trials(going_on)
     names = rows["trial_id"].iloc[:3].tolist()
     for row in rows.iloc[:3].to_dict("records"):
-        run.write_trial({**row, "status": "out_of_memory", "error": "x"})
+        run.write_trial({**row, "status": "out_of_memory", "error": "x", "slot": None})
     (run.checkpoints / names[0]).mkdir(parents=True)
     if earlier:
         begin_another_session(going_on)
