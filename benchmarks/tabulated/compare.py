@@ -1,6 +1,6 @@
 """Compares ways to search on the tables: regret at fixed budgets, ablations, and what noisy validation costs.
 
-Run ``python benchmarks/tabulated/compare.py`` in the repository; it takes about a quarter of an hour per table on 2 cores.
+Run ``python benchmarks/tabulated/compare.py`` in the repository; it takes a quarter of an hour per table on 2 cores.
 Regret is the test accuracy of the grid's best point minus that of the recommended one, both where a user would stop
 and as means over the tabulated seeds. Defaults were looked at on one half of the test samples (``--half a``);
 what is reported is the other half.
