@@ -27,9 +27,9 @@ Outcome = Literal["completed", "stopped", "diverged", "failed"]
 #: A group's key: any object that can be hashed; its text seeds the group's sampler.
 Key = TypeVar("Key", bound=Hashable)
 
-#: After this many draws of configurations that are known already, a group draws at random,
+#: How often a group's sampler may draw what is known already, before a configuration is drawn at random.
 _MAX_REDRAWS = 8
-#: and this often, before it counts as exhausted.
+#: How often the random draws may do so, before the group counts as exhausted.
 _MAX_RANDOM_DRAWS = 1000
 
 
