@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
 from nls_tune.analysis.rows import have_settings, log_share, search_trials
@@ -68,9 +69,9 @@ class Recommendation:
     noise_level: str
     verdict: Verdict
     arm: Arm | None
-    config: dict[str, Any] | None
+    config: Config | None
     best_epoch: int | None
-    strongest_ce: dict[str, Any] | None
+    strongest_ce: Config | None
     difference: SampleMean | None
     detectable: float | None
     sign_flip_p: float | None
@@ -87,8 +88,6 @@ def recommendations(
     planned: Mapping[str, int] | None = None,
     *,
     space: Mapping[str, Mapping[str, Any]] | None = None,
-    summaries: Sequence[LevelSummary] | None = None,
-    confirmed: Sequence[LevelConfirmation] | None = None,
 ) -> tuple[Recommendation, ...]:
     """Return one recommendation for each noise level that has search trials.
 
@@ -105,26 +104,8 @@ def recommendations(
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
         space: The searched settings: where the range of the rate ends. Without it
             the range is that of the rates that were tried.
-        summaries: The summaries of these trials, where they are known already.
-        confirmed: The confirmations of these trials, likewise.
     """
-    summaries = level_summaries(trials, levels, space) if summaries is None else summaries
-    confirmed = confirmations(trials, levels) if confirmed is None else confirmed
-    confirmed_at = {found.noise_level: found for found in confirmed}
-    num_claims = sum(found.comparisons[found.recommended] is not None for found in confirmed)
-    return tuple(
-        _recommend(
-            _Level(
-                trials[trials["noise_level"] == summary.noise_level],
-                summary,
-                confirmed_at.get(summary.noise_level),
-                num_claims,
-                None if planned is None else planned.get(summary.noise_level),
-                None if space is None else space.get("smooth_rate"),
-            )
-        )
-        for summary in summaries
-    )
+    return _find(trials, levels, planned, space).recommendations
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +119,30 @@ class Findings:
 
 def find(run: Run) -> Findings:
     """Return what a run found at its noise levels."""
-    space = run.content.searched or None
-    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
-    found = recommendations(
-        run.trials, run.levels, run.content.planned_trials, space=space, summaries=summaries, confirmed=confirmed
+    return _find(run.trials, run.levels, run.content.planned_trials, run.content.searched or None)
+
+
+def _find(
+    trials: pd.DataFrame,
+    levels: Sequence[str],
+    planned: Mapping[str, int] | None,
+    space: Mapping[str, Mapping[str, Any]] | None,
+) -> Findings:
+    summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
+    confirmed_at = {found.noise_level: found for found in confirmed}
+    num_claims = sum(found.comparisons[found.recommended] is not None for found in confirmed)
+    found = tuple(
+        _recommend(
+            _Level(
+                rows=trials[trials["noise_level"] == summary.noise_level],
+                summary=summary,
+                confirmation=confirmed_at.get(summary.noise_level),
+                num_claims=num_claims,
+                planned=None if planned is None else planned.get(summary.noise_level),
+                rate=None if space is None else space.get("smooth_rate"),
+            )
+        )
+        for summary in summaries
     )
     return Findings(summaries, confirmed, found)
 
