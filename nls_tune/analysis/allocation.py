@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nls_tune.analysis.rows import moment
+from nls_tune.runs.run_json import RunSession
 from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class TrialSpan:
     """One trial in time.
 
     Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
+        slot: 0, 1, ...: two trials of one slot do not overlap.
         start_seconds: From the start of the run's first trial, without the pauses between sessions.
         seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
@@ -89,12 +89,12 @@ class Allocation:
 
 
 def allocation(
-    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[Mapping[str, Any]] = ()
+    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[RunSession] = ()
 ) -> Allocation | None:
     """Return where the time of a run went; None without a trial.
 
-    The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
-    greedily in the order of their starts, which needs as few slots as any assignment.
+    Rows of early versions know no slots, only node and device. If there is one of these, slots are found by colouring
+    the intervals of each device greedily in the order of their starts, which needs as few slots as any assignment.
 
     A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
     none has ended. Time that an
@@ -115,7 +115,10 @@ def allocation(
     pauses = _pauses(begin.to_pydatetime(), ends, sessions)
     last = float(ends.max())
     starts, ends = _without(pauses, starts), _without(pauses, ends)
-    slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
+    if timed["slot"].notna().all():
+        slots = timed["slot"].astype(int).tolist()
+    else:
+        slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
     busy = float((ends - starts).sum())
     return Allocation(
@@ -129,9 +132,9 @@ def allocation(
     )
 
 
-def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[RunSession]) -> list[tuple[float, float]]:
     """From when to when no session went on, in seconds from the first start, ascending."""
-    known = [(moment(session.get("started_at")), moment(session.get("finished_at"))) for session in sessions]
+    known = [(session.started_at, session.finished_at) for session in sessions]
     times = sorted(((began, ended) for began, ended in known if began is not None), key=lambda both: both[0])
     found = []
     stopped: float | None = None

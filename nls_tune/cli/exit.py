@@ -25,7 +25,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 nobody
-        reads the output any more (128 + SIGPIPE, what a shell says of other programs then).
+        reads the output any more (128 + SIGPIPE, which a shell reports of other programs then).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -46,7 +46,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except OSError as error:
-        return _say(_what_the_system_says(error), 1)
+        return _say(_system_error(error), 1)
     except RuntimeError as error:
         return _say(str(error), 1)
     except Exception as error:
@@ -57,7 +57,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
                 return 0
             context = getattr(error, "ctx", None)
             message = error.format_message().rstrip(".")
-            if context and not message.startswith("Invalid value"):  # that one says it all
+            if context and not message.startswith("Invalid value"):  # which needs no hint
                 message += f"{' ' if message.endswith('?') else '; '}{context.command_path} --help says what there is"
             return _say(message, 2)
         raise
@@ -68,20 +68,20 @@ def exit_with(app: typer.Typer) -> NoReturn:
     """Run a Typer program as the whole process; it ends with the program's exit code."""
     code = run_app(app)
     if code == 130:
-        # All is said and saved. Another Ctrl-C while Python and Ray put their things away would only make noise.
+        # Everything is said and saved. Another Ctrl-C while Python and Ray clean up would only make noise.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
 def _end_quietly() -> int:
-    """The reader of the output has left, as ``head`` does; what Python still holds for it must not raise again."""
+    """Keep Python from raising again for output that nobody reads: its reader has left, as ``head`` does."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
 
 
-def _what_the_system_says(error: OSError) -> str:
-    """An error of the system without its number, and what to do where that is known."""
+def _system_error(error: OSError) -> str:
+    """Return an error of the system without its number, and the way out where that is known."""
     if error.strerror is None:
         return str(error)
     place = "" if error.filename is None else f": {error.filename}"

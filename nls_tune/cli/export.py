@@ -22,13 +22,12 @@ def optuna(
     file: Annotated[Path, typer.Argument(help="Journal to write.", show_default=False)],
     overwrite: _Overwrite = False,
 ) -> int:
-    """Write an Optuna journal, one study a noise level and arm: optuna-dashboard FILE."""
+    """Write an Optuna journal, one study per noise level and arm: optuna-dashboard FILE."""
     from nls_tune.export.optuna_journal import export_optuna
     from nls_tune.runs import load_run
 
     loaded = load_run(run)
-    counts = export_optuna(loaded, file, overwrite=overwrite)
-    for name, count in counts.items():
+    for name, count in export_optuna(loaded, file, overwrite=overwrite).items():
         print(f"{_printable(name)}: {_trials(count)}")
     _say_problems(loaded.problems)
     print(f"To look at it: optuna-dashboard {file}")
@@ -41,7 +40,7 @@ def tensorboard(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.", show_default=False)],
     overwrite: _Overwrite = False,
 ) -> int:
-    """Write TensorBoard event files with hyperparameters, one a trial: tensorboard --logdir DIR."""
+    """Write TensorBoard event files with hyperparameters, one per trial: tensorboard --logdir DIR."""
     from nls_tune.export.tensorboard import export_tensorboard
     from nls_tune.runs import load_run
 
@@ -62,5 +61,5 @@ def _say_problems(problems: tuple[str, ...]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Names come from files: nothing in them may steer a terminal."""
+    """Return a name from a file without characters that would steer a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -12,7 +12,6 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -81,11 +80,8 @@ def _write(entry: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:
     try:
         for name, array in arrays.items():
             np.save(made / f"{name}.npy", array, allow_pickle=False)
-        meta: dict[str, Any] = {
-            "arrays": {name: _checksum(a) for name, a in arrays.items()},
-            "facts": dict(facts),
-        }
-        (made / _META).write_text(json.dumps(meta))
+        checksums = {name: _checksum(array) for name, array in arrays.items()}
+        (made / _META).write_text(json.dumps({"arrays": checksums, "facts": dict(facts)}))
         shutil.rmtree(entry, ignore_errors=True)  # a damaged one; a folder is only renamed to a free name
         try:
             made.rename(entry)
@@ -116,8 +112,6 @@ def _warn_once(folder: Path, error: OSError) -> None:
     if not _warned:
         _logger.warning(
             "prepared data cannot be kept in %s (%s), so every start reads the original files again; "
-            "set XDG_CACHE_HOME to a writable folder",
-            folder,
-            error.strerror or error,
-        )
+            "set XDG_CACHE_HOME to a writable folder", folder, error.strerror or error,
+        )  # fmt: skip
     _warned = True

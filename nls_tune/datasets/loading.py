@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nls_tune.datasets.builtin import load_digits, make_twonorm, make_waveform
-from nls_tune.datasets.cifar import find_cifar, load_cifar
-from nls_tune.datasets.cifarn import find_labels, load_cifar_n
+from nls_tune.datasets.cifar import load_cifar
+from nls_tune.datasets.cifarn import load_cifar_n
 from nls_tune.datasets.noisy import NoisyDataset, make_noisy
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo, check_level, dataset_info
@@ -43,30 +43,7 @@ def load_source(name: str, *, data_dir: str | Path | None = None, progress: Prog
         InputError: The name is unknown, or the files cannot be found, fetched or read.
     """
     info = dataset_info(name)
-    return _LOADERS[name](info, _path(data_dir), progress)
-
-
-def find_files(name: str, *, data_dir: str | Path | None = None) -> list[Path] | None:
-    """Return the files that `load_source` would read, without reading them.
-
-    Args:
-        name: One of the names in `DATASETS`.
-        data_dir: See `load_source`.
-
-    Returns:
-        The files; empty for data that need none, None if some would have to be downloaded.
-
-    Raises:
-        InputError: The name is unknown, or a folder holds a part of the files only.
-    """
-    info = dataset_info(name)
-    if _LOADERS[name] not in (load_cifar, load_cifar_n):
-        return []
-    images = find_cifar(info, _path(data_dir))
-    labels = find_labels(info, _path(data_dir)) if info.human_names else None
-    if images is None or (info.human_names and labels is None):
-        return None
-    return [*images.train, *images.test, *([labels] if labels else [])]
+    return _LOADERS[name](info, None if data_dir is None else Path(data_dir), progress)
 
 
 def load_dataset(
@@ -102,14 +79,5 @@ def load_dataset(
     check_level(dataset_info(name), level)
     source = load_source(name, data_dir=data_dir, progress=progress)
     return make_noisy(
-        source,
-        level,
-        noise_seed=noise_seed,
-        val_fraction=val_fraction,
-        train_size=train_size,
-        split_seed=split_seed,
+        source, level, noise_seed=noise_seed, val_fraction=val_fraction, train_size=train_size, split_seed=split_seed
     )
-
-
-def _path(data_dir: str | Path | None) -> Path | None:
-    return None if data_dir is None else Path(data_dir)

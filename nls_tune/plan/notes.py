@@ -1,4 +1,4 @@
-"""What a plan has to say before its search starts, and how many trials a level's weight gives it."""
+"""Notes on a plan for the user, and the number of trials that a level's weight gives it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def weighted_trials(space: SearchSpace, weight: float) -> int:
-    """Return the trials of a level; even a small weight leaves it one."""
+    """Return the number of trials of a level, at least one."""
     return max(1, round(space.budget.trials * weight))
 
 
@@ -22,12 +22,12 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
     """Return what the user should know before a search starts.
 
     Args:
-        space: With the user's budget applied.
-        levels: What is known of them.
+        space: The search space with the user's budget applied.
+        levels: The plans of the levels.
         settings: What the user asked for.
 
     Returns:
-        One sentence each.
+        The notes, one sentence each.
     """
     notes = [
         f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
@@ -48,7 +48,7 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
 
 
 def _notes_on_arms(space: SearchSpace, level: LevelPlan) -> list[str]:
-    """What is to say of the arms of a level that are exhausted by their trials, or get none."""
+    """Return notes on the arms that run out of configurations and on those that get no trial."""
     notes, quotas = [], level.quotas
     for arm in ARMS:
         size = space.arm(arm).size() if arm in quotas else None

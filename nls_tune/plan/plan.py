@@ -21,7 +21,6 @@ from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.schemas import ON_ALL_LABELS, trial_id
 from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
@@ -32,13 +31,13 @@ USUAL_RATE = 0.1
 
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
-    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "vectorize", "address", "confirm_seeds",
+    "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
     "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "transfer"}
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,6 @@ class SearchPlan:
     levels: tuple[LevelPlan, ...]
     notes: tuple[str, ...]
     source: Source = field(repr=False)
-    _made: dict[tuple[str, int, bool], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_trials(self) -> int:
@@ -115,26 +113,6 @@ class SearchPlan:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
 
-    def dataset(self, level: str, noise_seed: int | None = None, *, all_labels: bool = False) -> NoisyDataset:
-        """Return the data of a level, by default as in the search; others are made when asked for."""
-        planned = self.level_plan(level).dataset
-        seed = planned.noise_seed if noise_seed is None else noise_seed
-        if seed == planned.noise_seed and not all_labels:
-            return planned
-        key = (level, seed, all_labels)
-        if key not in self._made:
-            self._made[key] = (
-                self.dataset(level, seed).on_all_labels()
-                if all_labels
-                else _make_dataset(self.source, parse_noise_level(level), self.settings, self.space, seed)
-            )
-        return self._made[key]
-
-    def trial_id(self, level: str, settings: TrainingSettings, stage: str, noise_seed: int | None = None) -> str:
-        """Return the name of a trial."""
-        dataset = self.dataset(level, noise_seed, all_labels=stage == ON_ALL_LABELS)
-        return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
-
     @property
     def shares_warmups(self) -> bool:
         """Whether CE warm-ups are trained once and shared."""
@@ -160,10 +138,12 @@ class SearchPlan:
 
     def identity(self) -> dict[str, Any]:
         """What must agree when a run is resumed, as plain JSON values."""
-        settings = self.settings.model_dump(mode="json", exclude=_MAY_DIFFER | _IN_SPACE | _IF_GIVEN)
+        elsewhere = _MAY_DIFFER | _IN_SPACE | _IF_GIVEN
+        settings = {name: value for name, value in vars(self.settings).items() if name not in elsewhere}
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
             settings["level_weight"] = weights
-        settings |= {name: True for name in ("noise_draws", "transfer") if getattr(self.settings, name)}
+        if self.settings.noise_draws:
+            settings["noise_draws"] = True
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)
         identity = {
@@ -221,7 +201,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         raise InputError(
             "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
         )
-    datasets = [_make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
+    datasets = [make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
     warm = _warm_points(settings, space, datasets)
     plans = [
         _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
@@ -232,9 +212,10 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
 
 
-def _make_dataset(
+def make_dataset(
     source: Source, level: NoiseLevel, settings: SearchSettings, space: SearchSpace, noise_seed: int
 ) -> NoisyDataset:
+    """Return a noisy dataset of a search, split as the search splits it, for a draw of the noise."""
     return make_noisy(
         source,
         level,

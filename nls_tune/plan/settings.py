@@ -1,136 +1,23 @@
-"""What the user asked a search for: plain data, checked."""
+"""What the user asked a search for: plain data, checked. The command line has a flag for each field."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from annotated_types import Ge, Gt, Le, Lt, MinLen  # pydantic takes the same, and --help need not wait for it
 
 from nls_tune.allocation.samplers import SamplerName
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.metrics import Objective
-from nls_tune.spaces.settings import describe_validation_error
 
 #: Ray counts in ten-thousandths: with more it cannot tell N trials on a GPU from N + 1.
 MAX_TRIALS_PER_GPU = 99
-
-
-class SearchSettings(BaseModel):
-    """What the user asked for; None means: take it from the dataset or the search space.
-
-    Attributes:
-        dataset: Name of a dataset.
-        noise: Noise levels.
-        space: Name of a shipped search space or a YAML file; by default the dataset's own.
-        preset: Preset of the space; ``auto`` takes ``gpu`` where there is one.
-        overrides: ``KEY=VALUE`` changes of the space.
-        num_trials: Trials a level.
-        time_budget: Wall seconds of the search, over all sessions of the run; also as text, ``90s``, ``30m``, ``2h``.
-        level_weight: ``LEVEL=WEIGHT``: a level of weight 2 gets twice the trials of one of weight 1, the default.
-        warm_start: Directory of an earlier run whose selected configurations become start points.
-        epochs: Epochs a trial.
-        train_size: Training samples.
-        confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
-        confirm_on: ``split``: the confirmation trains on the training samples, like the search. ``all``: afterwards it
-            also trains on all labelled samples of the run, validation samples included.
-        noise_draws: Whether every fresh seed of the confirmation also gets a draw of synthetic noise of its own.
-        val_fraction: Share of the labelled samples held out, with noisy labels, for validation.
-        noise_seed: Seeds synthetic noise.
-        seed: Seeds training, split and search.
-        objective: ``best`` or ``last`` epoch.
-        transfer: Whether a noise level tries early what is best at others so far.
-        sampler: Where configurations come from: ``tpe``, ``random``, ``gp``, ``cmaes``, or ``grid``, which runs every
-            point of a space of choices once.
-        scheduler: ``asha``, or ``none``: every trial runs to its end.
-        estimate_noise: Whether the noise is estimated from the noisy labels before the trials; None: at levels whose
-            true noise is unknown.
-        data_dir: Where data files are looked for first.
-        out: Run directory.
-        trials_per_gpu: Trials that share a GPU, at most 99; ``auto`` measures how many are fastest together.
-        cpus_per_trial: CPU threads a trial.
-        compile: Whether training steps are compiled: ``on``, ``off``, or ``auto``, on GPUs where trials are long.
-        vectorize: Whether the confirmation trains trials of a small network in batches, as one model.
-        address: Of an existing Ray cluster.
-        warmup_store: Folder of shared CE warm-ups, which several runs may use; by default one in the run directory
-            that is removed when the run is finished; ``none`` for none.
-        tensorboard: Whether every trial's curves and hyperparameters go to ``tensorboard/`` in the run directory.
-        mlflow: Tracking URI of MLflow, where every trial becomes a run.
-        wandb: Project at Weights & Biases, where every trial becomes a run.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    dataset: str = "twonorm"
-    noise: tuple[str, ...] | None = None
-    space: str | None = None
-    preset: Literal["auto", "gpu", "cpu"] = "auto"
-    overrides: tuple[str, ...] = ()
-    num_trials: Annotated[int, Field(ge=1)] | None = None
-    time_budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    level_weight: tuple[str, ...] = ()
-    warm_start: Path | None = None
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    train_size: Annotated[int, Field(ge=1)] | None = None
-    confirm_seeds: Annotated[int, Field(ge=0, le=20)] | None = None
-    confirm_on: Literal["split", "all"] = "split"
-    noise_draws: bool = False
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    noise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    objective: Objective = "best"
-    transfer: bool = False
-    sampler: SamplerName = "tpe"
-    scheduler: Literal["asha", "none"] = "asha"
-    estimate_noise: bool | None = None
-    data_dir: Path | None = None
-    out: Path | None = None
-    trials_per_gpu: int | Literal["auto"] = 1
-    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    compile: Literal["auto", "on", "off"] = "auto"
-    vectorize: bool = False
-    address: str | None = None
-    warmup_store: Annotated[str, Field(min_length=1)] | None = None
-    tensorboard: bool = False
-    mlflow: Annotated[str, Field(min_length=1)] | None = None
-    wandb: Annotated[str, Field(min_length=1)] | None = None
-
-    @field_validator("trials_per_gpu", mode="before")
-    @classmethod
-    def _parse_trials_per_gpu(cls, value: Any) -> Any:
-        if isinstance(value, str) and value != "auto":
-            value = int(value) if value.strip().isdecimal() else value
-        if value != "auto" and (type(value) is not int or not 1 <= value <= MAX_TRIALS_PER_GPU):
-            raise ValueError(f"must be a whole number from 1 to {MAX_TRIALS_PER_GPU}, or auto")
-        return value
-
-    @field_validator("time_budget", mode="before")
-    @classmethod
-    def _parse_time_budget(cls, value: Any) -> Any:
-        return parse_duration(value) if isinstance(value, str) else value
-
-
-def check_search_settings(**values: Any) -> SearchSettings:
-    """Build search settings from keyword arguments.
-
-    Raises:
-        InputError: For an unknown name or a value outside its range.
-    """
-    for name in values:
-        if name not in SearchSettings.model_fields:
-            raise unknown_name("search setting", name, SearchSettings.model_fields)
-    try:
-        return SearchSettings(**values)
-    except ValidationError as error:
-        message = describe_validation_error(error)
-        flag, _, rest = message.partition(":")
-        raise InputError(f"--{flag.split('.')[0].replace('_', '-')}:{rest}") from None
-
-
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", re.IGNORECASE | re.ASCII)
 
 
@@ -138,7 +25,7 @@ def parse_duration(text: str) -> float:
     """Return the seconds of a duration: ``90s``, ``30m``, ``2h``, ``1.5h``, or plain seconds.
 
     Raises:
-        InputError: If it is none, or not above 0.
+        InputError: If the text is not a duration, or the duration is not above 0.
     """
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
@@ -147,3 +34,180 @@ def parse_duration(text: str) -> float:
             f"a duration must be above 0 and be written like 90s, 30m, 1.5h or plain seconds, got {text!r}"
         )
     return seconds
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _trials_per_gpu(value: Any) -> int:
+    count = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if type(count) is not int or not 1 <= count <= MAX_TRIALS_PER_GPU:
+        raise InputError(f"must be a whole number from 1 to {MAX_TRIALS_PER_GPU}, got {value!r}")
+    return count
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The flag of a field.
+
+    Attributes:
+        help: What the flag does.
+        metavar: The value's name in the help; by default its type.
+        read: Turns what was given, on the command line text, into the field's value.
+        name: The flag; by default ``--`` and the field's name.
+    """
+
+    help: str
+    metavar: str | None = None
+    read: Callable[[Any], Any] | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What the user asked for, made by ``check_search_settings``; the flags say what the fields mean.
+
+    None means: take it from the dataset or the search space.
+    """
+
+    dataset: Annotated[str, Flag("Name of the dataset.")] = "twonorm"
+    noise: Annotated[
+        tuple[str, ...] | None,
+        Flag(
+            "Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
+            "matrix:FILE, human:worst. By default those of the dataset.",
+            read=_split,
+        ),
+    ] = None
+    space: Annotated[str | None, Flag("Shipped search space or YAML file. By default the dataset's own.")] = None
+    preset: Annotated[
+        Literal["auto", "gpu", "cpu"], Flag("Preset of the space: gpu, cpu, or auto (gpu where there is one).")
+    ] = "auto"
+    overrides: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Fix a setting (optimizer=adamw) or change a key of the space (lr.low=1e-5, budget.grace_epochs=4). "
+            "May be repeated.",
+            metavar="KEY=VALUE",
+            name="--set",
+        ),
+    ] = ()
+    num_trials: Annotated[int | None, Ge(1), Flag("Trials per noise level, start points and all arms included.")] = None
+    time_budget: Annotated[
+        float | None, Gt(0), Lt(math.inf),
+        Flag(
+            "Wall time of the search, over all sessions of the run: 90s, 30m, 1.5h. The search ends with this time or "
+            "with its trials, whichever comes first; the confirmation follows.",
+            metavar="DURATION",
+            read=_seconds,
+        ),
+    ] = None  # fmt: skip
+    level_weight: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Trials of a noise level relative to the others: 2 gives it twice as many. May be repeated.",
+            metavar="LEVEL=WEIGHT",
+        ),
+    ] = ()
+    warm_start: Annotated[
+        Path | None,
+        Flag(
+            "An earlier run: the configurations that were selected there, at the nearest noise level, are tried early.",
+            metavar="RUN",
+        ),
+    ] = None
+    epochs: Annotated[int | None, Ge(1), Flag("Epochs per trial, warm-up included.")] = None
+    train_size: Annotated[int | None, Ge(1), Flag("Training samples to use.")] = None
+    confirm_seeds: Annotated[
+        int | None, Ge(0), Le(20),
+        Flag("Fresh seeds with which the winners and CE are trained again; 0 turns the confirmation off."),
+    ] = None  # fmt: skip
+    confirm_on: Annotated[
+        Literal["split", "all"],
+        Flag("split, or all: train the confirmed configurations again on all labels, validation samples included."),
+    ] = "split"
+    noise_draws: Annotated[
+        bool, Flag("Draw synthetic noise anew for every fresh seed of the confirmation.")
+    ] = False  # fmt: skip
+    val_fraction: Annotated[
+        float | None, Gt(0), Lt(1), Flag("Share of the labelled samples held out for validation (noisy labels).")
+    ] = None
+    noise_seed: Annotated[int, Ge(0), Lt(2**32), Flag("Seed of synthetic noise.")] = 0
+    seed: Annotated[int, Ge(0), Lt(2**32), Flag("Seed of training, split and search.")] = 0
+    objective: Annotated[Objective, Flag("Epoch that counts: best or last.")] = "best"
+    sampler: Annotated[
+        SamplerName, Flag("Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).")
+    ] = "tpe"
+    scheduler: Annotated[Literal["asha", "none"], Flag("asha, or none: every trial runs to its end.")] = "asha"
+    estimate_noise: Annotated[
+        bool | None,
+        Flag("Estimate the noise from the noisy labels before the trials. By default where the true noise is unknown."),
+    ] = None
+    data_dir: Annotated[
+        Path | None, Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.")
+    ] = None
+    out: Annotated[Path | None, Flag("Run directory; an unfinished one is resumed. [runs/DATASET-TIME]")] = None
+    trials_per_gpu: Annotated[
+        int, Flag(f"Trials that share a GPU, 1 to {MAX_TRIALS_PER_GPU}.", metavar="N", read=_trials_per_gpu)
+    ] = 1
+    cpus_per_trial: Annotated[int, Ge(1), Flag("CPU threads per trial.")] = 1
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        Flag("Compile training steps: on, off, or auto: on GPUs, where trials are long enough for compiling to pay."),
+    ] = "auto"
+    address: Annotated[
+        str | None,
+        Flag("Existing Ray cluster: HOST:PORT, or auto for the one that runs here. By default Ray starts here."),
+    ] = None
+    warmup_store: Annotated[
+        str | None, MinLen(1),
+        Flag(
+            "Folder of shared CE warm-ups, which several runs may use; none: no sharing. [OUT/warmups]", metavar="DIR"
+        ),
+    ] = None  # fmt: skip
+    tensorboard: Annotated[
+        bool, Flag("Write every trial's curves and hyperparameters to OUT/tensorboard.")
+    ] = False  # fmt: skip
+    mlflow: Annotated[
+        str | None, MinLen(1), Flag("Log every trial to MLflow: its tracking URI, sqlite:///mlflow.db.", metavar="URI")
+    ] = None
+    wandb: Annotated[
+        str | None, MinLen(1), Flag("Log every trial to this project at Weights & Biases.", metavar="PROJECT")
+    ] = None
+
+
+def flags_of_settings() -> dict[str, tuple[Any, Flag]]:
+    """Return the type and the flag of each search setting, by name."""
+    hints = get_type_hints(SearchSettings, include_extras=True)
+    return {name: (hint.__origin__, hint.__metadata__[-1]) for name, hint in hints.items()}
+
+
+def check_search_settings(**values: Any) -> SearchSettings:
+    """Build search settings from keyword arguments.
+
+    Raises:
+        InputError: For an unknown name or a value outside its range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from nls_tune.spaces.settings import describe_validation_error
+
+    flags = flags_of_settings()
+    for name, value in values.items():
+        if name not in flags:
+            raise unknown_name("search setting", name, flags)
+        if (read := flags[name][1].read) is not None:
+            try:
+                values[name] = read(value)
+            except InputError as error:
+                raise InputError(f"--{name.replace('_', '-')}: {error}") from None
+    try:
+        return TypeAdapter(SearchSettings).validate_python(values)
+    except ValidationError as error:
+        name, _, rest = describe_validation_error(error).partition(":")
+        raise InputError(f"--{name.split('.')[0].replace('_', '-')}:{rest}") from None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from nls_tune.errors import InputError
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.spaces.parameters import FloatParameter
@@ -13,15 +10,7 @@ from nls_tune.spaces.space import ARMS, Arm, Preset, SearchSpace
 
 
 def choose_preset(settings: SearchSettings, num_gpus: float) -> tuple[Preset, str]:
-    """Return the preset to take and why.
-
-    Args:
-        settings: What the user asked for.
-        num_gpus: GPUs of the machine or the cluster.
-
-    Returns:
-        The preset and half a sentence.
-    """
+    """Return the preset to take and why, given the GPUs of the machine or the cluster."""
     if settings.preset != "auto":
         return settings.preset, "as asked for"
     if num_gpus:
@@ -43,15 +32,10 @@ def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
             f"{space.name}: budget.grace_epochs must be at most budget.epochs, "
             f"got {budget.grace_epochs} and {budget.epochs}"
         )
-    changes: Mapping[str, Any] = {
-        name: value
-        for name, value in (
-            ("trials", settings.num_trials),
-            ("train_size", settings.train_size),
-            ("confirm_seeds", settings.confirm_seeds),
-        )
-        if value is not None
-    }
+    given = {
+        "trials": settings.num_trials, "train_size": settings.train_size, "confirm_seeds": settings.confirm_seeds,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value is not None}
     space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
     space.check_settings()
     _check_confirmation(settings, space)
@@ -60,13 +44,12 @@ def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
 
 def _check_confirmation(settings: SearchSettings, space: SearchSpace) -> None:
     asked = {"--noise-draws": settings.noise_draws, "--confirm-on all": settings.confirm_on == "all"}
-    if space.budget.confirm_seeds == 0 and any(asked.values()):
-        flag = next(flag for flag, given in asked.items() if given)
-        raise InputError(f"{flag} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
+    if flags := [flag for flag, given in asked.items() if given and space.budget.confirm_seeds == 0]:
+        raise InputError(f"{flags[0]} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
 
 
 def grid_quotas(space: SearchSpace) -> dict[Arm, int]:
-    """Every point of every arm that has a share, whatever ``trials`` says."""
+    """Return the number of points of every arm that has a share, whatever ``trials`` says."""
     quotas: dict[Arm, int] = {}
     for arm in ARMS:
         if not space.arms.get(arm, 0) or not space.has_arm(arm):

@@ -1,4 +1,4 @@
-"""What a search may spend: wall time, and how the trials are spread over the noise levels."""
+"""Weights of the noise levels: how the trials are spread over them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def parse_level_weights(texts: Sequence[str], levels: Sequence[NoiseLevel]) -> d
     """Return the weights of noise levels.
 
     Args:
-        texts: ``LEVEL=WEIGHT``, also several of them in a comma-separated list.
-        levels: Those of the run.
+        texts: ``LEVEL=WEIGHT``, or several of these in a comma-separated list.
+        levels: The run's noise levels.
 
     Returns:
         The weights that were given, by level in its stored spelling, in the order of the levels.
@@ -35,7 +35,7 @@ def parse_level_weights(texts: Sequence[str], levels: Sequence[NoiseLevel]) -> d
         if level not in stored:
             raise InputError(f"--level-weight: {unknown_name('noise level of this run', name, stored)}")
         if level in found:
-            raise InputError(f"--level-weight names {level!r} twice, got {item!r}; give one weight a level")
+            raise InputError(f"--level-weight names {level!r} twice, got {item!r}; give one weight per level")
         found[level] = _weight(value, item)
     return {level: found[level] for level in stored if level in found}
 

@@ -138,8 +138,8 @@ def _confirmed(
 LEVEL_COLUMNS = (
     "run", "status", "noise_level", "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "arm", "recommended",
     "verdict", "smooth_rate", "warmup_epochs", "lr", "other_settings", "trial_id", "num_trials", "num_completed",
-    "best_epoch", "epochs", "val_accuracy", "test_accuracy_at_best", "last_val_accuracy",
-    "last_test_accuracy", "confirm_seeds", "confirm_val_mean", "confirm_test_mean", "confirm_test_sd", "against_ce",
+    "best_epoch", "epochs", "val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy",
+    "confirm_seeds", "confirm_val_mean", "confirm_test_mean", "confirm_test_sd", "against_ce",
     "against_ce_low", "against_ce_high", "sign_flip_p", "holm_p", "detectable",
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nls_tune.analysis.recommendations import DoubtKind, Recommendation
+from nls_tune.analysis.recommendations import MIN_TRIALS, DoubtKind, Recommendation
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.text import number, points, rate
 
@@ -40,6 +40,7 @@ _DOUBTS: dict[DoubtKind, str] = {
     "default_ce_stronger": "Cross-entropy with the defaults was stronger than the cross-entropy that the search "
     "selected: more trials for it may narrow a gain further.",
     "at_the_edge": "The rate lies at the edge of what was searched; a wider range may hold a better one.",
+    "few_trials": f"An arm has fewer than {MIN_TRIALS} completed trials; more of them may find a better configuration.",
     "many_diverged": "More than a quarter of this arm's trials diverged; the configuration may be fragile.",
 }
 

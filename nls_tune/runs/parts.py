@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 VERSION_KEY = b"nls_tune.schema_version"
 #: Tables of one row cost much more memory than their rows; so many are put together at once.
 _AT_ONCE = 256
-#: The columns to read (None for all) of parts with this stored schema: their tables need no cast.
+#: Nullable columns that early versions did not write: nulls in their parts.
+LATER_COLUMNS = ("slot",)
+#: The columns to read (None for all) of parts with this stored schema: what they give needs no cast.
 _Known = dict[bytes, "list[str] | None"]
 
 
@@ -124,8 +126,10 @@ def _read(path: Path, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart
         found = file.schema_arrow
         if wrong := _wrong(found, schema):
             return UnreadPart(path.name, *wrong)
-        columns = None if found.names == schema.names else schema.names
+        columns = None if found.names == schema.names else [name for name in schema.names if name in found.names]
         table = file.read(columns=columns, use_threads=False)
+        for name in set(schema.names) - set(found.names):
+            table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
         if stored is not None and table.schema.equals(schema):
             known[stored] = columns
         return table.select(schema.names).cast(schema)
@@ -151,6 +155,6 @@ def _wrong(found: pa.Schema, schema: pa.Schema) -> tuple[str, str] | None:
     version = (found.metadata or {}).get(VERSION_KEY, b"0").decode(errors="replace")
     if version != expected:
         return f"has schema version {version}, this nls_tune reads {expected}", "use the version that wrote it"
-    if missing := [name for name in schema.names if name not in found.names]:
+    if missing := [name for name in schema.names if name not in (*found.names, *LATER_COLUMNS)]:
         return f"lacks the column {missing[0]}", "it was not written by nls_tune"
     return None

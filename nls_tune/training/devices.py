@@ -102,11 +102,6 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def memory_room(device: torch.device) -> tuple[int, int] | None:
-    """Return the free and the total bytes of a GPU, whoever uses them; None on a CPU."""
-    return torch.cuda.mem_get_info(device) if device.type == "cuda" else None
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """Return the peak of allocated device memory (CUDA) or of the process (CPU)."""
     if device.type == "cuda":

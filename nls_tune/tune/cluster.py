@@ -202,7 +202,7 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
 
     Args:
         resources: Of the cluster.
-        settings: With ``trials_per_gpu`` (``auto`` stands for 1 until it is measured) and ``cpus_per_trial``.
+        settings: What the user asked for.
         trials_per_gpu: By default those of the settings.
 
     Returns:
@@ -219,10 +219,10 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
         )
     if not gpus:
         if settings.trials_per_gpu != 1:
-            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it away")
+            raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it out")
         return Slots(by_cpu, settings.cpus_per_trial, 0.0)
     if trials_per_gpu is None:
-        trials_per_gpu = 1 if settings.trials_per_gpu == "auto" else settings.trials_per_gpu
+        trials_per_gpu = int(settings.trials_per_gpu)
     count = min(by_cpu, gpus * trials_per_gpu)
     # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
     return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))

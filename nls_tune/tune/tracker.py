@@ -1,46 +1,53 @@
-"""What a tracker is: something that follows the trials of a search."""
+"""What follows the trials of a search, and a thread that keeps slow or failing trackers apart from it."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
+from nls_tune.machine.provenance import without_password
 from nls_tune.runs.directory import RunDirectory
 
+_LOG = logging.getLogger(__name__)
+#: Seconds that a tracker gets at the end of a session for what it has not taken yet.
+_PATIENCE = 30.0
 
-@dataclass(eq=False)
+
+@dataclass(frozen=True)
 class TrackedTrial:
-    """A trial as trackers know it; to Ray's callbacks it stands for Tune's own.
+    """A trial as trackers know it.
 
     Attributes:
-        trial_id: The run's and the trial's name, so that two runs of the same trial are two.
+        name: The run's and the trial's id, so that two runs of the same trial are two.
         config: Flat: what the trial is, and all its training settings.
-        local_path: A folder for files that wait to be sent.
-        experiment_dir_name: The run's name.
+        folder: The run directory, for files that wait to be sent.
     """
 
-    trial_id: str
+    name: str
     config: dict[str, Any]
-    local_path: str
-    experiment_dir_name: str
+    folder: Path
 
     def __str__(self) -> str:
         return " ".join(str(self.config[name]) for name in ("noise_level", "arm", "stage", "trial_id"))
 
 
-class Tracker(Protocol):
-    """Follows the trials of a session."""
+class Tracker:
+    """Follows the trials of a session; does nothing where a subclass does not say more."""
 
     def started(self, trial: TrackedTrial) -> None:
         """A trial starts, or goes on from an earlier session."""
 
     def reported(self, trial: TrackedTrial, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """It has trained these epochs: rows of ``epochs/`` without what names the trial."""
+        """The trial has trained these epochs: rows of ``epochs/`` without what names the trial."""
 
     def ended(self, trial: TrackedTrial, row: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Its row of ``trials/`` is written; with all its epochs."""
+        """The trial's row of ``trials/`` is written; all its epochs come with it."""
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -51,10 +58,73 @@ def tracked_trial(run: RunDirectory, run_id: str, trial_id: str, config: Mapping
 
     Args:
         run: The run directory.
-        run_id: Of the run.
-        trial_id: Of the trial.
+        run_id: The run's id.
+        trial_id: The trial's id.
         config: What the trial is, and its training settings.
     """
     # Weights & Biases takes 64 characters and no special ones; the trial is at the end.
     name = re.sub(r"[^\w-]", "-", f"{run_id}-{trial_id}")[-64:]
-    return TrackedTrial(name, {"trial_id": trial_id, **config}, str(run.path), run_id)
+    return TrackedTrial(name, {"trial_id": trial_id, **config}, run.path)
+
+
+class BackgroundTracker(Tracker):
+    """Tells another tracker from a thread of its own, so that none can hold up or end a search.
+
+    The first failure is said as a warning, and the next trial is tried again.
+
+    Args:
+        name: The tracker's name in the warning.
+        make: Makes the tracker, in that thread.
+        patience: Seconds that ``close`` waits at most.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Tracker], patience: float = _PATIENCE) -> None:
+        self._name, self._make, self._patience = name, make, patience
+        self._jobs: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
+        self._warned = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def started(self, trial: TrackedTrial) -> None:
+        """See ``Tracker``."""
+        self._jobs.put(lambda tracker: tracker.started(trial))
+
+    def reported(self, trial: TrackedTrial, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """See ``Tracker``."""
+        self._jobs.put(lambda tracker: tracker.reported(trial, epochs))
+
+    def ended(self, trial: TrackedTrial, row: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
+        """See ``Tracker``."""
+        self._jobs.put(lambda tracker: tracker.ended(trial, row, epochs))
+
+    def close(self) -> None:
+        """Wait until everything is told, as long as patience allows."""
+        self._jobs.put(lambda tracker: tracker.close())
+        self._jobs.put(None)
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            self._warn(f"did not take everything within {self._patience:g} s")
+
+    def _run(self) -> None:
+        tracker = None
+        try:
+            tracker = self._make()
+        except Exception as error:
+            self._warn(first_line(error))
+        while (job := self._jobs.get()) is not None:
+            try:
+                if tracker is not None:
+                    job(tracker)
+            except Exception as error:
+                self._warn(first_line(error))
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            _LOG.warning("%s lacks a part of this search (%s); the run directory has everything", self._name, reason)
+        self._warned = True
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, without passwords and not longer than a line should be."""
+    line = next(iter(without_password(str(error)).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= 120 else f"{line[:120]}..."

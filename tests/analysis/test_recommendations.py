@@ -10,7 +10,7 @@ from scipy import stats
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, space_of
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
 from nls_tune.analysis.recommendations import recommendations
 from nls_tune.report.console.confirmation import confirmation_sentence
 from nls_tune.report.words import copyable_configuration, doubt_sentence, recommendation_words
@@ -25,7 +25,7 @@ LEVEL = "symmetric:0.2"
 
 
 def searched(values, level=LEVEL, per_arm=8, **changes):
-    """Eight completed trials an arm, so that each is judged by posterior mean; the selected one has the value."""
+    """Eight completed trials per arm; the selected one has the value."""
     val, rows = np.arange(1000), []
     for arm, value in values.items():
         for i in range(per_arm):
@@ -269,11 +269,6 @@ def test_cross_entropy_with_the_defaults_is_found_where_the_search_ran_it():
     assert found.last_test_accuracy == default["last_test_accuracy"]
     (other,) = level_summaries(trials_frame(rows), space={**SPACE, "lr": {"default": 0.5}})
     assert other.default_ce is None
-
-
-@pytest.mark.parametrize("content", [{}, {"identity": None}, {"identity": {"space": {"space": {"lr": 3}}}}])
-def test_a_run_json_without_a_space_has_none(content):
-    assert space_of(content) is None
 
 
 def test_what_validation_cannot_tell_apart_is_not_recommended_alone():

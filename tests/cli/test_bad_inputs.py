@@ -157,8 +157,8 @@ RANGES = [
     case("--noise-seed 4294967296", "--noise-seed", "4294967296"),
     case("--cpus-per-trial 10000", "--cpus-per-trial", "10000"),
     case("--cpus-per-trial 0", "--cpus-per-trial", "got 0"),
-    case("--trials-per-gpu 0", "--trials-per-gpu", "from 1 to 99, or auto", "got '0'"),
-    case("--trials-per-gpu many", "--trials-per-gpu", "from 1 to 99, or auto", "got 'many'"),
+    case("--trials-per-gpu 0", "--trials-per-gpu", "from 1 to 99", "got '0'"),
+    case("--trials-per-gpu auto", "--trials-per-gpu", "from 1 to 99", "got 'auto'"),
     case("--set batch_size=5000", "batch_size", "4000", "5000"),
     case("--train-size 100", "batch_size", "100", "128"),
     case("--set batch_size=1", "batch_size", "greater than or equal to 2", "got 1"),
@@ -178,6 +178,10 @@ RANGES = [
     case("--set budget.reduction_factor=1", "reduction_factor", "greater than 1"),
     case("--set flip=true", "flip", "images"),
     case("--model small_cnn", "small_cnn", "images", "mlp"),
+    case("--dataset digits --model cnn9", "cnn9", "12 x 12", "8 x 8"),
+    case("--dataset digits --train-size 5", "train_size", "10", "5"),
+    case("--transfer", "--transfer"),
+    case("--vectorize", "--vectorize"),
     case("--dataset digits --set crop_padding=9", "crop_padding", "8", "9"),
 ]
 SPACES = [
@@ -276,20 +280,16 @@ def test_the_good_space_is_good(folder, monkeypatch, capfd):
 def test_packing_and_the_preset_for_gpus_need_a_gpu(refused, monkeypatch):
     monkeypatch.setattr("nls_tune.tune.cluster.local_resources", lambda: {"CPU": 8, "GPU": 0})
     assert "--preset gpu needs a GPU, there is none; use cpu or auto" in refused("--preset", "gpu")
-    for wanted in ("2", "auto"):
-        assert f"--trials-per-gpu {wanted} needs a GPU" in refused("--trials-per-gpu", wanted)
+    assert "--trials-per-gpu 2 needs a GPU" in refused("--trials-per-gpu", "2")
 
 
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        (("--num-trials", "5"), "space.budget.trials: 4 -> 5"),
         (("--epochs", "7"), "space.budget.epochs: 6 -> 7"),
-        (("--seed", "1"), "settings.seed: 0 -> 1"),
         (("--noise", "symmetric:0.2"), "settings.noise: ['symmetric:0.4'] -> ['symmetric:0.2']"),
         (("--set", "lr.low=0.001"), "space.space.lr.low: 0.0001 -> 0.001"),
         (("--dataset", "waveform"), "settings.dataset: twonorm -> waveform"),
-        (("--objective", "last"), "settings.objective: best -> last"),
         (("--val-fraction", "0.25"), "fingerprints"),
     ],
 )
@@ -393,17 +393,7 @@ def observe(folder, tmp_path):
     return observed
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "--dataset twonrom",
-        "--bogus 3",
-        "--space torn.yaml",
-        "--train-size 4001",
-        "--out file/run",
-        "--warmup-store file/store",
-    ],
-)
+@pytest.mark.parametrize("arguments", ["--bogus 3", "--train-size 4001", "--warmup-store file/store"])
 def test_no_process_is_started_and_ray_is_not_imported(observe, arguments):
     done, facts = observe(*shlex.split(arguments))
     assert done.has_failed_in_one_line(), done
@@ -427,7 +417,7 @@ def test_missing_data_without_a_network(observe, tmp_path, answers):
     for part in ("cifar10/train-*.parquet", "cifar-10-batches-py", str(tmp_path / "data"), "--data-dir"):
         assert part in done.err
     assert ("within 10 s" if answers else "no connection") in done.err
-    assert facts["seconds"] < 12
+    assert facts["seconds"] < 20
     assert not facts["ray"]
 
 
@@ -438,8 +428,11 @@ def test_missing_data_without_a_network(observe, tmp_path, answers):
         ({"noise": "symmetric:2"}, "from 0 to 1"),
         ({"noise": ["symmetric:0.4", "symetric:0.2"]}, "did you mean 'symmetric'"),
         ({"num_trial": 4}, "unknown search setting 'num_trial' .did you mean 'num_trials'"),
-        ({"num_trials": 0}, "--num-trials.*greater than or equal to 1"),
-        ({"num_trials": "many"}, "--num-trials"),
+        ({"num_trials": "many"}, "--num-trials: .*valid integer.*'many'"),
+        ({"trials_per_gpu": True}, "--trials-per-gpu: .*from 1 to 99, got True"),
+        ({"confirm_seeds": 21}, "--confirm-seeds: .*less than or equal to 20, got 21"),
+        ({"time_budget": float("nan")}, "--time-budget: .*got nan"),
+        ({"mlflow": ""}, "--mlflow: .*at least 1 character"),
         ({"overrides": {"lrr": 1}}, "did you mean 'lr'"),
         ({"overrides": ["lr"]}, "KEY=VALUE"),
         ({"overrides": {"model": "mpl"}}, "did you mean 'mlp'"),

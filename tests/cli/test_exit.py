@@ -17,7 +17,7 @@ from nls_tune.cli.exit import run_app
 from nls_tune.cli.search import _resume_command, app
 from nls_tune.errors import InputError
 
-NLS_TUNE = (sys.executable, "-c", "import sys; sys.argv[0] = 'nls-tune'; from nls_tune.cli import main; main()")
+NLS_TUNE = (sys.executable, "-c", "import sys; sys.argv[0] = 'nls-tune'; from nls_tune.cli.main import main; main()")
 
 
 def ending(outcome: object) -> typer.Typer:

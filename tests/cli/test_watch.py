@@ -23,6 +23,7 @@ from nls_tune.runs import watched as watched_module
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
+from nls_tune.runs.schemas import trial_schema
 from nls_tune.runs.watched import WatchedRun
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
@@ -61,6 +62,11 @@ def begin_another_session(run: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     path.with_name(".temporary").write_bytes(content)
     path.with_name(".temporary").replace(path)
+
+
+def rows_of(run: Path) -> list[dict]:
+    """The rows of ``trials/`` as they were written, in the order in which the trials started."""
+    return read_parts(run / "trials", trial_schema()).table.sort_by("started_at").to_pylist()
 
 
 def files(run: Path) -> dict[str, tuple[int, int]]:
@@ -105,10 +111,8 @@ def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
         assert list(trial.accuracies) == curve["val_accuracy"].tolist()
     # The one in slot 0 ends; the other one stays where it is, and another takes its place.
     first, second = sorted(running, key=lambda name: running[name].slot)
-    row = next((going_on / "trials").glob("[!e]*.parquet"))
-    frame = pd.read_parquet(row)
     run = RunDirectory(going_on)
-    run.write_trial({**frame.to_dict("records")[0], "trial_id": first, "error": None, "status": "stopped"})
+    run.write_trial({**rows_of(going_on)[0], "trial_id": first, "error": None, "status": "stopped"})
     shutil.copy(going_on / "epochs" / f"{first}.parquet", going_on / "epochs" / "other.parquet")
     watched.refresh()
     assert [row["trial_id"] for row in watched.new_rows] == [first]
@@ -162,10 +166,8 @@ def test_a_torn_part_is_left_for_the_next_look(going_on):
 
 
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):
-    trials = read_trials(going_on)
     begin_another_session(going_on)
-    row = {**trials.iloc[0].to_dict(), "status": "interrupted", "error": None}
-    RunDirectory(going_on).write_trial(row)
+    RunDirectory(going_on).write_trial({**rows_of(going_on)[0], "status": "interrupted", "error": None})
     watched = WatchedRun(going_on)
     assert watched.progress.running == {}
     assert watched.progress.num_ended == 23
@@ -175,7 +177,7 @@ def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_cou
 
 
 def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
-    row = {**read_trials(going_on).iloc[0].to_dict(), "status": "interrupted", "error": None}
+    row = {**rows_of(going_on)[0], "status": "interrupted", "error": None}
     RunDirectory(going_on).write_trial(row)
     name = row["trial_id"]
     assert name not in WatchedRun(going_on).progress.running
@@ -187,9 +189,9 @@ def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
 @pytest.mark.parametrize("earlier", [False, True], ids=["this session", "an earlier one"])
 def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fewer_on_the_gpu(going_on, earlier):
     """Whichever session wrote the row: what the allocator adopts is what is counted (``runs.runs_again``)."""
-    run, rows = RunDirectory(going_on), read_trials(going_on)
-    names = rows["trial_id"].iloc[:3].tolist()
-    for row in rows.iloc[:3].to_dict("records"):
+    run, rows = RunDirectory(going_on), rows_of(going_on)[:3]
+    names = [row["trial_id"] for row in rows]
+    for row in rows:
         run.write_trial({**row, "status": "out_of_memory", "error": "x"})
     (run.checkpoints / names[0]).mkdir(parents=True)
     if earlier:

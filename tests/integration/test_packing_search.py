@@ -20,9 +20,9 @@ from rich.console import Console
 
 from nls_tune import read_epochs, read_trials, run_search
 from nls_tune.errors import InputError
+from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.tune.estimating import estimate_on_cluster
-from nls_tune.tune.packing_probe import measure_packing
 from nls_tune.tune.trainable import TrainingTrainable
 
 pytestmark = pytest.mark.timeout(120)
@@ -41,15 +41,15 @@ def crowded_trainable(notes: Path) -> type[TrainingTrainable]:
 
     class Crowded(TrainingTrainable):
         def setup(self, config: dict[str, Any], **more: Any) -> None:
-            self._beside = more["shared"]["trials_per_gpu"]
-            super().setup(config, **{**more, "shared": {**more["shared"], "use_gpu": False}})
+            self._beside = more["shared"].trials_per_gpu
+            super().setup(config, **{**more, "shared": replace(more["shared"], use_gpu=False)})
 
-        def _prepare(self, config: dict[str, Any]) -> None:
-            super()._prepare(config)
+        def _prepare(self, spec: TrialSpec) -> None:
+            super()._prepare(spec)
             advance, self._trial._advance = self._trial._advance, lambda: self._crowded(advance)
 
         def _crowded(self, advance: Callable[[], None]) -> None:
-            training = self._trial.trial.training
+            training = self._trial.training
             rate, epoch = training.settings.smooth_rate, training.epoch
             if epoch == 0:
                 note = {"pid": os.getpid(), "rate": rate, "beside": self._beside}
@@ -180,17 +180,4 @@ def test_an_estimate_that_is_interrupted_lets_the_gpu_go(gpu, tiny_plan, monkeyp
         patch.setattr(type(tiny_plan), "training_settings", lambda plan, values: LONG)
         with pytest.raises(KeyboardInterrupt):
             estimate_on_cluster(tiny_plan, level)
-    assert everything_is_free()
-
-
-def test_measuring_runs_processes_side_by_side_on_one_gpu(gpu, tiny_plan):
-    measured = measure_packing(tiny_plan, 2, device="cpu", seconds=0.2)
-    (kind,) = measured.kinds
-    assert set(kind.samples_per_second) == {1, 2}  # the CPUs allow no more
-    assert min(kind.samples_per_second.values()) > 0
-    assert kind.problem is None
-    assert measured.trials_per_gpu in (1, 2)
-    assert measured.line().startswith(f"Trials that share a GPU: {measured.trials_per_gpu} (GPU: samples/s with 1: ")
-    facts = json.loads(json.dumps(measured.facts()))
-    assert facts["kinds"][0]["samples_per_second"].keys() == {"1", "2"}
     assert everything_is_free()

@@ -196,7 +196,7 @@ def test_compiling_on_gpus_needs_triton_a_c_compiler_and_a_gpu_that_is_new_enoug
         check_compile("on", (H100,))
     toolchain("clang")
     check_compile("on", (H100, T4))
-    with pytest.raises(InputError, match=r"7\.0 or more, got Tesla P100; leave --compile away or use off"):
+    with pytest.raises(InputError, match=r"7\.0 or more, got Tesla P100; leave --compile out or use off"):
         check_compile("on", (H100, P100))
     check_compile("auto", (P100,))
 
@@ -227,7 +227,7 @@ class TestCommand:
             ((H100,), ("--set", "batch_size=4001"), ("4000 training samples, got 4001", "--set batch_size=N")),
             ((H100,), ("--trials-per-gpu", "100"), ("--trials-per-gpu", "100", "1 to 99")),
             ((H100,), ("--trials-per-gpu", "0"), ("--trials-per-gpu", "1 to 99")),
-            ((), ("--trials-per-gpu", "2"), ("--trials-per-gpu 2 needs a GPU", "leave it away")),
+            ((), ("--trials-per-gpu", "2"), ("--trials-per-gpu 2 needs a GPU", "leave it out")),
             ((H100,), ("--cpus-per-trial", "100000"), ("--cpus-per-trial", "100000", "lower it")),
             ((H100,), ("--cpus-per-trial", "0"), ("--cpus-per-trial", "0")),
         ],

@@ -53,7 +53,7 @@ def epoch_row(**changes: Any) -> dict[str, Any]:
 def full_row(**changes: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     settings = {"smooth_rate": -2.5, "milestones": (3, 5), "schedule": "step", "seed": 2**62}
-    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, **changes}
+    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, "slot": 1, **changes}
     return trial_row(settings, val_correct=rng.random(21) < 0.5, test_correct=rng.random(16) < 0.5, **changes)
 
 
@@ -282,6 +282,17 @@ def test_a_part_that_cannot_be_used_is_named(run, spoil, said):
         read_epochs(run.path)
     assert str(run.epochs / "t.parquet") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_slot_may_be_missing_as_early_versions_wrote_none(run):
+    run.write_trial(full_row())
+    run.write_trial(empty_row())
+    rewritten(lambda t: t.drop_columns(["slot"]))(run.trials / f"{full_row()['trial_id']}.parquet")
+    trials = read_trials(run.path)
+    assert list(trials.columns) == TRIAL_COLUMNS
+    assert trials["slot"].isna().all()
+    row = {name: plain(value) for name, value in trials.iloc[0].items() if name not in ("started_at", "finished_at")}
+    assert row == {name: plain(full_row()[name]) for name in row} | {"slot": None}
 
 
 @pytest.mark.parametrize("read", [read_trials, read_epochs])

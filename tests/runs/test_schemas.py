@@ -22,7 +22,7 @@ TRIAL_COLUMNS = [
     "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
     "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
     "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "num_val", "num_test",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "num_val", "num_test",
     "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
     "started_at", "finished_at",
 ]  # fmt: skip
@@ -33,7 +33,7 @@ EPOCH_COLUMNS = [
 ]  # fmt: skip
 NULLABLE = {
     "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "val_correct_at_best",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "val_correct_at_best",
     "test_correct_at_best",
 }  # fmt: skip
 

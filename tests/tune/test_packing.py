@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from torch.cuda._utils import _get_device_index
 from trial_rows import trial_row
 
 from nls_tune import read_trials
 from nls_tune.errors import InputError, error_line, is_out_of_memory
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.checkpoint import TrialCheckpoint
@@ -25,115 +24,10 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import runs_again
 from nls_tune.runs.schemas import config_columns
 from nls_tune.session import confirming as confirm
-from nls_tune.session import session
 from nls_tune.training import devices
+from nls_tune.training.report import TrialReport
 from nls_tune.tune.cluster import Slots, slots_of
-from nls_tune.tune.packing import WORTH, Packing, choose_packing, fits_in_memory, measure_throughputs, packing_note
-from nls_tune.tune.packing_probe import GpuMeasurement, PackingMeasurement, Probe
-
-throughput_tables = st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e9), min_size=1)
-
-
-class TestChoice:
-    @given(throughput_tables)
-    def test_it_is_the_smallest_that_is_about_as_fast_as_the_fastest(self, found):
-        chosen, best = choose_packing(found), max(found.values())
-        assert found[chosen] >= (1 - WORTH) * best
-        assert all(value < (1 - WORTH) * best for n, value in found.items() if n < chosen)
-
-    @given(throughput_tables, st.floats(0.5, 2))
-    def test_the_unit_does_not_matter(self, found, factor):
-        other = choose_packing({n: value * factor for n, value in found.items()})
-        best = max(found.values())
-        # Where rounding decides, either is right.
-        assert other == choose_packing(found) or found[other] == pytest.approx((1 - WORTH) * best)
-
-    @pytest.mark.parametrize(
-        ("found", "chosen"),
-        [
-            ({}, 1),
-            ({1: 100.0}, 1),
-            ({1: 100.0, 2: 104.0}, 1),
-            ({1: 100.0, 2: 106.0}, 2),
-            ({1: 100.0, 2: 180.0, 4: 185.0}, 2),
-            ({1: 100.0, 2: 180.0, 4: 120.0}, 2),
-        ],
-    )
-    def test_examples(self, found, chosen):
-        assert choose_packing(found) == chosen
-
-
-class TestMeasuring:
-    @given(st.lists(st.floats(1, 1e6), min_size=8, max_size=8), st.integers(1, 70), st.integers(1, 70))
-    def test_it_doubles_up_to_what_fits_as_long_as_that_gains(self, speeds, fits, most):
-        asked: list[int] = []
-
-        def measure(trials: int) -> float:
-            asked.append(trials)
-            return speeds[len(asked) - 1]
-
-        found = measure_throughputs(measure, lambda: fits, most)
-        assert found == dict(zip(asked, speeds, strict=False))
-        assert asked == [2**i for i in range(len(asked))]
-        assert max(asked) <= max(1, min(fits, most))
-        gains = [speeds[i] > (1 + WORTH) * max(speeds[:i], default=0) for i in range(len(asked))]
-        assert all(gains[:-1])
-        assert not gains[-1] or 2 * asked[-1] > min(fits, most)
-
-    def test_one_that_does_not_fit_ends_it(self):
-        assert measure_throughputs(lambda n: None if n == 4 else 100.0 * n, lambda: 64, 64) == {1: 100.0, 2: 200.0}
-        assert measure_throughputs(lambda n: None, lambda: 64, 64) == {}
-
-    @given(st.integers(1, 2**40), st.floats(0, 1))
-    def test_what_fits_in_memory_leaves_some(self, total, part):
-        used = max(1, int(total * part))
-        number = fits_in_memory(total - used, total)
-        assert number >= 1
-        assert number == 1 or number * used <= 0.9 * total
-        assert (number + 1) * used > 0.9 * total
-
-    def test_a_process_trains_a_slice_and_says_how_fast(self, tiny_plan):
-        threads = torch.get_num_threads()
-        try:
-            settings = tiny_plan.training_settings(tiny_plan.space.default()).model_copy(update={"epochs": 2})
-            probe = Probe(tiny_plan.levels[0].dataset, settings, 2, "cpu", "auto")
-            assert torch.get_num_threads() == 2
-        finally:
-            torch.set_num_threads(threads)
-        assert probe.memory() is None
-        assert len(probe._data.train_labels) == 500
-        assert len(probe._data.val_labels) == 4000
-        for _ in range(3):  # longer than one training
-            assert probe.samples_per_second(0.0) > 0
-
-    def test_its_steps_are_compiled_where_those_of_the_trials_are(self, tiny_plan, monkeypatch):
-        dataset, asked, compiled = tiny_plan.levels[0].dataset, [], []
-
-        def wants(self, device_type, steps):
-            asked.append((self.mode, steps))
-            return True
-
-        def compile_nothing(function, **options):
-            return lambda network, inputs: compiled.append(len(inputs)) or function(network, inputs)
-
-        monkeypatch.setattr("nls_tune.training.compiling.Compiler.wants", wants)
-        monkeypatch.setattr(torch, "compile", compile_nothing)
-        monkeypatch.setattr("nls_tune.tune.packing_probe._BATCHES", 2)
-        settings = tiny_plan.training_settings(tiny_plan.space.default()).model_copy(update={"batch_size": 50})
-        Probe(dataset, settings, torch.get_num_threads(), "cpu", "auto")
-        # The steps of a whole trial, not of the two batches that are measured.
-        assert asked == [("auto", settings.epochs * (dataset.num_train // 50))]
-        assert compiled == [50] * 3  # a rehearsal, and the first epoch
-
-    def test_the_line_says_what_was_measured(self):
-        kinds = (
-            GpuMeasurement("A", {1: 41_200.0, 2: 70_100.4}, 3 * 2**30),
-            GpuMeasurement("B", {1: 10.0}, None, "memory"),
-        )
-        assert PackingMeasurement(1, kinds, 31.7).line() == (
-            "Trials that share a GPU: 1 (A: samples/s with 1: 41,200, 2: 70,100; 3.0 GiB used by one"
-            " | B: samples/s with 1: 10; ended by memory; 32 s)"
-        )
+from nls_tune.tune.packing import Packing, packing_note
 
 
 class TestErrors:
@@ -173,20 +67,19 @@ class TestErrors:
 
 
 class TestSettings:
-    @pytest.mark.parametrize(("given", "stored"), [(3, 3), ("3", 3), ("auto", "auto"), ("99", 99)])
-    def test_a_number_or_auto(self, given, stored):
+    @pytest.mark.parametrize(("given", "stored"), [(3, 3), ("3", 3), ("99", 99)])
+    def test_a_number(self, given, stored):
         assert check_search_settings(trials_per_gpu=given).trials_per_gpu == stored
 
     @pytest.mark.parametrize("given", [0, -1, 100, "0", "1.5", 1.5, "many", "", True, None])
     def test_nothing_else(self, given):
-        with pytest.raises(InputError, match="--trials-per-gpu: must be a whole number from 1 to 99, or auto"):
+        with pytest.raises(InputError, match="--trials-per-gpu: must be a whole number from 1 to 99"):
             check_search_settings(trials_per_gpu=given)
 
     def test_it_is_no_part_of_what_a_run_is(self):
         names = {"noise": ("symmetric:0.4",), "preset": "cpu", "train_size": 500}
         one, other = (
-            make_plan(check_search_settings(**names, trials_per_gpu=n), 0, progress=False).identity()
-            for n in (1, "auto")
+            make_plan(check_search_settings(**names, trials_per_gpu=n), 0, progress=False).identity() for n in (1, 2)
         )
         assert one == other
 
@@ -195,7 +88,6 @@ class TestSettings:
         [
             ({"CPU": 8, "GPU": 2}, {}, None),
             ({"CPU": 8, "GPU": 2}, {"trials_per_gpu": 4}, None),
-            ({"CPU": 8, "GPU": 2}, {"trials_per_gpu": "auto"}, "is measured before the first one starts"),
             (
                 {"CPU": 7, "GPU": 2},
                 {"trials_per_gpu": 8, "cpus_per_trial": 2},
@@ -228,10 +120,10 @@ class TestLowering:
         seen = []
         while packing.out_of_memory():
             packing.out_of_memory()  # several trials may run out before the last one has ended
-            assert packing.is_draining()
+            assert not packing.may_start()
             assert packing.lower()
             seen.append(packing.slots.trials_per_gpu)
-            assert not packing.is_draining()
+            assert packing.may_start()
         assert seen == [trials >> i for i in range(1, trials.bit_length())]
         assert not packing.lower()
         assert [before for before, _ in said] == [trials, *seen][:-1]
@@ -290,7 +182,7 @@ def searched(folder: Path) -> tuple[SearchPlan, RunDirectory]:
     run.create()
     for rate in (0.0, 0.1, -4.0):
         training = plan.training_settings(plan.space.default(smooth_rate=rate))
-        name = plan.trial_id("symmetric:0.4", training, "search")
+        name = LevelData(plan).trial("symmetric:0.4", training).trial_id
         row = trial_row(noise_level="symmetric:0.4", arm=training.arm)
         run.write_trial({**row, **config_columns(training), "trial_id": name})
     return plan, run
@@ -302,7 +194,7 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
     experiments: list[tuple[int, list[str]]] = []
     short_of_memory: list[str] = []
 
-    def experiment(plan, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
+    def experiment(plan, data, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
         ran: list[str] = []
         while isinstance(config := searcher.suggest("x"), dict):
             trial: Any = SimpleNamespace(trial_id=config["trial_id"], config=config)
@@ -310,11 +202,9 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
             short_of_memory[:] = short_of_memory or ran
             recorder.on_trial_start(iteration=1, trials=[], trial=trial)
             out = slots.trials_per_gpu > 1 and config["trial_id"] in short_of_memory
-            result = {
-                "epoch": 0, "new_epochs": [], "best_val_accuracy": 0.0, "best_epoch": None, "train_seconds": 0.0,
-                "finished": True, "out_of_memory": "OutOfMemoryError: CUDA out of memory" if out else None,
-            }  # fmt: skip
-            recorder.on_trial_result(iteration=1, trials=[], trial=trial, result=result)
+            error = "OutOfMemoryError: CUDA out of memory" if out else None
+            report = TrialReport(device="a GPU", node="here", finished=True, out_of_memory=error)
+            recorder.on_trial_result(iteration=1, trials=[], trial=trial, result=report.to_result())
             recorder.on_trial_complete(iteration=1, trials=[], trial=trial)
         experiments.append((slots.trials_per_gpu, ran))
 
@@ -328,7 +218,7 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
         views.append(progress)
         return SimpleNamespace(trial_ended=lines.append)
 
-    assert confirm.confirm(plan, run, "run-1", packing, make_view) == "finished"
+    assert confirm.confirm(plan, LevelData(plan), run, "run-1", packing, make_view) == "finished"
     (first, second) = experiments
     assert (first[0], second[0]) == (2, 1)
     assert first[1] == short_of_memory  # no other one started after it
@@ -341,69 +231,27 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
     assert list(run.checkpoints.iterdir()) == []
 
 
-def test_auto_is_measured_before_the_search_and_stands_in_run_json(monkeypatch, tmp_path):
-    measured = PackingMeasurement(4, (GpuMeasurement("H", {1: 10.0, 4: 30.0}, 2**30),), 12.0)
-    used: list[Slots] = []
-
-    def execute(plan, run, run_id, packing, make_view, budget, trackers):
-        used.append(packing.slots)
-        return "interrupted"
-
-    monkeypatch.setattr("nls_tune.tune.cluster.local_resources", lambda: {"CPU": 3, "GPU": 1})
-    monkeypatch.setattr("nls_tune.session.session._is_complete", lambda *arguments: False)
-    monkeypatch.setattr("nls_tune.tune.packing_probe.measure_packing", lambda plan, cpus: measured)
-    monkeypatch.setattr("nls_tune.session.searching.execute", execute)
-    resources = {"CPU": 3, "GPU": 1}
-
-    class Opened:
-        def __enter__(self):
-            return resources
-
-        def __exit__(self, *raised):
-            return None
-
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: Opened())
-    settings = check_search_settings(
-        noise=("symmetric:0.4",), preset="cpu", train_size=500, out=tmp_path / "run", trials_per_gpu="auto"
-    )
-    console = Console(file=io.StringIO(), width=200)
-    session.run_settings(settings, console, dry_run=False)
-    text = console.file.getvalue()
-    assert "; 1 at a time at least" in text
-    assert "Note: How many trials share a GPU is measured" in text
-    assert measured.line() in text
-    assert used == [Slots(3, 1, 1 / 3)]  # four would be best; there are CPUs for three
-    (stored,) = RunDirectory(tmp_path / "run").read_json()["sessions"]
-    assert stored["packing"]["trials_per_gpu"] == 4
-    assert stored["packing"]["kinds"][0]["samples_per_second"] == {"1": 10.0, "4": 30.0}
-    assert stored["slots"]["count"] == 3
-
-
 def test_what_ran_out_beside_others_is_described_in_its_folder(tmp_path, tiny_plan):
     """A trial that never began has no folder of its own; a later session must find it all the same."""
     from types import SimpleNamespace
 
     from nls_tune.session.searching import make_progress
-    from nls_tune.tune.experiment import trial_config
     from nls_tune.tune.recorder import Recorder
 
     run = RunDirectory(tmp_path / "run")
     run.create()
     view: Any = SimpleNamespace(trial_ended=lambda line: None)
     training = tiny_plan.training_settings(tiny_plan.space.default())
-    name = tiny_plan.trial_id("symmetric:0.4", training, "search")
+    data = LevelData(tiny_plan)
+    spec = data.trial("symmetric:0.4", training)
     file = tmp_path / "error.txt"
     file.write_text("Traceback\nray.exceptions.OutOfMemoryError: Task was killed\n")
-    trial: Any = SimpleNamespace(
-        trial_id="t1", config=trial_config(name, "symmetric:0.4", training, "search"), error_file=str(file)
-    )
+    trial: Any = SimpleNamespace(trial_id="t1", config=spec.to_config(), error_file=str(file))
     for again in ("it runs again alone", None):
         progress = make_progress(tiny_plan, 2)
-        recorder = Recorder(tiny_plan, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
+        recorder = Recorder(tiny_plan, data, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
         recorder.on_trial_error(iteration=1, trials=[], trial=trial)
-        found = TrialCheckpoint(run.checkpoints / name).read_trial()
-        assert (found is not None) == bool(again)
-        assert found is None or found.settings == training
+        assert TrialCheckpoint(run.checkpoints / spec.trial_id).read_trial() == (spec if again else None)
         (row,) = read_trials(run.path).to_dict("records")
         assert row["status"] == "out_of_memory"
         assert ("runs again alone" in row["error"]) == bool(again)

@@ -1,4 +1,4 @@
-"""What follows a search: trackers that fail, hang or work, and Ray's callbacks behind them. Ray is not started."""
+"""Trackers that fail, hang or work, and what MLflow and Weights & Biases are told. Ray is not started."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 import os
 import sys
 import threading
-from types import SimpleNamespace
+from contextlib import nullcontext
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from test_recorder import Driven, epoch
@@ -18,10 +20,9 @@ from nls_tune.machine.provenance import without_password
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_epochs
-from nls_tune.tune.ray_trackers import MlflowTracker, RayTracker, WandbTracker
 from nls_tune.tune.recorder import Recorder
-from nls_tune.tune.tracker import tracked_trial
-from nls_tune.tune.trackers import BackgroundTracker, check_trackers
+from nls_tune.tune.tracker import BackgroundTracker, tracked_trial
+from nls_tune.tune.trackers import MlflowTracker, WandbTracker, check_trackers
 
 FACTS = {"noise_level": "symmetric:0.4", "arm": "negative", "stage": "search", "smooth_rate": -1.0, "milestones": [3]}
 
@@ -52,7 +53,7 @@ class Spy:
 class TestTheRecorder:
     def test_it_tells_each_epoch_once_and_the_row_at_the_end(self, tiny_plan, tmp_path):
         driven, spy = Driven(tiny_plan, tmp_path), Spy()
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", driven.progress, driven.view, [spy])
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
         trial = driven.trial()
         driven.start(trial)
         driven.report(trial, range(1, 3))
@@ -72,7 +73,7 @@ class TestTheRecorder:
 
     def test_what_is_interrupted_or_fails_at_once_is_told_too(self, tiny_plan, tmp_path):
         driven, spy = Driven(tiny_plan, tmp_path), Spy()
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", driven.progress, driven.view, [spy])
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
         driven.start(driven.trial())
         driven.fail(driven.trial("t2", error="OSError: no disk", lr=0.01))
         driven.recorder.interrupt()
@@ -82,7 +83,7 @@ class TestTheRecorder:
     def test_a_trial_is_described_by_all_its_settings(self, tiny_plan, tmp_path):
         driven, seen = Driven(tiny_plan, tmp_path), []
         spy = SimpleNamespace(started=seen.append)
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", driven.progress, driven.view, [spy])
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
         trial = driven.trial(smooth_rate=-2.0)
         driven.start(trial)
         config = seen[0].config
@@ -141,72 +142,90 @@ class TestBackground:
         let_go.set()
 
 
-class FakeCallback:
-    """Has the hooks of Ray's logger callbacks."""
+class FakeWandb(ModuleType):
+    """The public names of wandb that are used: ``init``, ``Settings``, ``api``; its runs are remembered."""
 
-    def __init__(self, *args, **options) -> None:
-        self.args, self.options, self.calls = args, options, []
+    def __init__(self, key: str | None = None) -> None:
+        super().__init__("wandb")
+        self.runs, self.api = [], SimpleNamespace(api_key=key)
 
-    def __getattr__(self, hook):
-        return lambda *args, **more: self.calls.append((hook, *args, *more.values()))
+    class Settings(SimpleNamespace):
+        """Keeps what it is given."""
+
+    class Run(SimpleNamespace):
+        """A run: what it was begun with, and what was logged by step."""
+
+        finishes = staticmethod(lambda: None)
+
+        def log(self, values, step) -> None:
+            self.logged.append((step, values))
+
+        def finish(self, exit_code) -> None:
+            self.finishes()
+            self.exit_code = exit_code
+
+    def init(self, **given):
+        config = dict(given.pop("config"))
+        changed = SimpleNamespace(update=lambda values, allow_val_change: config.update(values), values=config)
+        self.runs.append(self.Run(given=given, config=changed, logged=[]))
+        return self.runs[-1]
 
 
-class TestRaysCallbacks:
-    def test_they_get_one_result_an_epoch_and_the_outcome(self, tmp_path):
-        callback, trial = FakeCallback(), a_trial(tmp_path)
-        tracker = RayTracker(callback)
+class TestWandb:
+    @pytest.fixture
+    def wandb(self, monkeypatch) -> FakeWandb:
+        fake = FakeWandb()
+        monkeypatch.setitem(sys.modules, "wandb", fake)
+        return fake
+
+    def test_a_trial_is_a_run_with_settings_curves_and_outcome(self, wandb, tmp_path):
+        tracker, trial = WandbTracker("nls", "run-1"), a_trial(tmp_path, run_id="my run:/1" + "x" * 60)
         tracker.started(trial)
+        tracker.started(trial)  # after a lost worker
         tracker.reported(trial, [epoch(1, test_accuracy=None), epoch(2, train_loss=math.nan)])
         tracker.ended(trial, trial_row(status="diverged", epochs=2), [])
         tracker.close()
-        hooks = [call[0] for call in callback.calls]
-        results = [call[1:] for call in callback.calls if call[0] == "log_trial_result"]
-        assert hooks == ["setup", "log_trial_start", *["log_trial_result"] * 3, "log_trial_end", "on_experiment_end"]
-        assert [step for step, _, _ in results] == [r["training_iteration"] for _, _, r in results] == [1, 2, 2]
-        assert results[0][2].keys() == {
-            "training_iteration", "val_accuracy", "train_accuracy", "val_loss", "train_loss", "lr",
+        (run,) = wandb.runs
+        name, settings = run.given.pop("id"), run.given.pop("settings")
+        assert run.given == {
+            "project": "nls", "group": "run-1", "name": "symmetric:0.4 negative search aa11", "dir": str(tmp_path),
+            "resume": "allow", "reinit": "create_new",
         }  # fmt: skip
-        assert "train_loss" not in results[1][2]
-        assert results[2][2]["best_val_accuracy"] == 0.75
-        assert "test_accuracy_at_best" not in results[2][2]
-        assert callback.calls[-2][1:] == (trial, False)
+        assert (settings.silent, settings.console) == (True, "off")
+        assert (len(name), name[-6:], set(name) & set(" :/")) == (64, "x-aa11", set())
+        assert run.config.values == {"trial_id": "aa11", **FACTS, "status": "diverged"}
+        assert [step for step, _ in run.logged] == [1, 2, 2]
+        first, second, outcome = (values for _, values in run.logged)
+        assert first.keys() == {"val_accuracy", "train_accuracy", "val_loss", "train_loss", "lr"}
+        assert "train_loss" not in second
+        assert (outcome["best_val_accuracy"], "test_accuracy_at_best" in outcome) == (0.75, False)
+        assert run.exit_code == 0
 
     @pytest.mark.parametrize("status", ["failed", "out_of_memory", "interrupted"])
-    def test_what_has_no_result_failed(self, status, tmp_path):
-        callback = FakeCallback()
-        RayTracker(callback).ended(a_trial(tmp_path), trial_row(status=status), [])
-        assert callback.calls[-1][2] is True
+    def test_what_has_no_result_failed_and_may_begin_again(self, wandb, status, tmp_path):
+        tracker, trial = WandbTracker("nls", "run-1"), a_trial(tmp_path)
+        for _ in range(2):
+            tracker.started(trial)
+            tracker.ended(trial, trial_row(status=status), [])
+        tracker.close()
+        assert [run.exit_code for run in wandb.runs] == [1, 1]
 
-    def test_wandb_gets_project_group_mode_and_status(self, tmp_path, monkeypatch):
-        made = []
-        monkeypatch.setattr(
-            "nls_tune.tune.ray_trackers.WandbLoggerCallback",
-            lambda *args, **options: made.append(FakeCallback(*args, **options)) or made[0],
-        )
-        monkeypatch.setenv("WANDB_MODE", "offline")
-        tracker, trial = WandbTracker("nls", "run-1", 5.0), a_trial(tmp_path, run_id="my run:/1" + "x" * 60)
-        tracker.ended(trial, trial_row(status="stopped"), [])
-        (callback,) = made
-        assert callback.args == ("nls", "run-1")
-        assert callback.options == {"upload_timeout": 1, "resume": "allow", "mode": "offline"}
-        assert callback.calls[1][3]["config"] == {"status": "stopped"}
-        assert len(trial.trial_id) == 64
-        assert trial.trial_id.endswith("x-aa11")
-        assert not set(trial.trial_id) & set(" :/")
+    def test_what_cannot_be_sent_holds_no_other_trial_up_and_is_said(self, wandb, tmp_path, monkeypatch):
+        let_go = threading.Event()
 
-    @pytest.mark.parametrize("num_late", [0, 2])
-    def test_what_wandb_has_not_sent_in_time_is_said(self, num_late, monkeypatch):
-        callback = FakeCallback()
-        callback._trial_logging_futures = {"a": 1, "b": 2, "c": 3}
-        monkeypatch.setattr("nls_tune.tune.ray_trackers.WandbLoggerCallback", lambda *args, **options: callback)
-        monkeypatch.setattr("ray.wait", lambda all_, num_returns, timeout: (all_[num_late:], all_[:num_late]))
-        tracker = WandbTracker("nls", "run-1", 5.0)
-        if num_late:
-            with pytest.raises(TimeoutError, match="2 trials were not sent within 5 s"):
-                tracker.close()
-        else:
+        def finishes() -> None:
+            let_go.wait(30)
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(FakeWandb.Run, "finishes", staticmethod(finishes))
+        tracker = WandbTracker("nls", "run-1")
+        for name in ("aa11", "bb22"):
+            trial = a_trial(tmp_path, name)
+            tracker.started(trial)
+            tracker.ended(trial, trial_row(), [])
+        let_go.set()
+        with pytest.raises(ConnectionError, match="no route"):
             tracker.close()
-        assert callback.calls[-1] == ("on_experiment_end", [])
 
 
 class TestMlflow:
@@ -269,36 +288,32 @@ class TestChecks:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
-        ("project", "key", "mode", "message"),
+        ("project", "variables", "login", "message"),
         [
-            ("nls", None, None, "no key is found; run wandb login"),
-            ("nls", "k" * 40, None, None),
-            ("nls", None, "offline", None),
-            ("a/b", None, "offline", "must be the name of a project"),
-            ("  ", None, "offline", "must be the name of a project"),
+            ("nls", {}, None, "no key is found; run wandb login"),
+            ("nls", {}, "k" * 40, None),
+            ("nls", {"WANDB_API_KEY": "k" * 40}, None, None),
+            ("nls", {"WANDB_MODE": "offline"}, None, None),
+            ("a/b", {"WANDB_MODE": "offline"}, None, "must be the name of a project"),
+            ("  ", {"WANDB_MODE": "offline"}, None, "must be the name of a project"),
         ],
     )
-    def test_wandb_must_know_who_you_are(self, project, key, mode, message, tmp_path, monkeypatch):
+    def test_wandb_must_know_who_you_are(self, project, variables, login, message, tmp_path, monkeypatch):
         (tmp_path / "wandb").mkdir()
-        (tmp_path / "wandb" / "__init__.py").touch()
+        (tmp_path / "wandb" / "__init__.py").write_text(f"class api:\n    api_key = {login!r}\n")
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, "wandb", raising=False)
-        fake = SimpleNamespace(ensure_configured=lambda: None, api=SimpleNamespace(api_key=None))
-        monkeypatch.setattr("ray.air.integrations.wandb.wandb", fake)
-        for name, value in (("WANDB_API_KEY", key), ("WANDB_MODE", mode)):
+        for name in ("WANDB_API_KEY", "WANDB_MODE"):
             monkeypatch.delenv(name, raising=False)
-            if value is not None:
-                monkeypatch.setenv(name, value)
-        settings = check_search_settings(wandb=project)
-        if message is None:
-            check_trackers(settings)
-        else:
-            with pytest.raises(InputError, match=message):
-                check_trackers(settings)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with nullcontext() if message is None else pytest.raises(InputError, match=message):
+            check_trackers(check_search_settings(wandb=project))
+        monkeypatch.delitem(sys.modules, "wandb", raising=False)
 
     def test_the_flags_are_no_part_of_what_a_run_is(self, tiny_plan):
-        settings = tiny_plan.settings.model_copy(update={"tensorboard": True, "mlflow": "x", "wandb": "y"})
-        assert tiny_plan.__class__(**{**vars(tiny_plan), "settings": settings}).identity() == tiny_plan.identity()
+        settings = replace(tiny_plan.settings, tensorboard=True, mlflow="x", wandb="y")
+        assert replace(tiny_plan, settings=settings).identity() == tiny_plan.identity()
 
 
 def test_passwords_are_taken_out_of_uris():

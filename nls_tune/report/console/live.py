@@ -19,10 +19,12 @@ from rich.text import Text
 from nls_tune.report.console.sparkline import sparkline
 from nls_tune.report.text import ARM_NAMES, duration, percent, printable, rate
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
+from nls_tune.runs.schemas import Status
+from nls_tune.spaces.space import ARMS
 
 #: The names of the stages on screens.
 STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation on all labels"}
-_FAILED = ("failed", "out_of_memory", "interrupted")
+_FAILED: tuple[Status, ...] = ("failed", "out_of_memory", "interrupted")
 #: Widths in characters: the longest name of a level that is shown whole, and the curves.
 _LEVEL_WIDTH = 16
 _CURVE_WIDTH = 24
@@ -182,12 +184,12 @@ def _levels(progress: SearchProgress, width: int) -> _Section:
     done = {name: f"{level.num_ended}/{level.total}" for name, level in progress.levels.items()}
     wide = max([4, *(len(text) for text in done.values())])
     header = f"{_name('noise level', width)} {'done':>{wide}} running stopped diverged failed"
-    header += "".join(f" {ARM_NAMES[arm]:>7}" for arm in ARM_NAMES)
+    header += "".join(f" {ARM_NAMES[arm]:>7}" for arm in ARMS)
     rows: list[RenderableType] = []
     for name, level in progress.levels.items():
         failed = sum(level.ended[status] for status in _FAILED)
         counts = f"{level.running:>7} {level.ended['stopped']:>7} {level.ended['diverged']:>8} {failed:>6}"
-        bests = "".join(f" {percent(level.best.get(arm)):>7}" for arm in ARM_NAMES)
+        bests = "".join(f" {percent(level.best.get(arm)):>7}" for arm in ARMS)
         rows.append(Text(f"{_name(name, width)} {done[name]:>{wide}} {counts}{bests}"))
     return _Section(Text(header, style="bold"), rows)
 

@@ -40,7 +40,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         f"Space {plan.space.name}, preset {plan.preset} ({plan.preset_reason}), model {model}",
         f"{len(plan.levels)} noise level{'s' if len(plan.levels) > 1 else ''}, {plan.num_trials} trials of "
         f"{budget.epochs} epochs; ASHA stops {_rungs(plan)}"
-        f"; {slots} at a time{' at least' if plan.settings.trials_per_gpu == 'auto' else ''}",
+        f"; {slots} at a time",
     ]
     if (seconds := plan.settings.time_budget) is not None:
         then = "; the confirmation follows and is not counted" if plan.confirm_seeds() else ""

@@ -229,7 +229,7 @@ def test_the_plan_says_whether_warm_ups_are_shared(plan, store, varied, line):
     if varied:
         fixed = {name: value for name, value in space.fixed.items() if name != "warmup_lr"}
         space = space.model_copy(update={"fixed": fixed, "space": {**space.space, "warmup_lr": space.space["lr"]}})
-    changed = replace(plan, settings=plan.settings.model_copy(update={"warmup_store": store}), space=space)
+    changed = replace(plan, settings=replace(plan.settings, warmup_store=store), space=space)
     said = [text for text in printed(print_plan, changed, 2).splitlines() if "CE warm-up" in text]
     assert said == [line] * bool(line)
 

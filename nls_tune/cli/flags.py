@@ -1,0 +1,73 @@
+"""Flags of a command from the fields of ``SearchSettings``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_origin
+
+import typer
+
+from nls_tune.plan.settings import Flag, SearchSettings, check_search_settings, flags_of_settings
+
+_Command = TypeVar("_Command", bound=Callable[..., int])
+
+#: Training settings that have a flag of their own, short for ``--set NAME=VALUE``.
+_SHORT = {
+    "model": "Name of the network; short for --set model=NAME.",
+    "precision": "float32, bfloat16 or auto, what the hardware computes fast; short for --set precision=NAME.",
+}
+
+
+def with_flags(*names: str, help_: Mapping[str, str] | None = None) -> Callable[[_Command], _Command]:
+    """Replace the ``**flags`` of a command by flags that Typer reads from its signature.
+
+    Args:
+        names: Fields of ``SearchSettings`` and shorthands; by default all.
+        help_: What a flag does in this command, where that is not the field's description.
+    """
+
+    def replace(command: _Command) -> _Command:
+        parameters = {p.name: p for p in _parameters(help_ or {}) if not names or p.name in names}
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
+        before = [p for p in own if p.kind != p.KEYWORD_ONLY]
+        after = [p for p in own if p.kind == p.KEYWORD_ONLY]
+        command.__signature__ = inspect.Signature([*before, *parameters.values(), *after])  # type: ignore[attr-defined]
+        return command
+
+    return replace
+
+
+def settings_of_flags(flags: Mapping[str, Any]) -> SearchSettings:
+    """Return the settings that flags ask for; a flag that was not given leaves the field its default.
+
+    Raises:
+        InputError: For a value outside its range.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    short = [f"{name}={given.pop(name)}" for name in _SHORT if name in given]
+    return check_search_settings(**{**given, "overrides": (*given.get("overrides", ()), *short)})
+
+
+def _parameters(help_: Mapping[str, str]) -> Iterator[inspect.Parameter]:
+    for name, (type_, flag) in flags_of_settings().items():
+        declared = flag.name or f"--{name.replace('_', '-')}"
+        if type_ == bool | None:
+            declared = f"{declared}/--no-{declared.removeprefix('--')}"
+        option = typer.Option(declared, metavar=flag.metavar, help=help_.get(name, flag.help))
+        default = getattr(SearchSettings, name)
+        yield _parameter(name, None if default == () else default, Annotated[_given_as(type_, flag), option])
+        if name == "overrides":
+            for short, text in _SHORT.items():
+                yield _parameter(short, None, Annotated[str | None, typer.Option(help=help_.get(short, text))])
+
+
+def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _given_as(type_: Any, flag: Flag) -> Any:
+    """Return the type that Typer reads: text where the settings read or check it and word the error."""
+    if flag.read is not None or get_origin(type_) is Literal:
+        return str | None
+    return list[str] | None if get_origin(type_) is tuple else type_
