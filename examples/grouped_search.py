@@ -2,7 +2,7 @@
 
 One problem scores up to 1 and is cheap, the other up to 1000 and costs three times as much. One ASHA over both would
 stop every trial of the first; here each group has an Optuna study and an ASHA of its own, and a slot goes to the group
-that has had the least time for its share. It has nothing to do with label smoothing.
+that has had the least time for its share. The example has nothing to do with label smoothing.
 
 python examples/grouped_search.py
 """
@@ -47,7 +47,7 @@ def read(report: dict) -> Reading:
 def main() -> None:
     """Search both problems in one experiment, then print what each group got and found."""
     parser = argparse.ArgumentParser(description="Search two problems of different scale and cost at once.")
-    parser.add_argument("--num-trials", type=int, default=12, help="Trials a problem.")
+    parser.add_argument("--num-trials", type=int, default=12, help="Trials per problem.")
     num_trials = parser.parse_args().num_trials
 
     space = DistributionSpace(
@@ -62,7 +62,7 @@ def main() -> None:
         read,
         metric="score",
     )
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own table says nothing of groups
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own table does not know groups
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(

@@ -35,7 +35,7 @@ def main() -> None:
     level = result.levels[0]
     print(f"{level.noise_level}: arm {level.recommended}, noise-cancelling rate {level.noise_cancelling_rate:g}")
 
-    # The results are plain Parquet: one row a trial. The choice is by noisy validation labels, never by test.
+    # The results are plain Parquet: one row per trial. The choice is by noisy validation labels, never by test.
     trials = pd.read_parquet(result.run / "trials")
     completed = trials[trials["status"] == "completed"]
     best = completed.loc[completed.groupby("arm")["best_val_accuracy"].idxmax()]

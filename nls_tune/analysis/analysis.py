@@ -7,25 +7,20 @@ from dataclasses import dataclass
 
 from nls_tune.analysis.allocation import Allocation, allocation
 from nls_tune.analysis.comparison import Comparison, compare
-from nls_tune.analysis.confirmation import LevelConfirmation
 from nls_tune.analysis.importances import LevelImportances, importances
 from nls_tune.analysis.interactions import Interaction, interactions
 from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
-from nls_tune.analysis.level_summaries import LevelSummary
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
-from nls_tune.analysis.recommendations import Findings, Recommendation, find
+from nls_tune.analysis.recommendations import Findings, find
 from nls_tune.runs import Run
 
 
 @dataclass(frozen=True, eq=False)
-class RunAnalysis:
+class RunAnalysis(Findings):
     """What one run says; ``run`` itself holds its provenance and its rows."""
 
     run: Run
-    recommendations: tuple[Recommendation, ...]
-    summaries: tuple[LevelSummary, ...]
-    confirmations: tuple[LevelConfirmation, ...]
     rate_curves: tuple[RateCurve, ...]
     rate_against_noise: RateAgainstNoise | None
     learning_curves: tuple[LevelCurves, ...]
@@ -46,23 +41,18 @@ def analyze(runs: Sequence[Run]) -> Analysis:
     """Analyse runs, at least one.
 
     Args:
-        runs: As ``runs.load_runs`` returns them.
+        runs: Runs as ``runs.load_runs`` returns them.
     """
     found = tuple(_analyze(run) for run in runs)
-    if len(found) < 2:
-        return Analysis(found, None)
-    known = [Findings(one.summaries, one.confirmations, one.recommendations) for one in found]
-    return Analysis(found, compare(runs, known))
+    return Analysis(found, compare(runs, found) if len(found) > 1 else None)
 
 
 def _analyze(run: Run) -> RunAnalysis:
     trials, levels = run.trials, run.levels
     found = find(run)
     return RunAnalysis(
+        **vars(found),
         run=run,
-        recommendations=found.recommendations,
-        summaries=found.summaries,
-        confirmations=found.confirmations,
         rate_curves=rate_curves(trials, levels),
         rate_against_noise=rate_against_noise(trials, levels, found.summaries),
         learning_curves=learning_curves(

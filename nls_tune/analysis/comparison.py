@@ -75,7 +75,7 @@ def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> 
     Two runs have the same validation and test samples at a noise level where run.json has the same fingerprint.
 
     Args:
-        runs: As ``runs.load_runs`` returns them.
+        runs: Runs as ``runs.load_runs`` returns them.
         findings: What each of them found, where that is known already.
 
     Raises:

@@ -75,8 +75,8 @@ def learning_curves(
 ) -> tuple[LevelCurves, ...]:
     """Return the curves of each noise level that has epochs of search trials.
 
-    Epochs whose trial has no row are those of one that runs (or whose process was killed). Rows of epochs do not say
-    of which stage they are: while no trial but those of the search has a row they are taken for the search's.
+    Epochs whose trial has no row belong to a running trial (or one whose process was killed). Rows of epochs do not
+    name their stage: they are taken for the search's until a trial of another stage has a row.
 
     Args:
         trials: Rows of ``trials/``.
@@ -85,7 +85,7 @@ def learning_curves(
         max_others: How many of those without a role are kept per level, the highest validation accuracies first.
         defaults: The default of each searched setting (``Run.defaults``), which rows do not know; without them no
             curve is ``default_ce``. Where it is the selected CE, that is its role.
-        summaries: What ``level_summaries`` says of these trials, to save the time.
+        summaries: What ``level_summaries`` returns for these trials, to save the time.
     """
     codes, ids = pd.factorize(epochs["trial_id"])
     search = _search(trials, epochs, codes, [str(name) for name in ids])
@@ -137,7 +137,7 @@ def _search(trials: pd.DataFrame, epochs: pd.DataFrame, codes: np.ndarray, ids: 
 
 
 def _trial_so_far(rows: pd.DataFrame) -> _Trial:
-    """What the epochs of a trial say that has no row yet."""
+    """Return what the epochs say about a trial that has no row yet."""
     gls, first = rows[rows["phase"] != "warmup"], rows.iloc[0]
     warmup_epochs = len(rows) - len(gls)
     healthy = rows.loc[~rows["diverged"].to_numpy(bool), "val_accuracy"].tolist()
@@ -156,7 +156,7 @@ def _trial_so_far(rows: pd.DataFrame) -> _Trial:
 
 
 def _default_ce(trials: pd.DataFrame, defaults: Mapping[str, Any]) -> set[str]:
-    """The trials of cross-entropy with the defaults of the space, as confirmation has it."""
+    """Return the trials of cross-entropy with the defaults of the space, as the confirmation trains it."""
     same = (trials["arm"] == "ce").to_numpy(bool) & bool(defaults)
     return set(trials["trial_id"][same & have_settings(trials, {**defaults, "smooth_rate": 0.0})])
 

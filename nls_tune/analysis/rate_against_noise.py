@@ -79,7 +79,7 @@ def rate_against_noise(
     Args:
         trials: Rows of ``trials/``.
         levels: The order of the levels; by default that of their first trials.
-        summaries: What ``level_summaries`` says of these trials, to save the time.
+        summaries: What ``level_summaries`` returns for these trials, to save the time.
     """
     found = level_summaries(trials, levels) if summaries is None else summaries
     rows = dict(by_level(search_trials(trials)))

@@ -105,7 +105,7 @@ def recommendations(
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
         space: The searched settings: where the range of the rate ends. Without it
             the range is that of the rates that were tried.
-        summaries: Of these trials, where they are known already.
+        summaries: The summaries of these trials, where they are known already.
         confirmed: The confirmations of these trials, likewise.
     """
     summaries = level_summaries(trials, levels, space) if summaries is None else summaries
@@ -127,7 +127,7 @@ def recommendations(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
     """What the search and the confirmation of a run found at each noise level, and what to use."""
 

@@ -28,18 +28,10 @@ _warned = False
 def cached_arrays(
     name: str, files: Sequence[Path], build: Callable[[], tuple[Arrays, dict[str, str]]]
 ) -> tuple[Arrays, dict[str, str]]:
-    """Return arrays prepared from files, from the cache if the files have not changed since.
+    """Return arrays and facts that ``build`` prepares from files, from the cache if the files have not changed since.
 
-    A damaged entry is built again, entries of the same name for other files are removed, and a cache that cannot
-    be written is a warning, once.
-
-    Args:
-        name: What is prepared: letters, digits and underscores.
-        files: What it is prepared from; they are compared by path, size and time of change.
-        build: Prepares it: arrays by name, and facts by name.
-
-    Returns:
-        The arrays and the facts.
+    Files are compared by path, size and time of change. A damaged entry is built again, entries of the same name for
+    other files are removed, and a cache that cannot be written is a warning, once.
     """
     folder = cache_folder() / "prepared"
     entry = folder / f"{name}-{_key(files)}"

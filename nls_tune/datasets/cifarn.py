@@ -122,7 +122,7 @@ def _read(info: DatasetInfo, file: Path) -> Arrays:
     return arrays
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> dict[str, object]:
     import torch  # slow to import, and once the labels are cached it is not needed
     from numpy._core.multiarray import _reconstruct, scalar
 

@@ -37,15 +37,15 @@ class _NoConnectionError(_BrokenError):
 
 
 def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, progress: Progress = True) -> None:
-    """Download a file, unless it is there already.
+    """Download a file, unless it is there already; one with another checksum is replaced.
 
-    The file appears under its name only when it is complete and right. What a broken transfer got so far stays
+    The file appears under its name only when it is complete and right. The part that a broken transfer got stays
     beside it under a hidden name and is continued, by this call or a later one, if the server can do that. Of
     several processes that want the same file, one downloads it and the others wait for it.
 
     Args:
         url: An http or https address.
-        path: Where the file goes; its folder is made. A file with another checksum is replaced.
+        path: The place of the file; its folder is made.
         checksum: The algorithm and the hexadecimal digest of the file, such as ``"sha256:9f86..."``.
         timeout: Seconds to wait for the server's first answer, and then for each piece.
         progress: How to show the progress.

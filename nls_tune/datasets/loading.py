@@ -27,17 +27,7 @@ _LOADERS: dict[str, _Loader] = {
 
 
 def load_source(name: str, *, data_dir: str | Path | None = None, progress: Progress = True) -> Source:
-    """Load the clean data of a dataset.
-
-    Args:
-        name: One of the names in `DATASETS`.
-        data_dir: A folder with data files, before ``$NLS_TUNE_DATA`` and the user's cache folder; downloads go
-            there.
-        progress: True: bars on stderr if that is a terminal; False: nothing; a function: called with a
-            description, what is done and the total.
-
-    Returns:
-        The clean data, with the human labels where the dataset has some.
+    """Load the clean data of a dataset, with its human labels; for the arguments see `load_dataset`.
 
     Raises:
         InputError: The name is unknown, or the files cannot be found, fetched or read.
@@ -62,18 +52,18 @@ def load_dataset(
     Args:
         name: One of the names in `DATASETS`.
         level: The noise, also as text such as ``"symmetric:0.4"``.
-        data_dir: See `load_source`.
+        data_dir: A folder with data files, before ``$NLS_TUNE_DATA`` and the user's cache folder; downloads go
+            there.
         noise_seed: The seed of the noise.
-        val_fraction: The share of the labelled samples that validates; None: the dataset's default.
+        val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
         train_size: The number of training samples; None: all that do not validate.
         split_seed: The seed of the split.
-        progress: See `load_source`.
-
-    Returns:
-        The dataset.
+        progress: True: bars on stderr if that is a terminal; False: nothing; a function: called with a
+            description, the amount done and the total.
 
     Raises:
-        InputError: See `load_source` and `make_noisy`; the noise level is checked before anything is loaded.
+        InputError: The files cannot be found, fetched or read, the dataset cannot have this noise (checked before
+            anything is loaded), or a size is out of range.
     """
     level = parse_noise_level(level) if isinstance(level, str) else level
     check_level(dataset_info(name), level)

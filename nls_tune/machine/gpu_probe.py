@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import Any
 
 
-def probe() -> dict[str, Any]:
+def probe() -> dict[str, object]:
     """Ask torch for the GPUs that this process may use.
 
     Returns:

@@ -132,7 +132,7 @@ def estimate_transition(
     own = table[np.arange(num_samples), noisy].astype(np.float64)
     thresholds = _thresholds(own, noisy, num_classes)
     latent = _latent(table, thresholds)
-    joint = _calibrated(_count(noisy, latent, num_classes), np.bincount(noisy, minlength=num_classes))
+    joint = _joint(noisy, latent, num_classes)
     rates = _bootstrap(table, own, noisy, latent, seed, num_resamples)
     rate = _off_diagonal(joint)
     low, high = np.percentile(rates, _PERCENTILES)
@@ -165,20 +165,16 @@ def _latent(table: NDArray[Any], thresholds: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.where(above.any(axis=1), best, table.shape[1]))
 
 
-def _count(
+def _joint(
     noisy: NDArray[np.int64], latent: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
-    """Return the (K, K) counts of label and latent class; samples without a latent class are left out."""
+    """Return the (K, K) shares of label and latent class; a label has its share of all samples, and the sum is 1."""
     cells = np.bincount(noisy * (num_classes + 1) + latent, weights, minlength=num_classes * (num_classes + 1))
-    return cells.reshape(num_classes, num_classes + 1)[:, :num_classes].astype(np.float64)
-
-
-def _calibrated(counts: NDArray[np.float64], label_counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Scale the rows of the counts to the shares of the labels; the result sums to 1."""
+    counts = cells.reshape(num_classes, num_classes + 1)[:, :num_classes].astype(np.float64)
     empty = counts.sum(axis=1, keepdims=True) == 0
-    filled = np.where(empty, np.eye(len(counts)), counts)
-    shares = label_counts / label_counts.sum()
-    return np.asarray(filled / filled.sum(axis=1, keepdims=True) * shares[:, None])
+    filled = np.where(empty, np.eye(num_classes), counts)
+    labels = np.bincount(noisy, weights, minlength=num_classes)
+    return np.asarray(filled / filled.sum(axis=1, keepdims=True) * (labels / labels.sum())[:, None])
 
 
 def _off_diagonal(joint: NDArray[np.float64]) -> float:
@@ -205,8 +201,7 @@ def _bootstrap(
     near, resampled, rates = table[unsettled], latent.copy(), []
     for weight, threshold in zip(weights, thresholds, strict=True):
         resampled[unsettled] = _latent(near, threshold)
-        counts = _count(noisy, resampled, num_classes, weight)
-        rates.append(_off_diagonal(_calibrated(counts, np.bincount(noisy, weight, minlength=num_classes))))
+        rates.append(_off_diagonal(_joint(noisy, resampled, num_classes, weight)))
     return rates
 
 

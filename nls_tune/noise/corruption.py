@@ -29,18 +29,12 @@ _CHUNK_VALUES = 4_000_000  # float64 values held at once while features are read
 
 
 def apply_transition(labels: ArrayLike, matrix: ArrayLike, noise_seed: int) -> NDArray[np.int64]:
-    """Return noisy labels, each drawn from the row of ``matrix`` that its clean label names.
+    """Return noisy labels, each drawn from the row of a (K, K) transition matrix that its clean label names.
 
-    Args:
-        labels: Clean labels, integers of shape (N,).
-        matrix: A (K, K) transition matrix.
-        noise_seed: A non-negative integer; the only source of randomness.
-
-    Returns:
-        Shape (N,). An entry of probability 0 is never drawn and one of probability 1 always.
+    An entry of probability 0 is never drawn and one of probability 1 always.
 
     Raises:
-        InputError: Labels, matrix or seed that break these rules.
+        InputError: Labels that are not integers from 0 to K - 1, another matrix, or a negative seed.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     transition = checked_matrix(matrix, matrix.shape[0] if matrix.ndim else 0, "the transition matrix")
@@ -65,16 +59,15 @@ def instance_dependent(
     things are made exact here. The normal is centred so that its mean *after* truncation is ``rate``: centred
     at 0.05, as the algorithm has it, it would flip 10 % of the labels. And rates 0 and 1 flip none and all.
 
+    All is computed in float64: another order of summation in the matrix product moves a probability by about 1e-12,
+    which changes a label with that probability.
+
     Args:
         features: Shape (N, ...), finite; flattened to (N, S) and standardised, constant features counting 0.
         labels: Clean labels, integers of shape (N,).
         rate: The expected share of flipped labels, in [0, 1].
         num_classes: The number of classes K, at least 2.
         noise_seed: A non-negative integer; the only source of randomness.
-
-    Returns:
-        Shape (N,). All is computed in float64: another order of summation in the matrix product moves a
-        probability by about 1e-12, which changes a label with that probability.
 
     Raises:
         InputError: Arguments that break these rules.

@@ -145,13 +145,14 @@ def map_parameter(parameter: Parameter, change: Callable[[float], int], ratio: f
     if isinstance(parameter, ChoiceParameter):
         values = tuple(dict.fromkeys(change(v) for v in parameter.values))
         return ChoiceParameter(type="choice", values=values, default=change(parameter.default))
-    update: dict[str, Any] = {key: change(getattr(parameter, key)) for key in ("low", "high", "default")}
-    if parameter.scale == "log" and update["low"] < 1:
+    low, high, default = change(parameter.low), change(parameter.high), change(parameter.default)
+    update: dict[str, object] = {"low": low, "high": high, "default": default}
+    if parameter.scale == "log" and low < 1:
         update["scale"] = "linear"  # there is no logarithm of 0
     if isinstance(parameter, IntParameter) and parameter.step > 1:
-        low, high, step = update["low"], update["high"], max(1, round(parameter.step * ratio))
+        step = max(1, round(parameter.step * ratio))
         update |= {"step": step, "high": high - (high - low) % step}
-        update["default"] = parameter.model_copy(update=update).nearest(update["default"])
+        update["default"] = parameter.model_copy(update=update).nearest(default)
     return parameter.model_copy(update=update)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -104,7 +104,7 @@ class TrainingSettings(BaseModel):
         """
         return 1 if self.smooth_rate == 0 else self.warmup_epochs + 1
 
-    def warmup_settings(self) -> dict[str, Any]:
+    def warmup_settings(self) -> dict[str, object]:
         """Return the settings that shape a warm-up epoch, as plain JSON values."""
         return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP))
 
@@ -168,7 +168,7 @@ def unknown_setting(name: str) -> InputError:
     return unknown_name("training setting", name, TrainingSettings.model_fields)
 
 
-def check_training_settings(values: dict[str, Any], where: str = "") -> TrainingSettings:
+def check_training_settings(values: Mapping[str, object], where: str = "") -> TrainingSettings:
     """Return the checked settings of a training; ``where`` stands before the message of an error.
 
     Raises:
@@ -179,7 +179,7 @@ def check_training_settings(values: dict[str, Any], where: str = "") -> Training
             error = unknown_setting(name)
             raise InputError(f"{where}: {error}" if where else str(error))
     try:
-        return TrainingSettings(**values)
+        return TrainingSettings.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(describe_validation_error(error, where)) from None
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Preset = Literal["gpu", "cpu"]
+Params = dict[str, Any]
+"""Values of an arm's Optuna distributions by name."""
 ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")
 
 #: Sampled rates keep this distance from 0: nearer ones are cross-entropy for every practical purpose.
@@ -78,7 +80,7 @@ class SearchSpace(BaseModel):
     arms: dict[Arm, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {
         "ce": 0.25, "positive": 0.25, "negative": 0.5,
     }  # fmt: skip
-    fixed: dict[str, Any] = {}
+    fixed: Config = {}
     start: tuple[Config, ...] = ()
     budget: Budget = Budget()
 
@@ -101,7 +103,7 @@ class SearchSpace(BaseModel):
 
     @field_validator("fixed")
     @classmethod
-    def _coerce_fixed(cls, fixed: dict[str, Any]) -> dict[str, Any]:
+    def _coerce_fixed(cls, fixed: Config) -> Config:
         return {name: coerce(name, value) for name, value in fixed.items()}
 
     @model_validator(mode="after")
@@ -155,8 +157,7 @@ class SearchSpace(BaseModel):
         else:
             counts = largest_remainder(num_trials, [self.arms[a] for a in arms])
             parts = dict(zip(arms, counts, strict=True))
-        sized = {a: self.arm(a).size() for a in arms}
-        return {a: n if (size := sized[a]) is None else min(n, size) for a, n in parts.items() if n}
+        return {a: n if (size := self.arm(a).size()) is None else min(n, size) for a, n in parts.items() if n}
 
     def arm(self, arm: Arm) -> ArmSpace:
         """Return the part of the space that belongs to an arm."""
@@ -307,9 +308,9 @@ class ArmSpace:
                 config[name] = min(max(value, low), high)
         return config
 
-    def encode(self, config: Config) -> dict[str, Any]:
+    def encode(self, config: Config) -> Params:
         """Return the parameters of a configuration, moved into their distributions."""
-        params: dict[str, Any] = {}
+        params: Params = {}
         for name, distribution in self.distributions().items():
             parameter, value = self._space.space[name], config[name]
             if isinstance(parameter, ChoiceParameter):
@@ -324,7 +325,7 @@ class ArmSpace:
             params[name] = min(max(value, low), high)
         return params
 
-    def points(self) -> list[dict[str, Any]] | None:
+    def points(self) -> list[Params] | None:
         """Return every combination of parameters, or None where a parameter is real."""
         axes: dict[str, Sequence[Any]] = {}
         for name, d in self.distributions().items():

@@ -196,6 +196,15 @@ def test_a_confirmation_chooses_by_fresh_seeds_among_the_best_of_each_arm(module
     assert compare.confirmation_gains(level, trials[2:3], "b") == {}
 
 
+def test_rows_that_were_not_replayed_again_are_kept_with_their_commit(modules):
+    kept = {
+        "git_commit": "old",
+        "twonorm": {"methods": {"nls_tune": {"seeds": 1}, "no ASHA": {"seeds": 2}, "gone": {}}},
+    }
+    found = modules["compare"].merged("twonorm", {"nls_tune": {"seeds": 3}}, "new", kept)
+    assert found == {"nls_tune": {"seeds": 3, "git_commit": "new"}, "no ASHA": {"seeds": 2, "git_commit": "old"}}
+
+
 def test_the_table_in_the_readme_is_that_of_the_evidence(modules):
     import json
 

@@ -13,9 +13,9 @@ NAMES = ("fine_label", "label")
 OPTIONS = {"label_columns": NAMES, "num_classes": 10, "image_shape": (3, 32, 32), "progress": False}
 
 
-@pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
-@pytest.mark.parametrize("image_column", ["img", "image"])
-@pytest.mark.parametrize("label_column", ["fine_label", "label"])
+@pytest.mark.parametrize(
+    ("fmt", "image_column", "label_column"), [("PNG", "img", "fine_label"), ("WEBP", "image", "label")]
+)
 def test_images_and_labels_come_in_the_order_of_the_files(tmp_path, fmt, image_column, label_column):
     images, labels, _ = fake_images(7, seed=0)
     columns = {"image_column": image_column, "label_column": label_column}
@@ -113,23 +113,19 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, good, write, 
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    "names",
     [
-        ([], []),
-        (["test.parquet"], []),
-        (["train.parquet"], ["train.parquet"]),
-        (["train-b.parquet", "train-a.parquet"], ["train-a.parquet", "train-b.parquet"]),
-        (["train-00000-of-00001.parquet"], ["train-00000-of-00001.parquet"]),
-        (
-            ["train-00001-of-00002.parquet", "train-00000-of-00002.parquet", "training.parquet"],
-            ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
-        ),
+        [],
+        ["train.parquet"],
+        ["train-a.parquet", "train-b.parquet"],
+        ["train-00000-of-00001.parquet"],
+        ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
     ],
 )
-def test_the_files_of_a_split(tmp_path, names, found):
-    for name in names:
+def test_the_files_of_a_split(tmp_path, names):
+    for name in [*reversed(names), "test.parquet", "training.parquet"]:
         (tmp_path / name).touch()
-    assert [file.name for file in find_shards(tmp_path, "train")] == found
+    assert [file.name for file in find_shards(tmp_path, "train")] == names
 
 
 @pytest.mark.parametrize(
