@@ -30,6 +30,7 @@ from nls_tune.report.html.plots.theme import PALETTES
 from nls_tune.report.html.tables import trials_table
 from nls_tune.report.rate_scale import rate_position
 from nls_tune.report.text import ARM_NAMES
+from nls_tune.runs.run_json import RunJson
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
 
@@ -271,7 +272,7 @@ def test_text_of_files_is_text(text):
 def test_names_that_are_no_unicode_are_written():
     """Folders may have any bytes as their name, and JSON any escape."""
     run = make_run(LEVELS, name="a\udcffb")
-    content = {**run.run.content, "run_id": "a\ud800b", "identity": ["not", "a", "mapping"], "sessions": None}
+    content = run.run.content.model_copy(update={"run_id": "a\ud800b"})
     page = Page(page_bytes(Analysis((replace(run, run=replace(run.run, content=content)),), None)).decode())
     assert "a?b" in page.text
 
@@ -329,7 +330,8 @@ def bare(found: RunAnalysis, **changes) -> RunAnalysis:
 
 def test_a_run_without_trials_says_so_everywhere():
     run = make_run(LEVELS, status="running")
-    run = bare(run, run=replace(run.run, trials=run.run.trials.iloc[:0], content={"schema_version": 1}))
+    content = RunJson.model_validate({"schema_version": 1, "status": "running"})
+    run = bare(run, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
     page = Page(render_page(Analysis((run,), None)))
     assert page.figures == {}
     assert sum(a.get("class") == "empty" for _, a in page.elements) == 9
