@@ -10,7 +10,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own spelling)
 from torch import Tensor
 
 from nls_tune.losses import gls_loss
+from nls_tune.machine.provenance import provenance
 
 RATE = -0.4
 SIZES = ((1024, 1000), (512, 100))
@@ -89,7 +89,7 @@ def measure(device: torch.device, samples: int, classes: int, rounds: int) -> di
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(samples, classes, generator=generator).to(device).requires_grad_()
     targets = torch.randint(0, classes, (samples,), generator=generator).to(device)
-    repeats = max(1, round(3e6 / (samples * classes)))  # a few milliseconds a turn
+    repeats = max(1, round(3e6 / (samples * classes)))  # a few milliseconds per turn
     seconds: dict[str, list[float]] = {name: [] for name in FORMS}
     warm_up = 5
     for round_number in range(rounds + warm_up):
@@ -137,16 +137,6 @@ def measure_size(device: torch.device, samples: int, classes: int, rounds: int) 
     }
 
 
-def cpu_model() -> str:
-    """Return the name of the processor as the system knows it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def evidence(rounds: int) -> dict[str, Any]:
     """Measure every size on one CPU core, and on CUDA where there is a device."""
     devices = [torch.device("cpu")]
@@ -156,24 +146,17 @@ def evidence(rounds: int) -> dict[str, Any]:
     return {
         "what": "forward and backward of one loss, forms alternating, medians over rounds",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {
-            "cpu": cpu_model(),
-            "cores": os.cpu_count(),
-            "threads_used": torch.get_num_threads(),
-            "load_average_at_start": round(os.getloadavg()[0], 2),
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **provenance(),
+        "threads": torch.get_num_threads(),
+        "load_average_at_start": round(os.getloadavg()[0], 2),
         "measurements": [measure_size(device, n, k, rounds) for device in devices for n, k in SIZES],
     }
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the table of a result of ``evidence``."""
-    hardware = result["hardware"]
     lines = [
-        f"{hardware['cpu']}, {hardware['threads_used']} of {hardware['cores']} cores, "
-        f"torch {result['versions']['torch']}",
+        f"{result['hardware']['cpu']}, {result['threads']} threads, torch {result['versions']['torch']}",
         f"{'device':<7}{'size':<11}{'form':<17}{'microseconds':>13}{'gls_loss / form':>17}{'quartiles':>14}",
     ]
     for row in result["measurements"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nls_tune.machine.provenance import cpu_name
+from nls_tune.machine.provenance import provenance
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
@@ -107,13 +106,9 @@ def main() -> None:
     result: dict[str, Any] = {
         "what": "noise rate and transition matrix from noisy labels alone, by confident learning, against the truth",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads_used": torch.get_num_threads(),
-            "load_average_at_start": round(os.getloadavg()[0], 2),
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        **provenance(),
+        "threads": torch.get_num_threads(),
+        "load_average_at_start": round(os.getloadavg()[0], 2),
         "bias": BIAS,
         "measurements": [],
     }

@@ -49,11 +49,10 @@ from nls_tune.tune.recorder import Recorder
 from nls_tune.tune.trainable import TrainingTrainable
 
 LEVEL = "symmetric:0.4"
-GOALS = {"overhead_seconds": 0.25, "times_less_than_function": 6, "data_seconds": 0.05, "write_share": 0.03}
 
 
 def overheads(trials: pd.DataFrame, slots: int) -> list[float]:
-    """Return the seconds from a trial's start to the next start in its slot, less its training; one a pair.
+    """Return the seconds from a trial's start to the next start in its slot, less its training; one per pair.
 
     Rows name no slot: a trial takes the place of the one that ended last before it started.
 
@@ -151,13 +150,8 @@ def in_one_process(num_trials: int, epochs: int) -> pd.DataFrame:
         started_at = pd.Timestamp.now("UTC")
         rate, lr = trial.suggest_float("rate", -8, 0.8), trial.suggest_float("lr", 1e-4, 1e-1, log=True)
         training = train(dataset, settings_of(rate, lr, epochs), data)
-        rows.append(
-            {
-                "started_at": started_at,
-                "finished_at": pd.Timestamp.now("UTC"),
-                "train_seconds": sum(m.seconds for m in training.history),
-            }
-        )
+        seconds = sum(m.seconds for m in training.history)
+        rows.append({"started_at": started_at, "finished_at": pd.Timestamp.now("UTC"), "train_seconds": seconds})
         return max([0.0, *training.val_accuracies()])
 
     optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)).optimize(
@@ -356,7 +350,7 @@ def share_of_writing(out: Path, **options: Any) -> dict[str, Any]:
 
 
 def readme_table(evidence: dict[str, Any]) -> list[str]:
-    """Return the table of README, from the evidence."""
+    """Return README's table of the evidence."""
     lines = ["| a trial | seconds besides its training, median (10 to 90 %) | training |", "|---|---|---|"]
     for name, row in evidence["overhead"].items():
         spread = f"{row['overhead_seconds_p10']:.3f} to {row['overhead_seconds_p90']:.3f}"
@@ -377,10 +371,10 @@ def _print(evidence: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print and write the evidence."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=40, help="of the comparison, each way")
-    parser.add_argument("--epochs", type=int, default=20, help="of a trial of the comparison")
+    parser.add_argument("--trials", type=int, default=40, help="trials of the comparison, each way")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs per trial of the comparison")
     parser.add_argument("--data-trials", type=int, default=24, help="trials that only get their data")
-    parser.add_argument("--default-trials", type=int, help="trials a level of the default search; by default its own")
+    parser.add_argument("--default-trials", type=int, help="trials per level of the default search; by default its own")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "evidence" / "overhead.json")
     options = parser.parse_args()
     slots = len(os.sched_getaffinity(0))
@@ -389,7 +383,6 @@ def main() -> None:
         "what": "seconds of a trial besides its training; data to a reused trial; share of writing",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
-        "goals": GOALS,
         "overhead": compare(options.trials, options.epochs, slots),
         "data": data_to_trials(options.data_trials),
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from nls_tune.allocation.allocator import Allocator, Group
 from nls_tune.allocation.asha import Rungs
+from nls_tune.machine.provenance import provenance
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.plan.plan import USUAL_RATE, make_plan
 from nls_tune.plan.settings import check_search_settings
@@ -211,12 +211,10 @@ def main() -> None:
         help="where the evidence goes (default: benchmarks/evidence/warmups.json)",
     )
     arguments = parser.parse_args()
-    import torch
-
     result = {
         "what": "epochs trained with and without the store of shared CE warm-ups",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **provenance(),
         "counted": count_plans(arguments.seeds),
         "checked_by_training": check_by_training(arguments.trials, arguments.epochs),
     }

@@ -23,7 +23,7 @@ from ray import tune
 from nls_tune.allocation.allocator import Allocator, Group
 from nls_tune.allocation.asha import Rungs
 from nls_tune.allocation.distributions import DistributionSpace
-from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher
+from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher, Reading
 
 STEPS = 9
 PROBLEMS = {"cheap": {"scale": 1.0, "seconds": 0.01}, "dear": {"scale": 1000.0, "seconds": 0.03}}
@@ -36,6 +36,12 @@ def train(config: dict) -> None:
     for step in range(1, STEPS + 1):
         time.sleep(problem["seconds"])
         tune.report({"score": problem["scale"] * quality * (1 - math.exp(-step / 3)), "step": step})
+
+
+def read(report: dict) -> Reading:
+    """Say what a report means: its clock and its score, which always counts, the time so far, and how it ended."""
+    outcome = "completed" if report["step"] == STEPS else "stopped"
+    return Reading(report["step"], report["score"], True, report["time_total_s"], outcome)
 
 
 def main() -> None:
@@ -53,8 +59,8 @@ def main() -> None:
     searcher = AllocationSearcher(
         allocator,
         lambda suggestion: {"group": suggestion.group, **suggestion.config},  # what the function gets
+        read,
         metric="score",
-        outcome_of=lambda report: "completed" if report["step"] == STEPS else "stopped",
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own table does not know groups
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -65,7 +71,7 @@ def main() -> None:
                 metric="score",
                 mode="max",
                 search_alg=searcher,
-                scheduler=AllocationScheduler(searcher, clock_key="step"),
+                scheduler=AllocationScheduler(searcher),
                 num_samples=allocator.num_left(),
                 max_concurrent_trials=2,
                 reuse_actors=True,

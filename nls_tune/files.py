@@ -10,13 +10,13 @@ from typing import Any
 
 
 def json_text(value: Any, indent: str = "") -> str:
-    """Return what ``json.dumps(value, indent=2, default=str)`` does, without a line for every number of a matrix.
+    """Return ``json.dumps(value, indent=2, default=str)`` without a line for every number of a matrix.
 
-    With 100 classes that is most of a file, and most of the time to write it.
+    With 100 classes these lines are most of a file, and most of the time to write it.
 
     Args:
-        value: Of mappings, lists, tuples and plain values; what is none of these is written as its ``str``.
-        indent: Of the line in which it begins.
+        value: Mappings, lists, tuples and plain values; any other object is written as its ``str``.
+        indent: The indentation of the line in which the value begins.
     """
     inner = indent + "  "
     if isinstance(value, Mapping) and value:
@@ -30,7 +30,7 @@ def json_text(value: Any, indent: str = "") -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power failure.
+    """Write a file that is there whole or not at all, even after a power failure.
 
     The temporary name starts with a dot and has no ending that a reader looks for.
     """

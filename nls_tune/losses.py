@@ -42,12 +42,12 @@ def gls_loss(
             in float32, inside and outside autocast.
         targets: Class indices, int64 or uint8, of shape (), (N,) or (N, d1, ...).
         smooth_rate: A finite number of at most 1; or a 0-dim floating tensor, which never recompiles a compiled
-            caller; or one rate a sample, a tensor of the shape of ``targets`` or (N,). Tensors may
+            caller; or one rate per sample, a tensor of the shape of ``targets`` or (N,). Tensors may
             require gradients.
-        weight: One weight a class, shape (C,). The smoothing term is weighted too, as in torch.
+        weight: One weight per class, shape (C,). The smoothing term is weighted as well, as in torch.
         ignore_index: The label whose samples count neither in the loss nor in the mean. None says that every label is
-            a class, 0 to C - 1: labels are then not checked, and the mean takes fewer passes over them, on a GPU too,
-            where it is not known otherwise that none is ignored.
+            a class, 0 to C - 1: labels are then not checked, and the mean takes fewer passes over them, also on a
+            GPU, where their values are not read.
         reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples), ``"sum"`` or
             ``"none"``.
 
@@ -89,7 +89,7 @@ class GLSLoss(nn.Module):
     Args:
         smooth_rate: As in ``gls_loss``. A tensor becomes a buffer outside ``state_dict`` (so that the state
             stays that of ``CrossEntropyLoss``), an ``nn.Parameter`` a parameter.
-        weight: One weight a class, shape (C,); a buffer, as in ``CrossEntropyLoss``.
+        weight: One weight per class, shape (C,); a buffer, as in ``CrossEntropyLoss``.
         ignore_index: The label whose samples do not count; None: every label is a class.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -164,7 +164,7 @@ def _per_sample(
     ignore_index: int,
     reduction: str,
 ) -> Tensor:
-    """Return the loss in its general form: weights, ignored samples, one rate a sample, any reduction."""
+    """Return the loss in its general form: weights, ignored samples, one rate per sample, any reduction."""
     class_axis = 1 if log_p.ndim > 1 else 0
     classes = log_p.shape[class_axis]
     if weight is None:
@@ -223,7 +223,7 @@ def _check_tensors(logits: Tensor, targets: Tensor, weight: Tensor | None) -> No
         if not weight.is_floating_point():
             raise TypeError(f"weight must be floating point, got {weight.dtype}; convert it with weight.float()")
         if weight.shape != (classes,):
-            raise ValueError(f"weight must have one entry a class, shape ({classes},), got {tuple(weight.shape)}")
+            raise ValueError(f"weight must have one entry per class, shape ({classes},), got {tuple(weight.shape)}")
 
 
 def _checked_rate(rate: object) -> float | Tensor:
@@ -256,7 +256,7 @@ def _broadcast_rate(rate: float | Tensor, logits: Tensor, targets: Tensor) -> fl
     if logits.ndim > 1 and rate.shape == logits.shape[:1]:
         return rate.reshape(-1, *(1 for _ in targets.shape[1:]))
     raise ValueError(
-        f"smooth_rate must be a number, a 0-dim tensor or one rate a sample, shape {tuple(targets.shape)}"
+        f"smooth_rate must be a number, a 0-dim tensor or one rate per sample, shape {tuple(targets.shape)}"
         f"{f' or {tuple(targets.shape[:1])}' if targets.ndim > 1 else ''}, got shape {tuple(rate.shape)}"
     )
 

@@ -17,7 +17,7 @@ class EpochMetrics:
     Attributes:
         epoch: 1-based.
         phase: ``warmup`` or ``gls``.
-        lr: Learning rate of the epoch.
+        lr: Learning rate.
         train_loss: Mean of the loss that was minimised, over the epoch's training samples.
         train_accuracy: Share of training samples whose noisy label was predicted, while training.
         val_loss: Mean cross-entropy against the noisy validation labels.
@@ -43,7 +43,7 @@ class EpochMetrics:
 
 
 class Best(NamedTuple):
-    """An epoch and what the objective says of it."""
+    """An epoch and the value of the objective at it."""
 
     epoch: int
     value: float

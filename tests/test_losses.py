@@ -30,6 +30,10 @@ def soft_targets(targets, classes, rate):
     return (1 - rate) * onehot + rate / classes
 
 
+def close(found, expected):
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10, equal_nan=True)
+
+
 def gradient(function, logits):
     logits = logits.clone().requires_grad_()
     return torch.autograd.grad(function(logits), logits)[0]
@@ -42,12 +46,10 @@ def test_equals_soft_target_cross_entropy_at_every_rate(rate, shape, reduction):
     logits, targets = sample(shape)
     soft = soft_targets(targets, 5, rate)
     expected = F.cross_entropy(logits, soft, reduction=reduction)
-    torch.testing.assert_close(gls_loss(logits, targets, rate, reduction=reduction), expected, atol=1e-10, rtol=1e-10)
-    torch.testing.assert_close(
+    close(gls_loss(logits, targets, rate, reduction=reduction), expected)
+    close(
         gradient(lambda z: gls_loss(z, targets, rate, reduction=reduction).sum(), logits),
         gradient(lambda z: F.cross_entropy(z, soft, reduction=reduction).sum(), logits),
-        atol=1e-10,
-        rtol=1e-10,
     )
 
 
@@ -58,19 +60,14 @@ def test_value_and_gradient_are_the_formulas(rate):
     margin = logits[rows, targets] - logits.mean(1)
     expected = F.cross_entropy(logits, targets, reduction="none") + rate * margin
     torch.testing.assert_close(gls_loss(logits, targets, rate, reduction="none"), expected, atol=1e-10, rtol=0)
+    assert gls_loss(logits, targets, rate).dtype == torch.float64
     formula = torch.softmax(logits, 1) - (1 - rate) * F.one_hot(targets, 5).double() - rate / 5
-    torch.testing.assert_close(
-        gradient(lambda z: gls_loss(z, targets, rate, reduction="sum"), logits), formula, atol=1e-10, rtol=0
-    )
-
-
-def test_a_negative_rate_rewards_the_margin():
-    logits, targets = sample()
-    plain, negative = (gls_loss(logits, targets, rate, reduction="none") for rate in (0.0, -0.4))
-    rows = torch.arange(len(targets))
-    margin = logits[rows, targets] - logits.mean(1)
-    assert bool(((negative < plain) == (margin > 0)).all())
-    assert not torch.allclose(negative, plain)
+    found = gradient(lambda z: gls_loss(z, targets, rate, reduction="sum"), logits)
+    torch.testing.assert_close(found, formula, atol=1e-10, rtol=0)
+    if rate:
+        rates = torch.full((6,), rate, dtype=torch.float64, requires_grad=True)
+        gls_loss(logits, targets, rates, reduction="sum").backward()
+        torch.testing.assert_close(rates.grad, margin)
 
 
 def test_torch_ignores_a_negative_label_smoothing():
@@ -87,7 +84,12 @@ def test_the_papers_weighted_sum_is_one_gls(rate, wa, wb):
     logits, targets = sample()
     summed = wa * F.cross_entropy(logits, targets) + wb * gls_loss(logits, targets, rate)
     single = (wa + wb) * gls_loss(logits, targets, wb * rate / (wa + wb))
-    torch.testing.assert_close(summed, single, atol=1e-10, rtol=1e-10)
+    close(summed, single)
+
+
+def forms_of(rate, targets):
+    """The ways to give one rate: a number, a tensor, and one per sample."""
+    return [rate, torch.tensor(rate, dtype=torch.float64), torch.full(targets.shape, rate, dtype=torch.float64)]
 
 
 @settings(max_examples=150)
@@ -105,20 +107,11 @@ def test_equals_torch_between_0_and_1_in_every_setting(data):
     weight = torch.rand(classes, dtype=torch.float64) + 0.1 if data.draw(st.booleans()) else None
     options = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction}
     expected = F.cross_entropy(logits, targets, label_smoothing=rate, **options)
-    for form in (
-        rate,
-        torch.tensor(rate, dtype=torch.float64),
-        torch.full(targets.shape, rate, dtype=torch.float64),
-    ):
-        torch.testing.assert_close(
-            gls_loss(logits, targets, form, **options), expected, atol=1e-10, rtol=1e-10, equal_nan=True
-        )
-    torch.testing.assert_close(
+    for form in forms_of(rate, targets):
+        close(gls_loss(logits, targets, form, **options), expected)
+    close(
         gradient(lambda z: gls_loss(z, targets, rate, **options).sum(), logits),
         gradient(lambda z: F.cross_entropy(z, targets, label_smoothing=rate, **options).sum(), logits),
-        atol=1e-10,
-        rtol=1e-10,
-        equal_nan=True,
     )
 
 
@@ -147,16 +140,14 @@ def test_saying_that_no_label_is_ignored_changes_no_number(data):
         targets = targets.to(torch.uint8)
     weight = torch.rand(5, dtype=torch.float64) + 0.1 if data.draw(st.booleans()) else None
     options = {"weight": weight, "reduction": data.draw(st.sampled_from(["none", "mean", "sum"]))}
-    forms = [rate, torch.tensor(rate, dtype=torch.float64), torch.full(targets.shape, rate, dtype=torch.float64)]
-    form = data.draw(st.sampled_from(forms))
+    form = data.draw(st.sampled_from(forms_of(rate, targets)))
 
     def both(z):
         return [gls_loss(z, targets, form, **options, **more) for more in ({}, {"ignore_index": None})]
 
-    torch.testing.assert_close(*both(logits), atol=0, rtol=0, equal_nan=True)
-    torch.testing.assert_close(
-        *(gradient(lambda z, i=i: both(z)[i].sum(), logits) for i in (0, 1)), atol=0, rtol=0, equal_nan=True
-    )
+    gradients = [gradient(lambda z, i=i: both(z)[i].sum(), logits) for i in (0, 1)]
+    for found, expected in (both(logits), gradients):
+        torch.testing.assert_close(found, expected, atol=0, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -183,7 +174,7 @@ def test_weights_and_ignored_samples_at_negative_rates(rate, reduction, shape):
     ignoring = {"weight": weight, "ignore_index": 3, "reduction": reduction}
     ends = [F.cross_entropy(logits, targets, label_smoothing=end, **ignoring) for end in (0.0, 1.0)]
     expected = (1 - rate) * ends[0] + rate * ends[1]
-    torch.testing.assert_close(gls_loss(logits, targets, rate, **ignoring), expected, atol=1e-10, rtol=1e-10)
+    close(gls_loss(logits, targets, rate, **ignoring), expected)
 
 
 def test_the_mean_over_no_samples_is_nan():
@@ -204,7 +195,7 @@ def test_rates_of_each_sample():
         for i in range(4):
             for j in range(3):
                 one = gls_loss(logits[i, :, j], targets[i, j], expanded[i, j].item())
-                torch.testing.assert_close(losses[i, j], one, atol=1e-10, rtol=1e-10)
+                close(losses[i, j], one)
         torch.testing.assert_close(gls_loss(logits, targets, rates), losses.mean())
 
 
@@ -221,14 +212,6 @@ def test_first_and_second_derivatives(rate, reduction):
         assert torch.autograd.gradgradcheck(lambda z, r: gls_loss(z, targets, r, reduction=reduction), inputs)
 
 
-def test_the_gradient_of_the_rate_is_the_margin():
-    logits, targets = sample()
-    rates = torch.full((6,), -0.4, dtype=torch.float64, requires_grad=True)
-    gls_loss(logits, targets, rates, reduction="sum").backward()
-    margin = logits[torch.arange(6), targets] - logits.mean(1)
-    torch.testing.assert_close(rates.grad, margin)
-
-
 @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5, 1.0, 1.0], dtype=torch.float64)])
 def test_vmap_of_grad_gives_the_gradient_of_each_sample(weight):
     logits, targets = sample()
@@ -236,7 +219,7 @@ def test_vmap_of_grad_gives_the_gradient_of_each_sample(weight):
     per_sample = torch.func.vmap(torch.func.grad(lambda z, y, r: gls_loss(z, y, r, weight=weight)))
     for i, row in enumerate(per_sample(logits, targets, rates)):
         one = gradient(lambda z, i=i: gls_loss(z, targets[i], rates[i].item(), weight=weight), logits[i])
-        torch.testing.assert_close(row, one, atol=1e-10, rtol=1e-10)
+        close(row, one)
     shared = torch.func.vmap(lambda y: gls_loss(logits, y, -0.4, weight=weight))(targets.expand(3, -1))
     torch.testing.assert_close(shared, gls_loss(logits, targets, -0.4, weight=weight).expand(3))
 
@@ -286,13 +269,6 @@ def test_autocast_changes_nothing_after_the_model():
     expected = [gls_loss(outputs.float(), targets, r, weight=w) for r in (-0.4, 0.0) for w in (None, weight)]
     assert [loss.dtype for loss in losses] == [torch.float32] * 4
     assert losses == expected
-
-
-def test_float64_stays_float64_and_uint8_labels_are_accepted():
-    logits, targets = sample()
-    loss = gls_loss(logits, targets.to(torch.uint8), -0.4)
-    assert loss.dtype == torch.float64
-    assert loss == gls_loss(logits, targets, -0.4)
 
 
 @pytest.mark.parametrize("rate", [-0.4, 0.0, 0.4, torch.tensor(-0.4), torch.tensor(0.0)])
@@ -348,13 +324,12 @@ def test_the_module_moves_and_learns_tensor_rates():
     [
         (1.01, ValueError, "at most 1, got 1.01; use 1 or less"),
         (float("nan"), ValueError, "finite and at most 1, got nan"),
-        (float("inf"), ValueError, "got inf"),
         (float("-inf"), ValueError, "got -inf"),
         (torch.tensor(1.5), ValueError, "values from 1.5 to 1.5"),
         (torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, torch.nan]), ValueError, "nan"),
         (torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -torch.inf]), ValueError, "-inf"),
-        (torch.zeros(5), ValueError, r"one rate a sample, shape \(6,\), got shape \(5,\)"),
-        (torch.zeros(6, 1), ValueError, "one rate a sample"),
+        (torch.zeros(5), ValueError, r"one rate per sample, shape \(6,\), got shape \(5,\)"),
+        (torch.zeros(6, 1), ValueError, "one rate per sample"),
         (torch.tensor(-1), TypeError, r"floating point, got a torch.int64 tensor; use rate.float\(\)"),
         ("-0.4", TypeError, "must be a number or a torch tensor, got str"),
         (None, TypeError, "got NoneType"),
@@ -365,7 +340,7 @@ def test_refuses_rates(rate, error, message):
     with pytest.raises(error, match=message) as raised:
         gls_loss(*sample(), rate)
     assert "\n" not in str(raised.value)
-    if "a sample" not in message:  # the module does not know the samples yet
+    if "per sample" not in message:  # the module does not know the samples yet
         with pytest.raises(error, match=message):
             GLSLoss(rate)
 
@@ -375,14 +350,9 @@ def test_refuses_rates(rate, error, message):
     ("change", "error", "message"),
     [
         ({"targets": torch.zeros(6)}, TypeError, "class indices .* got torch.float32; for class probabilities"),
-        ({"targets": torch.zeros(6, 5)}, TypeError, "class indices"),
         ({"targets": torch.zeros(6, dtype=torch.int32)}, TypeError, r"got torch.int32; .*targets.long\(\)"),
         ({"targets": torch.zeros(6, dtype=torch.bool)}, TypeError, "got torch.bool"),
-        (
-            {"targets": torch.zeros(5, dtype=torch.int64)},
-            ValueError,
-            r"without the class axis, \(6,\), got \(5,\)",
-        ),
+        ({"targets": torch.zeros(5, dtype=torch.int64)}, ValueError, r"without the class axis, \(6,\), got \(5,\)"),
         ({"targets": torch.zeros(6, 1, dtype=torch.int64)}, ValueError, r"got \(6, 1\)"),
         ({"targets": torch.tensor([0, 1, 2, 3, 4, 5])}, ValueError, r"0 to 4 or ignore_index \(-100\), got 5"),
         ({"targets": torch.tensor([0, 1, 2, 3, 4, -1])}, ValueError, "got -1"),
@@ -400,11 +370,9 @@ def test_refuses_arguments(rate, change, error, message):
     with pytest.raises(error, match=message) as raised:
         gls_loss(**arguments)
     assert "\n" not in str(raised.value)
-
-
-def test_the_module_refuses_a_reduction_when_it_is_made():
-    with pytest.raises(ValueError, match="one of none, mean, sum"):
-        GLSLoss(-0.4, reduction="average")
+    if "reduction" in change:
+        with pytest.raises(error, match=message):
+            GLSLoss(rate, **change)
 
 
 @pytest.mark.gpu
@@ -421,4 +389,4 @@ def test_on_cuda_it_is_the_same_and_never_waits_for_the_device():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for result in results:
-        torch.testing.assert_close(result.cpu(), gls_loss(logits, targets, -0.4), atol=1e-10, rtol=1e-10)
+        close(result.cpu(), gls_loss(logits, targets, -0.4))

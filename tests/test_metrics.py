@@ -50,32 +50,22 @@ def test_what_came_before_the_first_epoch_that_counts_has_no_influence(before, o
     assert best_epoch(before + after, first) == best_epoch(other + after, first)
 
 
-def test_a_perfect_warmup_is_neither_chosen_nor_smoothed_in():
-    assert best_epoch([1.0, 1.0, 0.25, 0.5], 3) == Best(3, 0.375)
-
-
-def test_a_lone_peak_loses_to_a_plateau():
-    assert best_epoch([0.0, 0.9, 0.0, 0.7, 0.7, 0.7]).epoch in (5, 6)
-
-
-def test_the_ends_are_smoothed_over_two_epochs():
-    assert best_epoch([0.5, 1.0, 0.0, 0.0]) == Best(1, 0.75)
-    assert best_epoch([0.0, 0.0, 1.0, 0.5]) == Best(4, 0.75)
-
-
-def test_a_single_epoch_stands_for_itself():
-    assert best_epoch([0.25]) == Best(1, 0.25)
-    assert best_epoch([1.0, 1.0, 0.25], 3) == Best(3, 0.25)
-
-
-def test_ties_go_to_the_earliest():
-    assert best_epoch([0.5] * 7) == Best(1, 0.5)
-    assert best_epoch([0.5] * 7, 4) == Best(4, 0.5)
-
-
-def test_a_tie_stays_a_tie_whatever_the_order_of_its_sum():
-    # 0.3 + 0.2 + 0.1 and 0.2 + 0.1 + 0.3 differ in the last bit of a float.
-    assert best_epoch([0.0, 0.3, 0.2, 0.1, 0.3, 0.0]).epoch == 3
+@pytest.mark.parametrize(
+    ("values", "first", "expected"),
+    [
+        ([1.0, 1.0, 0.25, 0.5], 3, Best(3, 0.375)),  # a perfect warm-up is neither chosen nor smoothed in
+        ([0.5, 1.0, 0.0, 0.0], 1, Best(1, 0.75)),  # the ends are smoothed over two epochs
+        ([0.0, 0.0, 1.0, 0.5], 1, Best(4, 0.75)),
+        ([0.25], 1, Best(1, 0.25)),  # a single epoch stands for itself
+        ([1.0, 1.0, 0.25], 3, Best(3, 0.25)),
+        ([0.5] * 7, 4, Best(4, 0.5)),  # ties go to the earliest
+        # 0.3 + 0.2 + 0.1 and 0.2 + 0.1 + 0.3 differ in the last bit of a float.
+        ([0.0, 0.3, 0.2, 0.1, 0.3, 0.0], 1, Best(3, pytest.approx(0.2))),
+        ([0.0, 0.9, 0.0, 0.75, 0.75, 0.75], 1, Best(5, 0.75)),  # a lone peak loses to a plateau
+    ],
+)
+def test_known_best_epochs(values, first, expected):
+    assert best_epoch(values, first) == expected
 
 
 @pytest.mark.parametrize("objective", ["best", "last"])

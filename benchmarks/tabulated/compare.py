@@ -1,6 +1,6 @@
 """Compares ways to search on the tables: regret at fixed budgets, ablations, and what noisy validation costs.
 
-Run ``python benchmarks/tabulated/compare.py`` in the repository; it takes a few minutes a table on 2 cores.
+Run ``python benchmarks/tabulated/compare.py`` in the repository; it takes a quarter of an hour per table on 2 cores.
 Regret is the test accuracy of the grid's best point minus that of the recommended one, both where a user would stop
 and as means over the tabulated seeds. Defaults were looked at on one half of the test samples (``--half a``);
 what is reported is the other half.
@@ -51,6 +51,10 @@ METHODS: dict[str, Callable[[Table, int], list[Ended]]] = {
     "OptunaSearch + ASHA by level": lambda table, seed: replay(RayOptuna(table, seed), table, warm_store=False),
     "the same, informed": lambda table, seed: replay(RayOptuna(table, seed, informed=True), table),
 }
+
+
+#: Everything that is replayed: methods, then the ablations of ours.
+ALL = (*METHODS, *(name for name, _ in variants() if name != "as shipped"))
 
 
 def table_of(name: str) -> Table:
@@ -241,6 +245,24 @@ def readme_table(evidence: dict[str, Any]) -> list[str]:
     return lines
 
 
+def merged(name: str, rows: dict[str, Any], commit: str | None, kept: dict[str, Any]) -> dict[str, Any]:
+    """Return a table's rows with those of earlier evidence that were not replayed again.
+
+    Args:
+        name: The table's name.
+        rows: The rows that were replayed, by method.
+        commit: What replayed them.
+        kept: The earlier evidence; empty without one.
+
+    Returns:
+        The rows of the methods that there still are, each with the commit that replayed it.
+    """
+    earlier = kept.get(name, {}).get("methods", {})
+    found = {method: {"git_commit": kept.get("git_commit"), **row} for method, row in earlier.items()}
+    found |= {method: {**row, "git_commit": commit} for method, row in rows.items()}
+    return {method: found[method] for method in ALL if method in found}
+
+
 def main() -> None:
     """Replay everything, print the tables and write the evidence."""
     from nls_tune.machine.provenance import provenance
@@ -249,13 +271,16 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", default=list(NAMES))
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--half", choices=["a", "b"], default="b", help="test samples that judge")
-    parser.add_argument("--only", nargs="+", default=None, help="methods and ablations to replay; all by default")
+    parser.add_argument(
+        "--only", nargs="+", choices=ALL, metavar="NAME", help="replay these alone; the other rows of --out stay"
+    )
     parser.add_argument("--no-selection", action="store_true", help="leave out what noisy validation costs")
     parser.add_argument("--draws", type=int, default=200, help="sets of trials for the cost of noisy validation")
     parser.add_argument("--out", type=Path, default=EVIDENCE / "search_efficiency.json")
     options = parser.parse_args()
-    wanted = options.only or [*METHODS, *(name for name, _ in variants() if name != "as shipped")]
-    rng, evidence = np.random.default_rng(0), dict[str, Any]()
+    wanted, rng, source = options.only or ALL, np.random.default_rng(0), provenance()
+    kept = json.loads(options.out.read_text(encoding="utf-8")) if options.only and options.out.exists() else {}
+    evidence = {key: kept[key] for key in (*NAMES, "twonorm_seeds", "selection") if key in kept}
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for name in options.names:
@@ -267,7 +292,7 @@ def main() -> None:
             }
             evidence[name] = {
                 "epochs_a_level_of_the_grid": table_of(name).size * table_of(name).epochs,
-                "methods": rows,
+                "methods": merged(name, rows, source["git_commit"], kept),
             }
             show(f"{name}: median regret in points of test accuracy, by epochs a level", rows)
         if not options.only and (FOLDER / "twonorm_seeds.parquet").exists():
@@ -282,7 +307,7 @@ def main() -> None:
     content = {
         "what": "searches replayed on tabulated trainings; regret as a fraction, medians over seeds, 95 % bootstrap",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        **provenance(),
+        **source,
         "half": options.half,
         **evidence,
     }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nls_tune.analysis.rows import moment
+from nls_tune.runs.run_json import RunSession
 from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class TrialSpan:
     """One trial in time.
 
     Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap; slots are of one device.
+        slot: 0, 1, ...: two trials of one slot do not overlap.
         start_seconds: From the start of the run's first trial, without the pauses between sessions.
         seconds: From its start to its end, likewise; 0 where the clock was set back.
         epochs: Reached, reused ones included.
@@ -71,7 +71,7 @@ class Allocation:
     """Where the time of a run went.
 
     Attributes:
-        started_at: Of the first trial.
+        started_at: Start of the first trial.
         wall_seconds: From the first start to the last end, without the pauses between sessions.
         busy_share: Time of trials, from start to end, over slots times wall time.
         spans: In the order of their starts.
@@ -89,16 +89,15 @@ class Allocation:
 
 
 def allocation(
-    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[Mapping[str, Any]] = ()
+    trials: pd.DataFrame, levels: Sequence[str] = (), sessions: Sequence[RunSession] = ()
 ) -> Allocation | None:
     """Return where the time of a run went; None without a trial.
 
-    The rows do not know the slots, only node and device. Slots are found by colouring the intervals of each device
-    greedily in the order of their starts, which needs as few slots as any assignment.
+    Rows of early versions know no slots, only node and device. If there is one of these, slots are found by colouring
+    the intervals of each device greedily in the order of their starts, which needs as few slots as any assignment.
 
     A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
-    none has ended. Time that an
-    interrupted trial had in an earlier session is in none of its rows, and counts as idle.
+    none has ended. Time that an interrupted trial had in an earlier session is in none of its rows, and counts as idle.
 
     Args:
         trials: Rows of ``trials/``, of all stages.
@@ -115,7 +114,10 @@ def allocation(
     pauses = _pauses(begin.to_pydatetime(), ends, sessions)
     last = float(ends.max())
     starts, ends = _without(pauses, starts), _without(pauses, ends)
-    slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
+    if timed["slot"].notna().all():
+        slots = timed["slot"].astype(int).tolist()
+    else:
+        slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
     busy = float((ends - starts).sum())
     return Allocation(
@@ -129,9 +131,9 @@ def allocation(
     )
 
 
-def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[RunSession]) -> list[tuple[float, float]]:
     """From when to when no session went on, in seconds from the first start, ascending."""
-    known = [(moment(session.get("started_at")), moment(session.get("finished_at"))) for session in sessions]
+    known = [(session.started_at, session.finished_at) for session in sessions]
     times = sorted(((began, ended) for began, ended in known if began is not None), key=lambda both: both[0])
     found = []
     stopped: float | None = None
@@ -168,18 +170,15 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
 
 
 def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
-    names = [field.name for field in fields(TrialSpan)]
     table = trials.assign(slot=slots, start_seconds=starts, seconds=ends - starts)
-    # By way of NumPy: pandas makes a list of strings one by one.
-    columns = (table[name].to_numpy().tolist() for name in names)
-    return tuple(TrialSpan(*row) for row in zip(*columns, strict=True))
+    return tuple(TrialSpan(*row) for row in _rows_for(TrialSpan, table))
 
 
 def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...]:
     left = (trials["config_epochs"] - trials["epochs"]).clip(lower=0).where(trials["status"] == "stopped", 0)
-    table = trials.assign(saved=left, trained=trials["epochs"] - trials["epochs_reused"], count=1)
-    columns = ["count", "trained", "epochs_reused", "saved", "train_seconds"]
-    sums = table.groupby(["noise_level", "stage", "arm"], sort=False)[columns].sum()
+    trained = trials["epochs"] - trials["epochs_reused"]
+    table = trials.assign(epochs_saved=left, epochs_trained=trained, num_trials=1)
+    sums = table.groupby(["noise_level", "stage", "arm"], sort=False).sum(numeric_only=True).reset_index()
     known = list(dict.fromkeys([*levels, *trials["noise_level"]]))
 
     def place(group: GroupCost) -> tuple[int, ...]:
@@ -189,17 +188,10 @@ def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...
             for order, name in zip((known, _STAGES, ARMS), names, strict=True)
         )
 
-    groups = [
-        GroupCost(
-            stage=str(row["stage"]),
-            noise_level=str(row["noise_level"]),
-            arm=row["arm"],
-            num_trials=int(row["count"]),
-            epochs_trained=int(row["trained"]),
-            epochs_reused=int(row["epochs_reused"]),
-            epochs_saved=int(row["saved"]),
-            train_seconds=float(row["train_seconds"]),
-        )
-        for row in sums.reset_index().to_dict("records")
-    ]
-    return tuple(sorted(groups, key=place))
+    return tuple(sorted((GroupCost(*row) for row in _rows_for(GroupCost, sums)), key=place))
+
+
+def _rows_for(kind: type[TrialSpan | GroupCost], table: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Yield the columns named as the fields of a dataclass, row by row."""
+    # By way of NumPy: pandas makes a list of strings one by one.
+    return zip(*(table[field.name].to_numpy().tolist() for field in fields(kind)), strict=True)

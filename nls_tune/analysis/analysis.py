@@ -1,4 +1,4 @@
-"""Everything that is to say about runs, in one object: what the tables, the page and the figures draw."""
+"""All findings about runs in one object: what the tables, the page and the figures draw."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nls_tune.analysis.allocation import Allocation, allocation
-from nls_tune.analysis.comparison import Comparison, Findings, compare
-from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
+from nls_tune.analysis.comparison import Comparison, compare
 from nls_tune.analysis.importances import LevelImportances, importances
 from nls_tune.analysis.interactions import Interaction, interactions
 from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
-from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
-from nls_tune.analysis.recommendations import Recommendation, recommendations
+from nls_tune.analysis.recommendations import Findings, find
 from nls_tune.runs import Run
 
 
 @dataclass(frozen=True, eq=False)
-class RunAnalysis:
+class RunAnalysis(Findings):
     """What one run says; ``run`` itself holds its provenance and its rows."""
 
     run: Run
-    recommendations: tuple[Recommendation, ...]
-    summaries: tuple[LevelSummary, ...]
-    confirmations: tuple[LevelConfirmation, ...]
     rate_curves: tuple[RateCurve, ...]
     rate_against_noise: RateAgainstNoise | None
     learning_curves: tuple[LevelCurves, ...]
@@ -46,29 +41,24 @@ def analyze(runs: Sequence[Run]) -> Analysis:
     """Analyse runs, at least one.
 
     Args:
-        runs: As ``runs.load_runs`` returns them.
+        runs: Runs as ``runs.load_runs`` returns them.
     """
     found = tuple(_analyze(run) for run in runs)
-    if len(found) < 2:
-        return Analysis(found, None)
-    return Analysis(found, compare(runs, [Findings(one.recommendations, one.confirmations) for one in found]))
+    return Analysis(found, compare(runs, found) if len(found) > 1 else None)
 
 
 def _analyze(run: Run) -> RunAnalysis:
     trials, levels = run.trials, run.levels
-    space = run.content.searched or None
-    summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
+    found = find(run)
     return RunAnalysis(
+        **vars(found),
         run=run,
-        recommendations=recommendations(
-            trials, levels, run.content.planned_trials, space=space, summaries=summaries, confirmed=confirmed
-        ),
-        summaries=summaries,
-        confirmations=confirmed,
         rate_curves=rate_curves(trials, levels),
-        rate_against_noise=rate_against_noise(trials, levels, summaries),
-        learning_curves=learning_curves(trials, run.epochs, levels, defaults=run.content.defaults, summaries=summaries),
+        rate_against_noise=rate_against_noise(trials, levels, found.summaries),
+        learning_curves=learning_curves(
+            trials, run.epochs, levels, defaults=run.content.defaults, summaries=found.summaries
+        ),
         interactions=interactions(trials, levels),
         importances=importances(trials, levels),
-        allocation=allocation(trials, levels, [session.model_dump(mode="json") for session in run.content.sessions]),
+        allocation=allocation(trials, levels, run.content.sessions),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from nls_tune.analysis.confirmation import LevelConfirmation, confirmations
-from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_trials
-from nls_tune.analysis.recommendations import Recommendation, recommendations
+from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
+from nls_tune.analysis.recommendations import Findings, find
+from nls_tune.analysis.rows import number, search_trials
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
 from nls_tune.spaces.space import Arm
@@ -22,10 +22,10 @@ class RunAtLevel:
     """What one run recommends at a level; accuracies are fractions.
 
     Attributes:
-        run: Its name.
+        run: The run's name.
         num_trials: Search trials of the level.
-        train_seconds: Of all of them.
-        arm: Of the recommended configuration; None, like what follows, where the run has none.
+        train_seconds: Their device time together.
+        arm: The recommended configuration's arm; None, like the fields that follow, where the run has none.
         val_accuracy: Of the search's trial with that configuration; None where it has none.
         test_accuracy_at_best: Of the same trial; None also without a test set.
         confirmed: Test accuracy at the best epoch over fresh seeds of the recommended configuration.
@@ -69,28 +69,21 @@ class Comparison:
     levels: tuple[LevelComparison, ...]
 
 
-class Findings(NamedTuple):
-    """What is known of a run before it is compared."""
-
-    recommendations: Sequence[Recommendation]
-    confirmations: Sequence[LevelConfirmation]
-
-
 def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> Comparison:
     """Compare runs; the first one is what the others are compared with.
 
     Two runs have the same validation and test samples at a noise level where run.json has the same fingerprint.
 
     Args:
-        runs: As ``runs.load_runs`` returns them.
-        findings: Of each of them, where they are known already.
+        runs: Runs as ``runs.load_runs`` returns them.
+        findings: What each of them found, where that is known already.
 
     Raises:
         ValueError: If there are fewer than two.
     """
     if len(runs) < 2:
         raise ValueError(f"a comparison needs at least two runs, got {len(runs)}")
-    known = [_find(run) for run in runs] if findings is None else findings
+    known = [find(run) for run in runs] if findings is None else findings
     pairs = list(zip(runs, known, strict=True))
     names = dict.fromkeys(level for run in runs for level in run.levels)
     return Comparison(
@@ -100,65 +93,42 @@ def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> 
     )
 
 
-def _find(run: Run) -> Findings:
-    space = run.content.searched or None
-    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
-    planned = run.content.planned_trials
-    found = recommendations(
-        run.trials, run.levels, planned, space=space, summaries=summaries, confirmed=confirmed
-    )  # fmt: skip
-    return Findings(found, confirmed)
-
-
 def _level(level: str, pairs: Sequence[tuple[Run, Findings]], first: Run) -> LevelComparison:
-    found: list[RunAtLevel] = []
     first_row: pd.Series | None = None
+    compared = []
     for run, findings in pairs:
-        recommendation = next((r for r in findings.recommendations if r.noise_level == level), None)
-        row = None if recommendation is None else _row(run.trials, recommendation.trial_id)
+        search = search_trials(run.trials[run.trials["noise_level"] == level])
+        use = next((found for found in findings.recommendations if found.noise_level == level), None)
+        confirmed = next((found for found in findings.confirmations if found.noise_level == level), None)
+        row = None if use is None else _row(run.trials, use.trial_id)
         against = None
         if run is first:
             first_row = row
         elif row is not None and first_row is not None and _fingerprint(run, level) == _fingerprint(first, level):
             against = _paired(row, first_row, _fingerprint(run, level))
-        found.append(_at_level(run, level, recommendation, findings.confirmations, row, against))
-    return LevelComparison(level, tuple(found))
-
-
-def _at_level(
-    run: Run,
-    level: str,
-    recommendation: Recommendation | None,
-    confirmed: Sequence[LevelConfirmation],
-    row: pd.Series | None,
-    against_first: PairedDifference | None,
-) -> RunAtLevel:
-    search = run.trials[(run.trials["noise_level"] == level) & (run.trials["stage"] == "search")]
-    confirmation = next((found for found in confirmed if found.noise_level == level), None)
-    fresh = None
-    if recommendation is not None and recommendation.num_seeds is not None and confirmation is not None:
-        fresh = confirmation.configurations[confirmation.recommended].test_at_best
-    return RunAtLevel(
-        run=run.name,
-        num_trials=len(search),
-        train_seconds=float(search["train_seconds"].sum()),
-        arm=None if recommendation is None else recommendation.arm,
-        config=None if recommendation is None else recommendation.config,
-        val_accuracy=_number(row, "best_val_accuracy"),
-        test_accuracy_at_best=_number(row, "test_accuracy_at_best"),
-        confirmed=fresh,
-        against_ce=None if recommendation is None else recommendation.difference,
-        against_first=against_first,
-    )
+        fresh = None
+        if use is not None and use.num_seeds is not None and confirmed is not None:
+            fresh = confirmed.configurations[confirmed.recommended].test_at_best
+        compared.append(
+            RunAtLevel(
+                run=run.name,
+                num_trials=len(search),
+                train_seconds=float(search["train_seconds"].sum()),
+                arm=None if use is None else use.arm,
+                config=None if use is None else use.config,
+                val_accuracy=None if row is None else number(row["best_val_accuracy"]),
+                test_accuracy_at_best=None if row is None else number(row["test_accuracy_at_best"]),
+                confirmed=fresh,
+                against_ce=None if use is None else use.difference,
+                against_first=against,
+            )
+        )
+    return LevelComparison(level, tuple(compared))
 
 
 def _row(trials: pd.DataFrame, trial_id: str | None) -> pd.Series | None:
     rows = trials[trials["trial_id"] == trial_id]
     return None if rows.empty else rows.iloc[0]
-
-
-def _number(row: pd.Series | None, column: str) -> float | None:
-    return None if row is None or row[column] is None or row[column] != row[column] else float(row[column])
 
 
 def _paired(row: pd.Series, first: pd.Series, fingerprint: str | None) -> PairedDifference | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nls_tune.analysis.level_summaries import config_of, searched_settings
+from nls_tune.analysis.rows import ALWAYS_SHOWN, by_level, config_of, searched_settings
 from nls_tune.analysis.statistics import (
     SampleMean,
     detectable_difference,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 #: The level of all tests.
 SIGNIFICANT = 0.05
-_CONFIG = ("smooth_rate", "warmup_epochs", "lr")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class ConfirmedConfiguration:
     would deploy; one without any epoch that counts, or that failed, is missing.
 
     Attributes:
-        arm: Of its rate.
+        arm: The rate's arm.
         config: Rate, warm-up length, learning rate and whatever else the trials of the level differ in.
         seeds: Those that count, ascending.
         num_diverged: How many of them diverged.
@@ -117,7 +116,7 @@ class LevelConfirmation:
         configurations: CE first, then positive and negative rates.
         strongest_ce: Index of the CE with the highest mean validation accuracy; None without one.
         recommended: Index of the configuration with the highest mean validation accuracy.
-        comparisons: One a configuration, with the strongest CE; None for that one itself, without a test set,
+        comparisons: One per configuration, with the strongest CE; None for that one itself, without a test set,
             and without common seeds.
     """
 
@@ -141,20 +140,19 @@ def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Lev
     ended = trials[trials["status"].isin(["completed", "diverged"])]
     rows = ended[(ended["stage"] == "confirm") & ended["best_val_accuracy"].notna()]
     on_all = ended[(ended["stage"] == ON_ALL_LABELS) & ended["last_test_accuracy"].notna()]
-    present = list(dict.fromkeys(rows["noise_level"]))
-    order = [level for level in levels if level in present] or present
     found = [
         _confirmation(
-            rows[rows["noise_level"] == level],
+            level,
+            of_level,
             on_all[on_all["noise_level"] == level],
             searched_settings(trials[trials["noise_level"] == level]),
         )
-        for level in order
+        for level, of_level in by_level(rows, levels)
     ]
     return _correct_over_levels(found)
 
 
-def _confirmation(rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]) -> LevelConfirmation:
+def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]) -> LevelConfirmation:
     groups, columns = [], _key_columns(rows)
     for arm in ARMS:
         of_arm = rows[rows["arm"] == arm]
@@ -170,7 +168,7 @@ def _confirmation(rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]
         for i, c in enumerate(configurations)
     )
     return LevelConfirmation(
-        noise_level=str(rows["noise_level"].iloc[0]),
+        noise_level=level,
         configurations=configurations,
         strongest_ce=strongest,
         recommended=int(np.argmax(validation)),
@@ -183,7 +181,7 @@ def _confirmation(rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]
 
 def _key_columns(rows: pd.DataFrame) -> list[str]:
     """The columns in which the configurations of a confirmation can differ; lists cannot be grouped by."""
-    candidates = [*_CONFIG, *(c for c in rows.columns if c.startswith("config_"))]
+    candidates = [*ALWAYS_SHOWN, *(c for c in rows.columns if c.startswith("config_"))]
     return [c for c in candidates if np.isscalar(rows[c].iloc[0])]
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nls_tune.analysis.level_summaries import searched_settings
-from nls_tune.analysis.rows import log_share
+from nls_tune.analysis.rows import by_level, completed_trials, log_share, search_trials, searched_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
 #: Fewer completed trials say nothing about several settings.
 MIN_TRIALS = 10
-#: Of more, an even sample is used: so many of all levels of a run together, and so many of one at most and at least.
-MAX_TRIALS, MOST_TRIALS_A_LEVEL, LEAST_TRIALS_A_LEVEL = 1000, 300, 50
-#: Trees of fANOVA, likewise. Deeper ones than this follow the luck of single trials, and take far longer.
-MAX_TREES, MOST_TREES_A_LEVEL, LEAST_TREES_A_LEVEL = 40, 24, 3
+#: Of more trials an even sample is used: at most so many of a run, and at most and at least so many per level.
+MAX_TRIALS, MOST_TRIALS_PER_LEVEL, LEAST_TRIALS_PER_LEVEL = 1000, 300, 50
+#: The same for the trees of fANOVA. Deeper trees than this follow the luck of single trials, and take far longer.
+MAX_TREES, MOST_TREES_PER_LEVEL, LEAST_TREES_PER_LEVEL = 40, 24, 3
 TREE_DEPTH = 5
 #: PED-ANOVA asks what the best tenth has in common, and of few trials the best five.
 _TOP_SHARE, _TOP_TRIALS = 0.1, 5
@@ -33,10 +32,10 @@ _TOP_SHARE, _TOP_TRIALS = 0.1, 5
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the searched settings, each method's sum to 1.
+    """How much a searched setting matters; over the settings the shares of each method sum to 1.
 
     Attributes:
-        setting: Its name.
+        setting: The setting's name.
         ped_anova: What matters for being among the best trials (Watanabe et al., IJCAI 2023).
         fanova: Share of the variance over all of the space (Hutter et al., ICML 2014).
     """
@@ -77,13 +76,10 @@ def importances(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Level
         levels: The order of the levels; by default that of their first trials.
     """
     bits = [name for name in trials.columns if str(name).endswith("_correct_at_best")]
-    search = trials.drop(columns=bits)[trials["stage"] == "search"]  # what is long takes long to copy
-    present = list(dict.fromkeys(search["noise_level"]))
-    order = [level for level in levels if level in present] or present
-    most = _share(MAX_TRIALS, len(order), LEAST_TRIALS_A_LEVEL, MOST_TRIALS_A_LEVEL)
-    trees = _share(MAX_TREES, len(order), LEAST_TREES_A_LEVEL, MOST_TREES_A_LEVEL)
-    completed = search[(search["status"] == "completed") & search["best_val_accuracy"].notna()]
-    return tuple(_importances(level, completed[completed["noise_level"] == level], most, trees) for level in order)
+    found = by_level(search_trials(trials.drop(columns=bits)), levels)  # long cells take long to copy
+    most = _share(MAX_TRIALS, len(found), LEAST_TRIALS_PER_LEVEL, MOST_TRIALS_PER_LEVEL)
+    trees = _share(MAX_TREES, len(found), LEAST_TREES_PER_LEVEL, MOST_TREES_PER_LEVEL)
+    return tuple(_importances(level, completed_trials(rows), most, trees) for level, rows in found)
 
 
 def _share(total: int, levels: int, least: int, most: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from nls_tune.analysis.rows import by_level, log_share, numbers, search_trials
+from nls_tune.analysis.rows import by_level, is_completed, log_share, numbers, search_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ class Interaction:
         setting: The other one.
         points: All trials that ended as completed, stopped or diverged.
         rate_edges: Edges of the cells, ascending, one more than there are columns: evenly in log(1 - r) over the rates
-            of the points. A cell begins with its lower edge; the last one has its upper edge, too.
+            of the points. A cell begins with its lower edge; the last one includes its upper edge as well.
         value_edges: Edges of the cells, ascending, one more than there are rows: evenly in log(lr); for
             ``warmup_epochs`` halfway between whole epochs, each cell with the same number of them.
         best: Highest validation accuracy of the completed trials of a cell, ``best[row][column]``; None where none is.
@@ -71,14 +71,10 @@ def interactions(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Inte
     return tuple(
         _interaction(level, setting, rows)
         for level, rows in by_level(ended, levels)
-        if _completed(rows).any() and rows["smooth_rate"].nunique() > 1
+        if is_completed(rows).any() and rows["smooth_rate"].nunique() > 1
         for setting in get_args(Crossed)
         if rows[setting].nunique() > 1
     )
-
-
-def _completed(rows: pd.DataFrame) -> pd.Series[bool]:
-    return (rows["status"] == "completed") & rows["best_val_accuracy"].notna()
 
 
 def _interaction(level: str, setting: Crossed, rows: pd.DataFrame) -> Interaction:
@@ -86,7 +82,7 @@ def _interaction(level: str, setting: Crossed, rows: pd.DataFrame) -> Interactio
     rate_edges = _rate_edges(rates)
     value_edges = _lr_edges(rows["lr"]) if setting == "lr" else _epoch_edges(rows["warmup_epochs"])
     columns, lines = len(rate_edges) - 1, len(value_edges) - 1
-    completed = _completed(rows).to_numpy(bool)
+    completed = is_completed(rows).to_numpy(bool)
     cells = (_cell(rows[setting].to_numpy(float), value_edges)[completed], _cell(rates, rate_edges)[completed])
     best, counts = np.full((lines, columns), -np.inf), np.zeros((lines, columns), int)
     np.maximum.at(best, cells, rows["best_val_accuracy"].to_numpy(float)[completed])

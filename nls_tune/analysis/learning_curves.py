@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
-from nls_tune.analysis.rows import numbers, search_trials
+from nls_tune.analysis.rows import have_settings, in_order, numbers, search_trials
 from nls_tune.metrics import best_epoch
 from nls_tune.spaces.space import Arm
 
 #: Why a curve is shown: it is the selected one of its arm, CE with the defaults, or one of the best of the others.
 Role = Literal["selected", "default_ce", "other"]
-#: How many others are kept a noise level.
+#: How many others are kept per noise level.
 MAX_OTHERS = 12
 
 
@@ -25,11 +25,11 @@ class LearningCurve:
     """One search trial epoch by epoch; the tuples are of one length. Accuracies are fractions.
 
     Attributes:
-        role: Why it is here.
+        role: Why it is shown.
         status: How the trial ended; None for one that runs.
-        warmup_epochs: Of one that runs: those it has had so far.
-        lr: Of the GLS phase; of one that runs: that of its first GLS epoch, or of its last one before.
-        best_epoch: The epoch that counts; None where none does. Of one that runs: the best so far.
+        warmup_epochs: For a running trial, those it has had so far.
+        lr: The learning rate of the GLS phase; for a running trial that of its first GLS epoch, or else its last epoch.
+        best_epoch: The epoch that counts; None where none does. For a running trial, the best so far.
         epochs: Ascending, from 1.
         train_accuracy: On noisy training labels.
         val_accuracy: On noisy validation labels.
@@ -75,25 +75,24 @@ def learning_curves(
 ) -> tuple[LevelCurves, ...]:
     """Return the curves of each noise level that has epochs of search trials.
 
-    Epochs whose trial has no row are those of one that runs (or whose process was killed). Rows of epochs do not say
-    of which stage they are: while no trial but those of the search has a row they are taken for the search's.
+    Epochs whose trial has no row belong to a running trial (or one whose process was killed). Rows of epochs do not
+    name their stage: they are taken for the search's until a trial of another stage has a row.
 
     Args:
         trials: Rows of ``trials/``.
         epochs: Rows of ``epochs/``.
         levels: The order of the levels; by default that of their first trials.
-        max_others: How many of those without a role are kept a level, the highest validation accuracies first.
+        max_others: How many of those without a role are kept per level, the highest validation accuracies first.
         defaults: The default of each searched setting (``Run.defaults``), which rows do not know; without them no
             curve is ``default_ce``. Where it is the selected CE, that is its role.
-        summaries: What ``level_summaries`` says of these trials, to save the time.
+        summaries: What ``level_summaries`` returns for these trials, to save the time.
     """
     codes, ids = pd.factorize(epochs["trial_id"])
     search = _search(trials, epochs, codes, [str(name) for name in ids])
     found = level_summaries(trials, levels) if summaries is None else summaries
     selected = [arm.trial_id for summary in found for arm in summary.arms.values()]
     default = _default_ce(trials, defaults or {})
-    present = list(dict.fromkeys(trial.noise_level for trial in search.values()))
-    order = [level for level in levels if level in present] or present
+    order = in_order([trial.noise_level for trial in search.values()], levels)
     kept = {level: _kept(level, search, selected, default, max_others) for level in order}
     shown = {trial_id for of_level in kept.values() for trial_id in of_level}
     wanted = epochs[np.array([trial_id in shown for trial_id in ids], bool)[codes]].sort_values("epoch", kind="stable")
@@ -138,7 +137,7 @@ def _search(trials: pd.DataFrame, epochs: pd.DataFrame, codes: np.ndarray, ids: 
 
 
 def _trial_so_far(rows: pd.DataFrame) -> _Trial:
-    """What the epochs of a trial say that has no row yet."""
+    """Return what the epochs say about a trial that has no row yet."""
     gls, first = rows[rows["phase"] != "warmup"], rows.iloc[0]
     warmup_epochs = len(rows) - len(gls)
     healthy = rows.loc[~rows["diverged"].to_numpy(bool), "val_accuracy"].tolist()
@@ -157,14 +156,9 @@ def _trial_so_far(rows: pd.DataFrame) -> _Trial:
 
 
 def _default_ce(trials: pd.DataFrame, defaults: Mapping[str, Any]) -> set[str]:
-    """The trials of cross-entropy with the defaults of the space, as confirmation has it."""
+    """Return the trials of cross-entropy with the defaults of the space, as the confirmation trains it."""
     same = (trials["arm"] == "ce").to_numpy(bool) & bool(defaults)
-    for name, value in defaults.items():
-        column = name if name in trials.columns else f"config_{name}"
-        if name != "smooth_rate" and column in trials.columns:
-            cells = (cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in trials[column].tolist())
-            same &= np.array([cell == value for cell in cells], bool)
-    return set(trials["trial_id"][same])
+    return set(trials["trial_id"][same & have_settings(trials, {**defaults, "smooth_rate": 0.0})])
 
 
 def _kept(

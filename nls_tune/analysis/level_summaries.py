@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.analysis.rows import by_level, config_of, have_settings, number, search_trials, searched_settings
 from nls_tune.analysis.selection import select
 from nls_tune.noise import signal_share
 from nls_tune.runs.schemas import unpack_correct
@@ -17,46 +18,14 @@ from nls_tune.spaces.space import ARMS, Arm
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What describes a configuration even where all trials share it.
-_ALWAYS = ("smooth_rate", "warmup_epochs", "lr")
 #: Two-sided 95 % of a normal distribution.
 Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class ArmSummary:
-    """The selected trial of an arm: chosen by noisy validation, described by everything.
-
-    Accuracies are fractions. ``test_*`` are None without a test set.
-    """
-
-    arm: Arm
-    num_trials: int
-    num_completed: int
+class _TrialAtBest:
     trial_id: str
     config: dict[str, Any]
-    best_epoch: int
-    epochs: int
-    val_accuracy: float
-    test_accuracy_at_best: float | None
-    last_val_accuracy: float
-    last_test_accuracy: float | None
-
-
-@dataclass(frozen=True)
-class DefaultCe:
-    """The search trial of cross-entropy with the defaults of the space: what a user would run without a search.
-
-    Accuracies are fractions; ``test_*`` are None without a test set.
-
-    Attributes:
-        status: How it ended; one that was stopped or diverged has not run to its end.
-        epochs: Reached.
-    """
-
-    trial_id: str
-    config: dict[str, Any]
-    status: str
     best_epoch: int
     epochs: int
     val_accuracy: float
@@ -66,12 +35,37 @@ class DefaultCe:
 
 
 @dataclass(frozen=True)
+class ArmSummary(_TrialAtBest):
+    """The selected trial of an arm: chosen by noisy validation, described by everything.
+
+    Accuracies are fractions; ``test_*`` are None without a test set.
+    """
+
+    arm: Arm
+    num_trials: int
+    num_completed: int
+
+
+@dataclass(frozen=True)
+class DefaultCe(_TrialAtBest):
+    """The search trial of cross-entropy with the defaults of the space: what a user would run without a search.
+
+    Accuracies are fractions; ``test_*`` are None without a test set.
+
+    Attributes:
+        status: How it ended; one that was stopped or diverged has not run to its end.
+    """
+
+    status: str
+
+
+@dataclass(frozen=True)
 class PairedDifference:
     """Accuracy of one trial minus that of another on the same samples.
 
     Attributes:
-        difference: As a fraction.
-        standard_error: From the samples on which the two disagree:
+        difference: First minus second, a fraction.
+        standard_error: Its standard error, from the samples on which the two disagree:
             ``sqrt(b + c - (b - c)**2 / n) / n``, b and c the samples that only one of them gets right
             (the variance of McNemar's test, not assuming that the two are equal).
         num_samples: n.
@@ -95,11 +89,11 @@ class LevelSummary:
         noise_level: In its stored spelling.
         num_classes: K.
         noise_rate: Share of wrong labels, None where unknown.
-        noise_cancelling_rate: Of the noise, None where it does not exist.
+        noise_cancelling_rate: The noise's r*, None where it does not exist.
         signal_share: c of symmetric noise, by which validation differences shrink; None for other noise.
         statuses: How many trials ended in which way.
         arms: The selected trial of each arm that has a completed one.
-        recommended: The arm whose selected trial is the best on validation, see ``best_arm``; None if there is none.
+        recommended: The arm whose selected trial is the best on validation, the first on ties; None if there is none.
         rival: What the recommended arm is compared with: CE, or for CE the better of the others on validation.
         validation: Recommended minus rival on validation, at the best epochs; None where either is missing.
         test: Recommended minus rival on test, likewise.
@@ -134,92 +128,70 @@ def level_summaries(
         space: The searched settings with their defaults, which rows do not know.
 
     Returns:
-        One summary a level that has trials.
+        One summary per level that has trials.
     """
-    search = trials[trials["stage"] == "search"]
-    present = list(dict.fromkeys(search["noise_level"]))
-    order = [level for level in levels if level in present] or present
     defaults = None if space is None else {name: parameter["default"] for name, parameter in space.items()}
-    return tuple(_summarise(search[search["noise_level"] == level], defaults) for level in order)
+    return tuple(_summarise(level, rows, defaults) for level, rows in by_level(search_trials(trials), levels))
 
 
-def _summarise(trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> LevelSummary:
-    first = trials.iloc[0]
-    found = {arm: select(trials[trials["arm"] == arm]) for arm in ARMS}
-    chosen = {arm: selected for arm, selected in found.items() if selected is not None}
-    names = searched_settings(trials)
-    arms = {arm: _arm_summary(arm, selected, trials[trials["arm"] == arm], names) for arm, selected in chosen.items()}
-    recommended = best_arm(arms)
-    rival: Arm | None = "ce" if "ce" in arms else None
-    if recommended == "ce":
-        rival = best_arm({arm: arms[arm] for arm in ARMS[1:] if arm in arms})
+def _summarise(level: str, trials: pd.DataFrame, defaults: Mapping[str, Any] | None) -> LevelSummary:
+    first, names = trials.iloc[0], searched_settings(trials)
+    of_arms = {arm: trials[trials["arm"] == arm] for arm in ARMS}
+    selected = {arm: row for arm, rows in of_arms.items() if (row := select(rows)) is not None}
+    arms = {arm: _arm_summary(arm, row, of_arms[arm], names) for arm, row in selected.items()}
+    recommended = _best_arm(arms)
+    others: Sequence[Arm] = ARMS[1:] if recommended == "ce" else ("ce",)
+    rival = _best_arm({arm: arms[arm] for arm in others if arm in arms})
     validation = test = None
     if recommended is not None and rival is not None:
-        validation = paired_trials(chosen[recommended], chosen[rival], "val")
-        test = paired_trials(chosen[recommended], chosen[rival], "test")
+        validation = paired_trials(selected[recommended], selected[rival], "val")
+        test = paired_trials(selected[recommended], selected[rival], "test")
     return LevelSummary(
-        noise_level=str(first["noise_level"]),
+        noise_level=level,
         num_classes=int(first["num_classes"]),
-        noise_rate=_number(first["noise_rate"]),
-        noise_cancelling_rate=_number(first["noise_cancelling_rate"]),
-        signal_share=_signal_share(str(first["noise_level"]), int(first["num_classes"])),
+        noise_rate=number(first["noise_rate"]),
+        noise_cancelling_rate=number(first["noise_cancelling_rate"]),
+        signal_share=_signal_share(level, int(first["num_classes"])),
         statuses={str(k): int(v) for k, v in trials["status"].value_counts().items()},
         arms=arms,
         recommended=recommended,
         rival=rival,
         validation=validation,
         test=test,
-        estimated_noise_rate=_number(first["estimated_noise_rate"]),
-        default_ce=None if defaults is None else _default_ce(trials, defaults, names),
+        estimated_noise_rate=number(first["estimated_noise_rate"]),
+        default_ce=None if defaults is None else _default_ce(of_arms["ce"], defaults, names),
     )
 
 
-def best_arm(arms: Mapping[Arm, ArmSummary]) -> Arm | None:
-    """Return the arm whose selected trial is the best on validation, the first on ties; None without arms."""
-    return max(arms, key=lambda arm: arms[arm].val_accuracy, default=None)
+def _best_arm(arms: Mapping[Arm, ArmSummary]) -> Arm | None:
+    return max(arms, key=lambda arm: arms[arm].val_accuracy, default=None)  # the first on ties
 
 
 def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
-    return ArmSummary(
-        arm=arm,
-        num_trials=len(trials),
-        num_completed=int((trials["status"] == "completed").sum()),
-        trial_id=str(row["trial_id"]),
-        config=config_of(row, names),
-        best_epoch=int(row["best_epoch"]),
-        epochs=int(row["epochs"]),
-        val_accuracy=float(row["best_val_accuracy"]),
-        test_accuracy_at_best=_number(row["test_accuracy_at_best"]),
-        last_val_accuracy=float(row["last_val_accuracy"]),
-        last_test_accuracy=_number(row["last_test_accuracy"]),
-    )
+    num_completed = int((trials["status"] == "completed").sum())
+    return ArmSummary(**vars(_at_best(row, names)), arm=arm, num_trials=len(trials), num_completed=num_completed)
 
 
 def _default_ce(trials: pd.DataFrame, defaults: Mapping[str, Any], names: Sequence[str]) -> DefaultCe | None:
-    rows = trials[(trials["arm"] == "ce") & trials["best_val_accuracy"].notna()]
-    for name, value in defaults.items():
-        column = name if name in rows.columns else f"config_{name}"
-        if name != "smooth_rate" and column in rows.columns:
-            rows = rows[[_plain(found) == value for found in rows[column]]]
+    rows = trials[trials["best_val_accuracy"].notna()]
+    rows = rows[have_settings(rows, {**defaults, "smooth_rate": 0.0})]
     if rows.empty:
         return None
     row = rows.loc[(rows["status"] != "completed").sort_values(kind="stable").index[0]]  # one that ended, if any did
-    return DefaultCe(
+    return DefaultCe(**vars(_at_best(row, names)), status=str(row["status"]))
+
+
+def _at_best(row: pd.Series, names: Sequence[str]) -> _TrialAtBest:
+    return _TrialAtBest(
         trial_id=str(row["trial_id"]),
         config=config_of(row, names),
-        status=str(row["status"]),
         best_epoch=int(row["best_epoch"]),
         epochs=int(row["epochs"]),
         val_accuracy=float(row["best_val_accuracy"]),
-        test_accuracy_at_best=_number(row["test_accuracy_at_best"]),
-        last_val_accuracy=_number(row["last_val_accuracy"]),
-        last_test_accuracy=_number(row["last_test_accuracy"]),
+        test_accuracy_at_best=number(row["test_accuracy_at_best"]),
+        last_val_accuracy=number(row["last_val_accuracy"]),
+        last_test_accuracy=number(row["last_test_accuracy"]),
     )
-
-
-def config_of(row: pd.Series, names: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a row as plain values, by the columns that hold them."""
-    return {name.removeprefix("config_"): _plain(row[name]) for name in names}
 
 
 def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDifference:
@@ -267,24 +239,3 @@ def paired_trials(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | 
 def _signal_share(noise_level: str, num_classes: int) -> float | None:
     kind, _, rate = noise_level.partition(":")
     return signal_share(float(rate), num_classes) if kind == "symmetric" else None
-
-
-def searched_settings(trials: pd.DataFrame) -> list[str]:
-    """Return the columns of rate, warm-up and learning rate, and of every other setting in which trials differ."""
-    return [*_ALWAYS, *(c for c in trials.columns if c.startswith("config_") and _differs(trials[c]))]
-
-
-def _differs(values: pd.Series) -> bool:
-    if values.dtype != object:
-        return values.nunique(dropna=False) > 1
-    # Lists are not hashed; their bytes are, which is much quicker than to write them out.
-    return len({value.tobytes() if isinstance(value, np.ndarray) else str(value) for value in values}) > 1
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _plain(value: Any) -> Any:
-    """A cell as a plain Python value."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

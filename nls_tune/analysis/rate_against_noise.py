@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
-from nls_tune.analysis.rows import by_level, number, search_trials
+from nls_tune.analysis.rows import by_level, search_trials
+from nls_tune.analysis.selection import best_first
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.spaces.space import Arm
 
@@ -35,9 +36,9 @@ class BestRate:
         noise_level: In its stored spelling.
         noise_rate: Share of wrong labels; None where unknown.
         estimated_noise_rate: From the noisy labels; None where not estimated.
-        noise_cancelling_rate: Of the noise; None where it does not exist.
-        arm: Of the recommended configuration of the search.
-        smooth_rate: Of the recommended configuration of the search.
+        noise_cancelling_rate: The noise's r*; None where it does not exist.
+        arm: The arm that the search recommends.
+        smooth_rate: The rate that the search recommends.
         low: Lower end of the plausible interval: 2.5 % of the rates that resampled validation samples would select,
             see ``plausible_rates``; never above ``smooth_rate``. NaN where no trial has its validation bits.
         high: Its upper end, 97.5 %; never below ``smooth_rate``.
@@ -78,7 +79,7 @@ def rate_against_noise(
     Args:
         trials: Rows of ``trials/``.
         levels: The order of the levels; by default that of their first trials.
-        summaries: What ``level_summaries`` says of these trials, to save the time.
+        summaries: What ``level_summaries`` returns for these trials, to save the time.
     """
     found = level_summaries(trials, levels) if summaries is None else summaries
     rows = dict(by_level(search_trials(trials)))
@@ -102,7 +103,7 @@ def _best_rate(summary: LevelSummary, arm: Arm, rows: pd.DataFrame) -> BestRate:
     return BestRate(
         noise_level=summary.noise_level,
         noise_rate=summary.noise_rate,
-        estimated_noise_rate=number(rows["estimated_noise_rate"].iloc[0]),
+        estimated_noise_rate=summary.estimated_noise_rate,
         noise_cancelling_rate=summary.noise_cancelling_rate,
         arm=arm,
         smooth_rate=rate,
@@ -128,8 +129,8 @@ def plausible_rates(trials: pd.DataFrame) -> tuple[float, float]:
     The bootstrap over the validation samples: each resample draws as many with replacement, the same ones for all
     trials, and selects the completed trial, of all arms, that gets most of them right at its best epoch. The interval
     is the middle 95 % of the selected rates, both ends rates that were trained. It covers the luck of the validation
-    samples. It does not cover that of training seeds (each trial is trained once), nor rates that were not tried, and
-    unlike the recommendation it trusts single trials: it is wide where many rates do about equally well.
+    samples. It does not cover that of training seeds (each trial is trained once), nor rates that were not tried;
+    it is wide where many rates do about equally well.
 
     Args:
         trials: Rows of ``trials/`` of one noise level and one stage.
@@ -137,12 +138,10 @@ def plausible_rates(trials: pd.DataFrame) -> tuple[float, float]:
     Returns:
         Lower and upper end; NaN where no completed trial has its validation bits.
     """
-    rows = trials[(trials["status"] == "completed") & trials["best_val_accuracy"].notna()]
+    rows = best_first(trials)  # so that of equal trials the one counts that would be selected
     rows = rows[[isinstance(bits, bytes) for bits in rows["val_correct_at_best"]]]
     if rows.empty:
         return np.nan, np.nan
-    # Of equal trials the one counts that the highest accuracy would select.
-    rows = rows.sort_values(["best_val_accuracy", "started_at", "trial_id"], ascending=[False, True, True])
     n, rates = int(rows["num_val"].iloc[0]), rows["smooth_rate"].to_numpy(float)
     packed = np.frombuffer(b"".join(rows["val_correct_at_best"]), np.uint8).reshape(len(rows), -1)
     correct = np.unpackbits(packed, axis=1, count=n)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from nls_tune.analysis.rows import by_level, log_share, number, numbers, search_trials
+from nls_tune.analysis.rows import by_level, completed_trials, log_share, number, numbers, search_trials
 from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class RateCurve:
 
     Attributes:
         noise_level: In its stored spelling.
-        noise_cancelling_rate: Of the noise; None where it does not exist.
+        noise_cancelling_rate: The noise's r*; None where it does not exist.
         points: The completed search trials, rates ascending.
         num_left_out: Search trials that are not there: stopped, diverged, failed, interrupted.
         validation: The smoother over validation accuracies; None where there are too few points.
@@ -91,8 +91,7 @@ def rate_curves(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[RateC
 
 
 def _rate_curve(level: str, rows: pd.DataFrame) -> RateCurve:
-    shown = rows[(rows["status"] == "completed") & rows["best_val_accuracy"].notna()]
-    shown = shown.sort_values(["smooth_rate", "trial_id"])
+    shown = completed_trials(rows).sort_values(["smooth_rate", "trial_id"])
     columns = (shown[name].tolist() for name in ("trial_id", "arm", "smooth_rate", "warmup_epochs", "lr"))
     accuracies = (shown["best_val_accuracy"].tolist(), numbers(shown["test_accuracy_at_best"]))
     rates = shown["smooth_rate"].to_numpy(float)
@@ -156,7 +155,7 @@ def _fit(neighbours: _Neighbours, times: np.ndarray, accuracies: np.ndarray) -> 
     """Fit a line at each point of the grid and return its value there.
 
     Args:
-        neighbours: Of the n trials.
+        neighbours: The n trials as seen from the grid.
         times: How often each resample has each trial, shape (resamples, n).
         accuracies: Shape (n,).
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
-from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, config_of, level_summaries
-from nls_tune.analysis.rows import log_share
+from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
+from nls_tune.analysis.rows import have_settings, log_share, search_trials
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.spaces.space import Arm
+from nls_tune.runs import Run
+from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ Verdict = Literal["better", "worse", "no_proven_difference", "cross_entropy", "u
 DoubtKind = Literal[
     "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
     "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
+    "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
     "at_the_edge",  # the rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
     "within_error",  # on validation the difference to CE (or of CE to the next) is within its error
@@ -35,6 +37,8 @@ DoubtKind = Literal[
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
 
+#: An arm with fewer completed trials has hardly been searched.
+MIN_TRIALS = 8
 #: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
 _EDGE = 0.02
 
@@ -46,9 +50,9 @@ class Recommendation:
     Attributes:
         noise_level: In its stored spelling.
         verdict: What is proven.
-        arm: Of the configuration; None, like ``config``, for ``nothing``.
+        arm: The configuration's arm; None, like ``config``, for ``nothing``.
         config: The settings that were searched.
-        best_epoch: At which to stop: of the selected trial.
+        best_epoch: The epoch at which to stop: the selected trial's best one.
         strongest_ce: The settings of the CE that it is compared with; None without one.
         difference: Test accuracy minus that of the strongest CE over fresh seeds; None without a confirmation.
         detectable: The smallest true difference that this confirmation could have found.
@@ -56,9 +60,9 @@ class Recommendation:
         validation: Recommended minus rival of the search, on validation; see ``LevelSummary``. None where fresh seeds
             recommend another configuration than the search does.
         doubts: What speaks against it, each kind at most once.
-        num_seeds: With how many fresh seeds its validation accuracy was compared; None where it is the search's.
-        trial_id: Of the search's selected or default trial with this configuration; None where there is none.
-        val_accuracy: On validation at the best epoch: the mean over the fresh seeds, else that of the search's trial.
+        num_seeds: How many fresh seeds its validation accuracy was compared with; None where it is the search's.
+        trial_id: The search's selected or default trial with this configuration; None where there is none.
+        val_accuracy: Validation accuracy at the best epoch: the mean over the fresh seeds, else the search's trial's.
     """
 
     noise_level: str
@@ -101,19 +105,19 @@ def recommendations(
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
         space: The searched settings: where the range of the rate ends. Without it
             the range is that of the rates that were tried.
-        summaries: Of these trials, where they are known already.
+        summaries: The summaries of these trials, where they are known already.
         confirmed: The confirmations of these trials, likewise.
     """
     summaries = level_summaries(trials, levels, space) if summaries is None else summaries
     confirmed = confirmations(trials, levels) if confirmed is None else confirmed
-    by_level = {found.noise_level: found for found in confirmed}
+    confirmed_at = {found.noise_level: found for found in confirmed}
     num_claims = sum(found.comparisons[found.recommended] is not None for found in confirmed)
     return tuple(
         _recommend(
             _Level(
                 trials[trials["noise_level"] == summary.noise_level],
                 summary,
-                by_level.get(summary.noise_level),
+                confirmed_at.get(summary.noise_level),
                 num_claims,
                 None if planned is None else planned.get(summary.noise_level),
                 None if space is None else space.get("smooth_rate"),
@@ -124,13 +128,32 @@ def recommendations(
 
 
 @dataclass(frozen=True, eq=False)
+class Findings:
+    """What the search and the confirmation of a run found at each noise level, and what to use."""
+
+    summaries: tuple[LevelSummary, ...]
+    confirmations: tuple[LevelConfirmation, ...]
+    recommendations: tuple[Recommendation, ...]
+
+
+def find(run: Run) -> Findings:
+    """Return what a run found at its noise levels."""
+    space = run.content.searched or None
+    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
+    found = recommendations(
+        run.trials, run.levels, run.content.planned_trials, space=space, summaries=summaries, confirmed=confirmed
+    )
+    return Findings(summaries, confirmed, found)
+
+
+@dataclass(frozen=True, eq=False)
 class _Level:
     """What is known of one noise level.
 
     Attributes:
-        rows: Of all stages.
+        rows: The rows of all stages.
         num_claims: Over how many levels p values are corrected.
-        planned: Search trials.
+        planned: How many search trials are planned.
         rate: The range of the rate.
     """
 
@@ -202,9 +225,7 @@ def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | No
     if default is not None and default.config == config and default.status == "completed":
         return default.trial_id, default.best_epoch
     rows = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_epoch"].notna()]
-    for name in config:
-        column = name if name in rows.columns else f"config_{name}"
-        rows = rows[[config_of(row, [column])[name] == config[name] for _, row in rows.iterrows()]]
+    rows = rows[have_settings(rows, config)]
     return None, None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
 
 
@@ -219,10 +240,11 @@ def _doubts(
     validation: PairedDifference | None,
 ) -> tuple[DoubtKind, ...]:
     summary = level.summary
-    search = level.rows[level.rows["stage"] == "search"]
+    search = search_trials(level.rows)
     kinds: dict[DoubtKind, bool] = {"going_on": _going_on(level, search)}
     if arm is not None and config is not None:
         of_arm = search[search["arm"] == arm]
+        completed = search[search["status"] == "completed"].groupby("arm").size()
         rate = config["smooth_rate"]
         kinds |= {
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
@@ -232,6 +254,7 @@ def _doubts(
             "asymmetric_noise": not _is_symmetric(summary),
             "default_ce_stronger": _default_ce_stronger(level),
             "at_the_edge": arm != "ce" and _at_the_edge(rate, level.rate, search["smooth_rate"]),
+            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
             "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)

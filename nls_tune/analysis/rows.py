@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+#: The settings that describe a configuration even where all trials share them.
+ALWAYS_SHOWN = ("smooth_rate", "warmup_epochs", "lr")
 #: Smallest 1 - r in log(1 - r): the rate may be 1.
 _SMALLEST_SHARE = 0.01
 
@@ -26,6 +27,15 @@ def log_share(rates: np.ndarray) -> np.ndarray:
     return logs
 
 
+# Rows
+
+
+def in_order(present: Sequence[str], levels: Sequence[str] = ()) -> list[str]:
+    """Return each noise level that is present once, in the order of ``levels``, or as they come if none is there."""
+    found = [str(level) for level in dict.fromkeys(present)]
+    return [level for level in levels if level in found] or found
+
+
 def by_level(rows: pd.DataFrame, levels: Sequence[str] = ()) -> list[tuple[str, pd.DataFrame]]:
     """Return the rows of each noise level that has some.
 
@@ -33,14 +43,65 @@ def by_level(rows: pd.DataFrame, levels: Sequence[str] = ()) -> list[tuple[str, 
         rows: With the column ``noise_level``.
         levels: The order of the levels; by default that of their first rows.
     """
-    present = [str(level) for level in dict.fromkeys(rows["noise_level"])]
-    order = [level for level in levels if level in present] or present
-    return [(level, rows[rows["noise_level"] == level]) for level in order]
+    names = in_order(rows["noise_level"].tolist(), levels)
+    return [(level, rows[rows["noise_level"] == level]) for level in names]
 
 
 def search_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the search, without those of the confirmation."""
     return trials[trials["stage"] == "search"]
+
+
+def is_completed(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Return which trials were completed and have an objective."""
+    return (trials["status"] == "completed") & trials["best_val_accuracy"].notna()
+
+
+def completed_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the completed trials that have an objective."""
+    return trials[is_completed(trials)]
+
+
+# Settings
+
+
+def column_of(setting: str) -> str:
+    """Return the column that holds a training setting."""
+    return setting if setting in ALWAYS_SHOWN else f"config_{setting}"
+
+
+def searched_settings(trials: pd.DataFrame) -> list[str]:
+    """Return the columns of rate, warm-up and learning rate, and of every other setting in which trials differ."""
+    return [*ALWAYS_SHOWN, *(c for c in trials.columns if c.startswith("config_") and _differs(trials[c]))]
+
+
+def _differs(values: pd.Series) -> bool:
+    if values.dtype != object:
+        return values.nunique(dropna=False) > 1
+    # Lists are not hashed; their bytes are, which is much quicker than writing them out.
+    return len({value.tobytes() if isinstance(value, np.ndarray) else str(value) for value in values}) > 1
+
+
+def config_of(row: pd.Series, columns: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a row as plain values, by the columns that hold them."""
+    return {name.removeprefix("config_"): plain(row[name]) for name in columns}
+
+
+def have_settings(trials: pd.DataFrame, config: Mapping[str, Any]) -> np.ndarray:
+    """Return which trials have the given settings, shape (n,), bool; settings without a column do not count."""
+    same = np.ones(len(trials), bool)
+    for name, value in config.items():
+        if (column := column_of(name)) in trials.columns:
+            same &= np.array([plain(cell) == value for cell in trials[column].tolist()], bool)
+    return same
+
+
+# Cells
+
+
+def plain(value: Any) -> Any:
+    """Return a cell as a plain Python value."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def numbers(column: pd.Series) -> list[float | None]:
@@ -51,12 +112,3 @@ def numbers(column: pd.Series) -> list[float | None]:
 def number(value: Any) -> float | None:
     """Return a cell as a float; None where it is empty."""
     return None if value is None or math.isnan(value) else float(value)
-
-
-def moment(value: Any) -> datetime | None:
-    """Return a time of run.json, in UTC where it does not say of which zone; None for what is no time."""
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

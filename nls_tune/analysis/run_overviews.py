@@ -1,4 +1,4 @@
-"""The runs below a folder: where each stands, and the best that it has."""
+"""The runs below a folder: their status, and what each recommends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nls_tune.analysis.confirmation import confirmations
-from nls_tune.analysis.level_summaries import level_summaries
-from nls_tune.analysis.recommendations import recommendations
+from nls_tune.analysis.recommendations import find
+from nls_tune.analysis.rows import search_trials
 from nls_tune.errors import InputError
 from nls_tune.runs import Run
 from nls_tune.runs.reading import load_trials
@@ -32,9 +31,9 @@ class RunOverview:
 
     Attributes:
         path: The folder.
-        name: Its path below the folder that was searched; the folder's own name for that itself.
-        status: Where it stands; None for a damaged run, like what follows.
-        dataset: Its name.
+        name: Its path below the folder that was searched, or the name of that folder if it is the run itself.
+        status: The run's status; None, like the fields that follow, for a damaged run.
+        dataset: The dataset's name.
         num_ended: Search trials that have ended.
         num_planned: Search trials that are planned.
         levels: In the order of the run.
@@ -64,7 +63,7 @@ def run_overviews(folder: str | Path) -> tuple[RunOverview, ...]:
     """
     top = Path(folder).expanduser()
     if not top.is_dir():
-        raise InputError(f"runs must lie below a folder, {top} is none; give one, or start a search")
+        raise InputError(f"runs must lie below a folder, {top} is not one; give one, or start a search")
     found = [_overview(path, _name(path, top)) for path in _find(top)]
     oldest = datetime.min.replace(tzinfo=UTC)
     found.sort(key=lambda one: one.name)
@@ -91,7 +90,7 @@ def _overview(path: Path, name: str) -> RunOverview:
     except InputError as error:
         return RunOverview(str(path), name, None, None, None, None, (), None, str(error))
     planned = run.content.planned_trials
-    search = run.trials[run.trials["stage"] == "search"]
+    search = search_trials(run.trials)
     more = f" (and {len(run.problems) - 1} more)" if len(run.problems) > 1 else ""
     return RunOverview(
         path=str(path),
@@ -100,21 +99,14 @@ def _overview(path: Path, name: str) -> RunOverview:
         dataset=_dataset(run),
         num_ended=int((search["status"] != "interrupted").sum()),
         num_planned=sum(planned.values()),
-        levels=_best(run, planned),
+        levels=_best(run),
         created_at=run.content.created_at,
         problem=f"{run.problems[0]}{more}" if run.problems else None,
     )
 
 
-def _best(run: Run, planned: dict[str, int]) -> tuple[BestOfLevel, ...]:
-    space = run.content.searched or None
-    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
-    found = {
-        one.noise_level: one
-        for one in recommendations(
-            run.trials, run.levels, planned, space=space, summaries=summaries, confirmed=confirmed
-        )
-    }
+def _best(run: Run) -> tuple[BestOfLevel, ...]:
+    found = {one.noise_level: one for one in find(run).recommendations}
     levels = []
     for level in run.levels:
         one = found.get(level)

@@ -21,7 +21,7 @@ class SampleMean:
     Attributes:
         num_seeds: n.
         mean: Arithmetic mean.
-        standard_deviation: With n - 1; NaN for one seed.
+        standard_deviation: The sample's, with n - 1; NaN for one seed.
         low: Lower end of the interval; minus infinity for one seed.
         high: Upper end; plus infinity for one seed.
     """
@@ -37,7 +37,7 @@ def sample_mean(values: Sequence[float]) -> SampleMean:
     """Return the mean of a sample with its 95 % t interval.
 
     Args:
-        values: One a seed, at least one.
+        values: One per seed, at least one.
 
     Returns:
         The mean; with one value its interval is the whole line.
@@ -66,7 +66,7 @@ def paired_t_p(differences: Sequence[float]) -> float:
     """Return the two-sided p value of the paired t test of a mean difference of 0.
 
     Args:
-        differences: One a seed.
+        differences: One per seed.
 
     Returns:
         The p value; 1 for fewer than two differences, and where all are equal: accuracies are multiples of one over
@@ -88,7 +88,7 @@ def detectable_difference(standard_deviation: float, num_pairs: int) -> float:
     (Cochran's approximation to the noncentral t).
 
     Args:
-        standard_deviation: Of the paired differences.
+        standard_deviation: The paired differences' standard deviation.
         num_pairs: n.
 
     Returns:

@@ -21,7 +21,7 @@ def analyze(runs: _Runs, format_: _Format = "table") -> int:
 
     from nls_tune.analysis.analysis import analyze
     from nls_tune.report.console.analysis import print_analysis
-    from nls_tune.report.formats import LEVEL_COLUMNS, analysis_json, csv_text, level_rows, levels_markdown
+    from nls_tune.report.formats import analysis_json, levels_csv, levels_markdown
     from nls_tune.runs import load_runs
 
     loaded = load_runs(runs)
@@ -32,7 +32,7 @@ def analyze(runs: _Runs, format_: _Format = "table") -> int:
     if format_ == "json":
         print(analysis_json(analysis))
     elif format_ == "csv":
-        print(csv_text(LEVEL_COLUMNS, level_rows(analysis)), end="")
+        print(levels_csv(analysis), end="")
     elif format_ == "markdown":
         print(levels_markdown(analysis), end="")
     else:

@@ -16,9 +16,16 @@ _Out = Annotated[
     typer.Option(help="File to write. By default RUN/report.html; report.html in this folder for several runs."),
 ]
 _Figures = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder for a file of every plot, for papers, and a LaTeX table.")
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the figures that papers print (accuracy against rate, best rate against noise, the "
+        "confirmation) and a LaTeX table.",
+    ),
 ]
-_FigureFormat = Annotated[str, typer.Option(metavar="FORMATS", help="Of the figures: png, svg, pdf, comma-separated.")]
+_FigureFormat = Annotated[
+    str, typer.Option(metavar="FORMATS", help="Formats of the figures: png, svg, pdf, comma-separated.")
+]
 
 
 def report(runs: _Runs, out: _Out = None, figures: _Figures = None, figure_format: _FigureFormat = "png") -> int:
@@ -52,9 +59,8 @@ def _write_figures(analysis: Analysis, folder: Path, formats: tuple[str, ...]) -
     drawn = draw_figures(analysis)
     for path in save_figures(drawn, folder, formats):
         print(f"Wrote {path}")
-    for name, reason in drawn.items():
-        if name.endswith("?"):
-            print(f"No {name.removesuffix('?')}: {reason}")
+    for name, reason in drawn.missing.items():
+        print(f"No {name}: {reason}")
 
 
 def _check_target(target: Path) -> None:

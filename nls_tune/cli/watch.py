@@ -1,4 +1,4 @@
-"""``nls-tune watch``: a run that goes on, from another terminal."""
+"""``nls-tune watch``: follow a run from another terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from nls_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
     from nls_tune.runs.watched import WatchedRun
 
@@ -19,18 +19,18 @@ _SHORTEST, _LONGEST = 0.1, 3600.0
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 _Interval = Annotated[float, typer.Option(metavar="SECONDS", help="Time between two looks, 0.1 to 3600.")]
-_Once = Annotated[bool, typer.Option("--once", help="Print what there is now and stop.")]
+_Once = Annotated[bool, typer.Option("--once", help="Print the present state and stop.")]
 
 
 def watch(run: _Run, interval: _Interval = 2.0, once: _Once = False) -> int:
     """Watch a search from another terminal until it ends. The run itself is only read.
 
-    Ends with 0 when the run has ended, 1 if it failed or its process was killed, 130 on Ctrl-C; --once: 0 also while it
-    goes on.
+    Ends with 0 when the run has ended, 1 if it failed or its process was killed, 130 on Ctrl-C. With --once, a run that
+    goes on also ends with 0.
     """
     if not _SHORTEST <= interval <= _LONGEST:  # also refuses NaN
         raise InputError(
-            f"--interval must be {_SHORTEST:g} to {_LONGEST:g} seconds, got {interval:g}; leave it away for 2"
+            f"--interval must be {_SHORTEST:g} to {_LONGEST:g} seconds, got {interval:g}; the default is 2"
         )
     from rich.console import Console
 
@@ -49,23 +49,19 @@ def watch(run: _Run, interval: _Interval = 2.0, once: _Once = False) -> int:
 
 def _show(watched: WatchedRun, interval: float, console: Console) -> None:
     """Redraw the picture in a terminal until the run ends."""
-    from rich.live import Live
-
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while watched.status == "running":
-            live.update(_fitted(watched, console), refresh=True)
-            time.sleep(interval)
-            watched.refresh()
-
-
-def _fitted(watched: WatchedRun, console: Console) -> RenderableType:
     from rich.console import Group
+    from rich.live import Live
     from rich.text import Text
 
     from nls_tune.report.console.live import fitted_picture
 
-    header = Text(_header(watched), no_wrap=True, overflow="ellipsis", style="bold")
-    return Group(header, fitted_picture(watched.progress, watched.elapsed(), console, lines_kept=1))
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while watched.status == "running":
+            header = Text(_header(watched), no_wrap=True, overflow="ellipsis", style="bold")
+            drawn = fitted_picture(watched.progress, watched.elapsed(), console, lines_kept=1)
+            live.update(Group(header, drawn), refresh=True)
+            time.sleep(interval)
+            watched.refresh()
 
 
 def _tell(watched: WatchedRun, interval: float, console: Console) -> None:
@@ -87,7 +83,7 @@ def _tell(watched: WatchedRun, interval: float, console: Console) -> None:
 
 
 def _print_last(watched: WatchedRun, console: Console) -> None:
-    """Print the whole picture and how the run stands."""
+    """Print the whole picture and the state of the run."""
     from nls_tune.report.console.live import picture
 
     over = watched.status != "running"

@@ -5,7 +5,7 @@ levels loads the clean data once (`load_source`) and makes each level from it (`
 """
 
 from nls_tune.datasets.downloads import DownloadError
-from nls_tune.datasets.loading import find_files, load_dataset, load_source
+from nls_tune.datasets.loading import load_dataset, load_source
 from nls_tune.datasets.noisy import NoisyDataset, make_noisy
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DATASETS, DatasetInfo, check_level, dataset_info
@@ -20,7 +20,6 @@ __all__ = [
     "Source",
     "check_level",
     "dataset_info",
-    "find_files",
     "load_dataset",
     "load_source",
     "make_noisy",

@@ -15,6 +15,7 @@ from nls_tune.datasets.splits import stratified_order
 
 _TWONORM_SEED = 1996
 _WAVEFORM_SEED = 1984
+_DIGITS_TEST_SEED = 1998
 
 
 def make_twonorm(info: DatasetInfo) -> Source:
@@ -22,12 +23,6 @@ def make_twonorm(info: DatasetInfo) -> Source:
 
     D features, two classes equally likely: N(+a, I) and N(-a, I) with ``a = 2 / sqrt(D)`` in each feature. The
     best rule is the sign of the features' sum; its accuracy is Phi(2) = 97.72 %.
-
-    Args:
-        info: The dataset, with its sizes.
-
-    Returns:
-        The source, with (N, D) inputs.
     """
     rng = np.random.Generator(np.random.PCG64(_TWONORM_SEED))
     total, (features,) = info.num_labelled + info.num_test, info.input_shape
@@ -43,12 +38,6 @@ def make_waveform(info: DatasetInfo) -> Source:
     21 features, three classes equally likely: ``u * h_i + (1 - u) * h_j`` plus N(0, 1) in each feature, with u
     uniform in [0, 1), of three triangular waves of height 6 that peak at features 7, 15 and 11; the classes are
     the pairs (h_1, h_2), (h_1, h_3) and (h_2, h_3). The best accuracy is about 86 %.
-
-    Args:
-        info: The dataset, with its sizes.
-
-    Returns:
-        The source, with (N, 21) inputs.
     """
     rng = np.random.Generator(np.random.PCG64(_WAVEFORM_SEED))
     total, (features,) = info.num_labelled + info.num_test, info.input_shape
@@ -67,24 +56,16 @@ def _cut(info: DatasetInfo, inputs: np.ndarray, labels: np.ndarray) -> Source:
     return make_source(info, inputs[:end], labels[:end], inputs[end:], labels[end:])
 
 
-_TEST_SEED = 1998
-
-
 def load_digits(info: DatasetInfo) -> Source:
-    """Load the digits, a fifth of them held out as the test set.
+    """Load the digits of scikit-learn, scaled from 0..16 to 0..255.
 
-    Args:
-        info: The dataset, with its sizes.
-
-    Returns:
-        The source: (N, 1, 8, 8) uint8 inputs, scaled from 0..16 to 0..255. The test set is stratified and
-        always the same; both parts keep the order of scikit-learn.
+    The test set is a stratified fifth, always the same; both parts keep the order of scikit-learn.
     """
     from sklearn import datasets  # takes a second to import, and only this dataset needs it
 
     bunch = datasets.load_digits()
     images = (bunch.images.astype(np.int64) * 255 + 8) // 16
     inputs, labels = images.astype(np.uint8)[:, None], bunch.target.astype(np.int64)
-    order = stratified_order(labels, np.random.Generator(np.random.PCG64(_TEST_SEED)))
+    order = stratified_order(labels, np.random.Generator(np.random.PCG64(_DIGITS_TEST_SEED)))
     test, labelled = np.sort(order[: info.num_test]), np.sort(order[info.num_test :])
     return make_source(info, inputs[labelled], labels[labelled], inputs[test], labels[test])

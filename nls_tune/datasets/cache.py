@@ -12,7 +12,6 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,18 +28,10 @@ _warned = False
 def cached_arrays(
     name: str, files: Sequence[Path], build: Callable[[], tuple[Arrays, dict[str, str]]]
 ) -> tuple[Arrays, dict[str, str]]:
-    """Return arrays prepared from files, from the cache if the files have not changed since.
+    """Return arrays and facts that ``build`` prepares from files, from the cache if the files have not changed since.
 
-    A damaged entry is built again, entries of the same name for other files are removed, and a cache that cannot
-    be written is a warning, once.
-
-    Args:
-        name: What is prepared: letters, digits and underscores.
-        files: What it is prepared from; they are compared by path, size and time of change.
-        build: Prepares it: arrays by name, and facts by name.
-
-    Returns:
-        The arrays and the facts.
+    Files are compared by path, size and time of change. A damaged entry is built again, entries of the same name for
+    other files are removed, and a cache that cannot be written is a warning, once.
     """
     folder = cache_folder() / "prepared"
     entry = folder / f"{name}-{_key(files)}"
@@ -81,11 +72,8 @@ def _write(entry: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:
     try:
         for name, array in arrays.items():
             np.save(made / f"{name}.npy", array, allow_pickle=False)
-        meta: dict[str, Any] = {
-            "arrays": {name: _checksum(a) for name, a in arrays.items()},
-            "facts": dict(facts),
-        }
-        (made / _META).write_text(json.dumps(meta))
+        checksums = {name: _checksum(array) for name, array in arrays.items()}
+        (made / _META).write_text(json.dumps({"arrays": checksums, "facts": dict(facts)}))
         shutil.rmtree(entry, ignore_errors=True)  # a damaged one; a folder is only renamed to a free name
         try:
             made.rename(entry)
@@ -116,8 +104,6 @@ def _warn_once(folder: Path, error: OSError) -> None:
     if not _warned:
         _logger.warning(
             "prepared data cannot be kept in %s (%s), so every start reads the original files again; "
-            "set XDG_CACHE_HOME to a writable folder",
-            folder,
-            error.strerror or error,
-        )
+            "set XDG_CACHE_HOME to a writable folder", folder, error.strerror or error,
+        )  # fmt: skip
     _warned = True

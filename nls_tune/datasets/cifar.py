@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +31,7 @@ class CifarFiles:
     Args:
         kind: ``"parquet"``, or ``"torchvision"`` for the folder of the Python version.
         folder: The folder that holds the files.
-        train: The files of the labelled samples.
+        train: The files of the labelled samples; of ``"torchvision"``, all files.
         test: The files of the test samples.
     """
 
@@ -48,17 +47,10 @@ def images_of(info: DatasetInfo) -> str:
 
 
 def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | None:
-    """Look for the images of a CIFAR dataset.
-
-    Args:
-        info: The dataset.
-        data_dir: The folder to look in before all others.
-
-    Returns:
-        The first files found, or None.
+    """Return the first images found of a CIFAR dataset, or None; ``data_dir`` comes before the other folders.
 
     Raises:
-        InputError: A folder holds a part of the files only.
+        InputError: A folder holds only a part of the files.
     """
     images = images_of(info)
     for folder in locations.search_folders(data_dir):
@@ -72,18 +64,11 @@ def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | 
 
 
 def load_cifar(info: DatasetInfo, data_dir: Path | None = None, progress: Progress = True) -> Source:
-    """Load the images and clean labels of a CIFAR dataset.
+    """Load the images and clean labels of a CIFAR dataset, in the order of the files.
 
     They are looked for in ``data_dir``, in the folder that NLS_TUNE_DATA names and in the user's cache folder: in
-    each as Parquet files, then as torchvision's folder. If they are nowhere, torchvision's are downloaded.
-
-    Args:
-        info: The dataset.
-        data_dir: The folder to look in first, and to download to.
-        progress: How to show the progress.
-
-    Returns:
-        The source, in the order of the files, without human labels.
+    each as Parquet files, then as torchvision's folder. If they are nowhere, torchvision's are downloaded, to
+    ``data_dir`` if it is given.
 
     Raises:
         InputError: The files are not there and cannot be downloaded, are incomplete, damaged or another
@@ -115,13 +100,9 @@ def _find_parquet(folder: Path) -> CifarFiles | None:
 
 
 def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[Arrays, dict[str, str]]:
-    read = _read_parquet if files.kind == "parquet" else _read_torchvision
-    inputs, labels = read(info, files, True, progress)
-    test_inputs, test_labels = read(info, files, False, progress)
-    for split, got, expected in (
-        ("training", labels, info.num_labelled),
-        ("test", test_labels, info.num_test),
-    ):
+    inputs, labels = _read(info, files, True, progress)
+    test_inputs, test_labels = _read(info, files, False, progress)
+    for split, got, expected in (("training", labels, info.num_labelled), ("test", test_labels, info.num_test)):
         if len(got) != expected:
             raise InputError(
                 f"{images_of(info)} has {expected:,} {split} samples, but the files in {files.folder} have "
@@ -137,9 +118,9 @@ def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[
     return {name: getattr(source, name) for name in names}, {"fingerprint": source.fingerprint}
 
 
-def _read_parquet(
-    info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
+def _read(info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    if files.kind == "torchvision":
+        return _read_torchvision(info, files.folder, train)
     return read_images(
         files.train if train else files.test,
         label_columns=_LABEL_COLUMNS[images_of(info)],
@@ -149,21 +130,19 @@ def _read_parquet(
     )
 
 
-def _read_torchvision(
-    info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
+def _read_torchvision(info: DatasetInfo, folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     from torchvision.datasets.utils import check_integrity  # imports torch
 
     kind = _torchvision_class(info)
     for name, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:
-        file = files.folder / name
+        file = folder / name
         if not check_integrity(file, md5):
             state = "does not have the published MD5, so it is damaged" if file.exists() else "is missing"
             raise InputError(
                 f"{file} {state}; remove the folder to have it downloaded again, "
                 f"or replace it by an intact copy of {kind.filename}"
             )
-    dataset = kind(files.folder.parent, train=train)
+    dataset = kind(folder.parent, train=train)
     return np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)), np.asarray(dataset.targets, dtype=np.int64)
 
 
@@ -183,8 +162,7 @@ def _download(info: DatasetInfo, data_dir: Path | None, progress: Progress) -> C
     except DownloadError as error:
         raise InputError(_not_found(info, data_dir, f"{error}")) from error
     except (OSError, RuntimeError) as error:
-        problem = f"cannot put {kind.base_folder} into {folder}: {error}"
-        raise InputError(_not_found(info, data_dir, problem)) from error
+        raise InputError(_not_found(info, data_dir, f"cannot put {kind.base_folder} into {folder}: {error}")) from error
     files = find_cifar(info, data_dir)
     if files is None:
         raise InputError(f"{images} was downloaded to {folder} and is gone; do not remove it while it is used")
@@ -203,5 +181,4 @@ def _not_found(info: DatasetInfo, data_dir: Path | None, problem: str) -> str:
 def _torchvision_class(info: DatasetInfo) -> Any:
     from torchvision import datasets  # imports torch
 
-    kinds: dict[str, Callable[..., Any]] = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
-    return kinds[images_of(info)]
+    return datasets.CIFAR10 if images_of(info) == "cifar10" else datasets.CIFAR100

@@ -72,15 +72,7 @@ def find_labels(info: DatasetInfo, data_dir: Path | None = None) -> Path | None:
 
 
 def load_cifar_n(info: DatasetInfo, data_dir: Path | None = None, progress: Progress = True) -> Source:
-    """Load a CIFAR dataset with its human labels.
-
-    Args:
-        info: The dataset.
-        data_dir: The folder to look in first, and to download to.
-        progress: How to show the progress.
-
-    Returns:
-        The source, with the human labels by name.
+    """Load a CIFAR dataset with its human labels; ``data_dir`` is searched first, and downloads go there.
 
     Raises:
         InputError: Images or labels are not there and cannot be downloaded, are damaged, or do not belong
@@ -114,8 +106,7 @@ def _check_order(file: Path, clean: np.ndarray, labels: np.ndarray) -> None:
 def _read(info: DatasetInfo, file: Path) -> Arrays:
     spec = LABEL_FILES[info.name]
     expected = f"sha256:{spec.sha256}"
-    got = digest_of(file, expected)
-    if got != expected:
+    if (got := digest_of(file, expected)) != expected:
         raise InputError(
             f"{file} must have the checksum {expected}, but has {got}; remove it to have it downloaded again"
         )
@@ -131,7 +122,7 @@ def _read(info: DatasetInfo, file: Path) -> Arrays:
     return arrays
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> dict[str, object]:
     import torch  # slow to import, and once the labels are cached it is not needed
     from numpy._core.multiarray import _reconstruct, scalar
 

@@ -37,15 +37,15 @@ class _NoConnectionError(_BrokenError):
 
 
 def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, progress: Progress = True) -> None:
-    """Download a file, unless it is there already.
+    """Download a file, unless it is there already; one with another checksum is replaced.
 
-    The file appears under its name only when it is complete and right. What a broken transfer got so far stays
+    The file appears under its name only when it is complete and right. The part that a broken transfer got stays
     beside it under a hidden name and is continued, by this call or a later one, if the server can do that. Of
     several processes that want the same file, one downloads it and the others wait for it.
 
     Args:
         url: An http or https address.
-        path: Where the file goes; its folder is made. A file with another checksum is replaced.
+        path: The place of the file; its folder is made.
         checksum: The algorithm and the hexadecimal digest of the file, such as ``"sha256:9f86..."``.
         timeout: Seconds to wait for the server's first answer, and then for each piece.
         progress: How to show the progress.
@@ -59,7 +59,7 @@ def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, prog
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not has_checksum(path, checksum):
+            if not path.is_file() or digest_of(path, checksum) != checksum:
                 _fetch(url, path, checksum, timeout, progress)
     except OSError as error:  # network errors were turned into DownloadError where they arose
         raise DownloadError(f"cannot write {path}: {error.strerror or error}") from error
@@ -67,10 +67,9 @@ def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, prog
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes of this program from making the same file; wait if one is at it.
+    """Keep other processes of this program from making the same file; wait if one is making it.
 
-    Args:
-        path: The file to be made; its folder must exist. The lock is a hidden file beside it.
+    The lock is a hidden file beside ``path``, whose folder must exist.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -89,13 +88,8 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def has_checksum(path: Path, checksum: str) -> bool:
-    """Return whether a file exists and has this checksum (``"algorithm:digest"``)."""
-    return path.is_file() and digest_of(path, checksum) == checksum
-
-
 def digest_of(path: Path, checksum: str) -> str:
-    """Return the checksum of a file, with the algorithm of the one given."""
+    """Return the checksum of a file (``"algorithm:digest"``), with the algorithm of the one given."""
     algorithm = checksum.partition(":")[0]
     with path.open("rb") as file:
         # Published MD5 sums tell whether a file is whole; they are no protection, and need not be.
@@ -112,13 +106,10 @@ def _fetch(url: str, path: Path, checksum: str, timeout: float, progress: Progre
         continued = part.exists()
         try:
             _transfer(url, part, timeout, progress, path.name)
-        except _NoConnectionError as error:
-            if attempt == 0:  # there may be no network at all: say so at once
-                raise DownloadError(f"cannot download {path.name} from {url}: {error}") from error
-            problem = error
-            continue
         except _BrokenError as error:
             problem = error
+            if attempt == 0 and isinstance(error, _NoConnectionError):
+                break  # there may be no network at all: say so at once
             continue
         got = digest_of(part, checksum)
         if got == checksum:
@@ -165,13 +156,10 @@ def _answer(url: str, part: Path, start: int, timeout: float) -> http.client.HTT
         if error.code >= 500 or error.code in (408, 429):
             raise _BrokenError(f"the server answered {error.code} {error.reason}") from error
         raise DownloadError(f"cannot download {url}: the server answered {error.code} {error.reason}") from error
-    except TimeoutError as error:
-        raise _NoConnectionError(f"no connection within {timeout:g} s") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        if isinstance(reason, TimeoutError):
-            raise _NoConnectionError(f"no connection within {timeout:g} s") from error
-        raise _NoConnectionError(f"no connection ({reason})") from error
+        found = f"within {timeout:g} s" if isinstance(reason, TimeoutError) else f"({reason})"
+        raise _NoConnectionError(f"no connection {found}") from error
 
 
 def _open(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:

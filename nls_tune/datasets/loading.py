@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nls_tune.datasets.builtin import load_digits, make_twonorm, make_waveform
-from nls_tune.datasets.cifar import find_cifar, load_cifar
-from nls_tune.datasets.cifarn import find_labels, load_cifar_n
+from nls_tune.datasets.cifar import load_cifar
+from nls_tune.datasets.cifarn import load_cifar_n
 from nls_tune.datasets.noisy import NoisyDataset, make_noisy
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo, check_level, dataset_info
@@ -27,46 +27,13 @@ _LOADERS: dict[str, _Loader] = {
 
 
 def load_source(name: str, *, data_dir: str | Path | None = None, progress: Progress = True) -> Source:
-    """Load the clean data of a dataset.
-
-    Args:
-        name: One of the names in `DATASETS`.
-        data_dir: A folder with data files, before ``$NLS_TUNE_DATA`` and the user's cache folder; downloads go
-            there.
-        progress: True: bars on stderr if that is a terminal; False: nothing; a function: called with a
-            description, what is done and the total.
-
-    Returns:
-        The clean data, with the human labels where the dataset has some.
+    """Load the clean data of a dataset, with its human labels; for the arguments see `load_dataset`.
 
     Raises:
         InputError: The name is unknown, or the files cannot be found, fetched or read.
     """
     info = dataset_info(name)
-    return _LOADERS[name](info, _path(data_dir), progress)
-
-
-def find_files(name: str, *, data_dir: str | Path | None = None) -> list[Path] | None:
-    """Return the files that `load_source` would read, without reading them.
-
-    Args:
-        name: One of the names in `DATASETS`.
-        data_dir: See `load_source`.
-
-    Returns:
-        The files; empty for data that need none, None if some would have to be downloaded.
-
-    Raises:
-        InputError: The name is unknown, or a folder holds a part of the files only.
-    """
-    info = dataset_info(name)
-    if _LOADERS[name] not in (load_cifar, load_cifar_n):
-        return []
-    images = find_cifar(info, _path(data_dir))
-    labels = find_labels(info, _path(data_dir)) if info.human_names else None
-    if images is None or (info.human_names and labels is None):
-        return None
-    return [*images.train, *images.test, *([labels] if labels else [])]
+    return _LOADERS[name](info, None if data_dir is None else Path(data_dir), progress)
 
 
 def load_dataset(
@@ -85,31 +52,22 @@ def load_dataset(
     Args:
         name: One of the names in `DATASETS`.
         level: The noise, also as text such as ``"symmetric:0.4"``.
-        data_dir: See `load_source`.
+        data_dir: A folder with data files, before ``$NLS_TUNE_DATA`` and the user's cache folder; downloads go
+            there.
         noise_seed: The seed of the noise.
-        val_fraction: The share of the labelled samples that validates; None: the dataset's default.
+        val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
         train_size: The number of training samples; None: all that do not validate.
         split_seed: The seed of the split.
-        progress: See `load_source`.
-
-    Returns:
-        The dataset.
+        progress: True: bars on stderr if that is a terminal; False: nothing; a function: called with a
+            description, the amount done and the total.
 
     Raises:
-        InputError: See `load_source` and `make_noisy`; the noise level is checked before anything is loaded.
+        InputError: The files cannot be found, fetched or read, the dataset cannot have this noise (checked before
+            anything is loaded), or a size is out of range.
     """
     level = parse_noise_level(level) if isinstance(level, str) else level
     check_level(dataset_info(name), level)
     source = load_source(name, data_dir=data_dir, progress=progress)
     return make_noisy(
-        source,
-        level,
-        noise_seed=noise_seed,
-        val_fraction=val_fraction,
-        train_size=train_size,
-        split_seed=split_seed,
+        source, level, noise_seed=noise_seed, val_fraction=val_fraction, train_size=train_size, split_seed=split_seed
     )
-
-
-def _path(data_dir: str | Path | None) -> Path | None:
-    return None if data_dir is None else Path(data_dir)

@@ -24,20 +24,10 @@ def download_folder(data_dir: Path | None) -> Path:
 
 
 def search_folders(data_dir: Path | None) -> list[Path]:
-    """Return the folders to look in, the first to count first.
-
-    Args:
-        data_dir: The folder given with ``--data-dir``, or None.
-
-    Returns:
-        That folder, the one that the variable NLS_TUNE_DATA names, and the user's cache folder.
-    """
+    """Return the folders to look in: the one given, the one that NLS_TUNE_DATA names, the user's cache folder."""
     variable = os.environ.get(DATA_VARIABLE)
-    folders = [] if data_dir is None else [_absolute(data_dir)]
-    if variable:
-        folders.append(_absolute(Path(variable)))
-    folders.append(download_folder(None))
-    return list(dict.fromkeys(folders))
+    given = [data_dir, Path(variable) if variable else None]
+    return list(dict.fromkeys([*(_absolute(folder) for folder in given if folder), download_folder(None)]))
 
 
 def in_words(folders: Iterable[Path]) -> str:

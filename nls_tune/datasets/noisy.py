@@ -91,17 +91,7 @@ def make_noisy(
     """Put noise on the labels and split off a validation set.
 
     Both splits have the same noise and come from one stratified order of the noisy labels; no clean ones needed.
-
-    Args:
-        source: The clean data.
-        level: The noise.
-        noise_seed: Its seed.
-        val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
-        train_size: The number of training samples; None: all that do not validate.
-        split_seed: The seed of the split.
-
-    Returns:
-        The dataset; inputs and clean labels are not copied.
+    Inputs and clean labels are not copied. For the arguments see `nls_tune.load_dataset`.
 
     Raises:
         InputError: The dataset cannot have this noise, or a size is out of range.
@@ -121,7 +111,9 @@ def make_noisy(
         class_map=info.class_map,
         human_labels=source.human_labels,
     )
-    train, val = _split(noisy, num_train, num_val, split_seed)
+    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
+    order = stratified_order(noisy, np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed])))
+    train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
     return NoisyDataset(
         name=info.name,
         noise_level=str(level),
@@ -141,14 +133,6 @@ def make_noisy(
     )
 
 
-def _split(noisy: np.ndarray, num_train: int, num_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted indices of the training and the validation samples."""
-    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
-    rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, seed]))
-    order = stratified_order(noisy, rng)
-    return np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
-
-
 def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | None) -> tuple[int, int]:
     """Return the sizes of the validation and the training split."""
     if not 0 < val_fraction < 1:
@@ -164,7 +148,7 @@ def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | 
         return num_val, available
     if not num_classes <= train_size <= available:
         raise InputError(
-            f"train_size must be at least one sample a class and at most what validation leaves, {num_classes} to "
+            f"train_size must be at least one sample per class and at most what validation leaves, {num_classes} to "
             f"{available:,}, not {train_size:,}; choose a size in this range, or a smaller val_fraction for more"
         )
     return num_val, train_size

@@ -21,14 +21,7 @@ _ROWS_A_TASK = 500
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
-    """Return the Parquet files of one split, in order.
-
-    Args:
-        folder: Where to look.
-        split: ``"train"`` or ``"test"``: the files are ``SPLIT.parquet`` or ``SPLIT-*.parquet``.
-
-    Returns:
-        The files; empty if there are none.
+    """Return the Parquet files of one split, ``SPLIT.parquet`` or ``SPLIT-*.parquet``, in order; there may be none.
 
     Raises:
         InputError: The names count parts (``train-00000-of-00002.parquet``) and a part is missing or of another
@@ -48,7 +41,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
     missing = sorted(set(range(total)) - {int(match[1]) for match in numbers})
     if missing:
         names = ", ".join(f"{split}-{number:05d}-of-{total:05d}.parquet" for number in missing)
-        raise InputError(f"{folder} has {len(numbers)} of {total} {split} files; put {names} there, too")
+        raise InputError(f"{folder} has {len(numbers)} of {total} {split} files; put {names} there")
     return shards
 
 
@@ -60,12 +53,12 @@ def read_images(
     image_shape: tuple[int, ...],
     progress: Progress = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read and decode the images of Parquet files.
+    """Read and decode the images of Parquet files, in order.
 
     Args:
-        shards: The files, in order.
+        shards: The files.
         label_columns: The names that the label column may have; the first one present is taken.
-        num_classes: Labels are 0 to this, exclusive.
+        num_classes: The number of classes K; labels are 0 to K - 1.
         image_shape: (C, H, W) of every image; C is 1 (grey) or 3 (RGB).
         progress: How to show the progress.
 
@@ -157,7 +150,7 @@ def _decode(file: Path, column: Any, row: int, offset: int, *, pixels: np.ndarra
                 pixels[offset + index] = np.asarray(image).reshape(height, width, channels)
         except InputError:
             raise
-        # Pillow's decoders raise SyntaxError and ValueError, too, for damaged files.
+        # Pillow's decoders also raise SyntaxError and ValueError for damaged files.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(
                 f"the image in row {row + index} of {file} cannot be decoded ({error}); "

@@ -15,13 +15,7 @@ done, and the total (None if unknown)."""
 def show_progress(
     progress: Progress, description: str, total: int | None, *, unit: str = "items"
 ) -> Iterator[Callable[[int], None]]:
-    """Show the progress of one step.
-
-    Args:
-        progress: How to show it.
-        description: What the step is, in a few words.
-        total: When it is done; None if unknown.
-        unit: ``"items"`` or ``"bytes"``.
+    """Show the progress of one step, counted in ``unit``: ``"items"`` or ``"bytes"``.
 
     Yields:
         A function to call with how much is done so far.
@@ -35,12 +29,7 @@ def show_progress(
         from rich.console import Console
 
         amount = bars.DownloadColumn() if unit == "bytes" else bars.MofNCompleteColumn()
-        columns = (
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
-            amount,
-            bars.TimeRemainingColumn(),
-        )
+        columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), amount, bars.TimeRemainingColumn())
         with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(description, total=total)
             yield lambda done: bar.update(task, completed=done)

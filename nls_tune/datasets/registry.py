@@ -67,13 +67,7 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return what is known about a dataset.
-
-    Args:
-        name: One of the names in `DATASETS`.
-
-    Returns:
-        The dataset's description.
+    """Return what is known about a dataset, by its name in `DATASETS`.
 
     Raises:
         InputError: There is no such dataset; the message has the nearest name.
@@ -84,11 +78,7 @@ def dataset_info(name: str) -> DatasetInfo:
 
 
 def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
-    """Check that a noise level can be had on a dataset, before anything is loaded.
-
-    Args:
-        info: The dataset.
-        level: The noise level.
+    """Check that a dataset can have a noise level, before anything is loaded.
 
     Raises:
         InputError: The dataset has no such human labels or no map for asymmetric noise, the labels are to be
@@ -118,6 +108,6 @@ def _check_human(info: DatasetInfo, level: NoiseLevel) -> None:
         raise unknown_name(f"noise level of {info.name}", str(level), levels)
     having = [name for name, other in DATASETS.items() if level.source in other.human_names]
     raise InputError(
-        f"{info.name} has no human labels, so {str(level)!r} cannot be had; use --dataset "
+        f"{info.name} has no human labels, so it cannot have {str(level)!r}; use --dataset "
         f"{' or '.join(having) or 'cifar10n'}, or a generated noise level such as {info.default_levels[0]}"
     )

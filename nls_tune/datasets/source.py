@@ -40,12 +40,7 @@ class Source:
 
 
 def hash_arrays(*arrays: np.ndarray, seed: str = "") -> str:
-    """Return the SHA-256 (hex) of arrays: their types, shapes and values.
-
-    Args:
-        arrays: Numbers of any shape; the byte order of the machine does not matter.
-        seed: Text that is hashed first.
-    """
+    """Return the SHA-256 (hex) of ``seed`` and of arrays: their types, shapes and values, whatever the byte order."""
     digest = hashlib.sha256(seed.encode())
     for array in arrays:
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
@@ -73,8 +68,7 @@ def input_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values = np.arange(256) / 255
         share = counts / counts.sum(axis=1, keepdims=True)
         mean = share @ values
-        variance = share @ values**2 - mean**2
-        std = np.sqrt(np.maximum(variance, 0))
+        std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0))
     else:
         mean = inputs.mean(axis=0, dtype=np.float64)
         std = inputs.std(axis=0, dtype=np.float64)
@@ -83,24 +77,9 @@ def input_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_source(
-    info: DatasetInfo,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    test_inputs: np.ndarray,
-    test_labels: np.ndarray,
+    info: DatasetInfo, inputs: np.ndarray, labels: np.ndarray, test_inputs: np.ndarray, test_labels: np.ndarray
 ) -> Source:
-    """Describe clean arrays: their statistics and their fingerprint.
-
-    Args:
-        info: What the dataset is.
-        inputs: (N, C, H, W) uint8 or (N, D) float32.
-        labels: (N,) int64.
-        test_inputs: Like ``inputs``.
-        test_labels: Like ``labels``.
-
-    Returns:
-        The source, without human labels.
-    """
+    """Return the source of clean arrays, described as in `Source`: with their statistics and their fingerprint."""
     mean, std = input_statistics(inputs)
     fingerprint = hash_arrays(inputs, labels, test_inputs, test_labels)
     return Source(info, inputs, labels, test_inputs, test_labels, mean, std, fingerprint)

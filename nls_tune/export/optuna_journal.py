@@ -1,10 +1,9 @@
-"""A run in the formats of other tools: an Optuna journal, TensorBoard event files."""
+"""A run as an Optuna journal, for ``optuna-dashboard`` and for Optuna itself."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from nls_tune.errors import InputError
+from nls_tune.files import write_atomically
 from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter
 from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
 from nls_tune.spaces.space import ARMS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from nls_tune.runs import Run
 
-#: What every search varies, for a run whose run.json does not say what it varied.
+#: The settings that every search varies, for a run whose run.json does not say what it varied.
 _ALWAYS_SEARCHED = ("smooth_rate", "warmup_epochs", "lr")
 #: Columns of ``trials/`` that become user attributes of an Optuna trial.
 _ATTRIBUTES = (
@@ -35,13 +35,12 @@ _ATTRIBUTES = (
 
 
 def export_optuna(run: Run, file: str | Path, *, overwrite: bool = False) -> dict[str, int]:
-    """Write the search trials of a run as an Optuna journal, for ``optuna-dashboard`` and for Optuna itself.
+    """Write the search trials of a run as an Optuna journal.
 
-    Every noise level and arm is a study of its own, named ``RUN LEVEL ARM``, in which the validation accuracy is
-    maximised. Parameters stand on their own scale (Optuna has none that is uniform in ``log(1 - r)``). A trial is
-    COMPLETE, PRUNED where ASHA or the time budget stopped it, and FAIL where it diverged, failed, ran out of memory or
-    was interrupted; its intermediate values are the validation accuracies of its epochs. Trials that still run have no
-    row, and are left out.
+    Every noise level and arm is a study of its own, named ``RUN LEVEL ARM``, which maximises the validation accuracy.
+    Parameters keep their own scale (Optuna has none that is uniform in ``log(1 - r)``). A trial is COMPLETE, PRUNED if
+    ASHA or the time budget stopped it, and FAIL if it diverged, failed, ran out of memory or was interrupted; its
+    intermediate values are the validation accuracies of its epochs. Trials that still run have no row and are left out.
 
     Args:
         run: The run.
@@ -49,26 +48,19 @@ def export_optuna(run: Run, file: str | Path, *, overwrite: bool = False) -> dic
         overwrite: Whether an existing journal is replaced.
 
     Returns:
-        The number of trials by study, groups that were planned and have none yet included.
+        The number of trials by study, including planned groups that have none yet.
 
     Raises:
-        InputError: If the file exists and may not be replaced, is no Optuna journal, or cannot be written.
+        InputError: If the file exists and may not be replaced, is not an Optuna journal, or cannot be written.
     """
     file = Path(file).expanduser()
     _check_replaceable(file, overwrite)
     logs, counts = _journal(run)
-    from optuna.storages.journal import JournalFileBackend
-
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]  # as Optuna's own backend writes them
     try:
-        temporary.write_bytes(b"")
-        if logs:
-            JournalFileBackend(str(temporary)).append_logs(logs)
-        temporary.replace(file)
+        write_atomically(file, "".join(lines).encode())
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror}); give another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return counts
 
 
@@ -84,11 +76,11 @@ def _check_replaceable(file: Path, overwrite: bool) -> None:
     except (OSError, ValueError, TypeError):
         is_journal = False
     if not is_journal:
-        raise InputError(f"--overwrite replaces Optuna journals alone, {file} is none; give another file")
+        raise InputError(f"--overwrite replaces only Optuna journals, {file} is something else; give another file")
 
 
 def _journal(run: Run) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The log entries of the journal, and the number of trials by study."""
+    """Return the log entries of the journal, and the number of trials by study."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import BaseJournalBackend
@@ -125,16 +117,14 @@ def _journal(run: Run) -> tuple[list[dict[str, Any]], dict[str, int]]:
 
 
 def _groups(run: Run, search: pd.DataFrame) -> list[tuple[str, str]]:
-    """Noise levels and arms, those planned and those found, levels in the order of the command."""
+    """Return the noise levels and arms that are planned or have trials, levels in the order of the command."""
     found = set(zip(search["noise_level"], search["arm"], strict=True))
     found |= {(level.noise_level, arm) for level in run.content.plan for arm in level.trials}
-    levels = list(dict.fromkeys([*run.levels, *sorted(level for level, _ in found)]))
-    arms = list(dict.fromkeys([*ARMS, *sorted(arm for _, arm in found)]))
-    return [(level, arm) for level in levels for arm in arms if (level, arm) in found]
+    return [(level, arm) for level in run.levels for arm in ARMS if (level, arm) in found]
 
 
 def _curves(epochs: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Validation accuracy by epoch, by trial."""
+    """Return the validation accuracy by trial and epoch."""
     curves: dict[str, dict[int, float]] = {}
     columns = (epochs[name].tolist() for name in ("trial_id", "epoch", "val_accuracy"))
     for trial_id, epoch, accuracy in zip(*columns, strict=True):
@@ -144,14 +134,7 @@ def _curves(epochs: pd.DataFrame) -> dict[str, dict[int, float]]:
 
 
 def searched_parameters(run: Run) -> dict[str, Parameter | None]:
-    """Return what a run searched, by name.
-
-    Args:
-        run: The run.
-
-    Returns:
-        The parameters that run.json names, None where it does not say how one varied.
-    """
+    """Return the parameters that a run searched, by name; None where run.json does not say how one varied."""
     space = run.content.searched
     if not space:
         return dict.fromkeys(_ALWAYS_SEARCHED)
@@ -189,7 +172,7 @@ def _column(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value that Optuna takes: lists as text, None for what is unknown."""
+    """Return a value in a form that Optuna takes: lists as text, None for an unknown value."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
         return json.dumps(value)
@@ -197,7 +180,7 @@ def _plain(value: Any) -> Any:
 
 
 def _distribution(name: str, parameter: Parameter | None, arm: str, values: Sequence[Any]) -> BaseDistribution:
-    """The parameter's own distribution in an arm, widened by values that lie outside; made from them without one."""
+    """Return a parameter's distribution in an arm, widened by values outside; without a parameter, that of values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, ChoiceParameter) or any(isinstance(value, str | bool) for value in values):
@@ -244,6 +227,6 @@ def _frozen_trial(
 
 
 def _time(value: Any) -> datetime:
-    """A time of a row; one that is not known is the beginning of time, for Optuna wants one."""
+    """Return a time of a row; 1970 if it is unknown, because Optuna needs one."""
     found = None if value != value else value.to_pydatetime(warn=False)  # NaT differs from itself
     return datetime.fromtimestamp(0, UTC) if found is None else found

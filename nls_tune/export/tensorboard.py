@@ -1,6 +1,6 @@
-"""TensorBoard event files of trials: a curve a metric, and the hyperparameters with what they led to.
+"""TensorBoard event files of trials: one curve per metric, and the hyperparameters with the metrics at the end.
 
-Written by the search while it runs (``--tensorboard``) and by ``nls-tune export tensorboard``, with the same code.
+The search (``--tensorboard``) and ``nls-tune export tensorboard`` write them with the same code.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from nls_tune.export.optuna_journal import searched_parameters
 from nls_tune.spaces.settings import OWN_COLUMNS
 
 if TYPE_CHECKING:
-    from nls_tune.runs import Run
-
-
-if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
+
+    from nls_tune.runs import Run
 
 #: Tag of a curve by column of ``epochs/``.
 TAGS = {
@@ -35,10 +33,10 @@ TAGS = {
 }
 #: Columns of ``trials/`` that TensorBoard shows as the metrics of a set of hyperparameters.
 METRICS = ("best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "best_epoch")
-#: Columns of ``trials/`` that stand beside the searched settings among the hyperparameters.
+#: Columns of ``trials/`` that are hyperparameters beside the searched settings.
 _CONTEXT = ("noise_level", "arm", "stage", "seed", "status")
 _NAME_LENGTH = 100
-#: What TensorBoard knows of how a session ended, by status of a trial; an interrupted one has not ended.
+#: TensorBoard's status of a session by the status of a trial; an interrupted trial has not ended.
 _SESSION_STATUS = {
     "completed": "STATUS_SUCCESS",
     "stopped": "STATUS_SUCCESS",
@@ -49,12 +47,7 @@ _SESSION_STATUS = {
 
 
 def event_file(folder: Path, row: Mapping[Any, Any]) -> Path:
-    """Return where the event file of a trial is, once it is written; its name changes when the trial runs again.
-
-    Args:
-        folder: TensorBoard's folder.
-        row: Of ``trials/``.
-    """
+    """Return the path of a trial's event file below TensorBoard's folder; it changes when the trial runs again."""
     stage = row["stage"]
     name = row["trial_id"] if stage == "search" else f"{stage}-{row['trial_id']}"
     place = folder / _file_name(row["noise_level"]) / _file_name(row["arm"]) / _file_name(name)
@@ -68,8 +61,8 @@ def write_trial_events(
 
     Args:
         folder: TensorBoard's folder (``--logdir``).
-        row: Of ``trials/``.
-        epochs: Rows of ``epochs/`` of this trial.
+        row: The trial's row of ``trials/``.
+        epochs: The trial's rows of ``epochs/``.
         searched: Names of the training settings that become hyperparameters.
 
     Returns:
@@ -83,7 +76,7 @@ def write_trial_events(
     file = event_file(folder, row)
     place = file.parent
     place.mkdir(parents=True, exist_ok=True)
-    # TensorBoard opens whatever has tfevents in its name.
+    # Without tfevents in its name: TensorBoard opens every file that has it.
     temporary = place / f".{os.getpid()}.tmp"
     try:
         writer = RecordWriter(str(temporary))
@@ -95,7 +88,7 @@ def write_trial_events(
         temporary.unlink(missing_ok=True)
     for other in place.glob("events.out.tfevents.*"):
         if other != file:
-            other.unlink()  # of this trial before it ran again
+            other.unlink()  # from before the trial ran again
     return file
 
 
@@ -111,7 +104,7 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
     experiment, start, end = hparams(
         {name: _plain(value) for name, value in parameters.items()}, dict.fromkeys(METRICS)
     )
-    # The version comes first: without it TensorBoard takes the file for one of an old format.
+    # The version comes first: without it TensorBoard takes the file for one in an old format.
     events = [Event(wall_time=time, file_version="brain.Event:2")]
     events += [Event(wall_time=time, summary=summary) for summary in (experiment, start)]
     for epoch in epochs:
@@ -119,7 +112,7 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
         values = [
             Summary.Value(tag=tag, simple_value=epoch[column])
             for column, tag in TAGS.items()
-            # A loss that is no number says that the trial diverged; an accuracy, that there was none to measure.
+            # A loss that is not finite shows that the trial diverged; an accuracy that is not, that none was measured.
             if epoch[column] is not None and (column.endswith("loss") or _is_number(epoch[column]))
         ]
         events.append(Event(wall_time=time, step=epoch["epoch"], summary=Summary(value=values)))
@@ -130,7 +123,7 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
 
 
 def _with_status(end: Summary, status: str) -> Summary:
-    """The end of a session as tensorboardX makes it, which takes every one for a success, with how it ended."""
+    """Correct the end of a session: tensorboardX makes every one a success."""
     from tensorboardX.proto.api_pb2 import Status
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
@@ -146,18 +139,18 @@ def _is_number(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A hyperparameter that TensorBoard takes: a number, a truth value or text."""
+    """Return a hyperparameter in a form that TensorBoard takes: a number, a truth value or text."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _seconds(time: Any) -> float:
-    """Seconds since 1970; 0 for a time that is not known."""
+    """Return the seconds since 1970; 0 for an unknown time."""
     return 0.0 if time is None or time != time else time.timestamp()
 
 
 def _file_name(text: str) -> str:
-    """A name that is one folder: levels may hold paths, and nothing that a file says is to be trusted."""
+    """Return a text as the name of one folder: levels may hold paths, and text from files is not to be trusted."""
     return re.sub(r"^\.+|[^\w.:=+-]", "_", str(text))[:_NAME_LENGTH] or "_"
 
 
@@ -166,7 +159,7 @@ def export_tensorboard(run: Run, folder: str | Path, *, overwrite: bool = False)
 
     Args:
         run: The run.
-        folder: Where to write; see ``nls_tune.tensorboard.write_trial_events``.
+        folder: Where to write; see ``write_trial_events``.
         overwrite: Whether the folder may hold something; trials that are there already are replaced.
 
     Returns:

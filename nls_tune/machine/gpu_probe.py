@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import Any
 
 
-def probe() -> dict[str, Any]:
+def probe() -> dict[str, object]:
     """Ask torch for the GPUs that this process may use.
 
     Returns:
-        ``gpus``: of each its ``name``, and whether it computes ``bfloat16`` itself and is new enough for ``triton``;
-        ``problem``: why there is none, as far as torch tells, else None.
+        ``gpus``: for each its ``name``, whether it computes ``bfloat16`` itself, and whether it is new enough for
+        ``triton``; ``problem``: why there is none, as far as torch tells, else None.
     """
     import torch
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    problem = None
-    if not count:
-        built = torch.version.cuda or torch.version.hip
-        problem = (
-            str(caught[0].message) if caught else None if built else f"torch {torch.__version__} is built for CPUs"
-        )
+    problem = str(caught[0].message) if caught and not count else None
+    if not (count or problem or torch.version.cuda or torch.version.hip):
+        problem = f"torch {torch.__version__} is built for CPUs"
     gpus = []
     for index in range(count):
         found = torch.cuda.get_device_properties(index)

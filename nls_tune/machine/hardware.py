@@ -1,7 +1,7 @@
-"""What this machine has to compute with, and whether that is enough for a search: found out without importing torch.
+"""Finds out, without importing torch, which GPUs this machine has and whether they are enough for a search.
 
 The process of a search only plans, asks and writes. Torch would be half of its memory, so where there may be a GPU,
-torch is asked in a short process of its own (`nls_tune.gpu_probe`), and where there is none, not at all.
+torch is asked in a short process of its own (`nls_tune.machine.gpu_probe`), and where there is none, not at all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NVIDIA, _DISPLAY = "0x10de", "0x03"
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 #: Importing torch from a cold network drive takes a minute.
 _PATIENCE_SECONDS = 180.0
-_NO_COMPILE = "leave --compile away or use off"
+_NO_COMPILE = "leave --compile out or use off"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Gpu:
     """A GPU, as torch sees it.
 
     Attributes:
-        name: Of its kind.
+        name: Name of the model.
         bfloat16: Whether it computes bfloat16 itself.
         triton: Whether it is new enough for the kernels that compiling makes.
     """
@@ -48,10 +48,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """What torch says of the GPUs that this process may use.
+    """The GPUs that this process may use.
 
     Attributes:
-        found: In torch's order.
+        found: The GPUs in torch's order.
         problem: Why there are none although the machine seems to have some; None where nothing is wrong.
     """
 
@@ -59,10 +59,9 @@ class Gpus:
     problem: str | None = None
 
     def note(self) -> str | None:
-        """Return what a plan has to say of them; None if that is nothing."""
-        if self.problem is None:
-            return None
-        return f"torch sees no GPU here, though the machine seems to have one: {self.problem}"
+        """Return the note for a plan; None if nothing is wrong."""
+        note = f"torch sees no GPU here, though the machine seems to have one: {self.problem}"
+        return note if self.problem is not None else None
 
 
 def find_gpus() -> Gpus:
@@ -96,7 +95,7 @@ def _read(file: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _ask_torch(visible: tuple[str | None, ...]) -> Gpus:
-    """Run the probe; ``visible`` tells apart what the environment may have changed to since the last time."""
+    """Run the probe, once for each ``visible``: the environment may change."""
     # -P: the folder of the script is this package, whose modules must not be taken for those of others.
     command = [sys.executable, "-P", str(Path(__file__).with_name("gpu_probe.py"))]
     try:
@@ -118,14 +117,10 @@ def _ask_torch(visible: tuple[str | None, ...]) -> Gpus:
 
 
 def check_precision(precisions: Sequence[str], gpus: Sequence[Gpu]) -> None:
-    """Check that the GPUs of this machine compute in the precisions that trials may have.
-
-    Args:
-        precisions: As the settings of a training have them.
-        gpus: Of this machine; without one trials run on the CPU, which computes in any.
+    """Check that GPUs compute in the precisions that trials may have; without GPUs the CPU computes in any.
 
     Raises:
-        InputError: If one does not.
+        InputError: If one of the GPUs does not.
     """
     lacking = next((gpu.name for gpu in gpus if not gpu.bfloat16), None)
     if lacking is not None and "bfloat16" in precisions:
@@ -136,16 +131,12 @@ def check_precision(precisions: Sequence[str], gpus: Sequence[Gpu]) -> None:
 
 
 def check_compile(mode: str, gpus: Sequence[Gpu]) -> None:
-    """Check that training steps can be compiled here if they must be.
+    """Check that training steps can be compiled here if they must be, in mode ``on``.
 
-    What can be seen without compiling: on the CPU torch needs a C++ compiler, on GPUs Triton, and that a C compiler.
-
-    Args:
-        mode: ``on``, ``off`` or ``auto``, which does without where it cannot.
-        gpus: Of this machine.
+    Without compiling it can be seen that torch needs a C++ compiler on the CPU, and on GPUs Triton and a C compiler.
 
     Raises:
-        InputError: If something is lacking.
+        InputError: If one of them is lacking.
     """
     if mode != "on":
         return
@@ -160,7 +151,7 @@ def check_compile(mode: str, gpus: Sequence[Gpu]) -> None:
         if os.environ.get("TORCH_INDUCTOR_INSTALL_GXX"):
             return  # torch gets one itself
         compilers, what = [os.environ.get("CXX") or "g++"], "C++"
-    # The variables may hold arguments, too.
+    # The variables may also hold arguments.
     if not any(words and shutil.which(words[0]) for words in map(shlex.split, compilers)):
         raise InputError(
             f"--compile on needs a {what} compiler, {' or '.join(compilers)} is not there; install one, "

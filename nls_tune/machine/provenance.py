@@ -52,7 +52,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the clone that this package is imported from, with ``+`` if its files were changed."""
+    """Return the commit of the clone that this package is imported from, with ``+`` if its files were changed."""
     folder = Path(__file__).parents[1]
     try:
         # The program is looked up in PATH: there is no other place that is right everywhere.
@@ -66,14 +66,8 @@ def _git_commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603 - fixed arguments
-        ["git", "-C", str(folder), *arguments],  # noqa: S607 - see _git_commit
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(folder), *arguments]  # see _git_commit
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
 
 
 def _gpu_names() -> list[str]:

@@ -25,12 +25,12 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, eq=False)
 class TransitionEstimate:
-    """What confident learning says of the noise.
+    """The estimate that confident learning makes of the noise.
 
     Attributes:
         noise_rate: Share of wrong labels: 1 minus the trace of ``joint``.
-        low: Lower end of the 95 % bootstrap interval of the noise rate: sampling error alone, no bias.
-        high: Its upper end.
+        low: Lower end of the 95 % bootstrap interval of the noise rate, which knows sampling error but no bias.
+        high: Upper end.
         joint: (K, K), sums to 1: the share of samples by latent class (rows) and noisy label (columns).
         prior: (K,): the shares of the latent classes, the row sums of ``joint``.
         matrix: (K, K) transition matrix, the rows of ``joint`` over their sums; identity where a class is empty.
@@ -50,12 +50,12 @@ class NoiseEstimate:
 
     Attributes:
         dataset: Name of the dataset.
-        noise_level: In its stored spelling.
-        num_classes: K.
-        num_samples: Labelled samples that it is from, training and validation.
+        noise_level: The level in its stored spelling.
+        num_classes: Number of classes K.
+        num_samples: Number of labelled samples, training and validation.
         noise_rate: Estimated share of wrong labels.
-        low: Lower end of the 95 % bootstrap interval: sampling error alone, no bias.
-        high: Its upper end.
+        low: Lower end of the 95 % bootstrap interval, which knows sampling error but no bias.
+        high: Upper end.
         matrix: Estimated transition matrix, K rows (clean class) of K (noisy class).
         noise_cancelling_rate: Smooth rate that cancels symmetric noise at ``noise_rate``; None if there is none.
         accuracy: Share of the samples whose noisy label the out-of-sample models predict.
@@ -92,7 +92,7 @@ class NoiseEstimate:
 
 
 def as_tuples(matrix: ArrayLike) -> Matrix:
-    """Return a matrix as plain floats, rounded to 6 digits: a million-th of a probability is below any estimate."""
+    """Return a matrix as plain floats, rounded to 6 digits: a millionth is below the error of any estimate."""
     return tuple(tuple(round(float(value), 6) for value in row) for row in np.asarray(matrix))
 
 
@@ -106,7 +106,7 @@ def estimate_transition(
     (label, latent class) are scaled so that each label has the share of the samples that it has in the data; a
     label of which no sample is confident counts as right.
 
-    What biases it, none of which the interval knows of:
+    The interval does not know what biases the estimate:
 
     * Errors of a weak model look like wrong labels: too much noise.
     * Probabilities of samples that the model was trained on, or chosen by, agree with the labels: too little.
@@ -118,21 +118,21 @@ def estimate_transition(
     Args:
         probabilities: (N, K) in [0, 1], of models that have not been trained on the sample.
         labels: (N,) noisy labels.
-        seed: Of the bootstrap.
-        num_resamples: Of the bootstrap, over samples; thresholds are computed again in each.
+        seed: Seed of the bootstrap.
+        num_resamples: Number of resamples of the bootstrap; thresholds are computed again in each.
 
     Returns:
         The estimate. The interval is widened, where needed, to hold the point.
 
     Raises:
-        InputError: Shapes that do not fit, labels out of range, or probabilities that are none.
+        InputError: Shapes that do not fit, labels out of range, or numbers that are not probabilities.
     """
     table, noisy = _checked(probabilities, labels)
     num_samples, num_classes = table.shape
     own = table[np.arange(num_samples), noisy].astype(np.float64)
     thresholds = _thresholds(own, noisy, num_classes)
     latent = _latent(table, thresholds)
-    joint = _calibrated(_count(noisy, latent, num_classes), np.bincount(noisy, minlength=num_classes))
+    joint = _joint(noisy, latent, num_classes)
     rates = _bootstrap(table, own, noisy, latent, seed, num_resamples)
     rate = _off_diagonal(joint)
     low, high = np.percentile(rates, _PERCENTILES)
@@ -152,33 +152,29 @@ def estimate_transition(
 def _thresholds(
     own: NDArray[np.float64], noisy: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
-    """The mean self-confidence of each label, (K,); infinite for a label that no sample has."""
+    """Return the mean self-confidence of each label, (K,); infinite for a label that no sample has."""
     counts = np.bincount(noisy, weights, minlength=num_classes)
     sums = np.bincount(noisy, own if weights is None else own * weights, minlength=num_classes)
     return np.where(counts > 0, sums / np.maximum(counts, 1) - _TOLERANCE, np.inf)
 
 
 def _latent(table: NDArray[Any], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The most probable class at or above its threshold, (N,); K where there is none."""
+    """Return the most probable class at or above its threshold, (N,); K where there is none."""
     above = table >= thresholds
     best = np.where(above, table, -1.0).argmax(axis=1)
     return np.asarray(np.where(above.any(axis=1), best, table.shape[1]))
 
 
-def _count(
+def _joint(
     noisy: NDArray[np.int64], latent: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
-    """The (K, K) counts of label and latent class; samples without a latent class are left out."""
+    """Return the (K, K) shares of label and latent class; a label has its share of all samples, and the sum is 1."""
     cells = np.bincount(noisy * (num_classes + 1) + latent, weights, minlength=num_classes * (num_classes + 1))
-    return cells.reshape(num_classes, num_classes + 1)[:, :num_classes].astype(np.float64)
-
-
-def _calibrated(counts: NDArray[np.float64], label_counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Scale the rows of the counts to the shares of the labels; the result sums to 1."""
+    counts = cells.reshape(num_classes, num_classes + 1)[:, :num_classes].astype(np.float64)
     empty = counts.sum(axis=1, keepdims=True) == 0
-    filled = np.where(empty, np.eye(len(counts)), counts)
-    shares = label_counts / label_counts.sum()
-    return np.asarray(filled / filled.sum(axis=1, keepdims=True) * shares[:, None])
+    filled = np.where(empty, np.eye(num_classes), counts)
+    labels = np.bincount(noisy, weights, minlength=num_classes)
+    return np.asarray(filled / filled.sum(axis=1, keepdims=True) * (labels / labels.sum())[:, None])
 
 
 def _off_diagonal(joint: NDArray[np.float64]) -> float:
@@ -193,7 +189,7 @@ def _bootstrap(
     seed: int,
     num_resamples: int,
 ) -> list[float]:
-    """The noise rates of resamples of the samples."""
+    """Return the noise rates of resamples of the samples."""
     num_samples, num_classes = table.shape
     generator = np.random.Generator(np.random.PCG64(seed))
     draws = (generator.integers(num_samples, size=num_samples) for _ in range(num_resamples))
@@ -205,8 +201,7 @@ def _bootstrap(
     near, resampled, rates = table[unsettled], latent.copy(), []
     for weight, threshold in zip(weights, thresholds, strict=True):
         resampled[unsettled] = _latent(near, threshold)
-        counts = _count(noisy, resampled, num_classes, weight)
-        rates.append(_off_diagonal(_calibrated(counts, np.bincount(noisy, weight, minlength=num_classes))))
+        rates.append(_off_diagonal(_joint(noisy, resampled, num_classes, weight)))
     return rates
 
 
@@ -219,7 +214,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any],
         )
     if noisy.shape != (len(table),) or noisy.dtype.kind not in "ui":
         raise InputError(
-            f"labels must be integers of shape ({len(table)},), one a row of probabilities, "
+            f"labels must be integers of shape ({len(table)},), one per row of probabilities, "
             f"got {noisy.dtype} of shape {noisy.shape}"
         )
     if noisy.min() < 0 or noisy.max() >= table.shape[1]:

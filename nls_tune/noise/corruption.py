@@ -2,8 +2,7 @@
 
 Matrices are transition matrices: row i is the clean class, column j the noisy class, and entry (i, j) the
 probability of j given i, so that rows sum to 1. All randomness comes from ``noise_seed`` through PCG64 and
-float64 arithmetic, so the same seed gives the same labels on every machine. How levels are written is in
-``noise_levels``, how matrices are made and read in ``noise_matrices``; this module hands both on.
+float64 arithmetic, so the same seed gives the same labels on every machine.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nls_tune.errors import InputError
-from nls_tune.noise.levels import NoiseLevel, parse_noise_level, parse_noise_levels
+from nls_tune.noise.levels import NoiseLevel
 from nls_tune.noise.matrices import (
     asymmetric_matrix,
     checked_matrix,
@@ -25,40 +24,17 @@ from nls_tune.noise.matrices import (
     symmetric_matrix,
 )
 
-__all__ = [
-    "NoiseLevel",
-    "apply_transition",
-    "asymmetric_matrix",
-    "corrupt_labels",
-    "instance_dependent",
-    "noise_cancelling_rate",
-    "noise_rate",
-    "pairflip_matrix",
-    "parse_noise_level",
-    "parse_noise_levels",
-    "read_matrix",
-    "signal_share",
-    "symmetric_matrix",
-    "transition_matrix",
-]
-
 _INSTANCE_SPREAD = 0.1  # standard deviation of the samples' flip rates in Xia et al. 2020
 _CHUNK_VALUES = 4_000_000  # float64 values held at once while features are read: 32 MB
 
 
 def apply_transition(labels: ArrayLike, matrix: ArrayLike, noise_seed: int) -> NDArray[np.int64]:
-    """Return noisy labels, each drawn from the row of ``matrix`` that its clean label names.
+    """Return noisy labels, each drawn from the row of a (K, K) transition matrix that its clean label names.
 
-    Args:
-        labels: Clean labels, integers of shape (N,).
-        matrix: A (K, K) transition matrix.
-        noise_seed: A non-negative integer; the only source of randomness.
-
-    Returns:
-        Shape (N,). An entry of probability 0 is never drawn and one of probability 1 always.
+    An entry of probability 0 is never drawn and one of probability 1 always.
 
     Raises:
-        InputError: Labels, matrix or seed that break these rules.
+        InputError: Labels that are not integers from 0 to K - 1, another matrix, or a negative seed.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     transition = checked_matrix(matrix, matrix.shape[0] if matrix.ndim else 0, "the transition matrix")
@@ -83,16 +59,15 @@ def instance_dependent(
     things are made exact here. The normal is centred so that its mean *after* truncation is ``rate``: centred
     at 0.05, as the algorithm has it, it would flip 10 % of the labels. And rates 0 and 1 flip none and all.
 
+    All is computed in float64: another order of summation in the matrix product moves a probability by about 1e-12,
+    which changes a label with that probability.
+
     Args:
         features: Shape (N, ...), finite; flattened to (N, S) and standardised, constant features counting 0.
         labels: Clean labels, integers of shape (N,).
         rate: The expected share of flipped labels, in [0, 1].
         num_classes: The number of classes K, at least 2.
         noise_seed: A non-negative integer; the only source of randomness.
-
-    Returns:
-        Shape (N,). All is computed in float64: another order of summation in the matrix product moves a
-        probability by about 1e-12, which changes a label with that probability.
 
     Raises:
         InputError: Arguments that break these rules.
@@ -102,7 +77,7 @@ def instance_dependent(
     table = np.asarray(features)
     if table.ndim < 2 or len(table) != len(clean) or table.dtype.kind not in "uif":
         raise InputError(
-            f"features must be numbers of shape ({len(clean)}, ...), one row a label, "
+            f"features must be numbers of shape ({len(clean)}, ...), one row per label, "
             f"got {table.dtype} of shape {table.shape}"
         )
     table = table.reshape(len(table), -1)
@@ -115,7 +90,7 @@ def instance_dependent(
     uniforms = generator.random(len(clean))
     noisy = clean.copy()
     members_of = dict(_members_by_class(clean))
-    rows = max(1, _CHUNK_VALUES // max(1, table.shape[1]))
+    rows = _chunk_rows(table)
     for label in range(num_classes):
         # Drawn for every class, so that the draws of one class do not depend on which others occur.
         projection = projections.standard_normal((table.shape[1], num_classes)) / scale[:, None]
@@ -153,39 +128,33 @@ def corrupt_labels(
         human_labels: The dataset's human label sets by name, each of shape (N,); needed by ``human``.
 
     Raises:
-        InputError: Labels out of range, or a level that this dataset cannot have; the message says which it can.
+        InputError: Labels out of range, or a level that this dataset cannot have.
     """
     clean = _checked_labels(labels, num_classes, "labels")
-    rate = level.rate if level.rate is not None else 0.0
-    if level.kind == "clean":
-        return clean.copy()
-    if level.kind == "given":
-        raise InputError("noise level 'given': this dataset carries no given labels; use 'clean' or 'symmetric:0.4'")
-    if level.kind == "human":
-        name, sets = level.source or "", human_labels or {}
-        if name not in sets:
-            names = ", ".join(f"human:{n}" for n in sorted(sets)) or "none; use for example 'symmetric:0.4'"
-            raise InputError(f"noise level '{level}': this dataset has no such human labels; it has: {names}")
-        human = _checked_labels(sets[name], num_classes, f"the labels of '{level}'")
-        _same_length(clean, human)
-        return human.copy()
-    if level.kind == "instance":
-        if features is None:
-            raise InputError(f"noise level '{level}' needs features; use 'symmetric:{rate:g}' without them")
-        return instance_dependent(features, clean, rate, num_classes, noise_seed)
-    if level.kind == "matrix":
-        matrix = read_matrix(level.source or "", num_classes)
-    elif level.kind == "symmetric":
-        matrix = symmetric_matrix(num_classes, rate)
-    elif level.kind == "pairflip":
-        matrix = pairflip_matrix(num_classes, rate)
-    elif class_map is None:
-        raise InputError(
-            f"noise level '{level}': this dataset defines no class map; "
-            f"use 'pairflip:{rate:g}', or 'matrix:FILE' with a transition matrix of your own"
-        )
-    else:
-        matrix = asymmetric_matrix(num_classes, rate, class_map)
+    rate, source, sets = level.rate or 0.0, level.source or "", human_labels or {}
+    match level.kind:
+        case "clean":
+            return clean.copy()
+        case "human" if source in sets:
+            human = _checked_labels(sets[source], num_classes, f"the labels of '{level}'")
+            _same_length(clean, human)
+            return human.copy()
+        case "instance" if features is not None:
+            return instance_dependent(features, clean, rate, num_classes, noise_seed)
+        case "matrix":
+            matrix = read_matrix(source, num_classes)
+        case "symmetric":
+            matrix = symmetric_matrix(num_classes, rate)
+        case "pairflip":
+            matrix = pairflip_matrix(num_classes, rate)
+        case "asymmetric" if class_map is not None:
+            matrix = asymmetric_matrix(num_classes, rate, class_map)
+        case _:
+            needed = {"human": "these human labels", "instance": "features", "asymmetric": "a class map"}
+            raise InputError(
+                f"noise level '{level}' needs {needed.get(level.kind, 'given labels')}, and this dataset has none; "
+                "use for example 'symmetric:0.4'"
+            )
     return apply_transition(clean, matrix, noise_seed)
 
 
@@ -212,8 +181,7 @@ def transition_matrix(clean: ArrayLike, noisy: ArrayLike, num_classes: int | Non
     table = counts.reshape(num_classes, num_classes).astype(np.float64)
     empty = ~table.any(axis=1)
     table[empty, empty] = 1.0
-    table /= table.sum(axis=1, keepdims=True)
-    return table
+    return np.asarray(table / table.sum(axis=1, keepdims=True))
 
 
 def noise_rate(clean: ArrayLike, noisy: ArrayLike) -> float:
@@ -277,9 +245,13 @@ def _members_by_class(labels: NDArray[np.int64]) -> list[tuple[int, NDArray[np.i
     return list(zip(classes.tolist(), np.split(order, starts[1:]), strict=True)) if len(labels) else []
 
 
+def _chunk_rows(table: NDArray[Any]) -> int:
+    return max(1, _CHUNK_VALUES // max(1, int(table.shape[1])))
+
+
 def _mean_and_scale(table: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each column's mean and standard deviation in float64, infinite for constant columns."""
-    rows = max(1, _CHUNK_VALUES // max(1, table.shape[1]))
+    rows = _chunk_rows(table)
     chunks = range(0, len(table), rows)
     count = max(1, len(table))
     total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])

@@ -21,12 +21,11 @@ class NoiseLevel:
     Args:
         kind: ``clean``, ``symmetric``, ``pairflip``, ``asymmetric``, ``instance``, ``matrix``, ``human`` or
             ``given``, in any case.
-        rate: The share of flipped labels, in [0, 1]; for the kinds written ``KIND:RATE``, else None.
+        rate: The share of flipped labels, in [0, 1], for the kinds written ``KIND:RATE``; else None.
         source: The file of ``matrix``, the label set of ``human`` (aliases are mapped), else None.
 
     Raises:
-        InputError: An unknown kind or label set, or a rate or source that is missing, out of range or one too
-            many.
+        InputError: An unknown kind or label set, or a rate or source that is missing, out of range or not wanted.
     """
 
     kind: str
@@ -71,7 +70,7 @@ def parse_noise_level(text: str) -> NoiseLevel:
     """Return the noise level that ``text`` names, for example ``symmetric:0.4`` or ``human:worst``.
 
     Raises:
-        InputError: ``text`` is no noise level; the message names the rule and the nearest valid spelling.
+        InputError: ``text`` is not a noise level; the message names the rule and the nearest valid spelling.
     """
     head, colon, tail = (part.strip() for part in text.partition(":"))
     kind = head.lower()

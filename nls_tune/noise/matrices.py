@@ -32,11 +32,7 @@ def symmetric_matrix(num_classes: int, rate: float) -> NDArray[np.float64]:
 
 
 def pairflip_matrix(num_classes: int, rate: float) -> NDArray[np.float64]:
-    """Return the (K, K) matrix that flips class i to i + 1 modulo K with probability ``rate``.
-
-    Raises:
-        InputError: ``rate`` outside [0, 1], or fewer than 2 classes.
-    """
+    """Return the (K, K) matrix that flips class i to i + 1 modulo K with probability ``rate``; errors as above."""
     checked_noise(rate, num_classes)
     return asymmetric_matrix(num_classes, rate, {i: (i + 1) % num_classes for i in range(num_classes)})
 
@@ -67,7 +63,7 @@ def asymmetric_matrix(num_classes: int, rate: float, class_map: Mapping[int, int
 def read_matrix(path: str | Path, num_classes: int) -> NDArray[np.float64]:
     """Return the (K, K) transition matrix of a file: ``.npy``, ``.json``, or ``.csv`` / ``.txt``.
 
-    The text formats hold one clean class a line, numbers between commas or blanks; ``#`` starts a comment.
+    The text formats hold one clean class per line, numbers between commas or blanks; ``#`` starts a comment.
 
     Raises:
         InputError: The file cannot be read or does not hold a transition matrix of ``num_classes`` classes.
@@ -107,7 +103,7 @@ def checked_matrix(matrix: NDArray[np.float64], num_classes: int, what: str) -> 
     """Return the matrix if it is row-stochastic and (K, K), else raise an error that begins with ``what``."""
     if matrix.shape != (num_classes, num_classes) or not num_classes:
         size = f"{num_classes} x {num_classes}" if num_classes else "square"
-        raise InputError(f"{what} must be {size}, one row a clean class, got shape {matrix.shape}")
+        raise InputError(f"{what} must be {size}, one row per clean class, got shape {matrix.shape}")
     wrong = np.argwhere(~(np.isfinite(matrix) & (matrix >= 0)))
     if len(wrong):
         row, column = wrong[0].tolist()

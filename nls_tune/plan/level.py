@@ -59,7 +59,7 @@ class GroupKey(NamedTuple):
     """A group: its noise level in the stored spelling, and its arm. Its text, ``level/arm``, seeds the sampler."""
 
     noise_level: str
-    arm: str
+    arm: Arm
 
     def __str__(self) -> str:
         return f"{self.noise_level}/{self.arm}"

@@ -21,7 +21,6 @@ from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.schemas import ON_ALL_LABELS, trial_id
 from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
@@ -64,7 +63,6 @@ class SearchPlan:
     levels: tuple[LevelPlan, ...]
     notes: tuple[str, ...]
     source: Source = field(repr=False)
-    _made: dict[tuple[str, int, bool], NoisyDataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_trials(self) -> int:
@@ -114,26 +112,6 @@ class SearchPlan:
     def training_settings(self, config: dict[str, Any], seed: int | None = None) -> TrainingSettings:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
-
-    def dataset(self, level: str, noise_seed: int | None = None, *, all_labels: bool = False) -> NoisyDataset:
-        """Return the data of a level, by default as in the search; others are made when asked for."""
-        planned = self.level_plan(level).dataset
-        seed = planned.noise_seed if noise_seed is None else noise_seed
-        if seed == planned.noise_seed and not all_labels:
-            return planned
-        key = (level, seed, all_labels)
-        if key not in self._made:
-            self._made[key] = (
-                self.dataset(level, seed).on_all_labels()
-                if all_labels
-                else _make_dataset(self.source, parse_noise_level(level), self.settings, self.space, seed)
-            )
-        return self._made[key]
-
-    def trial_id(self, level: str, settings: TrainingSettings, stage: str, noise_seed: int | None = None) -> str:
-        """Return the name of a trial."""
-        dataset = self.dataset(level, noise_seed, all_labels=stage == ON_ALL_LABELS)
-        return trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
 
     @property
     def shares_warmups(self) -> bool:
@@ -223,7 +201,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         raise InputError(
             "--level-weight cannot go with --sampler grid, which runs every point once at every level; leave one out"
         )
-    datasets = [_make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
+    datasets = [make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
     warm = _warm_points(settings, space, datasets)
     plans = [
         _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
@@ -234,9 +212,10 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
 
 
-def _make_dataset(
+def make_dataset(
     source: Source, level: NoiseLevel, settings: SearchSettings, space: SearchSpace, noise_seed: int
 ) -> NoisyDataset:
+    """Return a noisy dataset of a search, split as the search splits it, for a draw of the noise."""
     return make_noisy(
         source,
         level,

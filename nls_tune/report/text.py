@@ -1,16 +1,20 @@
-"""How numbers are written on screens: accuracies as percentages, times in words."""
+"""Numbers and configurations as text: accuracies as percentages, times in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nls_tune.analysis.confirmation import ConfirmedConfiguration
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs.schemas import ON_ALL_LABELS
+from nls_tune.spaces.space import Arm
 
-#: How arms are called on screens.
+#: The names of arms on screens.
 ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
+#: The settings that every configuration has.
+_ALWAYS = ("smooth_rate", "warmup_epochs", "lr")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -45,8 +49,37 @@ def duration(seconds: float) -> str:
 
 
 def paused(seconds: float) -> str:
-    """Say that a time is without pauses between sessions, to follow it; nothing where they were under a second."""
+    """Say, after a time, that pauses between sessions are left out; nothing where they were under a second."""
     return f", without pauses of {duration(seconds)} between sessions" if seconds >= 1 else ""
+
+
+def amount(count: int, noun: str) -> str:
+    """Write how many there are of something: ``1 trial``, ``1,200 trials``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def seed_count(configurations: Iterable[ConfirmedConfiguration]) -> str:
+    """Write how many fresh seeds some configurations, at least one, were confirmed with."""
+    counts = {len(found.seeds) for found in configurations}
+    return amount(max(counts), "fresh seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} fresh seeds"
+
+
+def rate_name(arm: Arm, smooth_rate: float) -> str:
+    """Write which loss it is: ``CE``, or its rate as ``r = −4``."""
+    return ARM_NAMES[arm] if arm == "ce" else f"r = {rate(smooth_rate)}"
+
+
+def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a configuration besides rate, warm-up and learning rate."""
+    return {name: value for name, value in config.items() if name not in _ALWAYS}
+
+
+def settings_text(config: Mapping[str, Any]) -> str:
+    """Write a configuration without its rate: ``warm-up 10, lr 0.003``, then what else is searched."""
+    parts = [f"warm-up {config['warmup_epochs']}", f"lr {number(config['lr'])}"]
+    for name, value in other_settings(config).items():
+        parts.append(f"{name} {number(value) if isinstance(value, float) else value}")
+    return ", ".join(parts)
 
 
 def configuration(config: Mapping[str, Any]) -> str:
@@ -64,7 +97,7 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Say in one line what a trial was and how it ended.
 
     Args:
-        row: Of ``trials/``; None where a value is not known.
+        row: A row of ``trials/``; None where a value is not known.
         names: The settings that are searched.
     """
     on_all = row["stage"] == ON_ALL_LABELS
@@ -73,7 +106,7 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
     parts = [f"{row['noise_level']} {configuration(config)}{seed}: {row['status']}"]
     if row["error"]:
         parts.append(row["error"])
-    parts.append(f"{row['epochs']} epoch{'s' if row['epochs'] != 1 else ''}")
+    parts.append(amount(row["epochs"], "epoch"))
     if row["best_epoch"]:
         parts.append(f"val {percent(row['best_val_accuracy'])}")
         if row["test_accuracy_at_best"] is not None:

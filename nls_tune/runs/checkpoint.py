@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.errors import is_out_of_memory
+from nls_tune.errors import InputError, error_line, is_out_of_memory
 from nls_tune.files import write_atomically
-from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.runs.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     import torch
 
 _SETTINGS = "trial.json"
 _STATE = "state.pt"
-
-
-@dataclass(frozen=True)
-class StartedTrial:
-    """What a trial wrote down when it started."""
-
-    noise_level: str
-    stage: str
-    settings: TrainingSettings
 
 
 class TrialCheckpoint:
@@ -38,16 +28,15 @@ class TrialCheckpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, trial: dict[str, Any]) -> None:
+    def start(self, trial: TrialSpec) -> None:
         """Write down what the trial is."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / _SETTINGS, json.dumps(trial).encode())
+        write_atomically(self.folder / _SETTINGS, json.dumps(trial.to_config()).encode())
 
-    def read_trial(self) -> StartedTrial | None:
+    def read_trial(self) -> TrialSpec | None:
         """Return what ``start`` wrote; None if that is missing, torn or of another version."""
         try:
-            trial = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
-            return StartedTrial(trial["noise_level"], trial["stage"], TrainingSettings(**trial["settings"]))
+            return TrialSpec.from_config(json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -64,16 +53,24 @@ class TrialCheckpoint:
         write_atomically(self.folder / _STATE, buffer.getvalue())
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the newest state; None if there is none or it cannot be read."""
+        """Return the newest state; None if there is none.
+
+        Raises:
+            InputError: If the file is torn or holds something else.
+        """
         import torch
 
         try:
             state = torch.load(self.folder / _STATE, map_location=device, weights_only=True)
-        except Exception as error:  # a torn file fails in many ways, and all mean: from the start
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a torn file fails in many ways
             if is_out_of_memory(error):
                 raise  # the file is good
-            return None
-        return state if isinstance(state, dict) else None
+            raise InputError(f"the saved state cannot be read ({error_line(error)})") from error
+        if not isinstance(state, dict):
+            raise InputError(f"the saved state cannot be read (it is a {type(state).__name__})")
+        return state
 
     def remove(self) -> None:
         """Remove the folder: the trial has a row now."""

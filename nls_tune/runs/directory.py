@@ -1,7 +1,7 @@
-"""The results on disk: Parquet schemas, the part files of a run, run.json, and their readers.
+"""The run directory: where everything is, and how it is written.
 
 One trial is one row in ``trials/``, one epoch one row in ``epochs/``. Every trial has a part file of its own in
-each, replaced whole by rename, so that readers never see half a file and nothing is lost with a killed process.
+each, replaced whole by rename: readers never see half a file, and nothing is lost with a killed process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,15 +25,12 @@ from nls_tune.runs.parts_copy import COPY, make_copy
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema, trial_schema
 
-if TYPE_CHECKING:
-    pass
-
 _EMPTY_PART = "empty.parquet"
 _LOCK = ".lock"
 
 
 class RunDirectory:
-    """The folder of a run: where everything is, and how it is written.
+    """The folder of a run.
 
     Args:
         path: The folder; it need not exist yet.
@@ -54,18 +51,11 @@ class RunDirectory:
         """Make the folders and the empty parts that carry the schemas.
 
         Raises:
-            InputError: If the place is a file, cannot be written, or holds something that is no run.
+            InputError: If the place is a file, cannot be written, or holds something other than a run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
-        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, self.warmups.name}
-        try:
-            # Hidden files are ours as well: what a process that was killed left of its first write.
-            found = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
-        except OSError as error:
-            raise InputError(f"--out cannot be read, {self.path} ({error.strerror}); give another place") from None
-        foreign = [name for name in found if name not in ours and not name.startswith(".")]
-        if foreign and not self.run_json.exists():
+        if self._has_foreign_files() and not self.run_json.exists():
             raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
         try:
             for folder in (self.trials, self.epochs, self.checkpoints):
@@ -78,16 +68,25 @@ class RunDirectory:
                 f"--out must be a place that can be written, {self.path} is not ({error.strerror}); give another place"
             ) from None
 
+    def _has_foreign_files(self) -> bool:
+        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, self.warmups.name}
+        try:
+            # Hidden files are ours: a process that was killed during its first write leaves some.
+            found = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
+        except OSError as error:
+            raise InputError(f"--out cannot be read, {self.path} ({error.strerror}); give another place") from None
+        return any(name not in ours and not name.startswith(".") for name in found)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run: two searches must not write to one folder.
 
         Raises:
-            InputError: If another process holds it; without the system's locks also if one that was killed did.
+            InputError: If another process holds it; where the system has no locks, also if a killed process held it.
         """
         lock = FileLock(self.path / _LOCK)
         try:
-            # A reader that asks whether the run goes on (``is_held``) holds it for a moment.
+            # A reader that asks whether the run goes on (``is_held``) holds the lock for a moment.
             lock.acquire(timeout=0.5)
         except Timeout:
             stale = f"; if no search runs, remove {self.path / _LOCK}" if isinstance(lock, SoftFileLock) else ""
@@ -99,28 +98,27 @@ class RunDirectory:
             lock.release()
 
     def is_held(self) -> bool:
-        """Return whether a process of this machine, or one that shares its locks, holds the run.
+        """Return whether a process of this machine, or of one that shares its locks, holds the run.
 
-        Nothing is written: the run may lie on a medium that cannot be. A lock file that is missing, or that cannot be
-        asked, is held by nobody that we could know of.
+        Nothing is written: the medium may be read-only. A lock file that is missing or cannot be opened counts as free.
         """
         try:
             descriptor = os.open(self.path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return False
         try:
-            # Shared, so that two readers who ask at once do not take each other for a search.
+            # A shared lock: two readers who ask at once do not take each other for a search.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
                 return os.fstat(descriptor).st_size > 0  # the file is the lock, and names its owner
             return error.errno in (errno.EAGAIN, errno.EACCES)
         finally:
-            os.close(descriptor)  # gives it back
+            os.close(descriptor)  # releases the lock
         return False
 
     def remove_warmups(self) -> None:
-        """Remove the store of shared warm-ups: whoever needed them is finished."""
+        """Remove the store of shared warm-ups, which nothing needs any more."""
         shutil.rmtree(self.warmups, ignore_errors=True)
 
     def write_trial(self, row: Mapping[str, Any]) -> None:
@@ -134,7 +132,7 @@ class RunDirectory:
     def copy_parts(self) -> None:
         """Copy the parts of each folder into one file that is quicker to read; the parts stay."""
         for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
-            with suppress(OSError):  # a full disk, for example: it was only to save time
+            with suppress(OSError):  # a full disk, for example: the copy only saves time
                 if (content := make_copy(folder, schema)) is not None:
                     write_atomically(folder / COPY, content)
 
@@ -166,6 +164,6 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 
 def _write_table(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
-    # For some rows dictionaries and statistics are most of the file, and help no reader.
+    # In small files dictionaries and statistics take more space than the rows, and help no reader.
     pq.write_table(table, sink, use_dictionary=False, write_statistics=False)
     write_atomically(path, sink.getvalue().to_pybytes())

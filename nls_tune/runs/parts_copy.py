@@ -1,13 +1,12 @@
-"""The parts of a folder once more in one file: a copy that saves opening them one by one, and is never needed.
+"""All parts of a folder once more in one file: a copy that saves opening them one by one, and is never needed.
 
-The parts stay, and are what counts. A part is taken from the copy only while its time and size are those that it had
-when it was copied; any other is read itself. So a copy that is old, torn or missing costs time and nothing else.
+The parts stay, and are what counts. A row is taken from the copy only while its part has the time and size that it had
+when it was copied; any other part is read itself. So a copy that is old, torn or missing costs time and nothing else.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nls_tune.runs.parts import VERSION_KEY, Parts, read_parts
+from nls_tune.runs.parts import VERSION_KEY, Parts, PartState, part_states, read_parts
 
-#: Without the ending that readers look for, or a run would have its rows twice.
+#: The name lacks the ending that readers look for: otherwise a run would have its rows twice.
 COPY = ".copy"
 #: Fewer parts are read as quickly.
 LEAST_PARTS = 100
@@ -28,43 +27,33 @@ SETTLED_NS = 2_000_000_000
 _PARTS_KEY = b"nls_tune.parts"
 
 
-class _State(NamedTuple):
-    """What differs when a part is replaced; not the inode, which another machine's copy of the run has not."""
-
-    mtime_ns: int
-    size: int
-
-
 class _Copied(NamedTuple):
     """A part in the copy."""
 
     name: str
-    state: _State
+    state: PartState
     num_rows: int
 
 
 def make_copy(folder: Path, schema: pa.Schema) -> bytes | None:
-    """Return the copy of the parts of a folder, for a file ``COPY`` in it; None for few parts.
+    """Return the copy of the parts of a folder, to be written to ``COPY`` in it; None for few parts.
 
-    Parts that cannot be read, and those of the last two seconds, are not in it.
+    It leaves out parts that cannot be read, and those of the last two seconds.
 
     Args:
         folder: Where they are; nobody else may write to it.
-        schema: Of the parts.
+        schema: The parts' schema.
 
     Raises:
         OSError: If the folder cannot be read.
     """
-    now, states = time.time_ns(), _states(folder)
+    now, states = time.time_ns(), part_states(folder)
     found = read_folder(folder, schema)
     settled = [name in states and now - states[name].mtime_ns > SETTLED_NS for name in found.num_rows]
     if sum(settled) < LEAST_PARTS:
         return None
-    index = [
-        [name, *states[name], count]
-        for (name, count), holds in zip(found.num_rows.items(), settled, strict=True)
-        if holds
-    ]
+    counts = zip(found.num_rows.items(), settled, strict=True)
+    index = [[name, *states[name], count] for (name, count), holds in counts if holds]
     table = _rows_of(found.table, list(found.num_rows.values()), settled)
     sink = pa.BufferOutputStream()
     metadata = {**(schema.metadata or {}), _PARTS_KEY: json.dumps(index).encode()}
@@ -74,11 +63,11 @@ def make_copy(folder: Path, schema: pa.Schema) -> bytes | None:
 
 
 def read_folder(folder: Path, schema: pa.Schema) -> Parts:
-    """Read the part files of a folder as ``read_parts`` does, by way of the copy where there is one.
+    """Read the part files of a folder as ``read_parts`` does, from the copy where there is one.
 
     Args:
         folder: Where they are.
-        schema: What they must hold; its metadata say which version.
+        schema: The columns to read; its metadata say which version the parts must have.
 
     Raises:
         OSError: If the folder cannot be read.
@@ -87,7 +76,7 @@ def read_folder(folder: Path, schema: pa.Schema) -> Parts:
     if found is None:
         return read_parts(folder, schema)
     table, copied = found
-    states = _states(folder)
+    states = part_states(folder)
     same = [states.get(part.name) == part.state for part in copied]
     copied_rows = {part.name: part.num_rows for part, holds in zip(copied, same, strict=True) if holds}
     table = _rows_of(table, [part.num_rows for part in copied], same)
@@ -102,35 +91,22 @@ def read_folder(folder: Path, schema: pa.Schema) -> Parts:
     return Parts(rows, fresh.unread, dict(sorted(num_rows.items())))
 
 
-def _states(folder: Path) -> dict[str, _State]:
-    """The parts that there are, by name, sorted."""
-    found = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(".parquet") and not entry.name.startswith("."):
-                try:
-                    status = entry.stat()
-                except OSError:
-                    continue  # gone
-                found[entry.name] = _State(status.st_mtime_ns, status.st_size)
-    return dict(sorted(found.items()))
-
-
 def _rows_of(table: pa.Table, num_rows: Sequence[int], wanted: Sequence[bool]) -> pa.Table:
-    """The rows of the parts that are wanted."""
+    """Return the rows of the parts that are wanted."""
     if all(wanted):
         return table
     return table.filter(pa.array(np.repeat(np.array(wanted, bool), np.array(num_rows, int))))
 
 
 def _read_copy(folder: Path, schema: pa.Schema) -> tuple[pa.Table, list[_Copied]] | None:
-    """The copy and what is in it; None where there is none that can be used."""
+    """Return the rows of the copy and the parts that they come from; None without a copy that can be used."""
     try:
         with pq.ParquetFile(folder / COPY) as file:
             metadata = file.schema_arrow.metadata or {}
             if metadata.get(VERSION_KEY) != (schema.metadata or {}).get(VERSION_KEY):
                 return None
-            copied = [_Copied(name, _State(*state), count) for name, *state, count in json.loads(metadata[_PARTS_KEY])]
+            index = json.loads(metadata[_PARTS_KEY])
+            copied = [_Copied(name, PartState(*state), count) for name, *state, count in index]
             table = file.read(columns=schema.names)
         if not table.schema.equals(schema) or sum(part.num_rows for part in copied) != len(table):
             return None

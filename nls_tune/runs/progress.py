@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nls_tune.runs.schemas import Stage, Status
 from nls_tune.runs.time_budget import TimeBudget
+from nls_tune.spaces.space import Arm
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,13 @@ class BestCurve:
     """The completed trial with the highest objective so far, epoch by epoch.
 
     Attributes:
-        arm: Of its rate.
+        arm: Its arm.
         smooth_rate: Its rate.
         value: Its objective.
         accuracies: Noisy validation accuracy after each epoch, as fractions; empty where unknown.
     """
 
-    arm: str
+    arm: Arm
     smooth_rate: float
     value: float
     accuracies: tuple[float, ...]
@@ -35,8 +37,8 @@ class RunningTrial:
 
     Attributes:
         trial_id: Its name.
-        noise_level: In its stored spelling.
-        arm: Of its rate.
+        noise_level: Its noise level in the stored spelling.
+        arm: Its arm.
         smooth_rate: Its rate.
         epochs: How many it has if nothing stops it.
         epoch: The last one that is known; 0 before the first.
@@ -46,7 +48,7 @@ class RunningTrial:
 
     trial_id: str
     noise_level: str
-    arm: str
+    arm: Arm
     smooth_rate: float
     epochs: int
     epoch: int = 0
@@ -67,9 +69,9 @@ class LevelProgress:
     """
 
     total: int
-    ended: Counter[str] = field(default_factory=Counter)
+    ended: Counter[Status] = field(default_factory=Counter)
     running: int = 0
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[Arm, float] = field(default_factory=dict)
     curve: BestCurve | None = None
 
     @property
@@ -85,9 +87,9 @@ class SearchProgress:
     Attributes:
         levels: By noise level, in the order of the command.
         slots: Trials that can run at once.
-        epochs: Epochs a full trial.
-        stage: ``search``, ``confirm`` or ``confirm_all``.
-        budget: Of wall time; without a limit where none was given.
+        epochs: Epochs of a full trial.
+        stage: The stage that the trials belong to.
+        budget: The wall time that there is; without a limit where none was given.
         running: The trials that run now, by name.
         is_ending: Whether the search was interrupted and what runs is being saved.
     """
@@ -95,7 +97,7 @@ class SearchProgress:
     levels: dict[str, LevelProgress]
     slots: int
     epochs: int
-    stage: str = "search"
+    stage: Stage = "search"
     budget: TimeBudget = field(default_factory=TimeBudget)
     running: dict[str, RunningTrial] = field(default_factory=dict)
     is_ending: bool = False
@@ -120,9 +122,9 @@ class SearchProgress:
     def ended(
         self,
         level: str,
-        arm: str,
+        arm: Arm,
         trial_id: str,
-        status: str,
+        status: Status,
         value: float | None,
         *,
         adopted: bool,
@@ -138,8 +140,8 @@ class SearchProgress:
             status: How it ended.
             value: Its objective; None if no epoch counts.
             adopted: Whether it ended in an earlier session: it costs nothing now, and is not running.
-            smooth_rate: Of an adopted trial; that of a running one is known.
-            accuracies: Likewise.
+            smooth_rate: The rate of an adopted trial; that of a running one is known.
+            accuracies: Its validation accuracies, likewise.
         """
         progress = self.levels[level]
         trial = None if adopted else self.running.pop(trial_id)
@@ -167,6 +169,11 @@ class SearchProgress:
         self.running.pop(trial_id)
 
     @property
+    def is_interrupted(self) -> bool:
+        """Whether the stage was interrupted; a signal that comes while the last trials end leaves no row to tell."""
+        return self.is_ending or any(level.ended["interrupted"] for level in self.levels.values())
+
+    @property
     def num_ended(self) -> int:
         """Trials that have ended, of all levels."""
         return sum(level.num_ended for level in self.levels.values())
@@ -182,7 +189,7 @@ class SearchProgress:
         return self.num_total - self.num_ended + interrupted
 
     def seconds_left(self) -> float | None:
-        """Estimate the seconds left: epochs to go, at the measured seconds an epoch, over the slots.
+        """Estimate the seconds left: epochs to go, at the measured seconds per epoch, over the slots.
 
         Trials without a report yet are taken as long as those that ended were on average, stopped ones included.
 
@@ -196,7 +203,7 @@ class SearchProgress:
         mean_length = self._ended_epochs / self._ended_trials if self._ended_trials else float(self.epochs)
         waiting = max(0, self.num_total - self.num_ended - len(running))
         in_flight = sum(max(0.0, mean_length - trial.epoch) for trial in running)
-        seconds_an_epoch = sum(list(self._seconds.values())) / measured
-        estimate = (waiting * mean_length + in_flight) * seconds_an_epoch / max(1, self.slots)
+        seconds_per_epoch = sum(list(self._seconds.values())) / measured
+        estimate = (waiting * mean_length + in_flight) * seconds_per_epoch / max(1, self.slots)
         budget_left = self.budget.left()
         return estimate if budget_left is None else min(estimate, budget_left)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ class Run:
         status: Where the run stands.
         content: run.json.
         levels: The noise levels in the order of the command.
-        trials: Rows of ``trials/``, as ``results.read_trials`` returns them.
+        trials: Rows of ``trials/``, as ``read_trials`` returns them.
         epochs: Rows of ``epochs/``, likewise.
         problems: What could not be read, one line each; nothing is left out silently.
     """
@@ -62,39 +62,18 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: If the folder is not a run, or run.json cannot be read or is of a newer schema.
     """
-    run = _directory(path)
-    found = _load_trials(run, *read_status(run), trial_schema())
-    epochs, unread = _read(run.epochs, epoch_schema(), epoch_frame, "epochs")
+    found = load_trials(path)
+    epochs, unread = _read(found.path / "epochs", epoch_schema(), epoch_frame, "epochs")
     epochs, twice = _once(epochs, "epochs", ["trial_id", "epoch"])
     return replace(found, epochs=epochs, problems=(*found.problems, *unread, *twice))
 
 
 def load_trials(path: str | Path) -> Run:
-    """Read what a run directory says of whole trials, which is much quicker than to read all.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        The run without epochs; of the settings that were not searched, which are the same for all trials, ``trials``
-        has the number of epochs alone. Runs whose run.json does not say what was searched have all.
-
-    Raises:
-        InputError: As ``load_run``.
-    """
-    run = _directory(path)
-    content, status = read_status(run)
-    return _load_trials(run, content, status, _schema_of(content.searched))
-
-
-def _directory(path: str | Path) -> RunDirectory:
+    """Read a run directory without its epochs, which is much quicker; otherwise as ``load_run`` does."""
     # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
-    return RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
-
-
-def _load_trials(run: RunDirectory, content: RunJson, status: RunStatus, schema: pa.Schema) -> Run:
-    """The run without epochs, its trials with the columns of a schema."""
-    trials, unread = _read(run.trials, schema, trial_frame, "row")
+    run = RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
+    content, status = read_status(run)
+    trials, unread = _read(run.trials, trial_schema(), trial_frame, "row")
     trials, unsound = _sound(trials)
     trials, twice = _once(trials, "trials", ["trial_id"])
     return Run(
@@ -107,13 +86,6 @@ def _load_trials(run: RunDirectory, content: RunJson, status: RunStatus, schema:
         epochs=epoch_frame(epoch_schema().empty_table()),
         problems=(*unread, *unsound, *twice),
     )
-
-
-def _schema_of(searched: Mapping[str, Any]) -> pa.Schema:
-    """The columns of ``trials/`` without the settings that are the same for all trials."""
-    schema, kept = trial_schema(), {"config_epochs", *(f"config_{name}" for name in searched)}
-    fields = [field for field in schema if not field.name.startswith("config_") or field.name in kept or not searched]
-    return pa.schema(fields, metadata=schema.metadata)
 
 
 def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
@@ -132,7 +104,7 @@ def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
 
 
 def _distinct(paths: Sequence[Path]) -> list[str]:
-    """As many of the last parts of each path as tell it from the others."""
+    """Name each path by its last parts, by as many as tell it from the others."""
     lengths = [1] * len(paths)
     while True:
         names = ["/".join(path.parts[-length:]) for path, length in zip(paths, lengths, strict=True)]
@@ -148,26 +120,18 @@ def row_runs_again(run: RunDirectory, trial_id: str, status: str) -> bool:
 
     Args:
         run: The run directory.
-        trial_id: Of the row.
-        status: Likewise.
+        trial_id: The row's trial.
+        status: The row's status.
 
     Returns:
-        True for an interrupted trial, and for one that ran out of memory beside others: of that, the folder in
+        True for an interrupted trial, and for one that ran out of memory beside others: its folder in
         ``checkpoints/`` stays.
     """
     return status == "interrupted" or (status == "out_of_memory" and (run.checkpoints / trial_id).is_dir())
 
 
 def runs_again(run: RunDirectory, trials: pd.DataFrame) -> pd.Series[bool]:
-    """Say which rows do not stand, because their trial is to run again or to go on.
-
-    Args:
-        run: The run directory.
-        trials: Rows of ``trials/``.
-
-    Returns:
-        True for interrupted trials, and for those that ran out of memory beside others.
-    """
+    """Return ``row_runs_again`` for each row of ``trials/``."""
     import pandas as pd
 
     pairs = zip(trials["trial_id"], trials["status"], strict=True)
@@ -195,14 +159,7 @@ def read_status(run: RunDirectory) -> tuple[RunJson, RunStatus]:
 def _read(
     folder: Path, schema: pa.Schema, frame: Callable[[pa.Table], pd.DataFrame], what: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of a folder of parts, and one line for each part that gives none.
-
-    Args:
-        folder: ``trials/`` or ``epochs/``.
-        schema: Of its parts.
-        frame: Makes the data frame.
-        what: What a part holds of its trial.
-    """
+    """Read a folder of parts, each of which holds ``what`` of its trial; one line says what is wrong with a part."""
     try:
         table, unread, _ = read_folder(folder, schema)
     except OSError as error:
@@ -215,7 +172,7 @@ def _read(
 
 
 def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that can be, and one line for each of the others: what is computed from rows relies on these rules."""
+    """Return the possible rows, and one line for each impossible one: the analysis relies on these rules."""
     import pandas as pd
 
     rate, lr = trials["smooth_rate"], trials["lr"]
@@ -235,7 +192,7 @@ def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
-    """Whether the bits of each row, where it has some, are as many as its samples, rounded up to whole bytes."""
+    """Say whether the bits of each row, where it has some, are as many as its samples, rounded up to whole bytes."""
     import pandas as pd
 
     pairs = zip(trials[f"{split}_correct_at_best"], trials[f"num_{split}"], strict=True)
@@ -244,7 +201,7 @@ def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
 
 
 def _once(rows: pd.DataFrame, folder: str, key: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The rows without those that agree with an earlier one in the key, and a line that says how many these were."""
+    """Leave out the rows that agree with an earlier one in the key, and say in a line how many these were."""
     again = rows.duplicated(key)
     if not again.any():
         return rows, []
@@ -271,7 +228,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
     Raises:
         InputError: If the folder is not a run or a part file cannot be read.
     """
-    return trial_frame(_read_parts(RunDirectory(run).trials, trial_schema()))
+    return trial_frame(_read_strictly(RunDirectory(run).trials, trial_schema()))
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
@@ -286,7 +243,7 @@ def read_epochs(run: str | Path) -> pd.DataFrame:
     Raises:
         InputError: If the folder is not a run or a part file cannot be read.
     """
-    return epoch_frame(_read_parts(RunDirectory(run).epochs, epoch_schema()))
+    return epoch_frame(_read_strictly(RunDirectory(run).epochs, epoch_schema()))
 
 
 def trial_frame(table: pa.Table) -> pd.DataFrame:
@@ -309,7 +266,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return typing.cast("pd.DataFrame", table.to_pandas())
 
 
-def _read_parts(folder: Path, schema: pa.Schema) -> pa.Table:
+def _read_strictly(folder: Path, schema: pa.Schema) -> pa.Table:
     if not folder.is_dir():
         raise InputError(f"{folder.parent} is not a run: it has no folder {folder.name}")
     found = read_folder(folder, schema)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from nls_tune.errors import InputError
 from nls_tune.files import json_text
-from nls_tune.runs.schemas import SCHEMA_VERSION
+from nls_tune.runs.schemas import SCHEMA_VERSION, Stage
 from nls_tune.spaces.settings import describe_validation_error
 
 #: ``crashed`` is never written: run.json says that the run goes on, and no process holds it.
@@ -58,7 +58,7 @@ class RunStage(_Part):
         time_budget: Seconds of the whole search; None for no limit.
     """
 
-    name: str
+    name: Stage
     trials: dict[str, int]
     epochs: int
     started_at: Time | None = None

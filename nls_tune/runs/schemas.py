@@ -7,7 +7,7 @@ import json
 import typing
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,15 @@ from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
 SCHEMA_VERSION = 1
 
 
+#: What a trial is for: the search, its confirmation, or its confirmation on all labels.
+Stage = Literal["search", "confirm", "confirm_all"]
 #: How a trial can end.
-STATUSES = ("completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted")
+Status = Literal["completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted"]
+STATUSES: tuple[Status, ...] = typing.get_args(Status)
 
 
 #: The stage of trials that a confirmation trains on all labels; they have no validation samples left.
-ON_ALL_LABELS = "confirm_all"
+ON_ALL_LABELS: Literal["confirm_all"] = "confirm_all"
 
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -81,6 +84,8 @@ def trial_schema() -> pa.Schema:
         _field("test_accuracy_at_best", real, nullable=True),
         _field("last_val_accuracy", real, nullable=True),
         _field("last_test_accuracy", real, nullable=True),
+        # Which of the run's slots the trial ran in: 0, 1, ...; null in rows of versions that did not know.
+        _field("slot", whole, nullable=True),
         # How many samples the bits stand for: packing rounds up to whole bytes.
         _field("num_val", whole),
         _field("num_test", whole),
@@ -123,15 +128,15 @@ def epoch_schema() -> pa.Schema:
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 
 
-def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: TrainingSettings, stage: str) -> str:
+def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: TrainingSettings, stage: Stage) -> str:
     """Return the name of a trial: a hash of what it is, the same on every machine.
 
     Args:
-        fingerprint: Of the noisy dataset.
-        noise_level: In its stored spelling.
-        noise_seed: Of the labels.
+        fingerprint: Fingerprint of the noisy dataset.
+        noise_level: The noise level in its stored spelling.
+        noise_seed: Seed of the noise.
         settings: Configuration and seed.
-        stage: ``search``, ``confirm`` or ``confirm_all``.
+        stage: The stage that it belongs to.
 
     Returns:
         16 hexadecimal digits.

@@ -13,17 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nls_tune.analysis.selection import select
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_trials, runs_again
 from nls_tune.runs.schemas import ON_ALL_LABELS, settings_of
+from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.spaces.space import ARMS
-from nls_tune.tune.experiment import run_experiment, trial_config
+from nls_tune.training.report import METRIC
+from nls_tune.tune.experiment import run_experiment
 from nls_tune.tune.packing import Packing
 
 if TYPE_CHECKING:
@@ -32,20 +35,20 @@ if TYPE_CHECKING:
     from nls_tune.report.console.live import ProgressView
     from nls_tune.tune.tracker import Tracker
 
-#: Level and index of a configuration, and of one of its trainings: level, settings, noise seed.
-_Run = tuple[tuple[str, int], str, TrainingSettings, int | None]
+#: Lists the trials of a confirmation that have no row yet.
+Missing = Callable[[SearchPlan, LevelData, "pd.DataFrame"], list[TrialSpec]]
 
 
 def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return what is trained again at each level.
 
     Args:
-        plan: Of the search.
+        plan: The search's plan.
         trials: Rows of ``trials/``.
 
     Returns:
-        By level: the selected configuration of each arm, and CE with the defaults of the space if the space has a
-        CE arm and it is another one. Levels where nothing was completed have none.
+        By level: the selected configuration of each arm, and CE with the defaults of the space if the space has a CE
+        arm and these are another configuration. Levels where nothing was completed have none.
     """
     search = trials[trials["stage"] == "search"]
     found: dict[str, list[dict[str, Any]]] = {}
@@ -64,26 +67,29 @@ def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, 
     return found
 
 
-def missing_trials(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the configurations of the confirmation's trials that have no row yet, for Tune.
+def missing_trials(plan: SearchPlan, data: LevelData, trials: pd.DataFrame) -> list[TrialSpec]:
+    """Return the confirmation's trials that have no row yet.
 
     The first seed of every configuration comes first, so that a confirmation that is cut short has compared all of
     them with fewer seeds, and not some of them with all.
-    """
-    done = _done(trials)
-    missing = []
-    for _, level, settings, noise_seed in _runs(plan, trials):
-        trial_id = plan.trial_id(level, settings, "confirm", noise_seed)
-        if trial_id not in done:
-            missing.append(trial_config(trial_id, level, settings, "confirm", noise_seed=noise_seed))
-    return missing
-
-
-def missing_on_all_labels(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the confirmation's trials on all labels that have no row yet, for Tune, in the order of the others.
 
     Args:
-        plan: Of the search.
+        plan: The search's plan.
+        data: The datasets of the run.
+        trials: Rows of ``trials/``.
+    """
+    done = _done(trials)
+    runs = _runs(plan, trials)
+    wanted = (data.trial(r.level, r.settings, "confirm", noise_seed=r.noise_seed) for r in runs)
+    return [spec for spec in wanted if spec.trial_id not in done]
+
+
+def missing_on_all_labels(plan: SearchPlan, data: LevelData, trials: pd.DataFrame) -> list[TrialSpec]:
+    """Return the confirmation's trials on all labels that have no row yet, in the order of the others.
+
+    Args:
+        plan: The search's plan.
+        data: The datasets of the run.
         trials: Rows of ``trials/``, those of the confirmation on the split among them.
 
     Returns:
@@ -92,17 +98,13 @@ def missing_on_all_labels(plan: SearchPlan, trials: pd.DataFrame) -> list[dict[s
     if plan.settings.confirm_on != "all":
         return []
     runs, done = list(_runs(plan, trials)), _done(trials)
-    stops = _stop_epochs(plan, trials, runs)
-    missing = []
-    for key, level, settings, noise_seed in runs:
-        if key not in stops:
-            continue
-        trial_id = plan.trial_id(level, settings, ON_ALL_LABELS, noise_seed)
-        if trial_id not in done:
-            missing.append(
-                trial_config(trial_id, level, settings, ON_ALL_LABELS, noise_seed=noise_seed, stop_at=stops[key])
-            )
-    return missing
+    stops = _stop_epochs(data, trials, runs)
+    wanted = (
+        data.trial(r.level, r.settings, ON_ALL_LABELS, noise_seed=r.noise_seed, stop_at=stops[r.key])
+        for r in runs
+        if r.key in stops
+    )
+    return [spec for spec in wanted if spec.trial_id not in done]
 
 
 def stop_epoch(best_epochs: Sequence[int]) -> int:
@@ -114,6 +116,15 @@ def stop_epoch(best_epochs: Sequence[int]) -> int:
     return math.floor(median(best_epochs) + 0.5)
 
 
+class _Run(NamedTuple):
+    """One training of a configuration; its key is level and index of the configuration."""
+
+    key: tuple[str, int]
+    level: str
+    settings: TrainingSettings
+    noise_seed: int | None
+
+
 def _runs(plan: SearchPlan, trials: pd.DataFrame) -> Iterator[_Run]:
     """What a confirmation trains, with every configuration's first seed first."""
     configurations = confirm_configurations(plan, trials)
@@ -121,10 +132,10 @@ def _runs(plan: SearchPlan, trials: pd.DataFrame) -> Iterator[_Run]:
         for level, configs in configurations.items():
             noise_seed = plan.confirm_noise_seed(level, seed)
             for index, config in enumerate(configs):
-                yield (level, index), level, plan.training_settings(config, seed), noise_seed
+                yield _Run((level, index), level, plan.training_settings(config, seed), noise_seed)
 
 
-def _stop_epochs(plan: SearchPlan, trials: pd.DataFrame, runs: Sequence[_Run]) -> dict[tuple[str, int], int]:
+def _stop_epochs(data: LevelData, trials: pd.DataFrame, runs: Sequence[_Run]) -> dict[tuple[str, int], int]:
     """The last epoch on all labels of each configuration that completed with a seed on the split.
 
     A seed that diverged counts with its best epoch before that, as it does in the analysis.
@@ -134,7 +145,7 @@ def _stop_epochs(plan: SearchPlan, trials: pd.DataFrame, runs: Sequence[_Run]) -
     epochs: dict[tuple[str, int], list[int]] = {}
     completed = set()
     for key, level, settings, noise_seed in runs:
-        row = found.get(plan.trial_id(level, settings, "confirm", noise_seed))
+        row = found.get(data.trial(level, settings, "confirm", noise_seed=noise_seed).trial_id)
         if row is not None:
             epochs.setdefault(key, []).append(int(row["best_epoch"]))
             completed |= {key} if row["status"] == "completed" else set()
@@ -147,19 +158,21 @@ def _done(trials: pd.DataFrame) -> set[str]:
 
 def confirm(
     plan: SearchPlan,
+    data: LevelData,
     run: RunDirectory,
     run_id: str,
     packing: Packing,
     make_view: Callable[[SearchProgress], ProgressView],
-    missing: Callable[[SearchPlan, pd.DataFrame], list[dict[str, Any]]] = missing_trials,
+    missing: Missing = missing_trials,
     trackers: Sequence[Tracker] = (),
 ) -> Literal["finished", "interrupted"]:
     """Run what is missing of the confirmation of a finished search.
 
     Args:
-        plan: Of the search.
-        run: Its directory.
-        run_id: Of the run.
+        plan: The search's plan.
+        data: The datasets of the run.
+        run: The run directory.
+        run_id: The run's id.
         packing: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
         missing: Lists its trials: ``missing_trials`` or ``missing_on_all_labels``.
@@ -171,28 +184,35 @@ def confirm(
     from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
     from nls_tune.tune.recorder import Recorder
 
-    def still_missing() -> list[dict[str, Any]]:
+    def still_missing() -> list[TrialSpec]:
         trials = read_trials(run.path)
-        return missing(plan, trials[~runs_again(run, trials)])
+        return missing(plan, data, trials[~runs_again(run, trials)])
 
-    configs = still_missing()
-    if not configs:
+    specs = still_missing()
+    if not specs:
         return "finished"
-    levels = {p.level: LevelProgress(sum(config["noise_level"] == p.level for config in configs)) for p in plan.levels}
-    epochs = max(config.get("stop_at", plan.space.budget.epochs) for config in configs)
-    progress = SearchProgress(levels, packing.slots.count, epochs, stage=configs[0]["stage"])
+    levels = {p.level: LevelProgress(sum(spec.noise_level == p.level for spec in specs)) for p in plan.levels}
+    progress = SearchProgress(levels, packing.slots.count, max(spec.last_epoch for spec in specs), stage=specs[0].stage)
     view = make_view(progress)
     while True:
-        recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
-        names = dict.fromkeys((c["noise_level"], c["noise_seed"], c["stage"] == ON_ALL_LABELS) for c in configs)
-        others = [name for name in names if name != (name[0], None, False)]
-        searcher = ListSearcher(configs, metric="best_val_accuracy", is_draining=packing.is_draining)
-        scheduler = WorkerSavingScheduler()
-        lengths = sorted({config["settings"]["warmup_epochs"] for config in configs})
-        run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, len(configs), lengths, others)
-        # A signal that comes while the last trials end leaves no row that would tell of it.
-        interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
-        if interrupted or not packing.lower():
+        recorder = Recorder(plan, data, run, run_id, progress, view, trackers, packing.out_of_memory)
+        searcher = ListSearcher([spec.to_config() for spec in specs], metric=METRIC, may_start=packing.may_start)
+        lengths = sorted({spec.settings.warmup_epochs for spec in specs})
+        names = {spec.data for spec in specs}
+        run_experiment(
+            plan,
+            data,
+            run,
+            packing.slots,
+            recorder,
+            view,
+            searcher,
+            WorkerSavingScheduler(),
+            len(specs),
+            lengths,
+            names,
+        )
+        if progress.is_interrupted or not packing.lower():
             return "interrupted" if progress.is_ending or progress.num_left() else "finished"
-        # Those that have ended stay counted; the rest follows with fewer trials on a GPU.
-        configs, progress.slots = still_missing(), packing.slots.count
+        # Those that have ended stay counted; the rest follows with fewer trials per GPU.
+        specs, progress.slots = still_missing(), packing.slots.count

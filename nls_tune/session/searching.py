@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from nls_tune.allocation.allocator import Allocator, Outcome
+from nls_tune.allocation.allocator import Allocator
 from nls_tune.metrics import best_epoch
 from nls_tune.plan.level import GroupKey
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
+from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
 from nls_tune.runs.schemas import settings_of
 from nls_tune.runs.time_budget import TimeBudget
+from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
-from nls_tune.tune.experiment import _adapters, run_experiment
+from nls_tune.tune.experiment import make_adapters, outcome_of, run_experiment
 from nls_tune.tune.packing import Packing
 
 if TYPE_CHECKING:
@@ -28,13 +31,19 @@ if TYPE_CHECKING:
     from nls_tune.tune.tracker import Tracker
 
 
-def make_progress(plan: SearchPlan, slots: int) -> SearchProgress:
-    """Return the progress of a search that has not started."""
+def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None) -> SearchProgress:
+    """Return the progress of a search that has not started, by default without a limit of time."""
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
-    return SearchProgress(levels, slots, plan.space.budget.epochs)
+    return SearchProgress(levels, slots, plan.space.budget.epochs, budget=budget or TimeBudget())
 
 
-def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator[GroupKey], progress: SearchProgress) -> int:
+def adopt_results(
+    plan: SearchPlan,
+    data: LevelData,
+    run: RunDirectory,
+    allocator: Allocator[GroupKey],
+    progress: SearchProgress,
+) -> int:
     """Give the allocator what an earlier run of the same search has done.
 
     Trials with a row are adopted, except interrupted ones and those that ran out of memory beside others; these, and
@@ -42,15 +51,14 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator[Grou
 
     Args:
         plan: The plan, the same as then.
-        run: Its directory.
+        data: The datasets of the run.
+        run: The run directory.
         allocator: Nothing asked from it yet.
         progress: To count the adopted trials in.
 
     Returns:
         How many trials were adopted.
     """
-    from nls_tune.runs.checkpoint import TrialCheckpoint
-
     trials, epochs = read_trials(run.path), read_epochs(run.path)
     curves = dict(iter(epochs.groupby("trial_id")))
     # Rows of other stages too: their folders are of no use to anybody.
@@ -66,8 +74,7 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator[Grou
             allocator.requeue(key, config, rung_values)
             continue
         value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
-        outcome: Outcome = row["status"] if row["status"] in ("completed", "stopped", "diverged") else "failed"
-        allocator.adopt(key, config, outcome, value, row["train_seconds"], rung_values)
+        allocator.adopt(key, config, outcome_of(row["status"]), value, row["train_seconds"], rung_values)
         progress.ended(
             row["noise_level"],
             row["arm"],
@@ -79,18 +86,24 @@ def adopt_results(plan: SearchPlan, run: RunDirectory, allocator: Allocator[Grou
             accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
         )
         num_adopted += 1
+    for trial in _half_done(run, standing):
+        config = {name: getattr(trial.settings, name) for name in plan.space.space}
+        same = data.trial(trial.noise_level, plan.training_settings(config)).trial_id == trial.trial_id
+        if trial.stage == "search" and same:
+            rung_values = _rung_values(plan, curves.get(trial.trial_id), trial.settings)
+            allocator.requeue(GroupKey(trial.noise_level, trial.settings.arm), config, rung_values)
+    return num_adopted
+
+
+def _half_done(run: RunDirectory, standing: Collection[str]) -> Iterator[TrialSpec]:
+    """The trials whose checkpoint is to be gone on from; other folders are removed."""
     for folder in sorted(run.checkpoints.iterdir(), reverse=True):
         checkpoint = TrialCheckpoint(folder)
         trial = None if folder.name in standing else checkpoint.read_trial()
         if trial is None:
             checkpoint.remove()  # its row was written and the folder not yet removed; or it is torn
-            continue
-        config = {name: getattr(trial.settings, name) for name in plan.space.space}
-        same = plan.trial_id(trial.noise_level, plan.training_settings(config), "search") == folder.name
-        if trial.stage == "search" and same:
-            rung_values = _rung_values(plan, curves.get(folder.name), trial.settings)
-            allocator.requeue(GroupKey(trial.noise_level, trial.settings.arm), config, rung_values)
-    return num_adopted
+        else:
+            yield trial
 
 
 def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: TrainingSettings) -> dict[int, float]:
@@ -111,6 +124,7 @@ def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: Trainin
 
 def execute(
     plan: SearchPlan,
+    data: LevelData,
     run: RunDirectory,
     run_id: str,
     packing: Packing,
@@ -122,11 +136,12 @@ def execute(
 
     Args:
         plan: What to run.
+        data: The datasets of the run.
         run: Where to write; earlier results there are adopted.
-        run_id: Of the run.
+        run_id: The run's id.
         packing: What a trial gets and how many run at once.
         make_view: Makes the view of the progress.
-        budget: Of wall time, not started.
+        budget: The wall time that there is, not started.
         trackers: What else follows the trials.
 
     Returns:
@@ -136,9 +151,8 @@ def execute(
         RuntimeError: If every trial failed.
     """
     while True:
-        allocator, progress, recorder = _execute(plan, run, run_id, packing, make_view, budget, trackers)
-        # A signal that comes while the last trials end leaves no row that would tell of it.
-        interrupted = progress.is_ending or any(level.ended["interrupted"] for level in progress.levels.values())
+        allocator, progress, recorder = _execute(plan, data, run, run_id, packing, make_view, budget, trackers)
+        interrupted = progress.is_interrupted
         # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
         lowered = not interrupted and packing.lower()
         if budget.used_up() or not lowered:
@@ -156,6 +170,7 @@ def execute(
 
 def _execute(
     plan: SearchPlan,
+    data: LevelData,
     run: RunDirectory,
     run_id: str,
     packing: Packing,
@@ -166,22 +181,23 @@ def _execute(
     """Adopt what is there and run one experiment for the rest."""
     from nls_tune.tune.recorder import Recorder
 
-    progress = make_progress(plan, packing.slots.count)
-    progress.budget = budget
+    progress = make_progress(plan, packing.slots.count, budget)
     allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
-    adopted = adopt_results(plan, run, allocator, progress)
+    adopted = adopt_results(plan, data, run, allocator, progress)
     if adopted:
         # A continued sampler must not draw again what it drew in the first session.
         allocator.reseed(plan.settings.seed + adopted)
     view = make_view(progress)
-    recorder = Recorder(plan, run, run_id, progress, view, trackers, packing.out_of_memory)
+    recorder = Recorder(plan, data, run, run_id, progress, view, trackers, packing.out_of_memory)
     if allocator.num_left() and not budget.used_up():
         is_over = partial(recorder.guard, budget.check, True)
-        searcher, scheduler = _adapters(plan, allocator, is_over, packing)
-        lengths = plan.space.warmup_lengths()
+        adapters = make_adapters(plan, data, allocator, is_over=is_over, may_start=packing.may_start)
+        lengths, names = plan.space.warmup_lengths(), [DataName(level.level) for level in plan.levels]
         budget.start()
         try:
-            run_experiment(plan, run, packing.slots, recorder, view, searcher, scheduler, allocator.num_left(), lengths)
+            run_experiment(
+                plan, data, run, packing.slots, recorder, view, *adapters, allocator.num_left(), lengths, names
+            )
         finally:
             budget.stop()
     return allocator, progress, recorder

@@ -25,6 +25,7 @@ from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError,
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nls_tune.plan.level_data import LevelData
     from nls_tune.plan.plan import SearchPlan
     from nls_tune.plan.settings import SearchSettings
     from nls_tune.report.console.live import ProgressView
@@ -122,6 +123,7 @@ class Session:
         self._resources: dict[str, float] = {}
         self._checked = False
         self._plan: SearchPlan
+        self._data: LevelData
         self._content: RunJson
         self._session: RunSession
 
@@ -153,6 +155,7 @@ class Session:
         Raises:
             InputError: For anything that cannot work.
         """
+        from nls_tune.plan.level_data import LevelData
         from nls_tune.plan.plan import make_plan
         from nls_tune.tune.cluster import check_machine, local_resources, ray_session, slots_of
         from nls_tune.tune.packing import packing_note
@@ -172,6 +175,7 @@ class Session:
             check_machine(plan.space, settings, self.slots),
         )
         self._plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
+        self._data = LevelData(plan)
 
     def _check_machine(self) -> None:
         """Check the preset and the trackers, once; that of MLflow may make a database."""
@@ -217,7 +221,7 @@ class Session:
             return False
         if content.ended_by == "time_budget" and not self._budget.used_up():
             return False  # there is more time than there was
-        return not missing_trials(self._plan, trials) and not missing_on_all_labels(self._plan, trials)
+        return not any(missing(self._plan, self._data, trials) for missing in (missing_trials, missing_on_all_labels))
 
     def announce(self) -> None:
         """Complete the plan with the estimates of the noise, and print it."""
@@ -288,7 +292,14 @@ class Session:
         from nls_tune.session.searching import execute
 
         ended_by = execute(
-            self._plan, self.run, str(self._content.run_id), self._packing, self._show, self._budget, self._trackers
+            self._plan,
+            self._data,
+            self.run,
+            str(self._content.run_id),
+            self._packing,
+            self._show,
+            self._budget,
+            self._trackers,
         )
         self._content.ended_by = None if ended_by == "interrupted" else ended_by
         self._content.status = "interrupted" if ended_by == "interrupted" else "finished"
@@ -305,7 +316,14 @@ class Session:
         for missing in stages:
             if self._content.status == "finished":
                 self._content.status = confirm(
-                    self._plan, self.run, str(self._content.run_id), self._packing, self._show, missing, self._trackers
+                    self._plan,
+                    self._data,
+                    self.run,
+                    str(self._content.run_id),
+                    self._packing,
+                    self._show,
+                    missing,
+                    self._trackers,
                 )
         if self._content.status == "finished":
             self.run.remove_warmups()

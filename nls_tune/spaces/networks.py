@@ -14,11 +14,11 @@ InputShape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """What inputs a network takes.
+    """The inputs that a network takes.
 
     Attributes:
-        min_side: The smallest side of an image in pixels; 0: any shape, flat ones too.
-        reason: Why it takes no smaller ones.
+        min_side: The smallest side of an image in pixels; 0 for inputs of any shape, also flat ones.
+        reason: Why the network takes no smaller images.
     """
 
     min_side: int
@@ -42,15 +42,11 @@ MODEL_NAMES: tuple[str, ...] = tuple(NETWORKS)
 
 
 def check_model(name: str, input_shape: InputShape) -> None:
-    """Check that a network exists and can take inputs of a shape, without building it.
-
-    Args:
-        name: One of `MODEL_NAMES`.
-        input_shape: The shape of one sample: ``(channels, height, width)`` or ``(features,)``.
+    """Check that a network exists and takes samples of a shape: ``(channels, height, width)`` or ``(features,)``.
 
     Raises:
-        InputError: The name is unknown, the shape is empty or has a size below 1, or it is no image, or too
-            small an image, for this network.
+        InputError: The name is unknown, the shape is empty or has a size below 1, or the network needs an image
+            or a larger one.
     """
     if name not in NETWORKS:
         raise unknown_name("model", name, MODEL_NAMES)

@@ -52,7 +52,7 @@ class IntParameter(BaseModel):
         if self.scale == "log" and self.low < 1:
             raise ValueError(f"scale log needs low of at least 1, got {self.low}")
         if self.scale == "log" and self.step > 1:
-            raise ValueError(f"scale log takes no step, got {self.step}; leave step away")
+            raise ValueError(f"scale log takes no step, got {self.step}; leave step out")
         for name, value in (("high", self.high), ("default", self.default)):
             if (value - self.low) % self.step:
                 raise ValueError(
@@ -94,20 +94,13 @@ Parameter = Annotated[FloatParameter | IntParameter | ChoiceParameter, Field(dis
 
 
 def coerce(name: str, value: Any) -> Any:
-    """Return the value of a training setting in the type of the setting.
+    """Return the value of a training setting in the setting's type; that of an unknown setting as it is.
 
     YAML reads ``1e-3`` as text and ``-4`` as a whole number; a configuration must be equal to itself when it comes
     back from the results.
 
-    Args:
-        name: Of the setting; unknown names are left to the caller.
-        value: From a file or the command line.
-
-    Returns:
-        The value, for example ``-4.0`` for ``smooth_rate: -4``.
-
     Raises:
-        ValueError: If it cannot be one.
+        ValueError: If the setting cannot have this value.
     """
     field = TrainingSettings.model_fields.get(name)
     if field is None:
@@ -120,11 +113,7 @@ def coerce(name: str, value: Any) -> Any:
 
 
 def coerce_parameter(name: str, parameter: Parameter) -> Parameter:
-    """Return a parameter with its values in the type of its setting.
-
-    Raises:
-        ValueError: If a range is of another type than the setting.
-    """
+    """Return a parameter with its values in its setting's type; a range of another type is a ValueError."""
     if isinstance(parameter, ChoiceParameter):
         values = tuple(coerce(name, value) for value in parameter.values)
         return ChoiceParameter(type="choice", values=values, default=coerce(name, parameter.default))
@@ -138,41 +127,32 @@ def coerce_parameter(name: str, parameter: Parameter) -> Parameter:
 
 def extremes(parameter: Parameter) -> list[Any]:
     """Return the ends of a range, or every value of a choice."""
-    if isinstance(parameter, ChoiceParameter):
-        return list(parameter.values)
-    return [parameter.low, parameter.high]
+    return list(parameter.values) if isinstance(parameter, ChoiceParameter) else [parameter.low, parameter.high]
 
 
 def contains(parameter: Parameter, value: Any) -> bool:
     """Return whether a value lies in a parameter."""
-    if isinstance(parameter, ChoiceParameter):
-        return value in parameter.values
-    if isinstance(parameter, IntParameter):
-        return value in parameter.values()
-    return bool(parameter.low <= value <= parameter.high)
+    if isinstance(parameter, FloatParameter):
+        return bool(parameter.low <= value <= parameter.high)
+    return value in (parameter.values() if isinstance(parameter, IntParameter) else parameter.values)
 
 
 def map_parameter(parameter: Parameter, change: Callable[[float], int], ratio: float = 1.0) -> Parameter:
-    """Return a parameter with every value changed.
+    """Return a parameter with every value changed; choices that fall together become one.
 
-    Args:
-        parameter: A choice, whose values become one where they fall together, or a range.
-        change: Of a value.
-        ratio: By which a step of more than 1 is scaled; ``high`` and ``default`` move onto the new grid.
-
-    Returns:
-        The changed parameter.
+    A step of more than 1 is scaled by ``ratio``, and ``high`` and ``default`` move onto the new grid.
     """
     if isinstance(parameter, ChoiceParameter):
         values = tuple(dict.fromkeys(change(v) for v in parameter.values))
         return ChoiceParameter(type="choice", values=values, default=change(parameter.default))
-    update: dict[str, Any] = {key: change(getattr(parameter, key)) for key in ("low", "high", "default")}
-    if parameter.scale == "log" and update["low"] < 1:
+    low, high, default = change(parameter.low), change(parameter.high), change(parameter.default)
+    update: dict[str, object] = {"low": low, "high": high, "default": default}
+    if parameter.scale == "log" and low < 1:
         update["scale"] = "linear"  # there is no logarithm of 0
     if isinstance(parameter, IntParameter) and parameter.step > 1:
-        low, high, step = update["low"], update["high"], max(1, round(parameter.step * ratio))
+        step = max(1, round(parameter.step * ratio))
         update |= {"step": step, "high": high - (high - low) % step}
-        update["default"] = parameter.model_copy(update=update).nearest(update["default"])
+        update["default"] = parameter.model_copy(update=update).nearest(default)
     return parameter.model_copy(update=update)
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
-from nls_tune.spaces.settings import TrainingSettings, describe_validation_error
+from nls_tune.spaces.settings import TrainingSettings, describe_validation_error, unknown_setting
 from nls_tune.spaces.space import Budget, Preset, SearchSpace
 
 _SECTIONS = ("space", "arms", "fixed", "start", "budget")
@@ -37,8 +37,8 @@ def load_space(
 
     Args:
         name_or_path: Name of a shipped space, or a YAML file.
-        preset: Which preset of the file to apply, where it has it.
-        epochs: Epochs a trial, to which the file's values are scaled; by default the file's own.
+        preset: The preset to apply, if the file has it.
+        epochs: Epochs per trial, to which the file's values are scaled; by default the file's own.
         overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
             of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
 
@@ -123,8 +123,7 @@ def _check_names(path: Path, content: Mapping[str, Any], presets: object) -> Non
                 raise InputError(f"{path}: {where}{section} must be a mapping, got {values[section]!r}")
             for name in values.get(section) or {}:
                 if name not in TrainingSettings.model_fields:
-                    error = unknown_name("training setting", str(name), TrainingSettings.model_fields)
-                    raise InputError(f"{path}: {where}{section}: {error}")
+                    raise InputError(f"{path}: {where}{section}: {unknown_setting(str(name))}")
 
 
 def _merge(base: Any, update: Any) -> Any:
@@ -136,7 +135,7 @@ def _merge(base: Any, update: Any) -> Any:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    """Apply one ``KEY=VALUE``."""
+    """Apply one ``KEY=VALUE`` to a space in which every section is written out."""
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -148,20 +147,18 @@ def _override(content: dict[str, Any], override: str) -> None:
     head, *rest = key.split(".")
     if not rest:
         if head not in TrainingSettings.model_fields:
-            raise InputError(f"--set: {unknown_name('training setting', head, TrainingSettings.model_fields)}")
-        (content.get("space") or {}).pop(head, None)
-        content["start"] = [{k: v for k, v in point.items() if k != head} for point in content.get("start") or []]
-        content["fixed"] = {**(content.get("fixed") or {}), head: value}
+            raise InputError(f"--set: {unknown_setting(head)}")
+        content["space"].pop(head, None)
+        content["start"] = [{k: v for k, v in point.items() if k != head} for point in content["start"]]
+        content["fixed"] = {**content["fixed"], head: value}
         return
-    target = content
-    if head in (content.get("space") or {}):
-        target, rest = content["space"][head], rest
+    if head in content["space"]:
+        target = content["space"][head]
     elif head in ("budget", "arms"):
-        target = content.setdefault(head, {})
+        target = content[head]
     else:
-        heads = [*(content.get("space") or {}), "budget", "arms"]
-        raise InputError(f"--set: {unknown_name('key of the space', head, heads)}")
-    if len(rest) != 1 or not isinstance(target, dict):
+        raise InputError(f"--set: {unknown_name('key of the space', head, [*content['space'], 'budget', 'arms'])}")
+    if len(rest) != 1:
         raise InputError(f"--set {override}: the key has one dot at most, for example lr.low=1e-5")
     target[rest[0]] = value
 

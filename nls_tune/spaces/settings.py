@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nls_tune.errors import InputError, unknown_name
+
+#: A part of the smooth rate's range: exactly 0, above, or below.
+Arm = Literal["ce", "positive", "negative"]
 
 Phase = Literal["warmup", "gls"]
 
@@ -30,7 +33,7 @@ class TrainingSettings(BaseModel):
 
     Attributes:
         model: Name of the network, see ``nls_tune.spaces.networks``.
-        epochs: All epochs, warm-up included.
+        epochs: Number of epochs, warm-up included.
         smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative.
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
         lr: Learning rate at the start of the GLS phase.
@@ -41,7 +44,7 @@ class TrainingSettings(BaseModel):
             ``warmup_gamma``.
         optimizer: ``sgd`` (with ``momentum``, ``nesterov``) or ``adamw``.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
-        batch_size: Samples a step; the last batch of an epoch may be smaller, no sample is dropped.
+        batch_size: Samples per step; the last batch of an epoch may be smaller, no sample is dropped.
         crop_padding: Pixels of zero padding of the random crop; 0 turns it off.
         flip: Random horizontal flips.
         cutout: Side in pixels of the square that cutout blanks; 0 turns it off.
@@ -89,7 +92,7 @@ class TrainingSettings(BaseModel):
         return self
 
     @property
-    def arm(self) -> str:
+    def arm(self) -> Arm:
         """The part of the rate's range that this training belongs to: ``ce``, ``positive`` or ``negative``."""
         return arm_of(self.smooth_rate)
 
@@ -101,7 +104,7 @@ class TrainingSettings(BaseModel):
         """
         return 1 if self.smooth_rate == 0 else self.warmup_epochs + 1
 
-    def warmup_settings(self) -> dict[str, Any]:
+    def warmup_settings(self) -> dict[str, object]:
         """Return the settings that shape a warm-up epoch, as plain JSON values."""
         return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP))
 
@@ -130,7 +133,7 @@ class TrainingSettings(BaseModel):
         return self.lr
 
 
-def arm_of(smooth_rate: float) -> str:
+def arm_of(smooth_rate: float) -> Arm:
     """Return the arm of a smooth rate: ``ce`` (exactly 0), ``positive`` or ``negative``."""
     if smooth_rate == 0:
         return "ce"
@@ -142,15 +145,12 @@ OWN_COLUMNS = ("smooth_rate", "warmup_epochs", "lr", "seed")
 
 
 def describe_validation_error(error: ValidationError, where: str = "", skip: Collection[str] = ()) -> str:
-    """Turn pydantic's report into one line: place, value, rule.
+    """Turn pydantic's report into one line: place, rule and value of the first problem, and how many more there are.
 
     Args:
-        error: What pydantic raised.
-        where: What to put before the first message, for example a file name.
+        error: The report.
+        where: What to put before the message, for example a file name.
         skip: Parts of the place that the user has not written.
-
-    Returns:
-        The first problem, and how many more there are.
     """
     first, more = error.errors()[0], error.error_count() - 1
     key = ".".join(str(part) for part in first["loc"] if part not in skip)
@@ -163,52 +163,42 @@ def describe_validation_error(error: ValidationError, where: str = "", skip: Col
     return f"{place}: {rule}{'' if said else shown}{tail}" if place else f"{rule}{tail}"
 
 
-def check_training_settings(values: dict[str, Any], where: str = "") -> TrainingSettings:
-    """Build the settings of a training from names and values.
+def unknown_setting(name: str) -> InputError:
+    """Return the error for a training setting that does not exist, with the nearest one."""
+    return unknown_name("training setting", name, TrainingSettings.model_fields)
 
-    Args:
-        values: Field values by name.
-        where: What an error message should name as the place.
 
-    Returns:
-        The checked settings.
+def check_training_settings(values: Mapping[str, object], where: str = "") -> TrainingSettings:
+    """Return the checked settings of a training; ``where`` stands before the message of an error.
 
     Raises:
         InputError: For an unknown name (with the nearest valid one) or a value outside its range.
     """
     for name in values:
         if name not in TrainingSettings.model_fields:
-            error = unknown_name("training setting", name, TrainingSettings.model_fields)
+            error = unknown_setting(name)
             raise InputError(f"{where}: {error}" if where else str(error))
     try:
-        return TrainingSettings(**values)
+        return TrainingSettings.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(describe_validation_error(error, where)) from None
 
 
 def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
-    """Check that settings fit the data.
-
-    Args:
-        settings: What to train.
-        num_train: Training samples.
-        input_shape: Of one sample.
+    """Check that settings fit the number of training samples and the shape of one.
 
     Raises:
-        InputError: If the batch is larger than the data, or image settings are used on flat inputs.
+        InputError: If the batch is larger than the data, or image settings do not fit the inputs.
     """
     if settings.batch_size > num_train:
         raise InputError(
             f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "
             "lower it with --set batch_size=N"
         )
-    if len(input_shape) != 3:
-        for name in ("crop_padding", "flip", "cutout"):
-            if getattr(settings, name):
-                raise InputError(f"{name} is for images, the inputs have shape {input_shape}; set {name} to 0")
-        return
-    for name in ("crop_padding", "cutout"):
-        if getattr(settings, name) > min(input_shape[1:]):
-            raise InputError(
-                f"{name} must be at most the image's side {min(input_shape[1:])}, got {getattr(settings, name)}"
-            )
+    image = len(input_shape) == 3
+    for name in ("crop_padding", "flip", "cutout"):
+        value = getattr(settings, name)
+        if value and not image:
+            raise InputError(f"{name} is for images, the inputs have shape {input_shape}; set {name} to 0")
+        if image and value > min(input_shape[1:]):
+            raise InputError(f"{name} must be at most the image's side {min(input_shape[1:])}, got {value}")

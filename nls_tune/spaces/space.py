@@ -23,13 +23,15 @@ from nls_tune.spaces.parameters import (
     extremes,
     map_parameter,
 )
-from nls_tune.spaces.settings import TrainingSettings, arm_of, check_training_settings
+from nls_tune.spaces.settings import Arm as Arm
+from nls_tune.spaces.settings import TrainingSettings, arm_of, check_training_settings, unknown_setting
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Arm = Literal["ce", "positive", "negative"]
 Preset = Literal["gpu", "cpu"]
+Params = dict[str, Any]
+"""Values of an arm's Optuna distributions by name."""
 ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")
 
 #: Sampled rates keep this distance from 0: nearer ones are cross-entropy for every practical purpose.
@@ -42,9 +44,9 @@ class Budget(BaseModel):
     """What a search may cost.
 
     Attributes:
-        trials: Trials a noise level, start points and all arms included.
-        epochs: Epochs a trial, warm-up included.
-        grace_epochs: No trial is stopped before so many epochs of its GLS phase.
+        trials: Trials per noise level, start points and all arms included.
+        epochs: Epochs per trial, warm-up included.
+        grace_epochs: Epochs of its GLS phase before which no trial is stopped.
         reduction_factor: ASHA keeps one trial in this many at every rung.
         train_size: Training samples to use; None for all.
         confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
@@ -64,12 +66,12 @@ class SearchSpace(BaseModel):
     """A checked search space, with its preset applied.
 
     Attributes:
-        name: Where it comes from.
-        space: Searched training settings by name; smooth_rate, warmup_epochs and lr always among them or fixed.
+        name: The file's name.
+        space: Searched training settings by name; smooth_rate is always among them.
         arms: Shares of a level's trials by arm.
         fixed: Training settings that every trial shares.
-        start: Configurations that are always run; what they do not name takes its default.
-        budget: What the search may cost.
+        start: Configurations that are always run; settings that they do not name take their defaults.
+        budget: The cost of the search.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +80,7 @@ class SearchSpace(BaseModel):
     arms: dict[Arm, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {
         "ce": 0.25, "positive": 0.25, "negative": 0.5,
     }  # fmt: skip
-    fixed: dict[str, Any] = {}
+    fixed: Config = {}
     start: tuple[Config, ...] = ()
     budget: Budget = Budget()
 
@@ -101,7 +103,7 @@ class SearchSpace(BaseModel):
 
     @field_validator("fixed")
     @classmethod
-    def _coerce_fixed(cls, fixed: dict[str, Any]) -> dict[str, Any]:
+    def _coerce_fixed(cls, fixed: Config) -> Config:
         return {name: coerce(name, value) for name, value in fixed.items()}
 
     @model_validator(mode="after")
@@ -113,7 +115,7 @@ class SearchSpace(BaseModel):
                 raise ValueError(f"{reserved} cannot stand in space or fixed; use {way}")
         for name in sorted(searched | fixed):
             if name not in TrainingSettings.model_fields:
-                raise unknown_name("training setting", name, TrainingSettings.model_fields)
+                raise unknown_setting(name)
         if both := sorted(searched & fixed):
             raise ValueError(f"{both[0]} stands in both space and fixed; keep it in one")
         if "smooth_rate" not in searched:
@@ -123,10 +125,9 @@ class SearchSpace(BaseModel):
                 raise ValueError(f"scale log1m is for smooth_rate alone, got it for {name}; use log")
         if not any(self.arms.get(arm, 0) and self.has_arm(arm) for arm in ARMS):
             raise ValueError("no arm has both a share above 0 and a part of smooth_rate; widen one of them")
-        for point in self.start:
-            for name in point:
-                if name not in self.space:
-                    raise unknown_name("start key", name, self.space)
+        for name in itertools.chain(*self.start):
+            if name not in self.space:
+                raise unknown_name("start key", name, self.space)
         return self
 
     @property
@@ -146,14 +147,8 @@ class SearchSpace(BaseModel):
     def quotas(self, num_trials: int) -> dict[Arm, int]:
         """Split a level's trials over its arms.
 
-        Shares are rounded by largest remainder; with fewer trials than arms that have any, they go to CE, then
-        negative, then positive. A finite arm gets no more trials than it has configurations.
-
-        Args:
-            num_trials: Trials of one level.
-
-        Returns:
-            Trials by arm, for the arms that get any.
+        Shares are rounded by largest remainder; fewer than 4 trials go to CE, then negative, then positive. A finite
+        arm gets no more trials than it has configurations, and an arm without trials is left out.
         """
         arms = [a for a in ARMS if self.arms.get(a, 0) and self.has_arm(a)]
         if num_trials < 4:
@@ -162,8 +157,7 @@ class SearchSpace(BaseModel):
         else:
             counts = largest_remainder(num_trials, [self.arms[a] for a in arms])
             parts = dict(zip(arms, counts, strict=True))
-        sized = {a: self.arm(a).size() for a in arms}
-        return {a: n if (size := sized[a]) is None else min(n, size) for a, n in parts.items() if n}
+        return {a: n if (size := self.arm(a).size()) is None else min(n, size) for a, n in parts.items() if n}
 
     def arm(self, arm: Arm) -> ArmSpace:
         """Return the part of the space that belongs to an arm."""
@@ -200,8 +194,7 @@ class SearchSpace(BaseModel):
             pass  # building them is the check
         for point in self.start:
             where = f"{self.name}: start {point}"
-            values = {**self.fixed, **self.default(**point), "epochs": self.budget.epochs}
-            check_training_settings(values, where)
+            check_training_settings({**self.fixed, **self.default(**point), "epochs": self.budget.epochs}, where)
             for name, value in point.items():
                 if not contains(self.space[name], value):
                     raise InputError(f"{where}: {name} must lie in the space, got {value}; widen the space")
@@ -209,12 +202,7 @@ class SearchSpace(BaseModel):
     def warmup_lengths(self) -> list[int]:
         """Return the values above 0 that warmup_epochs can take, increasing."""
         parameter = self.space.get("warmup_epochs")
-        if isinstance(parameter, IntParameter):
-            values = list(parameter.values())
-        elif isinstance(parameter, ChoiceParameter):
-            values = list(parameter.values)
-        else:
-            values = [self.settings(self.default(), 0).warmup_epochs]
+        values = parameter.values() if isinstance(parameter, IntParameter) else setting_values(self, "warmup_epochs")
         return sorted(value for value in values if value > 0)
 
     def shares_warmups(self) -> bool:
@@ -224,16 +212,10 @@ class SearchSpace(BaseModel):
         return bool(self.warmup_lengths()) and not any(varies)
 
     def with_epochs(self, epochs: int) -> SearchSpace:
-        """Return the space for trials of another length.
+        """Return the space for trials of another length; this one if nothing changes.
 
         warmup_epochs (range, choices, start points, or its fixed value), the milestones and grace_epochs are
         scaled by the ratio; warm-ups leave at least one GLS epoch.
-
-        Args:
-            epochs: Epochs a trial.
-
-        Returns:
-            The scaled space; this one if nothing changes.
 
         Raises:
             InputError: If ``epochs`` is below 1.
@@ -280,8 +262,8 @@ class ArmSpace:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the Optuna distributions of what this arm samples; CE has no rate to sample."""
-        found = {name: self._distribution(name, p) for name, p in self._space.space.items()}
-        return {name: distribution for name, distribution in found.items() if distribution is not None}
+        found = ((name, self._distribution(name, p)) for name, p in self._space.space.items())
+        return {name: distribution for name, distribution in found if distribution is not None}
 
     def _distribution(self, name: str, parameter: Parameter) -> BaseDistribution | None:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -326,9 +308,9 @@ class ArmSpace:
                 config[name] = min(max(value, low), high)
         return config
 
-    def encode(self, config: Config) -> dict[str, Any]:
+    def encode(self, config: Config) -> Params:
         """Return the parameters of a configuration, moved into their distributions."""
-        params: dict[str, Any] = {}
+        params: Params = {}
         for name, distribution in self.distributions().items():
             parameter, value = self._space.space[name], config[name]
             if isinstance(parameter, ChoiceParameter):
@@ -343,21 +325,20 @@ class ArmSpace:
             params[name] = min(max(value, low), high)
         return params
 
-    def points(self) -> list[dict[str, Any]] | None:
+    def points(self) -> list[Params] | None:
         """Return every combination of parameters, or None where a parameter is real."""
-        axes: list[list[tuple[str, Any]]] = []
+        axes: dict[str, Sequence[Any]] = {}
         for name, d in self.distributions().items():
             parameter = self._space.space[name]
-            if isinstance(parameter, FloatParameter) and d.low != d.high:  # type: ignore[attr-defined]
-                return None
             if isinstance(parameter, ChoiceParameter):
-                values: list[Any] = list(d.choices)  # type: ignore[attr-defined]
+                axes[name] = d.choices  # type: ignore[attr-defined]
             elif isinstance(parameter, IntParameter):
-                values = list(parameter.values())
+                axes[name] = parameter.values()
+            elif d.low == d.high:  # type: ignore[attr-defined]
+                axes[name] = [d.low]  # type: ignore[attr-defined]
             else:
-                values = [d.low]  # type: ignore[attr-defined]
-            axes.append([(name, v) for v in values])
-        return [dict(point) for point in itertools.product(*axes)]
+                return None
+        return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
     def size(self) -> int | None:
         """Return how many configurations there are, or None where there are infinitely many."""
@@ -365,21 +346,11 @@ class ArmSpace:
         return None if points is None else len(points)
 
     def start(self, rates: list[float]) -> tuple[Config, ...]:
-        """Return the start points of this arm.
-
-        Args:
-            rates: Rates to try at the defaults of everything else, besides the space's own start points.
-
-        Returns:
-            Configurations that differ, those of ``rates`` first.
-        """
+        """Return the start points of this arm, each once: the defaults with each of ``rates``, then the space's own."""
         points = [self._space.default(smooth_rate=self._space.clip_rate(r)) for r in rates]
         points += [self._space.default(**point) for point in self._space.start]
-        mine: list[Config] = []
-        for point in points:
-            if arm_of(point["smooth_rate"]) == self._arm and point not in mine:
-                mine.append(point)
-        return tuple(mine)
+        mine = [point for point in points if arm_of(point["smooth_rate"]) == self._arm]
+        return tuple(point for i, point in enumerate(mine) if point not in mine[:i])
 
 
 def _round(value: float) -> float:
@@ -387,15 +358,7 @@ def _round(value: float) -> float:
 
 
 def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
-    """Split a whole number by shares: floors first, the rest to the largest remainders, ties to the first.
-
-    Args:
-        total: What to split.
-        shares: Non-negative weights, not all 0.
-
-    Returns:
-        Whole numbers that add up to ``total``.
-    """
+    """Split a whole number by shares: floors first, the rest to the largest remainders, ties to the first."""
     # In fractions: rounding would break ties that are exact.
     whole = [Fraction(share) for share in shares]
     exact = [total * share / sum(whole) for share in whole]
@@ -407,6 +370,6 @@ def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def setting_values(space: SearchSpace, name: str) -> list[Any]:
-    """Return the values that trials may have of a setting that is a choice or fixed."""
+    """Return the values that a setting, a choice or fixed, may have in trials."""
     values = getattr(space.space.get(name), "values", None)
     return list(values or [getattr(space.settings(space.default(), 0), name)])

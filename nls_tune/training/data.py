@@ -20,9 +20,9 @@ class Batches:
     """Makes the batches of a training.
 
     Args:
-        data: On the device where it trains.
-        settings: With batch size and augmentation.
-        memory_format: In which images come.
+        data: The dataset on the device where it trains.
+        settings: What it trains.
+        memory_format: The memory format of batches of images.
     """
 
     def __init__(self, data: DeviceData, settings: TrainingSettings, memory_format: torch.memory_format) -> None:
@@ -32,35 +32,26 @@ class Batches:
         self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
 
     def of_epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch; every sample once, the last batch may be smaller."""
-        order, draws = self.draw(generator)
-        for span in self.spans():
-            yield self.take(order[span], None if draws is None else draws[span])
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, AugmentationDraws | None]:
-        """Return the order of an epoch's samples, int64 (N,), and for images the draws of their augmentation."""
+        """Yield the batches of an epoch, shuffled, augmented, normalised; every sample once."""
         inputs, num_train = self._data.train_inputs, len(self._data.train_labels)
         order = torch.randperm(num_train, generator=generator).to(inputs.device)
-        if inputs.dtype != torch.uint8:
-            return order, None
-        height, width = inputs.shape[-2:]
-        return order, self._augmentation.draw(num_train, height, width, generator).to(inputs.device)
+        draws = None
+        if inputs.dtype == torch.uint8:
+            height, width = inputs.shape[-2:]
+            draws = self._augmentation.draw(num_train, height, width, generator).to(inputs.device)
+        for span in self._spans():
+            yield self._take(order[span], None if draws is None else draws[span])
 
-    def spans(self) -> list[slice]:
-        """Return which part of an epoch's order each batch takes."""
+    def _spans(self) -> list[slice]:
+        """Which part of an epoch's order each batch takes; the last one may be smaller."""
         num_train = len(self._data.train_labels)
         stops = [*range(self._size, num_train, self._size), num_train]
         if len(stops) > 1 and stops[-1] - stops[-2] == 1:
             del stops[-2]  # batch norm cannot train on one sample: it joins the batch before
         return [slice(begin, stop) for begin, stop in pairwise([0, *stops])]
 
-    def take(self, index: Tensor, draws: AugmentationDraws | None) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels of training samples, images augmented as drawn and normalised.
-
-        Args:
-            index: Which samples, int64 (B,), or of any shape without images.
-            draws: How they are augmented; None without images.
-        """
+    def _take(self, index: Tensor, draws: AugmentationDraws | None) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of training samples, images augmented as drawn and normalised."""
         data = self._data
         inputs, labels = data.train_inputs[index], data.train_labels[index]
         if draws is not None:
@@ -75,7 +66,7 @@ class Batches:
 class DeviceData:
     """A dataset as tensors on a device: uint8 images, or standardised float32 features.
 
-    Build it once a device and pass it to every training on that data.
+    Build it once per device and pass it to every training on that data.
     """
 
     train_inputs: Tensor

@@ -51,7 +51,6 @@ class Training:
         epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
         optimizer: Of the phase that was trained last.
         precision: What ``settings.precision`` means on the device.
-        source: Makes its batches.
 
     Raises:
         InputError: If the settings do not fit the data or the device.
@@ -83,7 +82,7 @@ class Training:
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
-        self.source = Batches(self.data, settings, self._memory_format)
+        self._source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer()
         self._compiled = self._compile(compiler, dataset.num_train)
 
@@ -146,23 +145,12 @@ class Training:
         finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
         sums = torch.stack([loss_sum, num_correct, val_loss, finite.to(torch.float64)]).tolist()
         test_bits = None if test_correct is None else test_correct.cpu().numpy()
-        return self.add_epoch(sums, val_correct.cpu().numpy(), test_bits, time.perf_counter() - start)
+        return self._add_epoch(sums, val_correct.cpu().numpy(), test_bits, time.perf_counter() - start)
 
-    def add_epoch(
+    def _add_epoch(
         self, sums: Sequence[float], val_correct: np.ndarray, test_correct: np.ndarray | None, seconds: float
     ) -> EpochMetrics:
-        """Take note of an epoch that was trained and evaluated, here or in a batch of trainings.
-
-        Args:
-            sums: Of the training losses, of the training samples that were right, and of the validation losses; then
-                whether these and all parameters are finite (1 or 0).
-            val_correct: Which validation samples are right: bool, one a sample.
-            test_correct: The same of the test samples; None without a test set.
-            seconds: What it took.
-
-        Returns:
-            Its metrics, also appended to ``history``.
-        """
+        """Take note of an epoch: sums of losses and of right samples, whether all is finite, what is right."""
         train_loss, num_correct, val_loss, finite = sums
         self._val_correct.append(np.packbits(val_correct))
         if test_correct is not None:
@@ -210,7 +198,7 @@ class Training:
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
-        return self.source.of_epoch(self.generator(epoch))
+        return self._source.of_epoch(self.generator(epoch))
 
     @torch.inference_mode()
     def predict_probabilities(self, inputs: Tensor) -> Tensor:

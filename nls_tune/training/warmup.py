@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from nls_tune.errors import InputError, is_out_of_memory
+from nls_tune.errors import InputError, error_line, is_out_of_memory
 from nls_tune.files import write_atomically
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class SharedWarmup:
         store: Folder of the store; None for none.
         training: The trial's training.
         epochs: The warm-up lengths that any trial may ask for; they are stored.
+
+    Attributes:
+        warning: Why a stored warm-up could not be taken over, in one line; None while that did not happen.
     """
 
     def __init__(self, store: Path | None, training: Training, epochs: Collection[int] = ()) -> None:
@@ -98,6 +101,7 @@ class SharedWarmup:
         self._epochs = frozenset(epochs) | {self._target}
         self._alone = store is None or self._target == 0
         self._stored = 0
+        self.warning: str | None = None
         self._read: dict[str, tuple[int, int, int]] = {}
         if store is not None:
             identity = training.warmup_identity()
@@ -173,7 +177,7 @@ class SharedWarmup:
             raise
 
     def _has_room(self) -> bool:
-        """Whether a state fits on the disk: if none does, waiting for others would be in vain."""
+        """Whether a state fits on the disk: if none does, waiting for others would gain nothing."""
         network = sum(t.numel() * t.element_size() for t in self._training.model.state_dict().values())
         return bool(shutil.disk_usage(self._folder).free > _STATE_PER_NETWORK * network)
 
@@ -212,7 +216,7 @@ class SharedWarmup:
             self._alone = True
 
     def _take(self, epoch: int) -> bool:
-        """Take over a stored epoch; False if there is none, or its file is torn or of something else."""
+        """Take over a stored epoch; False if there is none, or its file cannot be used."""
         import torch
 
         path = self._path(epoch)
@@ -222,24 +226,30 @@ class SharedWarmup:
             if self._read.get(path.name) == mark:
                 return False  # read before; whoever trains this warm-up will replace it
             content = path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            return self._cannot_use(path, error)
         self._read[path.name] = mark
         try:
             # torch does not compare the checksums that it writes.
             if zipfile.ZipFile(io.BytesIO(content)).testzip() is not None:
-                return False
+                raise InputError("the file is torn")
             found = torch.load(io.BytesIO(content), map_location=self._training.device, weights_only=True)
             state = found["state"]
             if (found["key"], found["epoch"], len(state["history"])) != (self._key, epoch, epoch):
-                return False
+                raise InputError("the file is of another warm-up")
             self._training.load_warmup(state)
         except Exception as error:  # a torn file fails in many ways, and all mean: train it
             if is_out_of_memory(error):
                 raise  # the file is good
-            return False
+            return self._cannot_use(path, error)
         self._stored = epoch
         return True
+
+    def _cannot_use(self, path: Path, error: Exception) -> Literal[False]:
+        self.warning = f"the stored warm-up {path} cannot be used and is trained anew ({error_line(error)})"
+        return False
 
 
 def _is_real(lock: FileLock | SoftFileLock) -> bool:

@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.allocation.allocator import Allocator, Suggestion
+from nls_tune.allocation.allocator import Allocator, Outcome, Suggestion
 from nls_tune.plan.level import GroupKey
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.schemas import ON_ALL_LABELS
-from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.runs.schemas import Status
+from nls_tune.runs.trial_spec import DataName
+from nls_tune.training.report import METRIC, TrialReport
 from nls_tune.tune.interrupts import Interrupts
-from nls_tune.tune.packing import Packing
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
-    from ray.tune.search import Searcher
+    from ray.tune import RunConfig
 
     from nls_tune.report.console.live import ProgressView
+    from nls_tune.tune.adapters import (
+        AllocationScheduler,
+        AllocationSearcher,
+        ListSearcher,
+        Reading,
+        WorkerSavingScheduler,
+    )
     from nls_tune.tune.cluster import Slots
     from nls_tune.tune.recorder import Recorder
 
 
-#: What names a dataset of a plan: noise level, noise seed (None: the search's), and whether it is on all labels.
-DataName = tuple[str, int | None, bool]
-
-
 def run_experiment(
     plan: SearchPlan,
+    data: LevelData,
     run: RunDirectory,
     slots: Slots,
     recorder: Recorder,
     view: ProgressView,
-    searcher: Searcher,
-    scheduler: TrialScheduler,
+    searcher: AllocationSearcher[GroupKey] | ListSearcher,
+    scheduler: WorkerSavingScheduler,
     num_trials: int,
     warmup_epochs: Sequence[int],
-    others: Sequence[DataName] = (),
+    names: Collection[DataName],
 ) -> None:
     """Run one Tune experiment to its end, or until Ctrl-C.
 
     Args:
-        plan: Whose data and settings the trials share.
+        plan: The search's plan.
+        data: The datasets of the run.
         run: The run directory.
         slots: What a trial gets and how many run at once.
         recorder: Writes what the trials report; trials still running at the end are written as interrupted.
@@ -53,7 +58,7 @@ def run_experiment(
         scheduler: Stops trials, or lets all of them run.
         num_trials: How many to run at most.
         warmup_epochs: The lengths of warm-ups that trials can ask for; these are stored and shared.
-        others: The data that trials need besides the search's.
+        names: The datasets that the trials need.
 
     Raises:
         InterruptedAgainError: If Ctrl-C was pressed more than once; what ran is saved all the same.
@@ -61,23 +66,22 @@ def run_experiment(
     """
     from ray import tune
 
-    tuner = tune.Tuner(
-        _trainable(plan, run, slots, warmup_epochs, others),
-        tune_config=tune.TuneConfig(
-            metric="best_val_accuracy",
-            mode="max",
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=num_trials,
-            max_concurrent_trials=slots.count,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: str(trial.trial_id),
-        ),
-        run_config=_run_config(run, recorder),
-    )
-    view.start()
     with Interrupts(recorder.note_end) as interrupts:
-        recorder.on_ready = interrupts.tune_is_ready
+        tuner = tune.Tuner(
+            _trainable(plan, data, run, slots, warmup_epochs, names),
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=num_trials,
+                max_concurrent_trials=slots.count,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=_run_config(run, recorder, interrupts.tune_is_ready),
+        )
+        view.start()
         try:
             tuner.fit()
         finally:
@@ -87,17 +91,17 @@ def run_experiment(
         raise recorder.error
 
 
-def _run_config(run: RunDirectory, recorder: Recorder) -> Any:
+def _run_config(run: RunDirectory, recorder: Recorder, when_ready: Callable[[], None]) -> RunConfig:
     """Return where Tune writes, whom it tells and how often it starts a trial again."""
     from ray import tune
 
-    from nls_tune.tune.recorder import EndOnError
+    from nls_tune.tune.recorder import EndOnError, WhenReady
 
     return tune.RunConfig(
         # A name of its own: Tune mixes two experiments of one name without a word.
         name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
         storage_path=str(run.tune),
-        callbacks=[recorder],
+        callbacks=[recorder, WhenReady(when_ready)],
         stop=EndOnError(recorder),
         failure_config=tune.FailureConfig(max_failures=1),
         # Trials keep their own checkpoints in the run directory.
@@ -106,107 +110,84 @@ def _run_config(run: RunDirectory, recorder: Recorder) -> Any:
     )
 
 
-def _adapters(
-    plan: SearchPlan, allocator: Allocator[GroupKey], is_over: Callable[[], bool], packing: Packing
-) -> tuple[Any, Any]:
+def make_adapters(
+    plan: SearchPlan,
+    data: LevelData,
+    allocator: Allocator[GroupKey],
+    *,
+    is_over: Callable[[], bool],
+    may_start: Callable[[], bool],
+) -> tuple[AllocationSearcher[GroupKey], AllocationScheduler]:
+    """Return the searcher and the scheduler of a search.
+
+    Args:
+        plan: The search's plan.
+        data: The datasets of the run.
+        allocator: Chooses and judges the trials.
+        is_over: Whether the search ends now.
+        may_start: Whether further trials may start.
+    """
     from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher
-    from nls_tune.tune.recorder import outcome_of
 
     rungs = plan.rungs().levels
 
     def to_config(suggestion: Suggestion[GroupKey]) -> dict[str, Any]:
-        level = suggestion.group.noise_level
         settings = plan.training_settings(suggestion.config)
         judged = [epoch for rung in rungs if (epoch := settings.rung_epoch(rung)) is not None]
-        return trial_config(plan.trial_id(level, settings, "search"), level, settings, "search", judged)
+        return data.trial(suggestion.group.noise_level, settings, judged_at=judged).to_config()
 
     searcher = AllocationSearcher(
-        allocator,
-        to_config,
-        metric="best_val_accuracy",
-        outcome_of=outcome_of,
-        seconds_key="train_seconds",
-        is_over=is_over,
-        is_draining=packing.is_draining,
+        allocator, to_config, read_result, metric=METRIC, is_over=is_over, may_start=may_start
     )
-    scheduler = AllocationScheduler(
-        searcher,
-        clock_key="gls_epochs",
-        counts=lambda result: bool(result["best_epoch"]),
-        seconds_key="train_seconds",
+    return searcher, AllocationScheduler(searcher)
+
+
+def read_result(result: Mapping[str, Any]) -> Reading:
+    """Return what a trial's result means to the allocator."""
+    from nls_tune.tune.adapters import Reading
+
+    report = TrialReport.from_result(result)
+    return Reading(
+        clock=report.gls_epochs,
+        value=report.best_val_accuracy,
+        counts=report.best_epoch is not None,
+        seconds=report.train_seconds,
+        outcome=outcome_of(report.status),
     )
-    return searcher, scheduler
 
 
-def trial_config(
-    trial_id: str,
-    level: str,
-    settings: TrainingSettings,
-    stage: str,
-    report_at: Sequence[int] = (),
-    *,
-    noise_seed: int | None = None,
-    stop_at: int | None = None,
-) -> dict[str, Any]:
-    """Return the configuration of a trial for Tune: plain values only.
-
-    Args:
-        trial_id: Its name.
-        level: Its noise level.
-        settings: What it trains.
-        stage: ``search``, ``confirm`` or ``confirm_all``.
-        report_at: Epochs at which a scheduler looks at it.
-        noise_seed: Where it is not the search's.
-        stop_at: The epoch after which a trial on all labels ends.
-    """
-    config = {
-        "trial_id": trial_id,
-        "noise_level": level,
-        "noise_seed": noise_seed,
-        "data": data_key((level, noise_seed, stage == ON_ALL_LABELS)),
-        "stage": stage,
-        "settings": settings.model_dump(mode="json"),
-        "report_at": list(report_at),
-    }
-    return config if stop_at is None else {**config, "stop_at": stop_at}
-
-
-def data_key(name: DataName) -> str:
-    """Return the key of a dataset among those that the trials of an experiment share."""
-    level, noise_seed, all_labels = name
-    return level + ("" if noise_seed is None else f" noise_seed={noise_seed}") + (" all" if all_labels else "")
+def outcome_of(status: Status) -> Outcome:
+    """Return what a trial's end means to the allocator."""
+    return status if status in ("completed", "stopped", "diverged") else "failed"
 
 
 def _trainable(
     plan: SearchPlan,
+    data: LevelData,
     run: RunDirectory,
     slots: Slots,
     warmup_epochs: Sequence[int],
-    others: Sequence[DataName],
+    names: Collection[DataName],
 ) -> Any:
     from ray import tune
 
-    from nls_tune.tune.trainable import TrainingTrainable
+    from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTrainable
 
-    # The levels share their inputs: those travel once a node, the labels of each level on their own.
+    # The datasets share their inputs: those travel once per node, the labels of each dataset on their own.
     first = plan.levels[0].dataset
-    arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
-    datasets = {p.level: p.dataset for p in plan.levels}
-    for name in others:
-        level, noise_seed, all_labels = name
-        datasets[data_key(name)] = plan.dataset(level, noise_seed, all_labels=all_labels)
-    datasets = {k: dataclasses.replace(d, inputs=first.inputs[:0], test_inputs=None) for k, d in datasets.items()}
-    shared = {
-        "objective": plan.settings.objective,
-        "use_gpu": slots.gpus_per_trial > 0,
-        "cpus_per_trial": slots.cpus_per_trial,
-        "trials_per_gpu": slots.trials_per_gpu,
-        "compile": plan.settings.compile,
-        "checkpoints": str(run.checkpoints),
-        "warmup_store": str(store) if (store := plan.warmup_store(run)) else None,
-        "warmup_epochs": list(warmup_epochs),
-    }
+    datasets = {name: dataclasses.replace(data.load(name), inputs=first.inputs[:0], test_inputs=None) for name in names}
+    shared = SharedSettings(
+        objective=plan.settings.objective,
+        use_gpu=slots.gpus_per_trial > 0,
+        checkpoints=run.checkpoints,
+        cpus_per_trial=slots.cpus_per_trial,
+        trials_per_gpu=slots.trials_per_gpu,
+        compile=plan.settings.compile,
+        warmup_store=plan.warmup_store(run),
+        warmup_epochs=tuple(warmup_epochs),
+    )
+    inputs = SharedInputs(first.inputs, first.test_inputs)
     return tune.with_resources(
-        tune.with_parameters(TrainingTrainable, arrays=arrays, datasets=datasets, shared=shared),
+        tune.with_parameters(TrainingTrainable, inputs=inputs, datasets=datasets, shared=shared),
         {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
     )

@@ -9,38 +9,37 @@ to run again. With the GPU to itself the outcome stands: the folder is removed, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.tune.cluster import Slots, slots_of
 
 
 def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchSettings) -> str | None:
-    """Return what a plan has to say of trials that share a GPU; None if that is nothing.
+    """Return what a plan has to say of trials that share a GPU; None where as many as wanted do.
 
     Args:
-        resources: Of the machine or the cluster.
+        resources: What the machine or the cluster has.
         slots: What follows from them.
-        settings: With ``trials_per_gpu``.
+        settings: What the user asked for.
     """
     wanted = int(settings.trials_per_gpu)
-    if slots.gpus_per_trial and slots.trials_per_gpu < wanted:
-        cpus = wanted * int(resources["GPU"]) * settings.cpus_per_trial
-        return (
-            f"--trials-per-gpu {wanted} needs {cpus} CPUs, there are {int(resources['CPU'])}: "
-            f"{slots.count} at a time, at most {slots.trials_per_gpu} on a GPU"
-        )
-    return None
+    if not slots.gpus_per_trial or slots.trials_per_gpu >= wanted:
+        return None
+    cpus = wanted * int(resources["GPU"]) * settings.cpus_per_trial
+    return (
+        f"--trials-per-gpu {wanted} needs {cpus} CPUs, there are {int(resources['CPU'])}: "
+        f"{slots.count} at a time, at most {slots.trials_per_gpu} on a GPU"
+    )
 
 
 class Packing:
     """How many trials share a GPU now.
 
     Args:
-        resources: Of the machine or the cluster.
+        resources: What the machine or the cluster has.
         settings: What the user asked for.
         slots: What a search starts with.
-        lowered: Called with the trials a GPU before and the new slots whenever they are lowered.
+        lowered: Called with the trials per GPU before and the new slots whenever they are lowered.
 
     Attributes:
         slots: What a trial gets and how many run at once.
@@ -51,11 +50,10 @@ class Packing:
         resources: Mapping[str, float],
         settings: SearchSettings,
         slots: Slots,
-        lowered: Callable[[int, Slots], Any] = lambda before, slots: None,
+        lowered: Callable[[int, Slots], None] = lambda before, slots: None,
     ) -> None:
         self.slots = slots
-        self.lowered = lowered
-        self._resources, self._settings = resources, settings
+        self._resources, self._settings, self._lowered = resources, settings, lowered
         self._ran_out = False
 
     def out_of_memory(self) -> str | None:
@@ -65,9 +63,9 @@ class Packing:
         self._ran_out = True
         return "it runs again with fewer on its GPU"
 
-    def is_draining(self) -> bool:
-        """Whether no trial should start before fewer share a GPU."""
-        return self._ran_out
+    def may_start(self) -> bool:
+        """Whether a trial may start before fewer share a GPU."""
+        return not self._ran_out
 
     def lower(self) -> bool:
         """If a trial ran out of memory, halve the trials per GPU.
@@ -80,5 +78,5 @@ class Packing:
         self._ran_out = False
         before = self.slots.trials_per_gpu
         self.slots = slots_of(self._resources, self._settings, before // 2)
-        self.lowered(before, self.slots)
+        self._lowered(before, self.slots)
         return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,16 +13,20 @@ from typing import Any, TypeVar
 from ray import tune
 from ray.tune.experiment import Trial
 
-from nls_tune.allocation.allocator import Outcome
-from nls_tune.errors import is_out_of_memory
+from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import error_line, is_out_of_memory
+from nls_tune.metrics import EpochMetrics
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.report.console.live import ProgressView
 from nls_tune.report.text import trial_line
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import RunningTrial, SearchProgress
-from nls_tune.spaces.settings import TrainingSettings
-from nls_tune.tune.rows import TrainedTrial, trial_row
+from nls_tune.runs.schemas import Status
+from nls_tune.runs.trial_spec import TrialSpec
+from nls_tune.training.report import TrialReport
+from nls_tune.tune.rows import trial_row
 from nls_tune.tune.tracker import TrackedTrial, Tracker, tracked_trial
 
 #: The epochs of a running trial are written at most this often.
@@ -31,39 +36,48 @@ _T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
-class _TrialState(TrainedTrial):
+class _TrialState:
     """What is known of a trial that has started and has no row yet."""
 
-    config: dict[str, Any]
+    spec: TrialSpec
+    dataset: NoisyDataset
+    slot: int
     tracked: TrackedTrial
-    epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    started_at: datetime
+    epochs: dict[int, EpochMetrics] = field(default_factory=dict)
+    report: TrialReport | None = None
     written_at: float = 0.0
     has_ended: bool = False
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The epochs, in their order, without what names the trial."""
+        return [asdict(self.epochs[epoch]) for epoch in sorted(self.epochs)]
 
 
 class Recorder(tune.Callback):
     """Turns reports into part files: epochs as they come, the row when the trial ends.
 
     Args:
-        plan: What runs.
+        plan: The search's plan.
+        data: The datasets of the trials.
         run: Where to write.
-        run_id: Of the run.
-        progress: To keep up to date.
-        view: To tell of every trial that ends.
-        trackers: To tell of everything.
+        run_id: The run's id.
+        progress: Kept up to date.
+        view: Told of every trial that ends, and of what the user should know.
+        trackers: Told of everything.
         out_of_memory: Told of a trial that ran out of memory; says how it will run again, None if it will not.
 
     Attributes:
         failures: The errors of trials that failed.
-        on_ready: Called when Tune is about to start its first trial.
         error: The first error of the recorder itself, for example of a full disk. Tune would take it for one of the
-            trial and train that once more: it is kept here, nothing more is taken note of, and ``EndOnError`` ends
+            trial and train that once more: it is shown and kept here, nothing more is recorded, and ``EndOnError`` ends
             the experiment.
     """
 
     def __init__(
         self,
         plan: SearchPlan,
+        data: LevelData,
         run: RunDirectory,
         run_id: str,
         progress: SearchProgress,
@@ -71,66 +85,37 @@ class Recorder(tune.Callback):
         trackers: Sequence[Tracker] = (),
         out_of_memory: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._plan = plan
-        self._run = run
-        self._run_id = run_id
-        self._progress = progress
-        self._view = view
-        self._trackers = trackers
+        self._plan, self._data = plan, data
+        self._run, self._run_id = run, run_id
+        self._progress, self._view, self._trackers = progress, view, trackers
         self._out_of_memory = out_of_memory
         self._states: dict[str, _TrialState] = {}
-        self.failures: list[str] = []
-        self.on_ready: Callable[[], Any] = lambda: None
         self._warnings: set[str] = set()
+        self.failures: list[str] = []
         self.error: Exception | None = None
 
     def guard(self, work: Callable[[], _T], otherwise: _T) -> _T:
-        """Return what work returns; if it fails, or something did before, keep the error and return the other."""
+        """Return what work returns; if it fails, or something did before, show and keep the error and return the other.
+
+        Args:
+            work: What is done.
+            otherwise: What is returned instead.
+        """
         if self.error is not None:
             return otherwise
         try:
             return work()
         except Exception as error:
             self.error = error
+            with suppress(Exception):  # the screen itself may be what fails
+                self._view.warn(f"results cannot be recorded, the search ends ({error_line(error)})")
             return otherwise
 
     # Tune's hooks. Tune calls them with keyword arguments.
 
-    def setup(self, **info: object) -> None:  # type: ignore[override] # Tune gives what is not needed here
-        """Say that Tune is ready."""
-        self.on_ready()
-
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Note when a trial starts; one that starts again after a lost worker keeps its first time."""
         self.guard(lambda: self._start(trial), None)
-
-    def _start(self, trial: Trial) -> None:
-        config = trial.config
-        if config["trial_id"] in self._states:
-            return
-        settings = TrainingSettings(**config["settings"])
-        searched = {name: getattr(settings, name) for name in self._plan.space.space}
-        level, trial_id = config["noise_level"], config["trial_id"]
-        self._states[trial_id] = _TrialState(
-            trial_id=trial_id,
-            level=level,
-            noise_seed=config.get("noise_seed"),
-            stage=config["stage"],
-            settings=settings,
-            started_at=datetime.now(UTC),
-            config=searched,
-            tracked=self._tracked(config, settings),
-        )
-        stop_at = config.get("stop_at", settings.epochs)
-        self._progress.started(RunningTrial(trial_id, level, settings.arm, settings.smooth_rate, stop_at))
-        for tracker in self._trackers:
-            tracker.started(self._states[trial_id].tracked)
-
-    def _tracked(self, config: dict[str, Any], settings: TrainingSettings) -> TrackedTrial:
-        dataset = self._plan.dataset(config["noise_level"], config.get("noise_seed"))
-        facts = {"dataset": dataset.name, "noise_level": config["noise_level"], "noise_seed": dataset.noise_seed}
-        facts |= {"stage": config["stage"], "arm": settings.arm, **settings.model_dump(mode="json")}
-        return tracked_trial(self._run, self._run_id, config["trial_id"], facts)
 
     def on_trial_result(
         self,
@@ -141,44 +126,15 @@ class Recorder(tune.Callback):
         **info: object,
     ) -> None:
         """Take the epochs of a report."""
-        self.guard(lambda: self._take(trial, result), None)
-
-    def _take(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Take the epochs of a report; write them if the last time is long enough ago."""
-        state = self._states[trial.config["trial_id"]]
-        state.report = result
-        warning = result.get("warning")
-        if warning and warning not in self._warnings:  # every process has its own, and says it with every report
-            self._warnings.add(warning)
-            self._view.warn(warning)
-        # By epoch: a trial that went on from a checkpoint sends some of them again.
-        new = [metrics for metrics in result["new_epochs"] if metrics["epoch"] not in state.epochs]
-        state.epochs.update({metrics["epoch"]: metrics for metrics in result["new_epochs"]})
-        state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= result["epoch"]}
-        accuracies = [state.epochs[epoch]["val_accuracy"] for epoch in sorted(state.epochs)]
-        self._progress.reported(state.trial_id, result["epoch"], result["train_seconds"], accuracies)
-        for tracker in self._trackers if new else ():
-            tracker.reported(state.tracked, new)
-        # A trial that waits for a warm-up reports that it is there, and no epochs.
-        if state.epochs and time.monotonic() - state.written_at >= _WRITE_SECONDS:
-            self._write_epochs(state)
+        self.guard(lambda: self._take(self._states[trial.config["trial_id"]], TrialReport.from_result(result)), None)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that finished or was stopped."""
-        self.guard(lambda: self._end_as_reported(self._states[trial.config["trial_id"]]), None)
+        self.guard(lambda: self._complete(trial), None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Write the row of a trial that failed for good."""
         self.guard(lambda: self._fail(trial), None)
-
-    def _fail(self, trial: Trial) -> None:
-        # It may have failed before it started, for example because a worker lacks a package.
-        self._start(trial)
-        error, state = _error_of(trial), self._states[trial.config["trial_id"]]
-        if is_out_of_memory(error):
-            self._end_out_of_memory(state, error)
-        else:
-            self._end(state, "failed", error)
 
     def note_end(self) -> None:
         """Show that the trials are being ended."""
@@ -196,60 +152,151 @@ class Recorder(tune.Callback):
                 self._end(state, "interrupted", None)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
+        """Return nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
         return {}
 
-    # Writing
+    # The life of a trial
+
+    def _start(self, trial: Trial) -> None:
+        spec = TrialSpec.from_config(trial.config)
+        if spec.trial_id in self._states:
+            return
+        settings, dataset = spec.settings, self._data.load(spec.data)
+        facts = {"dataset": dataset.name, "noise_level": spec.noise_level, "noise_seed": dataset.noise_seed}
+        facts |= {"stage": spec.stage, "arm": settings.arm, **settings.model_dump(mode="json")}
+        running = RunningTrial(
+            spec.trial_id, spec.noise_level, settings.arm, settings.smooth_rate, epochs=spec.last_epoch
+        )
+        self._progress.started(running)
+        state = self._states[spec.trial_id] = _TrialState(
+            spec=spec,
+            dataset=dataset,
+            slot=running.slot,
+            tracked=tracked_trial(self._run, self._run_id, spec.trial_id, facts),
+            started_at=datetime.now(UTC),
+        )
+        for tracker in self._trackers:
+            tracker.started(state.tracked)
+
+    def _take(self, state: _TrialState, report: TrialReport) -> None:
+        """Take the epochs of a report; write them if the last time is long enough ago."""
+        state.report = report
+        for warning in report.warnings:
+            if warning not in self._warnings:  # processes say the same, and say it with every report
+                self._warnings.add(warning)
+                self._view.warn(warning)
+        # By epoch: a trial that went on from a checkpoint sends some of them again.
+        new = [asdict(metrics) for metrics in report.new_epochs if metrics.epoch not in state.epochs]
+        state.epochs.update({metrics.epoch: metrics for metrics in report.new_epochs})
+        state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= report.epoch}
+        accuracies = [state.epochs[epoch].val_accuracy for epoch in sorted(state.epochs)]
+        self._progress.reported(state.spec.trial_id, report.epoch, report.train_seconds, accuracies)
+        for tracker in self._trackers if new else ():
+            tracker.reported(state.tracked, new)
+        # A trial that waits for a warm-up reports that it is there, and no epochs.
+        if time.monotonic() - state.written_at >= _WRITE_SECONDS:
+            self._write_epochs(state)
+
+    def _complete(self, trial: Trial) -> None:
+        if (state := self._states.get(trial.config["trial_id"])) is not None:
+            self._end_as_reported(state)
+
+    def _fail(self, trial: Trial) -> None:
+        # It may have failed before it started, for example because a worker lacks a package.
+        self._start(trial)
+        state, error = self._states[trial.config["trial_id"]], _error_of(trial)
+        if is_out_of_memory(error):
+            self._end_out_of_memory(state, error)
+        else:
+            self._end(state, "failed", error)
 
     def _end_as_reported(self, state: _TrialState) -> None:
         state.has_ended = True
-        if error := state.report.get("out_of_memory"):
-            self._end_out_of_memory(state, error)
+        if state.report is not None and state.report.out_of_memory:
+            self._end_out_of_memory(state, state.report.out_of_memory)
         else:
-            self._end(state, outcome_of(state.report), None)
+            self._end(state, "stopped" if state.report is None else state.report.status, None)
 
     def _end_out_of_memory(self, state: _TrialState, error: str) -> None:
         again = self._out_of_memory()
         if again:
             # The folder that stays says to a later session that the row does not stand.
-            settings = state.settings.model_dump(mode="json")
-            trial = {"trial_id": state.trial_id, "noise_level": state.level, "stage": state.stage, "settings": settings}
-            TrialCheckpoint(self._run.checkpoints / state.trial_id).start(trial)
+            self._checkpoint(state).start(state.spec)
         what = again or "--set batch_size=N, with another --out, needs less"
         self._end(state, "out_of_memory", f"{error}; {what}", bool(again))
 
-    def _end(self, state: _TrialState, status: str, error: str | None, again: bool = False) -> None:
-        if state.epochs:
-            self._write_epochs(state)
-        row = trial_row(self._plan, self._run_id, state, status, error)
+    def _end(self, state: _TrialState, status: Status, error: str | None, again: bool = False) -> None:
+        self._write_epochs(state)
+        spec, arm = state.spec, state.spec.settings.arm
+        row = self._row(state, status, error)
         self._run.write_trial(row)
         # Not before: a trial without a row has not ended.
-        del self._states[state.trial_id]
-        value = state.report.get("best_val_accuracy") if state.report.get("best_epoch") else None
+        del self._states[spec.trial_id]
         if again:
-            self._progress.runs_again(state.level, state.trial_id)
+            self._progress.runs_again(spec.noise_level, spec.trial_id)
         else:
-            self._progress.ended(state.level, state.settings.arm, state.trial_id, status, value, adopted=False)
+            value = None if state.report is None else state.report.objective
+            self._progress.ended(spec.noise_level, arm, spec.trial_id, status, value, adopted=False)
         for tracker in self._trackers:
-            tracker.ended(state.tracked, row, [state.epochs[epoch] for epoch in sorted(state.epochs)])
+            tracker.ended(state.tracked, row, state.rows())
         if status != "interrupted" and not again:
-            TrialCheckpoint(self._run.checkpoints / state.trial_id).remove()
+            self._checkpoint(state).remove()
         if error is not None and not again:
             self.failures.append(error)
-        self._view.trial_ended(trial_line(row, list(state.config)))
+        self._view.trial_ended(trial_line(row, list(self._plan.space.space)))
+
+    # Writing
+
+    def _row(self, state: _TrialState, status: Status, error: str | None) -> dict[str, Any]:
+        return trial_row(
+            state.spec,
+            state.dataset,
+            self._plan.level_plan(state.spec.noise_level).estimate,
+            state.report,
+            state.epochs,
+            status,
+            error,
+            run_id=self._run_id,
+            slot=state.slot,
+            started_at=state.started_at,
+        )
+
+    def _checkpoint(self, state: _TrialState) -> TrialCheckpoint:
+        return TrialCheckpoint(self._run.checkpoints / state.spec.trial_id)
 
     def _write_epochs(self, state: _TrialState) -> None:
+        if state.report is None or not state.epochs:
+            return
         shared = {
             "run_id": self._run_id,
-            "trial_id": state.trial_id,
-            "noise_level": state.level,
-            "arm": state.settings.arm,
-            "smooth_rate": state.settings.smooth_rate,
-            "node": state.report["node"],
-            "device": state.report["device"],
+            "trial_id": state.spec.trial_id,
+            "noise_level": state.spec.noise_level,
+            "arm": state.spec.settings.arm,
+            "smooth_rate": state.spec.settings.smooth_rate,
+            "node": state.report.node,
+            "device": state.report.device,
         }
-        self._run.write_epochs([{**shared, **state.epochs[epoch]} for epoch in sorted(state.epochs)])
+        self._run.write_epochs([{**shared, **row} for row in state.rows()])
         state.written_at = time.monotonic()
+
+
+class WhenReady(tune.Callback):
+    """Calls a function when Tune is about to start its first trial.
+
+    Args:
+        call: The function.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def setup(self, **info: object) -> None:  # type: ignore[override] # Tune gives what is not needed here
+        """Call it."""
+        self._call()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing, see the recorder."""
+        return {}
 
 
 class EndOnError(tune.Stopper):
@@ -267,17 +314,8 @@ class EndOnError(tune.Stopper):
         return self._recorder.error is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, see the recorder."""
+        """Return nothing, see the recorder."""
         return {}
-
-
-def outcome_of(report: Mapping[str, Any]) -> Outcome:
-    """Return how a trial ended, from its last report: completed, stopped, diverged, or failed for want of memory."""
-    if report.get("out_of_memory"):
-        return "failed"
-    if report.get("diverged"):
-        return "diverged"
-    return "completed" if report.get("finished") else "stopped"
 
 
 def _error_of(trial: Trial) -> str:

@@ -4,30 +4,65 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray import tune
 
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import error_line, is_out_of_memory
 from nls_tune.machine.provenance import cpu_name
-from nls_tune.training.trial import SingleTrial, Workplace
+from nls_tune.metrics import Objective
+from nls_tune.runs.trial_spec import DataName, TrialSpec
+from nls_tune.training.trial import Trial, Workplace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nls_tune.training.compiling import CompileMode
+    from nls_tune.training.data import DeviceData
+
+
+class SharedInputs(NamedTuple):
+    """The inputs that all datasets of an experiment share."""
+
+    inputs: np.ndarray
+    test_inputs: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """What all trials of an experiment share besides their data.
+
+    Attributes:
+        objective: Which epoch counts.
+        use_gpu: Whether they train on GPUs.
+        checkpoints: The folder of their checkpoints.
+        cpus_per_trial: CPU threads per trial.
+        trials_per_gpu: Trials that share a GPU.
+        compile: Whether their steps are compiled.
+        warmup_store: The folder of shared CE warm-ups; None for none.
+        warmup_epochs: The lengths of warm-ups that are stored.
+    """
+
+    objective: Objective
+    use_gpu: bool
+    checkpoints: Path
+    cpus_per_trial: int
+    trials_per_gpu: int = 1
+    compile: CompileMode = "off"
+    warmup_store: Path | None = None
+    warmup_epochs: tuple[int, ...] = ()
 
 
 class TrainingTrainable(tune.Trainable):
     """Trains one trial after the other in a process that is reused.
 
-    What trials share comes through ``tune.with_parameters``, once a node: ``arrays`` (the inputs that all noise
-    levels share), ``datasets`` (each level's dataset without them) and ``shared`` (plain values of the run). The
-    configuration of a trial holds plain values only:
-
-    * ``trial_id``, ``noise_level``, ``stage``, ``settings``;
-    * ``data``: name of its dataset, where that is not the noise level;
-    * ``report_at``: epochs at which a report must go out, because a scheduler looks at them;
-    * ``stop_at``: the epoch after which a trial on all labels ends. No samples are left to validate it, so its reports
-      have no best epoch, and NaN where its epochs would tell of validation.
+    What trials share comes through ``tune.with_parameters``, once per node: ``inputs`` (those that all datasets
+    share), ``datasets`` (by name, without these inputs) and ``shared``. The configuration of a trial is a ``TrialSpec``
+    as plain values, its results are ``TrialReport``s. A trial on all labels leaves no samples to validate it: its
+    reports have no best epoch, and NaN where its epochs would tell of validation.
 
     A trial that runs out of memory does not raise: it ends with a report that says so in ``out_of_memory``, frees what
     it held, and the process takes over the next trial.
@@ -37,9 +72,9 @@ class TrainingTrainable(tune.Trainable):
         self,
         config: dict[str, Any],
         *,
-        arrays: dict[str, Any],
-        datasets: dict[str, NoisyDataset],
-        shared: dict[str, Any],
+        inputs: SharedInputs,
+        datasets: dict[DataName, NoisyDataset],
+        shared: SharedSettings,
     ) -> None:
         """Import, pick the device and prepare the first trial."""
         import torch
@@ -47,28 +82,27 @@ class TrainingTrainable(tune.Trainable):
         from nls_tune.training.compiling import Compiler
         from nls_tune.training.devices import keep_freed_memory, limit_memory
 
-        self._arrays, self._datasets = arrays, datasets
-        self._shared_gpu = shared.get("trials_per_gpu", 1) > 1
-        use_gpu, store = shared["use_gpu"], shared["warmup_store"]
-        device = torch.device("cuda" if use_gpu else "cpu")
+        self._inputs, self._datasets = inputs, datasets
+        self._shared_gpu = shared.trials_per_gpu > 1
+        device = torch.device("cuda" if shared.use_gpu else "cpu")
         # Also where the user's OMP_NUM_THREADS says otherwise: what Ray has given to a trial is what it uses.
-        torch.set_num_threads(max(1, int(shared["cpus_per_trial"])))
-        if use_gpu:
+        torch.set_num_threads(max(1, shared.cpus_per_trial))
+        if shared.use_gpu:
             torch.backends.cudnn.benchmark = True
-            limit_memory(device, shared["trials_per_gpu"])
+            limit_memory(device, shared.trials_per_gpu)
         else:
             keep_freed_memory()
         self._workplace = Workplace(
             device,
-            torch.cuda.get_device_name() if use_gpu else cpu_name(),
-            Compiler(shared.get("compile", "off")),
-            shared["objective"],
-            Path(shared["checkpoints"]),
-            store and Path(store),
-            tuple(shared["warmup_epochs"]),
+            torch.cuda.get_device_name() if shared.use_gpu else cpu_name(),
+            Compiler(shared.compile),
+            shared.objective,
+            shared.checkpoints,
+            shared.warmup_store,
+            shared.warmup_epochs,
         )
-        self._cached: tuple[str, NoisyDataset, Any] | None = None
-        self._trial: SingleTrial | None = None
+        self._cached: tuple[DataName, NoisyDataset, DeviceData] | None = None
+        self._trial: Trial | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -80,41 +114,36 @@ class TrainingTrainable(tune.Trainable):
     def _begin(self, config: Mapping[str, Any]) -> None:
         """Prepare a trial; one for which there is no memory says so in its first report."""
         self._out_of_memory: str | None = None
-        self._report_at_hand = self._workplace.report_of_nothing()
-        self._within_memory(lambda: self._prepare(config))
+        self._last_report = self._workplace.first_report()
+        self._within_memory(lambda: self._prepare(TrialSpec.from_config(config)))
 
-    def _prepare(self, config: Mapping[str, Any]) -> None:
+    def _prepare(self, spec: TrialSpec) -> None:
         import torch
 
         from nls_tune.training.data import DeviceData
 
-        key, device = config.get("data", config["noise_level"]), self._workplace.device
-        if self._cached is None or self._cached[0] != key:
-            self._cached = None  # free one level's tensors before the next come
-            dataset = replace(self._datasets[key], **self._arrays)
-            self._cached = (key, dataset, DeviceData.load(dataset, device))
+        device = self._workplace.device
+        if self._cached is None or self._cached[0] != spec.data:
+            self._cached = None  # free one dataset's tensors before the next come
+            dataset = replace(self._datasets[spec.data], **self._inputs._asdict())
+            self._cached = (spec.data, dataset, DeviceData.load(dataset, device))
         _, dataset, data = self._cached
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        self._trial = SingleTrial(config, dataset, data, self._workplace)
+        self._trial = Trial(spec, dataset, data, self._workplace)
 
     def step(self) -> dict[str, Any]:
-        """Train until a report is due.
-
-        Returns:
-            The epochs since the last report and the state of the trial; ``done`` at the end.
-        """
+        """Train until a report is due, and return it for Tune."""
         if self._out_of_memory is None:
             self._within_memory(self._train)
         if self._out_of_memory is not None:
             # What was reached stands; nothing of it is there any more.
-            end = {"new_epochs": [], "out_of_memory": self._out_of_memory, "done": True}
-            self._report_at_hand = {**self._report_at_hand, **end}
-        return self._report_at_hand
+            self._last_report = replace(self._last_report, new_epochs=(), out_of_memory=self._out_of_memory, done=True)
+        return self._last_report.to_result()
 
     def _train(self) -> None:
         if self._trial is not None:
-            self._report_at_hand = self._trial.train()
+            self._last_report = self._trial.train()
 
     def _within_memory(self, work: Callable[[], None]) -> None:
         """Do some work; if the memory for it is not there, note that and free what the trial holds."""

@@ -9,6 +9,7 @@ from fake_runs import write_fake_run
 from nls_tune.analysis.analysis import analyze
 from nls_tune.analysis.comparison import compare
 from nls_tune.runs import load_runs
+from nls_tune.runs.run_json import RunIdentity
 from nls_tune.runs.schemas import unpack_correct
 
 
@@ -57,10 +58,10 @@ def test_the_same_samples_are_paired_and_others_are_not(runs):
     )
     assert second.against_first.difference == pytest.approx(np.mean(b - a))
     assert second.against_first.standard_error == pytest.approx(np.std(b - a) / np.sqrt(800))
-    content = runs[1].content
-    prints = {**content["identity"]["fingerprints"], "symmetric:0.4": "another"}
-    for identity in ({**content["identity"], "fingerprints": prints}, {}, {"fingerprints": None}):
-        other = replace(runs[1], content={**content, "identity": identity})
+    identity = runs[1].content.identity
+    for prints in ({**identity.fingerprints, "symmetric:0.4": "another"}, {}):
+        changed = identity.model_copy(update={"fingerprints": prints})
+        other = replace(runs[1], content=runs[1].content.model_copy(update={"identity": changed}))
         assert compare([runs[0], other]).levels[1].runs[1].against_first is None
 
 
@@ -71,7 +72,7 @@ def test_differences_are_the_settings_that_differ(runs):
     assert found["space.budget.trials"] == (24, 12)
     assert not any("fingerprint" in name for name in found)
     assert compare([runs[0], replace(runs[0], name="copy")]).differences == ()
-    bare = replace(runs[1], content={**runs[1].content, "identity": {}})
+    bare = replace(runs[1], content=runs[1].content.model_copy(update={"identity": RunIdentity()}))
     assert dict(compare([runs[0], bare]).differences)["dataset"] == ("twonorm", None)
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.report.console.confirmation import all_labels_sentence, confirmation_sentence, print_confirmations
+from nls_tune.report.console.confirmation import print_confirmations
+from nls_tune.report.words import all_labels_sentence, confirmation_sentence
 
 
 def rows(
@@ -75,13 +76,13 @@ def test_the_strongest_ce_is_the_one_with_the_better_validation_not_test():
     assert "no confirmed rate beats cross-entropy" in confirmation_sentence(found)
 
 
-def test_pairs_are_matched_by_seed():
-    ce = rows("a", "ce", 0.0, [0.5] * 3, [0.90, 0.80, 0.70])
-    other = rows("a", "negative", -1.0, [0.6] * 3, [0.91, 0.81, 0.71])[1:]  # seed 1 is missing
-    (found,) = confirmations(frame(ce, other))
-    comparison = found.comparisons[1]
-    assert comparison.difference.num_seeds == 2
-    assert comparison.difference.mean == pytest.approx(0.01)
+@pytest.mark.parametrize("draws", [(1, 2, 3), (1, 2, 7)])
+def test_pairs_have_the_same_seed_and_the_same_draw_of_the_noise(draws):
+    ce = rows("a", "ce", 0.0, [0.5] * 3, [0.90, 0.80, 0.70], noise_seeds=(1, 2, 3))
+    other = rows("a", "negative", -1.0, [0.6] * 3, [0.91, 0.82, 0.99], noise_seeds=draws)
+    (found,) = confirmations(frame(ce, other[:2] if draws[2] == 3 else other))  # or a seed is missing
+    difference = found.comparisons[1].difference
+    assert (difference.num_seeds, difference.mean) == (2, pytest.approx(0.015))
 
 
 def test_diverged_seeds_count_with_their_best_epoch_and_failed_ones_do_not():
@@ -108,22 +109,16 @@ def test_p_values_are_corrected_over_the_levels():
     assert [c.comparisons[1].holm_p for c in found] == pytest.approx([3 * 0.125] * 3)
 
 
-def test_one_seed_proves_nothing():
+def test_one_seed_proves_nothing_and_without_a_test_set_there_is_nothing_to_compare():
     (found,) = confirmations(frame(rows("a", "ce", 0.0, [0.5], [0.9]), rows("a", "negative", -1.0, [0.6], [0.95])))
     assert not found.comparisons[1].proven
     assert "proves nothing" in confirmation_sentence(found)
     assert np.isinf(found.comparisons[1].detectable)
-
-
-def test_without_test_labels_there_is_nothing_to_compare():
     (found,) = confirmations(
         frame(rows("a", "ce", 0.0, [0.5], [None]), rows("a", "negative", -1.0, [0.6], [None], last=np.nan))
     )
     assert found.configurations[1].test_at_best is None
     assert "cannot be compared" in confirmation_sentence(found)
-
-
-def test_without_confirmation_rows_there_is_none():
     assert confirmations(frame(rows("a", "ce", 0.0, [0.5], [0.9], stage="search"))) == ()
 
 
@@ -132,14 +127,6 @@ def test_the_sentence_follows_the_interval(shift, verdict):
     other = [c + shift + wobble for c, wobble in zip(CE, (0.001, -0.001, 0.002, -0.002), strict=True)]
     (found,) = confirmations(frame(rows("a", "ce", 0.0, [0.5] * 4, CE), rows("a", "negative", -2.0, [0.6] * 4, other)))
     assert verdict in confirmation_sentence(found)
-
-
-def test_pairs_have_the_same_draw_of_the_noise():
-    ce = rows("a", "ce", 0.0, [0.5] * 3, [0.90, 0.80, 0.70], noise_seeds=(1, 2, 3))
-    other = rows("a", "negative", -1.0, [0.6] * 3, [0.91, 0.82, 0.99], noise_seeds=(1, 2, 7))
-    (found,) = confirmations(frame(ce, other))
-    difference = found.comparisons[1].difference
-    assert (difference.num_seeds, difference.mean) == (2, pytest.approx(0.015))
 
 
 def all_rows(level, arm, rate, test, *, epochs=7, **changes):

@@ -97,7 +97,7 @@ def test_a_rate_of_1_and_collapsed_trials_are_no_trouble():
 
 def test_of_many_trials_an_even_sample_is_taken_always_the_same(monkeypatch, capfd, recwarn):
     monkeypatch.setattr(module, "MAX_TRIALS", 80)
-    monkeypatch.setattr(module, "LEAST_TRIALS_A_LEVEL", 30)
+    monkeypatch.setattr(module, "LEAST_TRIALS_PER_LEVEL", 30)
     frame = pd.concat([table(200, level=level, seed=i) for i, level in enumerate(("b", "a"))], ignore_index=True)
     found = importances(frame, ["a", "nowhere", "b"])
     assert [(one.noise_level, one.num_trials) for one in found] == [("a", 40), ("b", 40)]

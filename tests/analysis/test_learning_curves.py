@@ -18,7 +18,7 @@ def run(tmp_path_factory):
 
 
 def curves_of(run, **options):
-    return learning_curves(run.trials, run.epochs, run.levels, defaults=run.defaults, **options)
+    return learning_curves(run.trials, run.epochs, run.levels, defaults=run.content.defaults, **options)
 
 
 def test_a_curve_is_the_epochs_of_its_trial(run):

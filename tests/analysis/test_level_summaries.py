@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from trial_rows import trial_row, trials_frame
 
-from nls_tune.analysis.level_summaries import PairedDifference, best_arm, level_summaries, paired_difference
-from nls_tune.analysis.selection import selection
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, paired_difference
 from nls_tune.runs.schemas import STATUSES
 
 correctness = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -32,6 +30,8 @@ def test_a_difference_and_its_error_are_those_of_the_paired_samples(pairs):
     assert found.difference == pytest.approx(a.mean() - b.mean())
     assert found.standard_error == pytest.approx(np.std(per_sample) / math.sqrt(len(pairs)), abs=1e-12)
     assert found.num_samples == len(pairs)
+    assert paired_difference(b, a) == PairedDifference(-found.difference, found.standard_error, len(pairs))
+    assert paired_difference(a, a) == PairedDifference(0, 0, len(pairs))
 
 
 def test_the_error_is_that_of_scipys_paired_test():
@@ -41,25 +41,6 @@ def test_the_error_is_that_of_scipys_paired_test():
     statistic = stats.ttest_rel(a.astype(float), b.astype(float)).statistic
     # The test divides by n - 1.
     assert found.difference / found.standard_error == pytest.approx(statistic * math.sqrt(500 / 499))
-
-
-@given(correctness)
-def test_the_other_way_round_only_the_sign_changes(pairs):
-    a, b = (np.array(values) for values in zip(*pairs, strict=True))
-    there, back = paired_difference(a, b), paired_difference(b, a)
-    assert back == PairedDifference(-there.difference, there.standard_error, there.num_samples)
-
-
-def test_samples_on_which_both_agree_make_it_surer():
-    a, b = bits("1100"), bits("0000")
-    many = paired_difference(np.concatenate([a, bits("1" * 96)]), np.concatenate([b, bits("1" * 96)]))
-    assert many.difference == 0.02
-    assert many.standard_error < paired_difference(a, b).standard_error
-
-
-def test_equal_predictions_differ_by_nothing():
-    found = paired_difference(bits("1011"), bits("1011"))
-    assert (found.difference, found.standard_error, found.distinct) == (0, 0, False)
 
 
 @pytest.mark.parametrize(("difference", "distinct"), [(0.0197, True), (0.0195, False), (-0.0197, True), (0, False)])
@@ -98,8 +79,7 @@ def summary_of(rows):
 
 
 def test_the_recommended_arm_is_compared_with_cross_entropy():
-    rows = make_rows({"ce": 0.6, "positive": 0.65, "negative": 0.7})
-    summary = summary_of(rows)
+    summary = summary_of(make_rows({"ce": 0.6, "positive": 0.65, "negative": 0.7}))
     assert (summary.recommended, summary.rival) == ("negative", "ce")
     assert summary.validation.difference == pytest.approx(0.1)
     assert summary.validation.num_samples == 1000
@@ -109,27 +89,24 @@ def test_the_recommended_arm_is_compared_with_cross_entropy():
 
 
 def test_a_recommended_cross_entropy_is_compared_with_the_best_of_the_rest():
-    rows = make_rows({"ce": 0.7, "positive": 0.65, "negative": 0.6})
-    summary = summary_of(rows)
+    summary = summary_of(make_rows({"ce": 0.7, "positive": 0.65, "negative": 0.6}))
     assert (summary.recommended, summary.rival) == ("ce", "positive")
     assert summary.validation.difference == pytest.approx(0.05)
 
 
-def test_a_tie_goes_to_cross_entropy():
-    rows = make_rows({"negative": 0.7, "positive": 0.7, "ce": 0.7})
-    assert summary_of(rows).recommended == "ce"
-
-
 @pytest.mark.parametrize(
-    ("values", "recommended"),
-    [({"ce": 0.7}, "ce"), ({"negative": 0.7}, "negative"), ({"positive": 0.6, "negative": 0.7}, "negative")],
+    ("values", "recommended", "rival"),
+    [
+        ({"negative": 0.7, "positive": 0.7, "ce": 0.7}, "ce", "positive"),  # a tie
+        ({"ce": 0.7}, "ce", None),
+        ({"negative": 0.7}, "negative", None),
+        ({"positive": 0.6, "negative": 0.7}, "negative", None),
+    ],
 )
-def test_without_a_rival_there_is_no_difference(values, recommended):
+def test_ties_go_to_the_first_arm_and_without_a_rival_there_is_no_difference(values, recommended, rival):
     summary = summary_of(make_rows(values))
-    assert summary.recommended == recommended
-    assert summary.rival is None
-    assert summary.validation is None
-    assert summary.test is None
+    assert (summary.recommended, summary.rival) == (recommended, rival)
+    assert (summary.validation is None) == (summary.test is None) == (rival is None)
 
 
 def test_the_test_set_does_not_recommend():
@@ -173,65 +150,6 @@ def test_an_arm_is_described_by_its_selected_trial():
     assert arm.last_val_accuracy == pytest.approx(0.59)
     assert arm.test_accuracy_at_best == rows[0]["test_accuracy_at_best"]
     assert arm.last_test_accuracy == rows[0]["last_test_accuracy"]
-    assert (arm.method, arm.posterior_mean, arm.posterior_std) == ("raw", None, None)
-    assert arm.raw_best.trial_id == arm.trial_id
-    assert arm.raw_best.config == arm.config
-    assert arm.raw_best.val_accuracy == arm.val_accuracy
-    assert arm.raw_best.test_accuracy_at_best == arm.test_accuracy_at_best
-
-
-def make_arm(rate: float, accuracies) -> list[dict]:
-    """Trials of one arm along a line of learning rates; all predict alike, so that nothing is known of their noise."""
-    return [
-        trial_row(
-            {"smooth_rate": rate, "lr": 0.001 * 1.5**i}, best_val_accuracy=value, minute=i, test_correct=bits("10")
-        )
-        for i, value in enumerate(accuracies)
-    ]
-
-
-# Rising, but for a lucky second trial
-LUCKY = [0.600, 0.680, 0.615, 0.620, 0.628, 0.632, 0.641, 0.650]
-
-
-def test_an_arm_of_many_trials_also_names_the_trial_that_was_only_lucky():
-    rows = make_arm(-1.0, LUCKY)
-    arm = summary_of(rows).arms["negative"]
-    found = selection(trials_frame(rows))
-    assert arm.method == "posterior"
-    assert (arm.trial_id, arm.val_accuracy) == (rows[7]["trial_id"], 0.65)
-    assert (arm.posterior_mean, arm.posterior_std) == (found.posterior_mean, found.posterior_std)
-    best = arm.raw_best
-    assert (best.trial_id, best.val_accuracy, best.test_accuracy_at_best) == (rows[1]["trial_id"], 0.68, 0.5)
-    assert best.config == {"smooth_rate": -1.0, "warmup_epochs": 2, "lr": 0.0015}
-
-
-def test_arms_of_many_trials_are_compared_by_posterior_means():
-    # The selected negative trial has the lower accuracy, but its neighbours are better.
-    ce = make_arm(0.0, [0.60] * 7 + [0.65])
-    negative = make_arm(-1.0, [0.64] * 8)
-    summary = summary_of(ce + negative)
-    assert summary.arms["ce"].val_accuracy > summary.arms["negative"].val_accuracy
-    assert summary.arms["ce"].posterior_mean < summary.arms["negative"].posterior_mean
-    assert summary.recommended == "negative"
-
-
-@pytest.mark.parametrize(("few", "recommended"), [(0.66, "ce"), (0.649, "negative")])
-def test_an_arm_of_few_trials_meets_the_selected_trial_of_another(few, recommended):
-    summary = summary_of(make_arm(0.0, [few]) + make_arm(-1.0, LUCKY))
-    assert summary.arms["negative"].posterior_mean < 0.649
-    assert summary.recommended == recommended
-
-
-def test_the_best_arm_by_posterior_mean_meets_those_without_one():
-    made = summary_of(make_rows({"ce": 0.6, "positive": 0.7, "negative": 0.65})).arms
-    positive = replace(made["positive"], posterior_mean=0.62)
-    negative = replace(made["negative"], posterior_mean=0.63)
-    assert best_arm({"positive": positive, "negative": negative}) == "negative"
-    assert best_arm({**made, "positive": positive, "negative": negative}) == "negative"
-    assert best_arm({"ce": replace(made["ce"], val_accuracy=0.66), "positive": positive, "negative": negative}) == "ce"
-    assert best_arm({"ce": made["ce"], "positive": positive}) == "positive"
-    assert best_arm({}) is None
 
 
 @pytest.mark.parametrize(
@@ -251,12 +169,6 @@ def test_the_signal_share_is_that_of_symmetric_noise(level, num_classes, expecte
     assert summary.signal_share == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 
-def test_what_is_unknown_is_none():
-    summary = summary_of([trial_row(noise_rate=None, noise_cancelling_rate=None)])
-    assert summary.noise_rate is None
-    assert summary.noise_cancelling_rate is None
-
-
 def test_levels_come_in_the_order_asked_for_or_in_which_they_started():
     rows = [trial_row(noise_level=level, minute=i) for i, level in enumerate(("b", "a", "c"))]
     frame = trials_frame(rows)
@@ -270,12 +182,10 @@ def test_levels_are_summarised_apart():
     assert [s.recommended for s in level_summaries(trials_frame(low + high))] == ["negative", "ce"]
 
 
-def test_confirmation_takes_no_part():
-    rows = make_rows({"ce": 0.6})
+def test_confirmation_takes_no_part_and_what_is_unknown_is_none():
+    rows = make_rows({"ce": 0.6}, noise_rate=None, noise_cancelling_rate=None)
     rows += make_rows({"negative": 0.9}, stage="confirm")
-    assert summary_of(rows).recommended == "ce"
-    assert level_summaries(trials_frame(rows[1:])) == ()
-
-
-def test_no_trials_no_summaries():
-    assert level_summaries(trials_frame([])) == ()
+    summary = summary_of(rows)
+    assert summary.recommended == "ce"
+    assert (summary.noise_rate, summary.noise_cancelling_rate) == (None, None)
+    assert level_summaries(trials_frame(rows[1:])) == level_summaries(trials_frame([])) == ()

@@ -65,7 +65,7 @@ def test_clearly_better_trials_leave_no_doubt_and_equal_ones_much():
     assert plausible_rates(trials_frame(rows)) == (-8.0, -2.0)
 
 
-def test_only_completed_trials_of_the_search_count():
+def test_only_completed_trials_of_the_search_count_and_without_validation_bits_there_is_no_interval():
     right, wrong = np.ones(50, bool), np.zeros(50, bool)
     rows = [
         trial_row({"smooth_rate": -1.0}, val_correct=wrong),
@@ -74,9 +74,6 @@ def test_only_completed_trials_of_the_search_count():
     ]
     (best,) = rate_against_noise(trials_frame(rows)).levels
     assert (best.smooth_rate, best.low, best.high) == (-1.0, -1.0, -1.0)
-
-
-def test_without_validation_bits_there_is_no_interval():
     (best,) = rate_against_noise(trials_frame([trial_row(val_correct_at_best=None)])).levels
     assert math.isnan(best.low)
     assert math.isnan(best.high)

@@ -10,10 +10,9 @@ from scipy import stats
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.analysis.level_summaries import PairedDifference, level_summaries, space_of
+from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
 from nls_tune.analysis.recommendations import recommendations
-from nls_tune.report.console.confirmation import confirmation_sentence
-from nls_tune.report.words import copyable_configuration, doubt_sentence, recommendation_words
+from nls_tune.report.words import confirmation_sentence, recommendation_words
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
 SPACE = {
@@ -25,7 +24,7 @@ LEVEL = "symmetric:0.2"
 
 
 def searched(values, level=LEVEL, per_arm=8, **changes):
-    """Eight completed trials an arm, so that each is judged by posterior mean; the selected one has the value."""
+    """Eight completed trials per arm; the selected one has the value."""
     val, rows = np.arange(1000), []
     for arm, value in values.items():
         for i in range(per_arm):
@@ -85,27 +84,31 @@ def test_a_proven_difference_has_the_numbers_of_scipy(sign):
     assert "few_seeds" not in found.doubts
 
 
-def test_an_interval_without_0_is_no_proof_where_the_sign_flips_could_have_shown_it_and_do_not():
+def at_three_levels(differences):
+    """The rows of a run that finds the same at each of its levels."""
+    levels = ("clean", LEVEL, "symmetric:0.3")
+    return trials_frame([row for level in levels for row in searched(STRONG, level) + both(differences, level)])
+
+
+def test_an_interval_without_0_proves_nothing_where_the_sign_flips_could_have_shown_it_and_do_not():
     differences = np.array([0.010, 0.011, 0.012, 0.011, 0.010, 0.012, -0.0005, -0.0004])
     (confirmation,) = confirmations(trials_frame(both(differences)))
     assert confirmation.comparisons[1].difference.low > 0
     assert confirmation.comparisons[1].sign_flip_p == pytest.approx(8 / 2**8)  # so 5 % are not exceeded at one level
-    three = [searched(STRONG, level) + both(differences, level) for level in ("clean", LEVEL, "symmetric:0.3")]
-    found = recommendations(trials_frame([row for rows in three for row in rows]))
+    found = recommendations(at_three_levels(differences))
     assert {f.verdict for f in found} == {"no_proven_difference"}
     assert [f.sign_flip_p for f in found] == pytest.approx([3 * 8 / 2**8] * 3)
     assert all("few_seeds" not in f.doubts for f in found)
 
 
-def test_an_interval_without_0_is_no_proof_where_many_levels_had_their_chance():
+def test_an_interval_without_0_proves_nothing_where_many_levels_had_their_chance():
     differences = np.array([0.010, 0.012, 0.018, -0.001, 0.012])
     p = stats.ttest_1samp(differences, 0).pvalue
     assert 0.05 / 3 < p < 0.05
     assert one(searched(STRONG) + both(differences)).verdict == "better"
-    three = [searched(STRONG, level) + both(differences, level) for level in ("clean", LEVEL, "symmetric:0.3")]
-    found = recommendations(trials_frame([row for rows in three for row in rows]))
-    assert {f.verdict for f in found} == {"no_proven_difference"}
-    confirmed_levels = confirmations(trials_frame([row for rows in three for row in rows]))
+    trials = at_three_levels(differences)
+    assert {f.verdict for f in recommendations(trials)} == {"no_proven_difference"}
+    confirmed_levels = confirmations(trials)
     assert [c.comparisons[1].holm_t_p for c in confirmed_levels] == pytest.approx([3 * p] * 3)
     assert all("no proven difference" in confirmation_sentence(c) for c in confirmed_levels)
 
@@ -142,9 +145,9 @@ def test_verdicts(rows, verdict):
     found = one(rows)
     assert found.verdict == verdict
     words = recommendation_words(found)
-    assert words.headline.startswith(f"{LEVEL}: ")
-    assert words.doubts == tuple(doubt_sentence(kind) for kind in found.doubts)
-    assert (copyable_configuration(found) is None) == (found.config is None) == (verdict == "nothing")
+    assert (words.noise_level, words.verdict) == (LEVEL, verdict)
+    assert len(words.doubts) == len(found.doubts)
+    assert (words.configuration is None) == (found.config is None) == (verdict == "nothing")
 
 
 def test_the_test_set_takes_no_part_in_the_choice():
@@ -189,7 +192,6 @@ def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
 @pytest.mark.parametrize(
     ("kind", "rows", "given"),
     [
-        ("few_trials", searched(STRONG, per_arm=7), {}),
         (
             "at_the_edge",
             searched(STRONG),
@@ -227,12 +229,12 @@ def test_words_say_what_could_have_been_seen():
     found = one(searched(STRONG) + both(np.array([0.01, -0.01, 0.02])), space=SPACE)
     words = recommendation_words(found)
     assert words.headline == (
-        "symmetric:0.2: use smooth_rate −2 (warm-up 2, lr 0.01), stopped at epoch 5, or cross-entropy (warm-up 2, "
-        "lr 0.01): smoothing makes no proven difference."
+        "use smooth_rate −2 (warm-up 2, lr 0.01), stopped at epoch 5, or cross-entropy (warm-up 2, lr 0.01): "
+        "smoothing makes no proven difference."
     )
     assert f"this run would have seen a difference of {100 * found.detectable:.2f} points" in words.reasons[0]
     assert "the strongest CE" in words.reasons[0]
-    code = copyable_configuration(found)
+    code = words.configuration
     assert code == (
         "GLSLoss(smooth_rate=-2)  # 2 epochs of cross-entropy first; then lr=0.01; stop after epoch 5"
     )  # fmt: skip
@@ -242,9 +244,9 @@ def test_words_say_what_could_have_been_seen():
 def test_words_of_other_settings_and_of_cross_entropy():
     found = one(searched({"ce": 0.7, "negative": 0.6}))
     changed = replace(found, config={**found.config, "optimizer": "adam\nw"}, validation=PairedDifference(0.1, 0.01, 9))
-    words, code = recommendation_words(changed), copyable_configuration(changed)
+    words = recommendation_words(changed)
     assert "use cross-entropy (warm-up 2, lr 0.01, optimizer adam\nw)" in words.headline
-    assert "\n" not in code
+    assert "\n" not in words.configuration
     assert "+10.00 points on noisy labels, paired standard error 1.00" in words.reasons[-1]
 
 
@@ -271,15 +273,10 @@ def test_cross_entropy_with_the_defaults_is_found_where_the_search_ran_it():
     assert other.default_ce is None
 
 
-@pytest.mark.parametrize("content", [{}, {"identity": None}, {"identity": {"space": {"space": {"lr": 3}}}}])
-def test_a_run_json_without_a_space_has_none(content):
-    assert space_of(content) is None
-
-
 def test_what_validation_cannot_tell_apart_is_not_recommended_alone():
     found = one(searched({"ce": 0.699, "negative": 0.7}))
     assert found.verdict == "unconfirmed"
     assert recommendation_words(found).headline == (
-        "symmetric:0.2: use smooth_rate −2 (warm-up 2, lr 0.01), stopped at epoch 5, or cross-entropy (warm-up 2, "
-        "lr 0.01): not confirmed, and validation shows no difference for the better."
+        "use smooth_rate −2 (warm-up 2, lr 0.01), stopped at epoch 5, or cross-entropy (warm-up 2, lr 0.01): "
+        "not confirmed, and validation shows no difference for the better."
     )

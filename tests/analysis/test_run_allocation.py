@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.allocation import allocation
+from nls_tune.runs.run_json import RunSession
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 #: Start, length, device.
@@ -100,6 +101,10 @@ def test_without_a_trial_there_is_none_and_a_clock_set_back_is_no_time():
     assert (found.spans[0].seconds, found.wall_seconds, found.busy_share) == (0.0, 0.0, 0.0)
 
 
+def allocate(trials, sessions):
+    return allocation(trials, (), [RunSession.model_validate(session) for session in sessions])
+
+
 def at(seconds):
     return (BEGIN + timedelta(seconds=seconds)).isoformat()
 
@@ -120,7 +125,7 @@ def test_a_pause_between_sessions_is_not_idle_time(sessions, pause):
     trials = trials_frame(rows_of([(0, 20, "a", "x"), (5, 10, "a", "y"), (1004, 16, "a", "x"), (1010, 10, "a", "y")]))
     content = [{"started_at": at(began), **({} if ended is None else {"finished_at": at(ended)})}
                for began, ended in sessions]  # fmt: skip
-    found = allocation(trials, (), content)
+    found = allocate(trials, content)
     assert (found.paused_seconds, found.wall_seconds) == (pause, 1020 - pause)
     assert found.busy_share == pytest.approx(56 / (2 * (1020 - pause)))
     assert [span.start_seconds for span in found.spans] == [0, 5, 1004 - pause, 1010 - pause]
@@ -130,10 +135,9 @@ def test_a_pause_between_sessions_is_not_idle_time(sessions, pause):
 
 def test_a_trial_that_spans_a_pause_is_as_long_as_it_ran():
     trials = trials_frame(rows_of([(0, 100, "a", "x")]))
-    found = allocation(trials, (), [{"started_at": at(0), "finished_at": at(30)}, {"started_at": at(80)}])
+    found = allocate(trials, [{"started_at": at(0), "finished_at": at(30)}, {"started_at": at(80)}])
     assert (found.spans[0].seconds, found.busy_share, found.paused_seconds) == (50, 1.0, 50)
-    bad = [{"started_at": "yesterday"}, {}, {"started_at": 5}, {"started_at": at(0), "finished_at": []}]
-    assert allocation(trials, (), bad).spans == allocation(trials).spans
+    assert allocate(trials, [{}]).spans == allocation(trials).spans
 
 
 @settings(max_examples=60)
@@ -147,7 +151,7 @@ def test_no_sessions_make_a_time_negative_or_a_slot_more_than_busy(sessions, spa
         for began, length in sessions
     ]  # fmt: skip
     trials = trials_frame(rows_of(spans)).assign(train_seconds=[300.0 * (i % 3) for i in range(len(spans))])
-    found = allocation(trials, (), content)
+    found = allocate(trials, content)
     first, last = min(start for start, *_ in spans), max(start + max(0, length) for start, length, *_ in spans)
     assert found.wall_seconds >= 0
     assert found.paused_seconds >= 0
@@ -166,7 +170,7 @@ def test_a_killed_session_without_a_trial_ends_no_earlier_than_it_began():
     # The second session ended none of its trials; the last end of a trial lies before its own start.
     trials = trials_frame(rows_of([(0, 90, "a", "x"), (2010, 80, "a", "x")]))
     sessions = [{"started_at": at(-5), "finished_at": at(100)}, {"started_at": at(1000)}, {"started_at": at(2000)}]
-    found = allocation(trials, (), sessions)
+    found = allocate(trials, sessions)
     assert (found.paused_seconds, found.wall_seconds) == (900 + 1000, 190)
     assert [(span.start_seconds, span.seconds) for span in found.spans] == [(0, 90), (110, 80)]
 
@@ -175,6 +179,14 @@ def test_a_run_whose_confirmation_trained_batches_is_read():
     """As versions before this one could: the trials of a batch, which overlap, have a slot each."""
     trials = trials_frame(rows_of([(0, 10, "a", "x"), (20, 10, "a", "x"), (20, 12, "a", "x")]))
     batches = {"batches": {"confirm": {"001": 0, "002": 0}}, "unbatched_at": at(15)}
-    found = allocation(trials, (), [{"started_at": at(-5), **batches}])
+    found = allocate(trials, [{"started_at": at(-5), **batches}])
     assert found.spans == allocation(trials).spans
     assert [span.slot for span in found.spans] == [0, 0, 1]
+
+
+def test_slots_that_the_rows_know_are_taken_and_else_found():
+    trials = trials_frame(rows_of([(0, 10, "a", "x"), (1, 20, "a", "y"), (12, 10, "a", "y")]))
+    known = allocation(trials.assign(slot=[1, 2, 1]))
+    assert ([span.slot for span in known.spans], known.num_slots) == ([1, 2, 1], 3)
+    for partly in (trials, trials.assign(slot=[1, None, 1])):
+        assert [span.slot for span in allocation(partly).spans] == [0, 1, 2]

@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -158,7 +159,50 @@ def test_the_cost_of_noisy_validation_is_measured(modules, trained, monkeypatch)
     found = compare.selection_regret(("twonorm", "symmetric:0.2", True, 5))
     assert found["num_val"] == 100
     assert -0.2 < found["raw"] < 0.5
-    assert found["posterior_error"] >= 0
+    assert found["raw_error"] >= 0
+    assert "confirm_1" not in found  # two seeds are too few for one of each kind
+
+
+class Made:
+    """A level whose points have made-up accuracies: by seed on validation, the same for all seeds on test."""
+
+    seeds = (0, 1, 2, 3, 4)
+    table = SimpleNamespace(rates=(-1.0, 0.0))
+
+    def __init__(self, val, test) -> None:
+        self.val, self.tested = val, test
+
+    def validation(self, point, seeds, *, quarter):
+        return np.mean([self.val[point][seed] for seed in seeds])
+
+    def test(self, point, half, seeds):
+        assert set(seeds) == {3, 4}  # neither the search's nor those of the confirmation
+        return self.tested[point]
+
+
+def test_a_confirmation_chooses_by_fresh_seeds_among_the_best_of_each_arm(modules):
+    compare, ended = modules["compare"], modules["replay"].Ended
+    lucky, good, best, ce = (0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 0)
+    fresh = {lucky: 0.5, good: 0.7, best: 0.9, ce: 0.6}
+    level = Made({p: [None, v, v, None, None] for p, v in fresh.items()}, {lucky: 0.5, good: 0.7, best: 0.9, ce: 0.6})
+    trials = [
+        ended(1.0, "a", point, 0, value, completed, order)
+        for order, (point, value, completed) in enumerate(
+            [(good, 0.8, True), (lucky, 0.9, True), (best, 0.99, False), (ce, 0.7, True), (lucky, 0.9, True)]
+        )
+    ]
+    found = compare.confirmation_gains(level, trials, "b")
+    assert found == pytest.approx({"confirm_1": 0.1, "confirm_2": 0.2})
+    assert compare.confirmation_gains(level, trials[2:3], "b") == {}
+
+
+def test_rows_that_were_not_replayed_again_are_kept_with_their_commit(modules):
+    kept = {
+        "git_commit": "old",
+        "twonorm": {"methods": {"nls_tune": {"seeds": 1}, "no ASHA": {"seeds": 2}, "gone": {}}},
+    }
+    found = modules["compare"].merged("twonorm", {"nls_tune": {"seeds": 3}}, "new", kept)
+    assert found == {"nls_tune": {"seeds": 3, "git_commit": "new"}, "no ASHA": {"seeds": 2, "git_commit": "old"}}
 
 
 def test_the_table_in_the_readme_is_that_of_the_evidence(modules):

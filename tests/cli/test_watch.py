@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import threading
@@ -13,15 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_runs import write_fake_run
+from fake_runs import read_raw, write_fake_run, write_raw
 from filelock import FileLock
 from rich.console import Console
 
 from nls_tune.cli import watch as watch_module
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
-from nls_tune.runs import changing_parts
+from nls_tune.runs import watched as watched_module
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts import read_parts
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
 from nls_tune.runs.watched import WatchedRun
 
@@ -45,11 +45,17 @@ def going_on(finished, tmp_path) -> Iterator[Path]:
 
 
 def change_json(run: Path, stage: dict | None = None, **changes) -> None:
-    content = json.loads((run / "run.json").read_text())
+    content = read_raw(run)
     session = content["sessions"][-1]
     session["started_at"] = "2020-01-01T00:00:00+00:00"  # before the files of the test, whatever the clock says
     session["stage"] = {**STAGE, "time_budget": None, **(stage or {})}
-    RunDirectory(run).write_json({**content, **changes})
+    write_raw(run, **{**content, **changes})
+
+
+def begin_another_session(run: Path) -> None:
+    content = read_raw(run)
+    content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
+    write_raw(run, **content)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -114,21 +120,30 @@ def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
     assert {name: trial.slot for name, trial in watched.progress.running.items()} == {second: 1, "third": 0}
 
 
-def test_a_look_reads_what_has_changed_and_nothing_else(going_on):
+def test_a_look_reads_what_has_changed_and_nothing_else(going_on, monkeypatch):
+    read: list[str] = []
+
+    def counted(folder, schema, names):
+        read.extend(f"{folder.name}/{name}" for name in names)
+        return read_parts(folder, schema, names)
+
+    monkeypatch.setattr(watched_module, "read_parts", counted)
     watched = WatchedRun(going_on)
     # All rows, the curves of the best of each level, those of the trials that run, and the two parts without rows.
-    assert watched.num_read == 24 + 2 + 2 + 2
+    assert len(read) == len(set(read)) == 24 + 2 + 2 + 2
+    read.clear()
     watched.refresh()
-    assert watched.num_read == 30
+    assert read == []
     trials = read_trials(going_on)
     part = going_on / "trials" / f"{trials.loc[trials['status'] == 'stopped', 'trial_id'].iloc[0]}.parquet"
     replace_file(part, part.read_bytes())
     watched.refresh()
-    assert watched.num_read == 31
+    assert read == [f"trials/{part.name}"]
     part.unlink()
     watched.refresh()
     # A trial without a row runs, and its curve is shown.
-    assert (watched.num_read, watched.progress.num_ended, len(watched.progress.running)) == (32, 23, 3)
+    assert read[1:] == [f"epochs/{part.name}"]
+    assert (watched.progress.num_ended, len(watched.progress.running)) == (23, 3)
 
 
 def test_a_torn_part_is_left_for_the_next_look(going_on):
@@ -146,37 +161,11 @@ def test_a_torn_part_is_left_for_the_next_look(going_on):
     assert watched.status == "running"
 
 
-def test_an_old_folder_that_has_not_changed_is_not_searched_again(going_on, monkeypatch):
-    watched, folders = WatchedRun(going_on), [going_on / "trials", going_on / "epochs"]
-    part = next(folders[0].glob("[!e]*.parquet"))
-    scans: list[Path] = []
-    scandir = os.scandir
-
-    def counted(path):
-        scans.append(Path(path))
-        return scandir(path)
-
-    monkeypatch.setattr(changing_parts.os, "scandir", counted)
-    for folder in folders:
-        os.utime(folder, ns=(0, 10**18))
-    watched.refresh()
-    watched.refresh()
-    assert sorted(scans) == sorted(folders)
-    replace_file(part, part.read_bytes())
-    watched.refresh()
-    watched.refresh()  # so young that another change could have the same time
-    assert sorted(scans) == sorted([*folders, folders[0], folders[0]])
-
-
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):
     trials = read_trials(going_on)
-    run = RunDirectory(going_on)
-    change_json(going_on)
-    content = run.read_json()
-    content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
-    run.write_json(content)
+    begin_another_session(going_on)
     row = {**trials.iloc[0].to_dict(), "status": "interrupted", "error": None}
-    run.write_trial(row)
+    RunDirectory(going_on).write_trial(row)
     watched = WatchedRun(going_on)
     assert watched.progress.running == {}
     assert watched.progress.num_ended == 23
@@ -204,9 +193,7 @@ def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fe
         run.write_trial({**row, "status": "out_of_memory", "error": "x"})
     (run.checkpoints / names[0]).mkdir(parents=True)
     if earlier:
-        content = run.read_json()
-        content["sessions"].append({**content["sessions"][-1], "started_at": "2100-01-01T00:00:00+00:00"})
-        run.write_json(content)
+        begin_another_session(going_on)
     watched = WatchedRun(going_on)
     ended = sum(level.ended["out_of_memory"] for level in watched.progress.levels.values())
     assert ended == (~runs_again(run, read_trials(going_on).iloc[:3])).sum() == 2
@@ -233,9 +220,10 @@ def test_a_confirmation_counts_its_own_trials(tmp_path):
         assert watched.progress.num_ended == 0
 
 
-@pytest.mark.parametrize("stage", [{"trials": 3}, {"epochs": "x"}, {"time_budget": []}, {"trials": {"a": "b"}}])
-def test_a_stage_that_makes_no_sense_is_that_of_the_plan(going_on, stage):
-    change_json(going_on, stage)
+def test_before_the_first_stage_the_plan_counts(going_on):
+    content = read_raw(going_on)
+    del content["sessions"][-1]["stage"]
+    write_raw(going_on, **content)
     progress = WatchedRun(going_on).progress
     assert (progress.num_total, progress.epochs, progress.stage) == (24, 20, "search")
 
@@ -301,7 +289,7 @@ def test_runs_without_a_trial(tmp_path, capsys):
     assert run_app(app, ["watch", str(run)]) == 0
     assert "0 of 0 trials" in capsys.readouterr().out
     assert run_app(app, ["watch", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is no run: it has no run.json\n"
+    assert capsys.readouterr().err == f"error: {tmp_path} is not a run: it has no run.json\n"
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "4000"])

@@ -13,7 +13,8 @@ import pytest
 from fake_cifar import NUM_TEST, NUM_TRAIN, fake_images, write_cifar_parquet
 from file_server import FileServer
 
-from nls_tune.datasets import DATASETS, find_files, load_source
+from nls_tune.datasets import DATASETS, load_source
+from nls_tune.datasets.cifar import find_cifar
 from nls_tune.errors import InputError
 
 
@@ -41,14 +42,14 @@ def batches(small, monkeypatch):
     test = cifar_batches.batch("testing batch 1 of 1", *fake_images(NUM_TEST, 2))
     files = {"data_batch_1": train, "test_batch": test, "batches.meta": cifar_batches.meta(NUM_TRAIN)}
 
-    class SmallCIFAR10(datasets.CIFAR10):
-        train_list = (("data_batch_1", md5(train)),)
-        test_list = [("test_batch", md5(test))]  # noqa: RUF012 - torchvision's are lists, too
-        meta = datasets.CIFAR10.meta | {"md5": md5(files["batches.meta"])}
-
-    SmallCIFAR10.train_list = list(SmallCIFAR10.train_list)
-    monkeypatch.setattr(datasets, "CIFAR10", SmallCIFAR10)
-    return files, SmallCIFAR10
+    facts = {
+        "train_list": [("data_batch_1", md5(train))],
+        "test_list": [("test_batch", md5(test))],
+        "meta": datasets.CIFAR10.meta | {"md5": md5(files["batches.meta"])},
+    }
+    small_cifar10 = type("SmallCIFAR10", (datasets.CIFAR10,), facts)
+    monkeypatch.setattr(datasets, "CIFAR10", small_cifar10)
+    return files, small_cifar10
 
 
 @pytest.fixture
@@ -71,13 +72,6 @@ def write_batches(folder, files) -> None:
         (folder / name).write_bytes(content)
 
 
-def test_parquet_files_are_read(small_cifar10):
-    source = load_source("cifar10", data_dir=small_cifar10, progress=False)
-    check_small(source)
-    assert source.info is DATASETS["cifar10"]
-    assert source.human_labels == {}
-
-
 @pytest.mark.parametrize("columns", [{"label_column": "fine_label"}, {"image_column": "image"}])
 def test_cifar100_has_either_name_of_its_label_column(small, tmp_path, columns):
     write_cifar_parquet(tmp_path / "cifar100", num_classes=100, **columns)
@@ -86,12 +80,13 @@ def test_cifar100_has_either_name_of_its_label_column(small, tmp_path, columns):
 
 
 def test_the_files_may_lie_directly_in_the_folder(small, tmp_path):
-    write_cifar_parquet(tmp_path / "plain_text")
-    check_small(load_source("cifar10", data_dir=tmp_path / "plain_text", progress=False))
+    write_cifar_parquet(tmp_path)
+    check_small(load_source("cifar10", data_dir=tmp_path, progress=False))
 
 
 def test_torchvision_s_folder_is_read_to_the_same_arrays(batches, small_cifar10, tmp_path):
     write_batches(tmp_path / "other" / "cifar-10-batches-py", batches[0])
+    (small_cifar10 / "cifar-10-batches-py").mkdir()  # Parquet files come first
     parquet = load_source("cifar10", data_dir=small_cifar10, progress=False)
     folder = load_source("cifar10", data_dir=tmp_path / "other", progress=False)
     check_small(folder)
@@ -102,65 +97,60 @@ def test_torchvision_s_folder_is_read_to_the_same_arrays(batches, small_cifar10,
 def test_places_are_searched_in_order(small, tmp_path, monkeypatch):
     given, variable, cache = tmp_path / "given", tmp_path / "variable", tmp_path / "cache" / "nls_tune" / "data"
     monkeypatch.setenv("NLS_TUNE_DATA", str(variable))
-    assert find_files("cifar10", data_dir=given) is None
+    info = DATASETS["cifar10"]
+    assert find_cifar(info, given) is None
     for folder in (cache, variable, given):
         write_cifar_parquet(folder / "cifar10", shards=1)
-        files = find_files("cifar10", data_dir=given)
-        assert [file.name for file in files] == ["train-00000-of-00001.parquet", "test-00000-of-00001.parquet"]
-        assert all(file.is_relative_to(folder) for file in files)
-    assert find_files("cifar10n", data_dir=given) is None
-    assert find_files("twonorm") == []
+        found = find_cifar(info, given)
+        files = [file.relative_to(folder / "cifar10").name for file in (*found.train, *found.test)]
+        assert files == ["train-00000-of-00001.parquet", "test-00000-of-00001.parquet"]
 
 
-def test_parquet_files_come_before_torchvision_s_folder(batches, small_cifar10):
-    (small_cifar10 / "cifar-10-batches-py").mkdir()
-    check_small(load_source("cifar10", data_dir=small_cifar10, progress=False))
-
-
-def test_it_is_logged_where_the_data_are_from(small_cifar10, caplog):
+def test_the_second_load_reads_the_cache_and_the_place_is_logged(small_cifar10, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "nls_tune"):
-        load_source("cifar10", data_dir=small_cifar10, progress=False)
+        first = load_source("cifar10", data_dir=small_cifar10, progress=False)
     assert str(small_cifar10 / "cifar10") in caplog.text
-
-
-def test_the_second_load_reads_the_cache(small_cifar10, monkeypatch):
-    first = load_source("cifar10", data_dir=small_cifar10, progress=False)
     monkeypatch.setattr("nls_tune.datasets.cifar.read_images", None)
     second = load_source("cifar10", data_dir=small_cifar10, progress=False)
-    check_small(second)
+    for source in (first, second):
+        check_small(source)
+        assert source.info is DATASETS["cifar10"]
+        assert source.human_labels == {}
     assert second.fingerprint == first.fingerprint
 
 
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def hold_the_test_set_twice(folder):
+    for shard in folder.glob("train-*"):
+        shard.unlink()
+    shutil.copy(folder / "test-00000-of-00001.parquet", folder / "train-00000-of-00001.parquet")
+
+
+def hold_cifar100(folder):
+    shutil.rmtree(folder)
+    write_cifar_parquet(folder, num_classes=100, label_column="fine_label")
+
+
 @pytest.mark.parametrize(
-    ("remove", "message"),
+    ("change", "message"),
     [
-        ("train-00000-of-00002.parquet", r"put train-00000-of-00002\.parquet there"),
-        ("test-00000-of-00001.parquet", r"has train-\*\.parquet but no test-\*\.parquet; put both there"),
+        (remove("train-00000-of-00002.parquet"), r"put train-00000-of-00002\.parquet there"),
+        (remove("test-00000-of-00001.parquet"), r"has train-\*\.parquet but no test-\*\.parquet; put both there"),
+        (hold_the_test_set_twice, r"cifar10 has 40 training samples, but the files in .* have 20"),
+        (hold_cifar100, r"needs the label column label, .*not the file of this dataset"),
     ],
 )
-def test_a_missing_file_is_named(small_cifar10, remove, message):
-    (small_cifar10 / "cifar10" / remove).unlink()
+def test_other_files_than_those_of_the_dataset_are_refused(small_cifar10, change, message):
+    change(small_cifar10 / "cifar10")
     with pytest.raises(InputError, match=message):
         load_source("cifar10", data_dir=small_cifar10, progress=False)
 
 
-def test_another_number_of_samples_is_refused(small_cifar10):
-    folder = small_cifar10 / "cifar10"
-    shutil.copy(folder / "test-00000-of-00001.parquet", folder / "train-00000-of-00002.parquet")
-    (folder / "train-00001-of-00002.parquet").unlink()
-    (folder / "train-00000-of-00002.parquet").rename(folder / "train-00000-of-00001.parquet")
-    with pytest.raises(InputError, match=r"cifar10 has 40 training samples, but the files in .* have 20"):
-        load_source("cifar10", data_dir=small_cifar10, progress=False)
-
-
-def test_cifar100_s_files_are_not_cifar10_s(small, tmp_path):
-    write_cifar_parquet(tmp_path, num_classes=100, label_column="fine_label")
-    with pytest.raises(InputError, match=r"needs the label column label, .*not the file of this dataset"):
-        load_source("cifar10", data_dir=tmp_path, progress=False)
-
-
 @pytest.mark.parametrize(("damage", "message"), [("change", "published MD5"), ("remove", "is missing")])
-@pytest.mark.parametrize("name", ["data_batch_1", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("name", ["data_batch_1", "batches.meta"])
 def test_a_damaged_file_of_torchvision_s_is_named(batches, tmp_path, damage, message, name):
     write_batches(tmp_path / "cifar-10-batches-py", batches[0])
     file = tmp_path / "cifar-10-batches-py" / name
@@ -209,17 +199,9 @@ def test_without_a_connection_the_files_the_places_and_the_way_out_are_named(nam
             load_source(name, data_dir=tmp_path / "given", progress=False)
     message = str(caught.value)
     folder = {"cifar10": "cifar-10-batches-py/", "cifar100": "cifar-100-python/"}[images]
-    for part in (
-        f"{images}/train-*.parquet",
-        f"{images}/test-*.parquet",
-        folder,
-        str(tmp_path / "given"),
-        str(tmp_path / "variable"),
-        str(tmp_path / "cache" / "nls_tune" / "data"),
-        "no connection",
-        "--data-dir",
-        "NLS_TUNE_DATA",
-    ):
+    places = [str(tmp_path / name) for name in ("given", "variable", "cache/nls_tune/data")]
+    parquet = [f"{images}/train-*.parquet", f"{images}/test-*.parquet"]
+    for part in (*parquet, folder, *places, "no connection", "--data-dir", "NLS_TUNE_DATA"):
         assert part in message
     assert "\n" not in message
 

@@ -9,7 +9,7 @@ import pytest
 from fake_cifar import NUM_TRAIN
 from file_server import FileServer
 
-from nls_tune.datasets import cifarn, find_files, load_dataset, load_source
+from nls_tune.datasets import cifarn, load_dataset, load_source
 from nls_tune.errors import InputError
 
 CLEAN = np.arange(NUM_TRAIN) % 10
@@ -39,48 +39,33 @@ def write_labels(monkeypatch):
 
 
 @pytest.mark.parametrize("place", [".", "cifar-n"])
-def test_every_label_set_is_found_under_its_name(small_cifar10, write_labels, place):
-    file = small_cifar10 / place / "CIFAR-10_human.pt"
-    write_labels(file, human_content())
+def test_every_label_set_is_found_under_its_name(small_cifar10, write_labels, place, monkeypatch):
+    write_labels(small_cifar10 / place / "CIFAR-10_human.pt", human_content())
+    load_source("cifar10n", data_dir=small_cifar10, progress=False)
+    monkeypatch.setattr(cifarn, "_load", None)  # the second load needs no torch
     source = load_source("cifar10n", data_dir=small_cifar10, progress=False)
     assert list(source.human_labels) == ["aggre", "random1", "random2", "random3", "worst"]
     for name, shift in {"aggre": 0, "worst": 1, "random1": 2, "random2": 3, "random3": 4}.items():
         assert source.human_labels[name].tolist() == ((CLEAN + shift) % 10).tolist()
         assert source.human_labels[name].dtype == np.int64
-    assert find_files("cifar10n", data_dir=small_cifar10)[-1] == file
     data = load_dataset("cifar10n", "human:worse", data_dir=small_cifar10, progress=False)
     assert (data.noise_level, data.noise_rate) == ("human:worst", 1.0)
 
 
-def test_the_second_load_needs_no_torch(small_cifar10, write_labels, monkeypatch):
-    write_labels(small_cifar10 / "CIFAR-10_human.pt", human_content())
-    first = load_source("cifar10n", data_dir=small_cifar10, progress=False)
-    monkeypatch.setattr(cifarn, "_load", None)
-    second = load_source("cifar10n", data_dir=small_cifar10, progress=False)
-    assert np.array_equal(first.human_labels["worst"], second.human_labels["worst"])
-
-
 def test_the_clean_labels_are_compared_element_by_element(small_cifar10, write_labels):
-    content = human_content()
-    content["clean_label"] = CLEAN.copy()
-    content["clean_label"][[6, 7]] = content["clean_label"][[7, 6]]  # the same sum, the same histogram
-    write_labels(small_cifar10 / "CIFAR-10_human.pt", content)
+    swapped = CLEAN.copy()
+    swapped[[6, 7]] = swapped[[7, 6]]  # the same sum, the same histogram
+    write_labels(small_cifar10 / "CIFAR-10_human.pt", human_content() | {"clean_label": swapped})
     message = r"2 of 40 differ, the first at index 6 \(7 in the file, 6 with the images\)"
     for _ in range(2):  # the second time from the cache
         with pytest.raises(InputError, match=message):
             load_source("cifar10n", data_dir=small_cifar10, progress=False)
 
 
-def test_labels_of_another_number_of_images(small_cifar10, write_labels):
-    content = {key: values[:-1] for key, values in human_content().items()}
-    write_labels(small_cifar10 / "CIFAR-10_human.pt", content)
-    with pytest.raises(InputError, match=r"a label for each of the 40 images, but has 39"):
-        load_source("cifar10n", data_dir=small_cifar10, progress=False)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({key: values[:-1] for key, values in human_content().items()}, r"each of the 40 images, but has 39"),
         ({"worse_label": None}, r"a list of whole numbers under 'worse_label'"),
         ({"worse_label": CLEAN / 2}, r"a list of whole numbers under 'worse_label'"),
         ({"worse_label": CLEAN + 1}, r"'worse_label' in .* must be 0 to 9"),
@@ -133,13 +118,6 @@ def test_without_a_connection_the_file_the_places_and_the_way_out_are_named(smal
         monkeypatch.setattr(cifarn, "LABELS_URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")
         with pytest.raises(InputError) as caught:
             load_source("cifar10n", data_dir=small_cifar10, progress=False)
-    for part in (
-        "CIFAR-10_human.pt",
-        str(small_cifar10),
-        "cifar-n/",
-        "no connection",
-        "--data-dir",
-        "NLS_TUNE_DATA",
-    ):
+    for part in ("CIFAR-10_human.pt", str(small_cifar10), "cifar-n/", "no connection", "--data-dir", "NLS_TUNE_DATA"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)

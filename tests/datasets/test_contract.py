@@ -37,6 +37,10 @@ def test_shapes_and_types_are_those_stated(source):
         assert labels.dtype == np.int64
         assert np.array_equal(np.unique(labels), np.arange(info.num_classes))
         assert np.isfinite(inputs).all() if not images else inputs.max() > 200
+    assert tuple(source.human_labels) == info.human_names
+    for labels in source.human_labels.values():
+        assert (labels.shape, labels.dtype) == (source.labels.shape, np.int64)
+        assert 0 <= labels.min() <= labels.max() < info.num_classes
 
 
 def test_statistics_standardise_the_inputs(source):
@@ -50,14 +54,6 @@ def test_statistics_standardise_the_inputs(source):
     axes = tuple(range(standardised.ndim - 1))
     assert standardised.mean(axis=axes) == pytest.approx(0, abs=0.15)
     assert standardised.std(axis=axes) == pytest.approx(1, abs=0.1)
-
-
-def test_human_labels_are_those_stated(source):
-    assert tuple(source.human_labels) == source.info.human_names
-    for labels in source.human_labels.values():
-        assert labels.shape == source.labels.shape
-        assert labels.dtype == np.int64
-        assert 0 <= labels.min() <= labels.max() < source.info.num_classes
 
 
 def test_the_splits_have_the_default_sizes(dataset, source):

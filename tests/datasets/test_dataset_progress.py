@@ -7,8 +7,7 @@ import pytest
 from nls_tune.datasets.progress import show_progress
 
 
-@pytest.mark.parametrize("unit", ["items", "bytes"])
-@pytest.mark.parametrize("total", [100, None])
+@pytest.mark.parametrize(("unit", "total"), [("items", 100), ("bytes", None)])
 def test_a_terminal_gets_a_bar(capsys, monkeypatch, unit, total):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with show_progress(True, "decoding images", total, unit=unit) as update:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import socket
 import time
 from pathlib import Path
@@ -38,28 +37,23 @@ def test_a_file_arrives_whole_in_a_folder_that_did_not_exist(tmp_path):
     assert seen[-1] == ("downloading file.bin", len(CONTENT), len(CONTENT))
 
 
-def test_a_file_that_is_there_is_not_downloaded_again(tmp_path):
+@pytest.mark.parametrize(
+    ("there", "answers", "requests"),
+    [
+        (CONTENT, {}, []),
+        (b"a wrong file is replaced", {}, [None]),
+        (None, {"break_after": [5_000, 7_000]}, [None, "bytes=5000-", "bytes=12000-"]),  # goes on where it stopped
+        (None, {"break_after": [5_000], "ranges": False}, [None, "bytes=5000-"]),  # starts over
+    ],
+)
+def test_what_is_there_counts(tmp_path, there, answers, requests):
     path = tmp_path / "file.bin"
-    path.write_bytes(CONTENT)
-    with FileServer(b"").running() as server:
-        download(server.url, path, checksum=CHECKSUM, progress=False)
-    assert server.requests == []
-
-
-def test_a_wrong_file_that_is_there_is_replaced(tmp_path):
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"old")
-    with FileServer(CONTENT).running() as server:
-        download(server.url, path, checksum=CHECKSUM, progress=False)
-    assert path.read_bytes() == CONTENT
-
-
-def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path):
-    path = tmp_path / "file.bin"
-    with FileServer(CONTENT, break_after=[5_000, 7_000]).running() as server:
+    if there is not None:
+        path.write_bytes(there)
+    with FileServer(CONTENT, **answers).running() as server:
         download(server.url, path, checksum=CHECKSUM, progress=False)
     assert path.read_bytes() == CONTENT
-    assert server.requests == [None, "bytes=5000-", "bytes=12000-"]
+    assert server.requests == requests
 
 
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(tmp_path):
@@ -71,14 +65,6 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(tmp_path):
         download(server.url, path, checksum=CHECKSUM, progress=False)
     assert server.requests[-1] == "bytes=5000-"
     assert path.read_bytes() == CONTENT
-
-
-def test_a_server_without_ranges_starts_over(tmp_path):
-    path = tmp_path / "file.bin"
-    with FileServer(CONTENT, ranges=False, break_after=[5_000]).running() as server:
-        download(server.url, path, checksum=CHECKSUM, progress=False)
-    assert path.read_bytes() == CONTENT
-    assert server.requests == [None, "bytes=5000-"]
 
 
 @pytest.mark.parametrize("left", [b"of another file", b"x" * (len(CONTENT) + 1)])
@@ -95,11 +81,9 @@ def test_another_file_than_expected_is_removed_and_named(tmp_path):
     other = CONTENT[:-1] + b"!"
     with FileServer(other).running() as server, pytest.raises(DownloadError) as caught:
         download(server.url, path, checksum=CHECKSUM, progress=False)
-    message = str(caught.value)
-    assert CHECKSUM in message
-    assert hashlib.sha256(other).hexdigest() in message
-    assert server.url in message
-    assert "\n" not in message
+    for part in (CHECKSUM, hashlib.sha256(other).hexdigest(), server.url):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not path.exists()
     assert left_over(tmp_path) == []
     assert len(server.requests) == 1
@@ -126,10 +110,8 @@ def test_a_refused_connection_is_said_at_once(tmp_path):
 def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin"
-        start = time.monotonic()
         with pytest.raises(DownloadError, match=r"no connection within 0\.2 s"):
             download(url, tmp_path / "file.bin", checksum=CHECKSUM, timeout=0.2, progress=False)
-        assert time.monotonic() - start < 2
 
 
 def test_a_server_that_stops_sending_is_asked_again(tmp_path):
@@ -163,19 +145,14 @@ def test_two_processes_download_once(tmp_path):
     assert path.read_bytes() == CONTENT
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(DownloadError, match=r"cannot write .*Permission denied"):
-        download("http://127.0.0.1:1/f", tmp_path / "f", checksum=CHECKSUM, progress=False)
-
-
-def test_a_folder_that_is_a_file_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:1/f", "cannot write"),  # the folder is a file
+        ("file:///etc/hosts", "needs an http or https address, not 'file:///etc/hosts'"),
+    ],
+)
+def test_what_cannot_be_downloaded_is_said(tmp_path, url, message):
     (tmp_path / "data").write_bytes(b"")
-    with pytest.raises(DownloadError, match="cannot write"):
-        download("http://127.0.0.1:1/f", tmp_path / "data" / "f", checksum=CHECKSUM, progress=False)
-
-
-def test_other_addresses_are_refused(tmp_path):
-    with pytest.raises(DownloadError, match="needs an http or https address, not 'file:///etc/hosts'"):
-        download("file:///etc/hosts", tmp_path / "f", checksum=CHECKSUM, progress=False)
+    with pytest.raises(DownloadError, match=message):
+        download(url, tmp_path / "data" / "f", checksum=CHECKSUM, progress=False)

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_cifar import encode, fake_images, write_parquet
 
 from nls_tune.datasets.parquet import find_shards, read_images
 from nls_tune.errors import InputError
 
-OPTIONS = {
-    "label_columns": ("fine_label", "label"),
-    "num_classes": 10,
-    "image_shape": (3, 32, 32),
-    "progress": False,
-}
+NAMES = ("fine_label", "label")
+OPTIONS = {"label_columns": NAMES, "num_classes": 10, "image_shape": (3, 32, 32), "progress": False}
 
 
-@pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
-@pytest.mark.parametrize("image_column", ["img", "image"])
-@pytest.mark.parametrize("label_column", ["fine_label", "label"])
+@pytest.mark.parametrize(
+    ("fmt", "image_column", "label_column"), [("PNG", "img", "fine_label"), ("WEBP", "image", "label")]
+)
 def test_images_and_labels_come_in_the_order_of_the_files(tmp_path, fmt, image_column, label_column):
     images, labels, _ = fake_images(7, seed=0)
     columns = {"image_column": image_column, "label_column": label_column}
@@ -54,96 +52,80 @@ def good():
     return [encode(image) for image in images]
 
 
-def check_refused(file, message, **options):
+def with_rows(images, labels, **columns):
+    return lambda file, good: write_parquet(
+        file, [good[i] if isinstance(i, int) else i for i in images], labels, **columns
+    )
+
+
+def flat_images(file, good):
+    pq.write_table(pa.table({"img": good, "label": [0, 1, 2]}), file)
+
+
+def damaged(start, stop):
+    def write(file, good):
+        write_parquet(file, good, [0, 1, 2])
+        content = file.read_bytes()
+        file.write_bytes(content[:start] + bytes(stop - start) + content[stop:] if stop else content[:start])
+
+    return write
+
+
+ROWS, LABELS = range(3), [0, 1, 2]
+SMALL, GREY = encode(np.zeros((3, 28, 30), np.uint8)), encode(np.zeros((3, 32, 32), np.uint8), mode="L")
+UNDECODED = r"the image in row 1 of .* cannot be decoded"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda file, good: file.write_bytes(b"nonsense"),
+            r"cannot be read as Parquet .*; replace it by an intact copy",
+        ),
+        (damaged(-100, None), r"cannot be read as Parquet"),
+        (damaged(4, 200), r"cannot be (read|decoded)"),
+        (
+            with_rows(ROWS, LABELS, label_column="coarse_label"),
+            r"the label column fine_label or label, but has img, coa",
+        ),
+        (with_rows(ROWS, LABELS, image_column="picture"), r"the image column img or image, but has picture, label"),
+        (flat_images, r"column img of .* must be a struct of bytes and path, not binary"),
+        (with_rows(ROWS, [0.0, 1.0, 2.0]), r"column label of .* must hold whole numbers, not double"),
+        (with_rows(ROWS, [0, None, 2]), r"must hold whole numbers, not int64 with 1 nulls"),
+        (with_rows(ROWS, [0, -1, 2]), r"must be 0 to 9, but .* has -1 in row 1"),
+        (with_rows(ROWS, [0, 10, 2]), r"must be 0 to 9, but .* has 10 in row 1"),
+        (with_rows([0, b"no image", 2], LABELS), UNDECODED),
+        (with_rows([0, encode(np.zeros((3, 32, 32), np.uint8))[:60], 2], LABELS), UNDECODED),
+        (with_rows([0, b"", 2], LABELS), UNDECODED),
+        (with_rows([0, None, 2], LABELS), UNDECODED),
+        (with_rows([0, SMALL], [0, 1]), r"must be 32 x 32 RGB, but row 1 of .* is 30 x 28 RGB"),
+        (with_rows([GREY], [0]), r"must be 32 x 32 RGB, but row 0 of .* is 32 x 32 L"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, good, write, message):
+    file = tmp_path / "a.parquet"
+    write(file, good)
     with pytest.raises(InputError, match=message) as caught:
-        read_images([file], **OPTIONS | options)
+        read_images([file], **OPTIONS)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_parquet(tmp_path):
-    file = tmp_path / "a.parquet"
-    file.write_bytes(b"nonsense")
-    check_refused(file, r"cannot be read as Parquet .*; replace it by an intact copy")
-
-
-def test_a_truncated_file(tmp_path, good):
-    file = tmp_path / "a.parquet"
-    write_parquet(file, good, [0, 1, 2])
-    file.write_bytes(file.read_bytes()[:-100])
-    check_refused(file, r"cannot be read as Parquet")
-
-
-def test_damage_in_the_middle_of_a_file(tmp_path, good):
-    file = tmp_path / "a.parquet"
-    write_parquet(file, good, [0, 1, 2])
-    content = bytearray(file.read_bytes())
-    content[4:200] = bytes(196)
-    file.write_bytes(content)
-    check_refused(file, r"cannot be (read|decoded)")
-
-
-def test_a_missing_column(tmp_path, good):
-    file = tmp_path / "a.parquet"
-    write_parquet(file, good, [0, 1, 2], label_column="coarse_label")
-    check_refused(file, r"needs the label column fine_label or label, but has img, coarse_label")
-    write_parquet(file, good, [0, 1, 2], image_column="picture")
-    check_refused(file, r"needs the image column img or image, but has picture, label")
-
-
-def test_columns_of_another_type(tmp_path, good):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"img": good, "label": [0, 1, 2]}), file)
-    check_refused(file, r"column img of .* must be a struct of bytes and path, not binary")
-    write_parquet(file, good, [0.0, 1.0, 2.0])
-    check_refused(file, r"column label of .* must hold whole numbers, not double")
-    write_parquet(file, good, [0, None, 2])
-    check_refused(file, r"must hold whole numbers, not int64 with 1 nulls")
-
-
-@pytest.mark.parametrize("label", [-1, 10])
-def test_labels_out_of_range(tmp_path, good, label):
-    file = tmp_path / "a.parquet"
-    write_parquet(file, good, [0, label, 2])
-    check_refused(file, rf"must be 0 to 9, but .* has {label} in row 1")
-
-
-def test_images_that_cannot_be_decoded(tmp_path, good):
-    file = tmp_path / "a.parquet"
-    for bad in (b"no image", good[1][:60], b"", None):
-        write_parquet(file, [good[0], bad, good[2]], [0, 1, 2])
-        check_refused(file, r"the image in row 1 of .* cannot be decoded")
-
-
-def test_images_of_another_size_or_mode(tmp_path, good):
-    file = tmp_path / "a.parquet"
-    write_parquet(file, [good[0], encode(np.zeros((3, 28, 30), np.uint8))], [0, 1])
-    check_refused(file, r"must be 32 x 32 RGB, but row 1 of .* is 30 x 28 RGB")
-    write_parquet(file, [encode(np.zeros((3, 32, 32), np.uint8), mode="L")], [0])
-    check_refused(file, r"must be 32 x 32 RGB, but row 0 of .* is 32 x 32 L")
-
-
 @pytest.mark.parametrize(
-    ("names", "found"),
+    "names",
     [
-        ([], []),
-        (["test.parquet"], []),
-        (["train.parquet"], ["train.parquet"]),
-        (["train-b.parquet", "train-a.parquet"], ["train-a.parquet", "train-b.parquet"]),
-        (["train-00000-of-00001.parquet"], ["train-00000-of-00001.parquet"]),
-        (
-            ["train-00001-of-00002.parquet", "train-00000-of-00002.parquet", "training.parquet"],
-            ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
-        ),
+        [],
+        ["train.parquet"],
+        ["train-a.parquet", "train-b.parquet"],
+        ["train-00000-of-00001.parquet"],
+        ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
     ],
 )
-def test_the_files_of_a_split(tmp_path, names, found):
-    for name in names:
+def test_the_files_of_a_split(tmp_path, names):
+    for name in [*reversed(names), "test.parquet", "training.parquet"]:
         (tmp_path / name).touch()
-    assert [file.name for file in find_shards(tmp_path, "train")] == found
+    assert [file.name for file in find_shards(tmp_path, "train")] == names
 
 
 @pytest.mark.parametrize(

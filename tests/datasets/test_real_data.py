@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
 import cifar_batches
 import numpy as np
 import pytest
 
 from nls_tune.datasets import load_source, make_noisy
-from nls_tune.datasets.cifarn import LABEL_FILES
-from nls_tune.errors import InputError
 from nls_tune.noise import parse_noise_level
 
 pytestmark = pytest.mark.real_data
@@ -60,12 +57,10 @@ def test_classes_are_balanced(load_real, name):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10n", "cifar100n"])
-def test_the_second_load_is_quick_and_the_same(load_real, suite_cache, real_data, monkeypatch, name):
+def test_the_second_load_is_the_same(load_real, suite_cache, real_data, monkeypatch, name):
     first = load_real(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(suite_cache))
-    start = time.perf_counter()
     second = load_source(name, data_dir=real_data, progress=False)
-    assert time.perf_counter() - start < 1.5
     assert second.fingerprint == first.fingerprint
     assert np.array_equal(second.inputs, first.inputs)
     assert np.array_equal(second.test_labels, first.test_labels)
@@ -95,24 +90,3 @@ def test_the_python_version_made_from_it_has_the_published_md5_and_loads_the_sam
     assert again.fingerprint == source.fingerprint
     assert np.array_equal(again.inputs, source.inputs)
     assert np.array_equal(again.labels, source.labels)
-
-
-def test_images_in_another_order_are_refused(load_real, real_data, tmp_path, monkeypatch):
-    import dataclasses
-
-    from nls_tune.datasets import cifarn
-
-    source = load_real("cifar10")
-    labels = np.sort(source.labels)  # the same sum and histogram, another order
-    sorted_source = dataclasses.replace(source, labels=labels)
-    monkeypatch.setattr(cifarn, "load_cifar", lambda *_: sorted_source)
-    different = int((labels != source.labels).sum())
-    with pytest.raises(InputError, match=rf"but {different:,} of 50,000 differ, the first at index 0 \(6 in the"):
-        load_source("cifar10n", data_dir=real_data, progress=False)
-
-
-@pytest.mark.parametrize("name", LABEL_FILES)
-def test_the_label_files_are_those_published(real_data, name):
-    spec = LABEL_FILES[name]
-    content = (real_data / "cifar-n" / spec.name).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == spec.sha256

@@ -34,16 +34,11 @@ def test_many_classes_of_very_different_sizes():
     assert np.abs(hits.cumsum(axis=0) - expected).max() < 1
 
 
-def test_the_seed_decides_which_samples_come_first():
-    labels = np.arange(1000) % 10
-    assert np.array_equal(order_of(labels, 1), order_of(labels, 1))
-    assert not np.array_equal(order_of(labels, 1), order_of(labels, 2))
-
-
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_members_of_a_class_come_in_random_order(seed):
     order = order_of(np.zeros(1000, dtype=int), seed)
     assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.15
+    assert not np.array_equal(order, order_of(np.zeros(1000, dtype=int), seed + 1))
 
 
 def test_no_samples_have_an_order():

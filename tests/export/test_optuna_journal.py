@@ -163,7 +163,7 @@ def test_values_outside_the_space_widen_it(tmp_path):
         "batch_size": {"type": "int", "low": 64, "high": 256, "default": 64, "scale": "log"},
         "milestones": {"type": "choice", "values": [[], [5]], "default": []},
         "optimizer": {"type": "choice", "values": ["sgd"], "default": "sgd"},
-        "momentum": {"type": "nonsense"},
+        "momentum": {"type": "nonsense", "default": 0.9},
     }
     given = [
         {"smooth_rate": -4.0, "warmup_epochs": 3, "lr": 0.2, "batch_size": 32, "optimizer": "adamw", "momentum": 0.5},
@@ -215,7 +215,7 @@ def test_only_journals_are_replaced(fake, tmp_path):
     for name, content in (("notes", b"my thesis\n"), ("list", b"[1]\n"), ("binary", b"\xff\x00")):
         other = tmp_path / name
         other.write_bytes(content)
-        with pytest.raises(InputError, match="replaces Optuna journals alone"):
+        with pytest.raises(InputError, match="replaces only Optuna journals"):
             export_optuna(run, other, overwrite=True)
         assert other.read_bytes() == content
     for place in (tmp_path, tmp_path / "missing" / "j"):

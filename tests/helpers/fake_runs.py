@@ -201,7 +201,7 @@ class _Level:
             for name, value in {**config_columns(settings), **common, "stage": made["stage"], "seed": made["seed"],
                                 "noise_level": self.name, "noise_rate": self.noise_rate, "noise_seed": 0,
                                 "noise_cancelling_rate": self.known_cancelling, "estimated_noise_rate": None,
-                                "error": None, "epochs_reused": 0, "device": "a CPU", "node": "a node",
+                                "error": None, "epochs_reused": 0, "slot": None, "device": "a CPU", "node": "a node",
                                 **{f"num_{split}": len(self.difficulty[split]) for split in ("val", "test")}}.items()
         }  # fmt: skip
         columns |= {"trial_id": made["ids"], "arm": arms_of(made["rates"]), "smooth_rate": made["rates"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 
@@ -23,7 +24,7 @@ def sabotage(run: Path, *, smooth_rate: float, **settings: Any) -> str:
     plan = make_plan(check_search_settings(**settings), 0, progress=False)
     (level,) = plan.levels
     config = plan.space.default(smooth_rate=smooth_rate)
-    trial_id = plan.trial_id(level.level, plan.training_settings(config), "search")
+    trial_id = LevelData(plan).trial(level.level, plan.training_settings(config)).trial_id
     place = run / "checkpoints" / trial_id
     place.parent.mkdir(parents=True)
     place.write_text("not a folder")

@@ -49,6 +49,7 @@ def trial_row(
         "test_accuracy_at_best": None if test_correct is None else float(test_correct.mean()),
         "last_val_accuracy": float(val.mean()) - 0.01,
         "last_test_accuracy": None if test_correct is None else float(test_correct.mean()) - 0.02,
+        "slot": None,
         "num_val": len(val),
         "num_test": 0 if test_correct is None else len(test_correct),
         "val_correct_at_best": np.packbits(val).tobytes(),

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from nls_tune import run_search
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.reading import read_epochs, read_trials
@@ -127,12 +128,13 @@ def test_a_cut_confirmation_lists_what_is_missing(run):
     result, _ = run
     plan = make_plan(check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=2), 0)
     trials = read_trials(result.run)
-    assert missing_trials(plan, trials) == []
+    data = LevelData(plan)
+    assert missing_trials(plan, data, trials) == []
     confirm = trials[(trials.stage == "confirm") & (trials.seed <= 2)]
     lost, cut = confirm.trial_id.iloc[0], confirm.trial_id.iloc[1]
     trials = trials[trials.trial_id != lost]
     trials.loc[trials.trial_id == cut, "status"] = "interrupted"
-    assert {config["trial_id"] for config in missing_trials(plan, trials)} == {lost, cut}
+    assert {spec.trial_id for spec in missing_trials(plan, data, trials)} == {lost, cut}
 
 
 def test_zero_seeds_turn_it_off():

@@ -20,7 +20,8 @@ from commands import SEARCH, environment, run_search
 from watching import ARGUMENTS, LEVELS
 
 from nls_tune import read_epochs, read_trials
-from nls_tune.analysis.level_summaries import level_summaries, space_of
+from nls_tune.analysis.level_summaries import level_summaries
+from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
 
 pytestmark = pytest.mark.timeout(180)
@@ -166,7 +167,7 @@ class TestResults:
 
     def test_the_selection_follows_from_the_trials(self, run):
         content = json.loads((run / "run.json").read_text())
-        summaries = level_summaries(read_trials(run), LEVELS, space_of(content))
+        summaries = level_summaries(read_trials(run), LEVELS, RunDirectory(run).read_json().searched)
         assert content["selection"] == json.loads(json.dumps([dataclasses.asdict(s) for s in summaries]))
         assert [s["noise_level"] for s in content["selection"]] == list(LEVELS)
         for summary in content["selection"]:

@@ -11,6 +11,7 @@ from commands import SEARCH, run_search, started, wait_until
 
 from nls_tune import read_epochs, read_trials
 from nls_tune.allocation.allocator import Allocator
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.directory import RunDirectory
@@ -46,7 +47,7 @@ def rebuilt(settings: dict, path) -> dict[str, list[tuple]]:
     """The studies and rungs that a session would begin with."""
     plan = make_plan(check_search_settings(**settings, out=path), 0, progress=False)
     allocator = Allocator(plan.groups(), plan.rungs(), seed=0, sampler=plan.settings.sampler)
-    adopt_results(plan, RunDirectory(path), allocator, make_progress(plan, 2))
+    adopt_results(plan, LevelData(plan), RunDirectory(path), allocator, make_progress(plan, 2))
     found = {}
     for group in plan.groups():
         trials = [(t.state.name, t.value, sorted(t.params.items())) for t in allocator.study(group.key).trials]

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from nls_tune import read_epochs, read_trials, run_search
 from nls_tune.errors import InputError
+from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.tune.estimating import estimate_on_cluster
 from nls_tune.tune.trainable import TrainingTrainable
@@ -40,15 +41,15 @@ def crowded_trainable(notes: Path) -> type[TrainingTrainable]:
 
     class Crowded(TrainingTrainable):
         def setup(self, config: dict[str, Any], **more: Any) -> None:
-            self._beside = more["shared"]["trials_per_gpu"]
-            super().setup(config, **{**more, "shared": {**more["shared"], "use_gpu": False}})
+            self._beside = more["shared"].trials_per_gpu
+            super().setup(config, **{**more, "shared": replace(more["shared"], use_gpu=False)})
 
-        def _prepare(self, config: dict[str, Any]) -> None:
-            super()._prepare(config)
+        def _prepare(self, spec: TrialSpec) -> None:
+            super()._prepare(spec)
             advance, self._trial._advance = self._trial._advance, lambda: self._crowded(advance)
 
         def _crowded(self, advance: Callable[[], None]) -> None:
-            training = self._trial.trial.training
+            training = self._trial.training
             rate, epoch = training.settings.smooth_rate, training.epoch
             if epoch == 0:
                 note = {"pid": os.getpid(), "rate": rate, "beside": self._beside}

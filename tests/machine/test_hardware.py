@@ -196,7 +196,7 @@ def test_compiling_on_gpus_needs_triton_a_c_compiler_and_a_gpu_that_is_new_enoug
         check_compile("on", (H100,))
     toolchain("clang")
     check_compile("on", (H100, T4))
-    with pytest.raises(InputError, match=r"7\.0 or more, got Tesla P100; leave --compile away or use off"):
+    with pytest.raises(InputError, match=r"7\.0 or more, got Tesla P100; leave --compile out or use off"):
         check_compile("on", (H100, P100))
     check_compile("auto", (P100,))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -131,12 +130,6 @@ class TestProperties:
             rates.append(estimate_transition(probabilities[draw], noisy[draw], num_resamples=1).noise_rate)
         assert (found.low, found.high) == pytest.approx(tuple(np.percentile(rates, (2.5, 97.5))))
 
-    def test_it_is_fast(self):
-        probabilities, noisy = random_probabilities(10_000, 10, 0)
-        start = time.process_time()
-        estimate_transition(probabilities.astype(np.float32), noisy, num_resamples=100)
-        assert time.process_time() - start < 1.5
-
 
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
@@ -153,30 +146,17 @@ class TestProperties:
         (np.full((2, 2), 3.0), [0, 1], "from 0 to 1"),
     ],
 )
-def test_what_is_no_probability_is_refused(probabilities, labels, message):
+def test_what_is_not_a_probability_is_refused(probabilities, labels, message):
     with pytest.raises(InputError, match=message):
         estimate_transition(probabilities, labels)
 
 
 def test_an_estimate_survives_json():
     estimate = NoiseEstimate(
-        dataset="twonorm",
-        noise_level="symmetric:0.4",
-        num_classes=2,
-        num_samples=10,
-        noise_rate=0.1 + 0.2,
-        low=0.1,
-        high=0.5,
-        matrix=as_tuples([[2 / 3, 1 / 3], [0, 1]]),
-        noise_cancelling_rate=-4.0,
-        accuracy=0.6,
-        true_noise_rate=0.4,
-        true_matrix=as_tuples(np.eye(2)),
-        model="mlp",
-        folds=2,
-        best_epochs=(1, 2),
-        seconds=1.5,
-    )
+        dataset="twonorm", noise_level="symmetric:0.4", num_classes=2, num_samples=10, noise_rate=0.1 + 0.2, low=0.1,
+        high=0.5, matrix=as_tuples([[2 / 3, 1 / 3], [0, 1]]), noise_cancelling_rate=-4.0, accuracy=0.6,
+        true_noise_rate=0.4, true_matrix=as_tuples(np.eye(2)), model="mlp", folds=2, best_epochs=(1, 2), seconds=1.5,
+    )  # fmt: skip
     for one in (estimate, replace(estimate, noise_cancelling_rate=None, true_noise_rate=None, true_matrix=None)):
         assert NoiseEstimate.from_json(json.loads(json.dumps(asdict(one)))) == one
     assert estimate.matrix[0] == (0.666667, 0.333333)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from nls_tune import noise
 from nls_tune.errors import InputError
-from nls_tune.noise import corrupt_labels, parse_noise_level
-from nls_tune.noise import corruption as noise
+from nls_tune.noise import corrupt_labels, corruption, parse_noise_level
 
 CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 RATE_KINDS = ("symmetric", "pairflip", "asymmetric", "instance")
@@ -63,14 +62,6 @@ class TestRates:
         assert noisy.max() < classes
         np.testing.assert_array_equal(noisy[~affected], labels[~affected])
 
-    @pytest.mark.parametrize("kind", ["symmetric", "pairflip", "instance"])
-    @pytest.mark.parametrize("classes", [2, 10, 100])
-    @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2, 0.5, 0.8, 0.95])
-    def test_realised_rate_is_within_three_standard_errors(self, kind, classes, rate):
-        labels = clean_labels(20_000, classes)
-        realised = noise.noise_rate(labels, corrupt(f"{kind}:{rate}", labels, classes))
-        assert abs(realised - rate) < min(0.02, 3 * math.sqrt(rate * (1 - rate) / len(labels)))
-
     @pytest.mark.parametrize("kind", RATE_KINDS)
     @pytest.mark.parametrize("classes", [2, 10, 100])
     def test_0_and_1_are_exact(self, kind, classes):
@@ -81,11 +72,6 @@ class TestRates:
         mapped = list(CIFAR10_MAP) if classes == 10 else [0]
         np.testing.assert_array_equal(flipped, np.isin(labels, mapped) | (kind != "asymmetric"))
         np.testing.assert_array_equal(labels, before)
-
-    def test_pairflip_goes_to_the_next_class_only(self):
-        labels = clean_labels()
-        noisy = corrupt("pairflip:0.4", labels)
-        assert set(((noisy - labels) % 10).tolist()) == {0, 1}
 
     @pytest.mark.parametrize("classes", [3, 10])
     def test_symmetric_is_uniform_over_the_other_classes(self, classes):
@@ -99,7 +85,7 @@ class TestRates:
         uniforms = np.array([0.0, 0.5, np.nextafter(1.0, 0.0)])
         for row in matrix:
             cumulative = row.cumsum()
-            thresholds = noise._thresholds(uniforms, cumulative[-1])
+            thresholds = corruption._thresholds(uniforms, cumulative[-1])
             drawn = np.searchsorted(cumulative, thresholds, side="right")
             assert (row[drawn] > 0).all()
         noisy = noise.apply_transition(np.zeros(100_000, dtype=np.int64), matrix, 0)
@@ -118,17 +104,15 @@ class TestInstance:
     def test_flip_rates_are_the_truncated_normal(self):
         uniforms = (np.arange(2_000) + 0.5) / 2_000
         expected = stats.truncnorm(-5, 5, 0.5, 0.1).ppf(uniforms)
-        np.testing.assert_allclose(noise._truncated_normal(0.5, uniforms), expected, atol=1e-6)
+        np.testing.assert_allclose(corruption._truncated_normal(0.5, uniforms), expected, atol=1e-6)
         for mean in (1e-9, 1e-4, 0.01, 0.05, 0.3, 0.95, 1 - 1e-6):
-            rates = noise._truncated_normal(mean, uniforms)
-            assert (rates >= 0).all()
-            assert (rates <= 1).all()
+            rates = corruption._truncated_normal(mean, uniforms)
+            assert 0 <= rates.min() <= rates.max() <= 1
             assert abs(rates.mean() - mean) < 1e-4
         # Near the edge it is the truncated normal too: the one whose location gives this mean.
-        location = stats.truncnorm(-0.0 / 0.1, 10, 0.0, 0.1)
-        np.testing.assert_allclose(
-            noise._truncated_normal(location.mean(), uniforms), location.ppf(uniforms), atol=1e-6
-        )
+        location = stats.truncnorm(0, 10, 0.0, 0.1)
+        found = corruption._truncated_normal(location.mean(), uniforms)
+        np.testing.assert_allclose(found, location.ppf(uniforms), atol=1e-6)
 
     def test_scale_offset_dtype_and_constant_features_do_not_matter(self):
         labels = clean_labels(1_000)
@@ -145,7 +129,7 @@ class TestInstance:
     @pytest.mark.parametrize(
         ("features", "message"),
         [
-            (np.zeros((9, 2)), r"shape \(10, ...\), one row a label, got float64 of shape \(9, 2\)"),
+            (np.zeros((9, 2)), r"shape \(10, ...\), one row per label, got float64 of shape \(9, 2\)"),
             (np.zeros(10), r"got float64 of shape \(10,\)"),
             (np.full((10, 2), "a"), "features must be numbers"),
             (np.full((10, 2), np.nan), "must be finite"),
@@ -172,32 +156,19 @@ class TestCorrupt:
 
     @pytest.mark.parametrize("level", GOLDEN)
     def test_golden_labels(self, level):
+        np.random.seed(0)  # nothing but noise_seed counts
         assert digest(corrupt(level, clean_labels(5_000), seed=3)) == self.GOLDEN[level]
-
-    @pytest.mark.parametrize("kind", RATE_KINDS)
-    def test_the_seed_alone_decides(self, kind):
-        labels = clean_labels(2_000)
-        np.random.seed(0)
-        first = corrupt(f"{kind}:0.4", labels, seed=1)
-        np.random.seed(1)
-        np.testing.assert_array_equal(corrupt(f"{kind}:0.4", labels, seed=1), first)
-        assert (corrupt(f"{kind}:0.4", labels, seed=2) != first).any()
+        other = digest(corrupt(level, clean_labels(5_000), seed=4))
+        assert (other == self.GOLDEN[level]) == (level in ("clean", "human:worst"))
 
     @pytest.mark.parametrize("level", ["clean", "human:worst", "symmetric:0", "instance:0", "matrix"])
     def test_returns_a_copy_of_int64(self, level, tmp_path):
         if level == "matrix":
             np.save(tmp_path / "m.npy", np.eye(10))
             level = f"matrix:{tmp_path / 'm.npy'}"
-        labels = clean_labels(100)
-        human = {"worst": labels}
-        noisy = corrupt_labels(
-            parse_noise_level(level),
-            labels,
-            num_classes=10,
-            noise_seed=0,
-            human_labels=human,
-            features=image_features(100),
-        )
+        labels, level = clean_labels(100), parse_noise_level(level)
+        given = {"human_labels": {"worst": labels}, "features": image_features(100)}
+        noisy = corrupt_labels(level, labels, num_classes=10, noise_seed=0, **given)
         assert noisy.dtype == np.int64
         assert not np.shares_memory(noisy, labels)
         np.testing.assert_array_equal(noisy, labels)
@@ -211,34 +182,18 @@ class TestCorrupt:
     @pytest.mark.parametrize(
         ("level", "message"),
         [
-            ("given", "carries no given labels"),
-            ("asymmetric:0.3", "no class map; use 'pairflip:0.3', or 'matrix:FILE'"),
-            ("human:worst", "no such human labels; it has: human:aggre, human:random1"),
-            ("instance:0.3", "needs features; use 'symmetric:0.3'"),
+            ("given", "needs given labels, and this dataset has none"),
+            ("asymmetric:0.3", "'asymmetric:0.3' needs a class map"),
+            ("human:worst", "needs these human labels"),
+            ("human:random1", "same samples, got 10 and 2"),
+            ("human:random2", "labels of 'human:random2' must be from 0 to 9, got 10"),
+            ("instance:0.3", "needs features, and this dataset has none; use for example 'symmetric:0.4'"),
         ],
     )
-    def test_says_what_the_dataset_lacks(self, level, message):
-        human = {"random1": clean_labels(10), "aggre": clean_labels(10)}
+    def test_says_what_the_dataset_lacks_and_what_does_not_fit(self, level, message):
+        human = {"random1": [0, 1], "random2": [0, 10] * 5}
         with pytest.raises(InputError, match=message):
             corrupt_labels(parse_noise_level(level), clean_labels(10), num_classes=10, noise_seed=0, human_labels=human)
-
-    def test_says_that_there_are_no_human_labels(self):
-        with pytest.raises(InputError, match=r"it has: none; use for example 'symmetric:0\.4'"):
-            corrupt_labels(parse_noise_level("human:worst"), [0], num_classes=2, noise_seed=0)
-
-    def test_human_labels_must_fit(self):
-        for wrong, message in (
-            ([0, 1], "same samples, got 1 and 2"),
-            ([5], "labels of 'human:worst' must be from 0"),
-        ):
-            with pytest.raises(InputError, match=message):
-                corrupt_labels(
-                    parse_noise_level("human:worst"),
-                    [0],
-                    num_classes=2,
-                    noise_seed=0,
-                    human_labels={"worst": wrong},
-                )
 
     @pytest.mark.parametrize(
         ("labels", "message"),
@@ -266,26 +221,21 @@ class TestCorrupt:
 
 
 class TestStatistics:
-    def test_transition_matrix_counts(self):
+    def test_shares_are_counted(self):
+        assert noise.noise_rate([0, 1, 2, 3], [0, 1, 2, 0]) == 0.25
         matrix = noise.transition_matrix([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], num_classes=3)
         np.testing.assert_array_equal(matrix, [[0.75, 0.25, 0], [0.5, 0.5, 0], [0, 0, 1]])
         assert noise.transition_matrix([0, 1], [1, 2]).shape == (3, 3)
 
     @pytest.mark.parametrize("level", ["symmetric:0.4", "pairflip:0.3", "asymmetric:0.3"])
     def test_transition_matrix_finds_the_one_that_made_the_labels(self, level):
-        kind, rate = level.split(":")
-        truth = (
-            noise.asymmetric_matrix(10, float(rate), CIFAR10_MAP)
-            if kind == "asymmetric"
-            else getattr(noise, f"{kind}_matrix")(10, float(rate))
-        )
+        kind, _, rate = level.partition(":")
+        more = [CIFAR10_MAP] if kind == "asymmetric" else []
+        truth = getattr(noise, f"{kind}_matrix")(10, float(rate), *more)
         labels = clean_labels(50_000)
         found = noise.transition_matrix(labels, corrupt(level, labels), 10)
         np.testing.assert_allclose(found, truth, atol=4.5 * math.sqrt(0.25 / 5_000))
         np.testing.assert_allclose(found.sum(1), 1)
-
-    def test_noise_rate(self):
-        assert noise.noise_rate([0, 1, 2, 3], [0, 1, 2, 0]) == 0.25
 
     def test_refuse_what_cannot_be_compared(self):
         for function in (noise.noise_rate, noise.transition_matrix):
@@ -312,22 +262,16 @@ class TestCancelling:
         np.testing.assert_allclose(target, np.eye(1, classes)[0], atol=1e-9)
         assert smooth_rate <= 0
 
-    @pytest.mark.parametrize("rate", [0.1, 0.2, 0.4, 0.45])
-    def test_two_classes(self, rate):
-        assert noise.noise_cancelling_rate(rate, 2) == pytest.approx(-2 * rate / (1 - 2 * rate))
-
     def test_known_values(self):
         assert noise.noise_cancelling_rate(0.4, 2) == pytest.approx(-4)
         assert noise.signal_share(0.4, 2) == pytest.approx(0.2)
         assert noise.signal_share(0.9, 10) == pytest.approx(0)
         assert noise.signal_share(1, 2) == -1
-
-    def test_no_noise_needs_no_correction(self):
         for nothing in (0, 0.0, -0.0):
             assert math.copysign(1, noise.noise_cancelling_rate(nothing, 10)) == 1
             assert noise.noise_cancelling_rate(nothing, 10) == 0
 
-    @pytest.mark.parametrize("classes", [2, 3, 7, 10, 49, 100, 1000])
+    @pytest.mark.parametrize("classes", [2, 3, 49, 1000])
     def test_does_not_exist_without_signal(self, classes):
         for rate in ((classes - 1) / classes, 1.0):
             with pytest.raises(ValueError, match="exists only for noise below"):
@@ -340,28 +284,3 @@ class TestCancelling:
                 function(rate, 10)
         with pytest.raises(ValueError, match="at least 2 classes"):
             function(0.1, 1)
-
-
-class TestSpeed:
-    @staticmethod
-    def seconds(function):
-        """Return the best of three, because other programs may be using the machine."""
-        best = math.inf
-        for _ in range(3):
-            start = time.perf_counter()
-            function()
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    @pytest.mark.parametrize("kind", RATE_KINDS)
-    def test_50_000_labels_of_100_classes(self, kind):
-        labels = clean_labels(50_000, 100)
-        assert self.seconds(lambda: corrupt(f"{kind}:0.4", labels, 100)) < 0.3
-
-    def test_instance_on_the_size_of_cifar_100(self):
-        features = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (50_000, 3_072), dtype=np.uint8)
-        labels = clean_labels(50_000, 100)
-        start = time.perf_counter()
-        noisy = noise.instance_dependent(features, labels, 0.4, 100, 0)
-        assert time.perf_counter() - start < 5
-        assert abs(noise.noise_rate(labels, noisy) - 0.4) < 0.02

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nls_tune import noise
 from nls_tune.errors import InputError
 from nls_tune.noise import corrupt_labels, parse_noise_level
-from nls_tune.noise import corruption as noise
 
 CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 
@@ -57,9 +57,8 @@ class TestMatrices:
         rows = expected.tolist()
         np.save(tmp_path / "m.npy", expected)
         (tmp_path / "m.json").write_text(json.dumps(rows))
-        (tmp_path / "m.csv").write_text(
-            "\ufeff# rows: clean\n" + "\n".join(",".join(map(str, r)) for r in rows) + "\n\n"
-        )
+        lines = [",".join(map(str, row)) for row in rows]
+        (tmp_path / "m.csv").write_text("\ufeff# rows: clean\n" + "\n".join(lines) + "\n\n")
         (tmp_path / "m.txt").write_text("\n".join("  ".join(map(str, r)) for r in rows))
         for name in ("m.npy", "m.json", "m.csv", "m.txt"):
             np.testing.assert_array_equal(noise.read_matrix(tmp_path / name, 3), expected)
@@ -79,7 +78,7 @@ class TestMatrices:
             ("m.json", '{"a": 1}', "cannot read"),
             ("m.csv", "1,0\n0", "cannot read .*; it must hold 2 rows of 2 numbers"),
             ("m.csv", "a,b\n1,0\n0,1", "cannot read .*could not convert string to float"),
-            ("m.csv", "1,0,0\n0,1,0\n0,0,1", r"2 x 2, one row a clean class, got shape \(3, 3\)"),
+            ("m.csv", "1,0,0\n0,1,0\n0,0,1", r"2 x 2, one row per clean class, got shape \(3, 3\)"),
             ("m.csv", "1,0\n0.5,nan", "finite and not negative, got nan in row 1, column 1"),
             ("m.csv", "1.2,-0.2\n0,1", "got -0.2 in row 0, column 1"),
             ("m.csv", "1,0\n0.5,0.4", "sum to 1 within 1e-06, got 0.9 in row 1; divide"),
@@ -94,12 +93,9 @@ class TestMatrices:
         assert str(path) in str(raised.value)
         assert "\n" not in str(raised.value)
 
-    def test_pickles_are_never_loaded(self, tmp_path):
-        np.save(tmp_path / "m.npy", np.array([[{}, 0], [0, 1]], dtype=object), allow_pickle=True)
-        with pytest.raises(InputError, match="cannot read"):
-            noise.read_matrix(tmp_path / "m.npy", 2)
-
-    def test_a_folder_is_no_matrix(self, tmp_path):
+    def test_folders_and_pickles_are_never_loaded(self, tmp_path):
         (tmp_path / "m.csv").mkdir()
-        with pytest.raises(InputError, match="cannot read"):
-            noise.read_matrix(tmp_path / "m.csv", 2)
+        np.save(tmp_path / "m.npy", np.array([[{}, 0], [0, 1]], dtype=object), allow_pickle=True)
+        for name in ("m.csv", "m.npy"):
+            with pytest.raises(InputError, match="cannot read"):
+                noise.read_matrix(tmp_path / name, 2)

@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from trial_rows import trial_row
 
 from nls_tune.errors import InputError
@@ -24,35 +20,14 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import (
-    SCHEMA_VERSION,
-    config_columns,
     epoch_schema,
     settings_of,
-    trial_id,
     trial_schema,
     unpack_correct,
 )
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
 
-CONFIG = [f"config_{name}" for name in TrainingSettings.model_fields if name not in OWN_COLUMNS]
-TRIAL_COLUMNS = [
-    "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
-    "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
-    "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "num_val", "num_test",
-    "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
-    "started_at", "finished_at",
-]  # fmt: skip
-EPOCH_COLUMNS = [
-    "run_id", "trial_id", "noise_level", "arm", "smooth_rate", "node", "device", "epoch", "phase", "lr",
-    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy", "diverged", "seconds",
-    "peak_memory_bytes",
-]  # fmt: skip
-NULLABLE = {
-    "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "val_correct_at_best",
-    "test_correct_at_best",
-}  # fmt: skip
+TRIAL_COLUMNS, EPOCH_COLUMNS = trial_schema().names, epoch_schema().names
+NULLABLE = [field.name for field in trial_schema() if field.nullable]
 
 
 @pytest.fixture
@@ -72,39 +47,13 @@ def epoch_row(**changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
-# Schemas
-
-
-def test_the_columns_of_trials_are_those_of_the_contract():
-    assert trial_schema().names == TRIAL_COLUMNS
-    assert epoch_schema().names == EPOCH_COLUMNS
-
-
-def test_only_what_can_be_unknown_is_nullable():
-    assert {f.name for f in trial_schema() if f.nullable} == NULLABLE
-    assert {f.name for f in epoch_schema() if f.nullable} == {"test_accuracy"}
-
-
-@pytest.mark.parametrize("schema", [trial_schema(), epoch_schema()])
-def test_schemas_carry_their_version(schema):
-    assert schema.metadata[b"nls_tune.schema_version"] == str(SCHEMA_VERSION).encode()
-
-
-def test_settings_have_columns_of_their_type():
-    schema = trial_schema()
-    kinds = {"config_model": pa.string(), "config_schedule": pa.string(), "config_epochs": pa.int64(),
-             "config_nesterov": pa.bool_(), "config_gamma": pa.float64(), "seed": pa.int64(),
-             "config_milestones": pa.list_(pa.int64())}  # fmt: skip
-    assert {name: schema.field(name).type for name in kinds} == kinds
-
-
 # Rows
 
 
 def full_row(**changes: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     settings = {"smooth_rate": -2.5, "milestones": (3, 5), "schedule": "step", "seed": 2**62}
-    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, **changes}
+    changes = {"error": "a 'quoted' error", "estimated_noise_rate": 0.38, "slot": 1, **changes}
     return trial_row(settings, val_correct=rng.random(21) < 0.5, test_correct=rng.random(16) < 0.5, **changes)
 
 
@@ -134,7 +83,9 @@ def test_duckdb_reads_the_same(run):
     query = f"SELECT * EXCLUDE (started_at, finished_at) FROM '{run.trials}/*.parquet' ORDER BY started_at"
     found = duckdb.sql(query).fetchall()
     names = [n for n in TRIAL_COLUMNS if not n.endswith("ed_at")]
-    assert [dict(zip(names, values, strict=True)) for values in found] == [{n: row[n] for n in names} for row in rows]
+    back = [dict(zip(names, values, strict=True)) for values in found]
+    assert back == [{n: row[n] for n in names} for row in rows]
+    assert [settings_of(row) for row in back] == [settings_of(row) for row in rows]
 
 
 def test_bits_are_one_a_sample_in_order(run):
@@ -144,22 +95,10 @@ def test_bits_are_one_a_sample_in_order(run):
     assert (unpack_correct(row["val_correct_at_best"], row["num_val"]) == correct).all()
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=70))
-def test_padding_is_cut_off_when_bits_are_unpacked(correct):
-    bits = np.packbits(np.array(correct)).tobytes()
-    assert unpack_correct(bits, len(correct)).tolist() == correct
-
-
 def test_trials_come_in_the_order_in_which_they_started(run):
     for lr, minute in ((0.1, 3), (0.2, 1), (0.3, 2)):
         run.write_trial(trial_row({"lr": lr}, minute=minute))
     assert read_trials(run.path)["lr"].tolist() == [0.2, 0.3, 0.1]
-
-
-def test_a_row_is_replaced_whole(run):
-    run.write_trial(trial_row(status="interrupted"))
-    run.write_trial(trial_row(status="completed"))
-    assert read_trials(run.path)["status"].tolist() == ["completed"]
 
 
 @pytest.mark.parametrize("change", [{"colour": "red"}, None])
@@ -188,7 +127,10 @@ def test_epochs_come_trial_by_trial(run):
     assert frame.iloc[0]["peak_memory_bytes"] == 2**40
 
 
-def test_epochs_of_a_trial_are_replaced_whole(run):
+def test_rows_of_a_trial_are_replaced_whole(run):
+    for status in ("interrupted", "completed"):
+        run.write_trial(trial_row(status=status))
+    assert read_trials(run.path)["status"].tolist() == ["completed"]
     run.write_epochs([epoch_row(epoch=1), epoch_row(epoch=2)])
     run.write_epochs([epoch_row(epoch=1)])
     assert len(read_epochs(run.path)) == 1
@@ -199,127 +141,6 @@ def test_values_that_are_not_finite_are_kept(run):
     found = read_epochs(run.path).iloc[0]
     assert found["train_loss"] == np.inf
     assert np.isnan(found["val_loss"])
-
-
-# Settings
-
-
-positive = st.floats(1e-12, 1e6)
-
-
-@st.composite
-def training_settings(draw: st.DrawFn) -> TrainingSettings:
-    epochs = draw(st.integers(1, 500))
-    momentum = draw(st.floats(0, 0.999))
-    milestones = st.lists(st.integers(1, 500), max_size=3).map(tuple)
-    return TrainingSettings(
-        model=draw(st.sampled_from(["mlp", "resnet34", ""])),
-        epochs=epochs,
-        smooth_rate=draw(st.floats(-1e6, 1)),
-        warmup_epochs=draw(st.integers(0, epochs - 1)),
-        lr=draw(positive),
-        schedule=draw(st.sampled_from(["constant", "step", "cosine"])),
-        milestones=draw(milestones),
-        gamma=draw(positive),
-        warmup_lr=draw(positive),
-        warmup_milestones=draw(milestones),
-        warmup_gamma=draw(positive),
-        optimizer=draw(st.sampled_from(["sgd", "adamw"])),
-        momentum=momentum,
-        nesterov=draw(st.booleans()) and momentum > 0,
-        weight_decay=draw(st.floats(0, 10)),
-        batch_size=draw(st.integers(2, 10**6)),
-        crop_padding=draw(st.integers(0, 99)),
-        flip=draw(st.booleans()),
-        cutout=draw(st.integers(0, 99)),
-        clip_norm=draw(st.floats(0, 99)),
-        precision=draw(st.sampled_from(["auto", "float32", "bfloat16"])),
-        seed=draw(st.integers(0, 2**63 - 1)),
-    )
-
-
-@given(training_settings())
-def test_settings_come_back_from_a_row(settings):
-    schema = pa.schema([f for f in trial_schema() if f.name in config_columns(settings)])
-    frame = pa.Table.from_pylist([config_columns(settings)], schema=schema).to_pandas()
-    assert settings_of(frame.to_dict("records")[0]) == settings
-    assert settings_of(frame.iloc[0]) == settings
-
-
-def test_settings_come_back_from_duckdb(run):
-    row = full_row()
-    run.write_trial(row)
-    relation = duckdb.sql(f"SELECT * EXCLUDE (started_at, finished_at) FROM '{run.trials}/*.parquet'")
-    found = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
-    assert settings_of(found) == settings_of(row)
-
-
-def test_every_setting_has_one_column():
-    columns = config_columns(TrainingSettings())
-    assert len(columns) == len(TrainingSettings.model_fields)
-    assert set(columns) <= set(TRIAL_COLUMNS)
-
-
-# Names
-
-
-IDENTITY = (
-    "f" * 64,
-    "symmetric:0.4",
-    0,
-    TrainingSettings(model="mlp", smooth_rate=-4.0, milestones=(3,)),
-    "search",
-)
-
-
-def test_a_trials_name_is_the_same_for_ever():
-    # If this changes, runs that were begun before cannot be resumed: raise the schema version.
-    assert trial_id(*IDENTITY) == "db47f5ef47436871"
-
-
-def test_a_trials_name_is_the_same_in_another_process():
-    code = "from test_directory import IDENTITY, trial_id; print(trial_id(*IDENTITY))"
-    root = Path(__file__).parent
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (root.parents[1], root.parent / "helpers", root))),
-        "PYTHONHASHSEED": "7",
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == trial_id(*IDENTITY)
-
-
-@pytest.mark.parametrize(
-    ("place", "other"),
-    [(0, "e" * 64), (1, "symmetric:0.2"), (2, 1), (4, "confirm")],
-)
-def test_a_trials_name_changes_with_its_data_and_stage(place, other):
-    changed = list(IDENTITY)
-    changed[place] = other
-    assert trial_id(*changed) != trial_id(*IDENTITY)
-
-
-def test_a_trials_name_changes_with_every_setting():
-    settings = IDENTITY[3]
-    changes = {
-        "model": "cnn9", "epochs": 7, "smooth_rate": -4.1, "warmup_epochs": 3, "lr": 0.5, "schedule": "step",
-        "milestones": (4,), "gamma": 0.5, "warmup_lr": 0.5, "warmup_milestones": (1,), "warmup_gamma": 0.5,
-        "optimizer": "adamw", "momentum": 0.5, "nesterov": False, "weight_decay": 0.5, "batch_size": 7,
-        "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
-    }  # fmt: skip
-    assert set(changes) == set(TrainingSettings.model_fields)
-    names = {trial_id(*IDENTITY)}
-    for name, value in changes.items():
-        assert getattr(settings, name) != value
-        other = settings.model_copy(update={name: value})
-        names.add(trial_id(*IDENTITY[:3], other, IDENTITY[4]))
-    assert len(names) == 1 + len(changes)
-
-
-@pytest.mark.parametrize("rate", [-4, -4.0, "-4"])
-def test_a_trials_name_does_not_depend_on_how_a_number_was_written(rate):
-    settings = TrainingSettings(model="mlp", smooth_rate=rate, milestones=[3])
-    assert trial_id(*IDENTITY[:3], settings, "search") == trial_id(*IDENTITY)
 
 
 # The folder
@@ -435,62 +256,41 @@ def test_temporary_files_are_not_read(run):
     assert read_epochs(run.path).empty
 
 
-@pytest.mark.parametrize("keep", [0, 3, 200, -5])
-def test_a_torn_part_is_named(run, keep):
-    row = trial_row()
-    run.write_trial(row)
-    part = run.trials / f"{row['trial_id']}.parquet"
-    part.write_bytes(part.read_bytes()[:keep])
-    with pytest.raises(InputError, match="cannot be read as Parquet") as caught:
-        read_trials(run.path)
-    assert str(part) in str(caught.value)
+def torn(keep: int):
+    return lambda part: part.write_bytes(part.read_bytes()[:keep])
+
+
+def rewritten(change):
+    return lambda part: pq.write_table(change(pq.read_table(part, partitioning=None)), part)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        *((torn(keep), "cannot be read as Parquet") for keep in (0, 3, 200, -5)),
+        (rewritten(lambda t: t.replace_schema_metadata({"nls_tune.schema_version": "99"})),
+         "schema version 99, this nls_tune reads 1"),
+        (rewritten(lambda t: pa.table({"a": [1]})), "schema version 0"),
+        (rewritten(lambda t: t.drop_columns(["val_loss"])), "lacks the column val_loss"),
+        (rewritten(lambda t: t.set_column(t.schema.get_field_index("lr"), "lr", pa.array(["fast"]))), "fast"),
+    ],
+)  # fmt: skip
+def test_a_part_that_cannot_be_used_is_named(run, spoil, said):
+    run.write_epochs([epoch_row()])
+    spoil(run.epochs / "t.parquet")
+    with pytest.raises(InputError, match=said) as caught:
+        read_epochs(run.path)
+    assert str(run.epochs / "t.parquet") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def rewrite(part: Path, change) -> None:
-    pq.write_table(change(pq.read_table(part, partitioning=None)), part)
-
-
-def test_a_part_of_another_schema_version_is_named(run):
-    row = trial_row()
-    run.write_trial(row)
-    part = run.trials / f"{row['trial_id']}.parquet"
-    rewrite(part, lambda t: t.replace_schema_metadata({"nls_tune.schema_version": "99"}))
-    with pytest.raises(InputError, match="schema version 99, this nls_tune reads 1") as caught:
-        read_trials(run.path)
-    assert str(part) in str(caught.value)
-
-
-def test_a_part_that_is_not_ours_is_named(run):
-    part = run.epochs / "x.parquet"
-    pq.write_table(pa.table({"a": [1]}), part)
-    with pytest.raises(InputError) as caught:
-        read_epochs(run.path)
-    assert str(part) in str(caught.value)
-
-
-def test_a_part_without_a_column_is_named(run):
-    run.write_epochs([epoch_row()])
-    part = run.epochs / "t.parquet"
-    rewrite(part, lambda t: t.drop_columns(["val_loss"]))
-    with pytest.raises(InputError, match="lacks the column val_loss") as caught:
-        read_epochs(run.path)
-    assert str(part) in str(caught.value)
-
-
-def test_a_part_with_a_column_of_another_type_is_named(run):
-    run.write_epochs([epoch_row()])
-    part = run.epochs / "t.parquet"
-    rewrite(part, lambda t: t.set_column(t.schema.get_field_index("lr"), "lr", pa.array(["fast"])))
-    with pytest.raises(InputError) as caught:
-        read_epochs(run.path)
-    assert str(part) in str(caught.value)
-
-
-def test_further_columns_of_a_part_are_left_out(run):
-    run.write_epochs([epoch_row()])
-    rewrite(run.epochs / "t.parquet", lambda t: t.append_column("note", pa.array(["x"])))
-    assert list(read_epochs(run.path).columns) == EPOCH_COLUMNS
+def test_the_slot_may_be_missing_as_early_versions_wrote_none(run):
+    run.write_trial(full_row())
+    path = run.trials / f"{full_row()['trial_id']}.parquet"
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["slot"]), path)
+    trials = read_trials(run.path)
+    assert list(trials.columns) == TRIAL_COLUMNS
+    assert trials["slot"].isna().all()
 
 
 @pytest.mark.parametrize("read", [read_trials, read_epochs])
@@ -511,38 +311,6 @@ def test_run_json_survives_writing_and_reading(run):
     assert run.read_json() == content
     stored = json.loads(run.run_json.read_text(encoding="utf-8"))
     assert (stored["run_id"], stored["nested"]) == ("Größe", {"a": [1, None, 0.1]})  # what is not known is kept
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b'{"schema_version": 1',
-        b"[]",
-        b"{}",
-        b"3",
-        b"\xff",
-        b'{"schema_version": "1"}',
-        b'{"schema_version": null}',
-    ],
-)
-def test_a_run_json_that_makes_no_sense_is_named(run, content):
-    run.run_json.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        run.read_json()
-    assert str(run.run_json) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_missing_run_json_means_that_it_is_no_run(run):
-    with pytest.raises(InputError, match=r"is not a run: it has no run\.json"):
-        run.read_json()
-
-
-def test_a_run_json_of_a_newer_version_says_what_to_do(run):
-    run.run_json.write_text('{"schema_version": 99}')
-    with pytest.raises(InputError, match=r"schema version 99.*update nls_tune"):
-        run.read_json()
 
 
 # Writing

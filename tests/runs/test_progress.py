@@ -44,18 +44,11 @@ def test_the_best_is_that_of_completed_trials_by_arm():
     assert progress.levels["a"].best == {"ce": 0.6}
 
 
-def test_adopted_trials_were_not_running_and_cost_nothing():
-    progress = make(a=4)
-    progress.ended("a", "ce", "1", "completed", 0.5, adopted=True)
-    assert progress.levels["a"].running == 0
-    assert progress.num_ended == 1
-    assert progress.seconds_left() is None
-
-
 def test_there_is_no_estimate_before_an_epoch_was_measured():
     progress = make(a=4)
     progress.started(running("a", "9"))
-    assert progress.seconds_left() is None
+    progress.ended("a", "ce", "1", "completed", 0.5, adopted=True)  # it was not running, and cost nothing now
+    assert (progress.levels["a"].running, progress.num_ended, progress.seconds_left()) == (1, 1, None)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4])
@@ -72,6 +65,9 @@ def test_trials_to_come_are_as_long_as_those_that_ended():
     run_trial(progress, "a", "1", epochs=10)
     run_trial(progress, "a", "2", epochs=2, status="stopped")
     assert progress.seconds_left() == pytest.approx(4 * 6 * 2)
+    for name in "3456":
+        run_trial(progress, "a", name, epochs=10)
+    assert progress.seconds_left() == 0
 
 
 def test_a_trial_that_has_not_reported_yet_is_still_to_be_trained():
@@ -80,13 +76,6 @@ def test_a_trial_that_has_not_reported_yet_is_still_to_be_trained():
     before = progress.seconds_left()
     progress.started(running("a", "9"))
     assert progress.seconds_left() == before
-
-
-def test_nothing_is_left_at_the_end():
-    progress = make(a=2)
-    for name in "12":
-        run_trial(progress, "a", name, epochs=10)
-    assert progress.seconds_left() == 0
 
 
 def test_a_trial_that_failed_at_once_does_not_make_the_rest_free():

@@ -8,11 +8,12 @@ import pytest
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.errors import InputError
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.schemas import config_columns
+from nls_tune.runs.trial_spec import DataName
 from nls_tune.session.confirming import missing_on_all_labels, missing_trials, stop_epoch
-from nls_tune.spaces.settings import TrainingSettings
 
 LEVELS = ("symmetric:0.4", "clean")
 
@@ -38,35 +39,35 @@ def drawn() -> SearchPlan:
 
 
 def test_each_seed_has_one_draw_and_all_configurations_share_it(drawn):
-    missing = missing_trials(drawn, searched(drawn))
-    assert len({config["trial_id"] for config in missing}) == len(missing) == 2 * 2 * 3
-    for config in missing:
-        seed = config["settings"]["seed"]
-        fixed = config["noise_level"] == "clean"
-        assert config["noise_seed"] == (None if fixed else {6: 21, 7: 22}[seed])
-        assert (config["data"] == "clean") == fixed
+    missing = missing_trials(drawn, LevelData(drawn), searched(drawn))
+    assert len({spec.trial_id for spec in missing}) == len(missing) == 2 * 2 * 3
+    for spec in missing:
+        drawn_anew = None if spec.noise_level == "clean" else {6: 21, 7: 22}[spec.settings.seed]
+        assert spec.data == (spec.noise_level, drawn_anew, False)
 
 
 def test_a_draw_has_other_wrong_labels_of_the_same_samples(drawn):
-    search, first = drawn.dataset("symmetric:0.4"), drawn.dataset("symmetric:0.4", 21)
+    data = LevelData(drawn)
+    search, first = data.load(DataName("symmetric:0.4")), data.load(DataName("symmetric:0.4", 21))
     assert (search.noise_seed, first.noise_seed) == (20, 21)
     assert np.shares_memory(search.inputs, first.inputs)
     assert (search.num_train, search.num_val) == (first.num_train, first.num_val)
     assert 0.4 < (search.noisy_labels != first.noisy_labels).mean() < 0.56  # 2 * 0.4 * 0.6 differ
-    assert drawn.dataset("symmetric:0.4", 21) is first
-    assert drawn.dataset("symmetric:0.4", 20) is search
+    assert search is drawn.level_plan("symmetric:0.4").dataset
+    assert data.load(DataName("symmetric:0.4", 21)) is first
+    assert data.load(DataName("symmetric:0.4", 20)) is search
 
 
 def test_without_draws_the_data_are_those_of_the_search():
     plan = plan_of()
-    for config in missing_trials(plan, searched(plan)):
-        assert (config["noise_seed"], config["data"]) == (None, config["noise_level"])
+    for spec in missing_trials(plan, LevelData(plan), searched(plan)):
+        assert spec.data == (spec.noise_level, None, False)
     assert plan.notes == ()
 
 
 def test_the_trials_of_a_draw_have_names_of_their_own(drawn):
     names = [
-        {c["trial_id"] for c in missing_trials(plan, searched(plan)) if c["noise_level"] == level}
+        {s.trial_id for s in missing_trials(plan, LevelData(plan), searched(plan)) if s.noise_level == level}
         for plan in (drawn, plan_of(seed=5, noise_seed=20))
         for level in LEVELS
     ]
@@ -94,12 +95,11 @@ def confirmed(plan: SearchPlan, ends: dict[tuple[str, float, float], list[tuple[
     """A search and its confirmation on the split; by level, rate and learning rate: status and best epoch by seed."""
     trials = searched(plan)
     rows = []
-    for config in missing_trials(plan, trials):
-        settings = TrainingSettings(**config["settings"])
-        level, seed = config["noise_level"], config["noise_seed"] or 0
+    for spec in missing_trials(plan, LevelData(plan), trials):
+        settings, level, seed = spec.settings, spec.noise_level, spec.noise_seed or 0
         status, best = ends[level, settings.smooth_rate, settings.lr][settings.seed - plan.settings.seed - 1]
         row = trial_row(noise_level=level, stage="confirm", arm=settings.arm, minute=99, **config_columns(settings))
-        rows.append({**row, "trial_id": config["trial_id"], "noise_seed": seed, "status": status, "best_epoch": best})
+        rows.append({**row, "trial_id": spec.trial_id, "noise_seed": seed, "status": status, "best_epoch": best})
     return pd.concat([trials, trials_frame(rows)], ignore_index=True)
 
 
@@ -117,36 +117,35 @@ ENDS = {
 def test_on_all_labels_each_configuration_ends_after_its_median_best_epoch():
     plan = plan_of(noise_draws=True, seed=5, noise_seed=20, confirm_on="all")
     trials = confirmed(plan, ENDS)
-    assert missing_trials(plan, trials) == []
-    found = missing_on_all_labels(plan, trials)
-    ends = {
-        (c["noise_level"], c["settings"]["smooth_rate"], c["settings"]["lr"], c["settings"]["seed"]): c["stop_at"]
-        for c in found
-    }
+    data = LevelData(plan)
+    assert missing_trials(plan, data, trials) == []
+    found = missing_on_all_labels(plan, data, trials)
+    ends = {(s.noise_level, s.settings.smooth_rate, s.settings.lr, s.settings.seed): s.stop_at for s in found}
     expected = {("symmetric:0.4", r, lr): 6 for r, lr in ((0.0, 0.02), (-1.0, 0.02), (0.0, 0.003))}
     expected |= {("clean", 0.0, 0.02): 4, ("clean", 0.0, 0.003): 1}
     assert ends == {(*key, seed): end for key, end in expected.items() for seed in (6, 7)}
-    assert {c["settings"]["epochs"] for c in found} == {6}  # the schedule is that of the split
-    assert {c["stage"] for c in found} == {"confirm_all"}
-    assert {c["data"] for c in found} == {
-        "clean all",
-        "symmetric:0.4 noise_seed=21 all",
-        "symmetric:0.4 noise_seed=22 all",
+    assert {s.settings.epochs for s in found} == {6}  # the schedule is that of the split
+    assert {s.stage for s in found} == {"confirm_all"}
+    assert {s.data for s in found} == {
+        ("clean", None, True),
+        ("symmetric:0.4", 21, True),
+        ("symmetric:0.4", 22, True),
     }
-    assert not {c["trial_id"] for c in found} & set(trials["trial_id"])
+    assert not {s.trial_id for s in found} & set(trials["trial_id"])
 
 
 def test_only_what_has_no_row_on_all_labels_is_missing():
     plan = plan_of(confirm_on="all")
     trials = confirmed(plan, ENDS)
-    first, second, *rest = [c["trial_id"] for c in missing_on_all_labels(plan, trials)]
+    data = LevelData(plan)
+    first, second, *rest = [s.trial_id for s in missing_on_all_labels(plan, data, trials)]
     rows = [
         {**trial_row(stage="confirm_all", status=status), "trial_id": name}
         for name, status in ((first, "diverged"), (second, "interrupted"))
     ]
-    left = missing_on_all_labels(plan, pd.concat([trials, trials_frame(rows)], ignore_index=True))
-    assert [c["trial_id"] for c in left] == [second, *rest]
-    assert missing_on_all_labels(plan_of(), trials) == []
+    left = missing_on_all_labels(plan, data, pd.concat([trials, trials_frame(rows)], ignore_index=True))
+    assert [s.trial_id for s in left] == [second, *rest]
+    assert missing_on_all_labels(plan_of(), data, trials) == []
 
 
 def test_a_finished_run_may_go_on_with_all_labels():
@@ -156,9 +155,11 @@ def test_a_finished_run_may_go_on_with_all_labels():
 
 
 def test_the_data_of_a_draw_on_all_labels(drawn):
-    split, both = (drawn.dataset("symmetric:0.4", 21, all_labels=flag) for flag in (False, True))
+    data = LevelData(drawn)
+    split, both = (data.load(DataName("symmetric:0.4", 21, flag)) for flag in (False, True))
     assert set(both.train_indices) == {*split.train_indices, *split.val_indices}
     assert (both.num_train, both.noise_seed) == (500 + 4000, 21)
     assert both.noisy_labels is split.noisy_labels
-    assert drawn.dataset("symmetric:0.4", 21, all_labels=True) is both
-    assert drawn.dataset("symmetric:0.4", all_labels=True).fingerprint not in (both.fingerprint, split.fingerprint)
+    assert data.load(DataName("symmetric:0.4", 21, True)) is both
+    searched_on_all = data.load(DataName("symmetric:0.4", all_labels=True))
+    assert searched_on_all.fingerprint not in (both.fingerprint, split.fingerprint)

@@ -10,6 +10,7 @@ from trial_rows import trial_row
 
 from nls_tune.allocation.allocator import Allocator, Suggestion
 from nls_tune.errors import InputError
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.checkpoint import TrialCheckpoint
@@ -82,37 +83,34 @@ def test_the_cpus_are_those_that_this_process_may_use():
 
 
 def name_of(plan: SearchPlan, config: dict[str, Any]) -> str:
-    return plan.trial_id(LEVEL, plan.training_settings(config), "search")
+    return LevelData(plan).trial(LEVEL, plan.training_settings(config)).trial_id
 
 
 class Resumed:
     """A run directory with results in it, and what a search takes over from them."""
 
     def __init__(self, plan: SearchPlan, run: RunDirectory) -> None:
-        self.plan, self.run = plan, run
+        self.plan, self.data, self.run = plan, LevelData(plan), run
         run.create()
 
     def write(self, status: str = "completed", stage: str = "search", **config: Any) -> str:
         """Write the row of a trial as the recorder does; return its name."""
         settings = self.plan.training_settings(self.plan.space.default(**config))
-        trial_id = self.plan.trial_id(LEVEL, settings, "search")
+        trial_id = self.data.trial(LEVEL, settings).trial_id
         row = trial_row(noise_level=LEVEL, status=status, stage=stage, arm=settings.arm, error=None)
         self.run.write_trial({**row, **config_columns(settings), "trial_id": trial_id})
         return trial_id
 
     def leave_half_done(self, **config: Any) -> str:
         """Leave the folder of a trial that was running; return its name."""
-        searched = self.plan.space.default(**config)
-        trial_id = self.plan.trial_id(LEVEL, self.plan.training_settings(searched), "search")
-        settings = self.plan.training_settings(searched).model_dump(mode="json")
-        trial = {"trial_id": trial_id, "noise_level": LEVEL, "stage": "search", "settings": settings}
-        TrialCheckpoint(self.run.checkpoints / trial_id).start(trial)
-        return trial_id
+        trial = self.data.trial(LEVEL, self.plan.training_settings(self.plan.space.default(**config)))
+        TrialCheckpoint(self.run.checkpoints / trial.trial_id).start(trial)
+        return trial.trial_id
 
     def take_over(self) -> int:
         self.allocator = Allocator(self.plan.groups(), self.plan.rungs(), seed=self.plan.settings.seed)
         self.progress = make_progress(self.plan, 2)
-        return adopt_results(self.plan, self.run, self.allocator, self.progress)
+        return adopt_results(self.plan, self.data, self.run, self.allocator, self.progress)
 
     def ask_all(self) -> list[str]:
         """The names of all trials that are still run."""
@@ -123,9 +121,8 @@ class Resumed:
         return names
 
     def name_of(self, suggestion: Suggestion) -> str:
-        return self.plan.trial_id(
-            suggestion.group.noise_level, self.plan.training_settings(suggestion.config), "search"
-        )
+        settings = self.plan.training_settings(suggestion.config)
+        return self.data.trial(suggestion.group.noise_level, settings).trial_id
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_status
+from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.session import session
+from nls_tune.spaces.settings import TrainingSettings
 
 SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "num_trials": 4, "epochs": 6, "train_size": 500}
 
@@ -190,9 +192,9 @@ def test_checkpoints_of_a_confirmation_that_is_no_longer_wanted_are_removed(monk
     monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: "trials")
     settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=0)
-    trial = {"trial_id": "abc", "noise_level": "symmetric:0.2", "stage": "confirm", "settings": {}}
     for stage in ("confirm", "search"):
-        TrialCheckpoint(tmp_path / "checkpoints" / stage).start({**trial, "stage": stage})
+        trial = TrialSpec("abc", "symmetric:0.2", stage, TrainingSettings())
+        TrialCheckpoint(tmp_path / "checkpoints" / stage).start(trial)
     RunDirectory(tmp_path).create()
     session.run_settings(settings, Console(file=io.StringIO()), dry_run=False)
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["search"]

@@ -60,17 +60,14 @@ def test_every_shipped_space_can_be_searched(name, preset, epochs):
         assert start
         for config in start:
             training = space.settings(part.decode(part.encode(config)), 0)
-            assert training.arm == arm
-            assert training.epochs == space.budget.epochs
+            assert (training.arm, training.epochs) == (arm, space.budget.epochs)
 
 
 @pytest.mark.parametrize("preset", ["gpu", "cpu"])
 def test_the_paper_grid_is_the_papers_14_rates(preset):
     space = load_space("paper_grid", preset=preset)
-    rates = []
-    for arm in ARMS:
-        part = space.arm(arm)
-        rates += [part.decode(point)["smooth_rate"] for point in part.points()]
+    parts = [space.arm(arm) for arm in ARMS]
+    rates = [part.decode(point)["smooth_rate"] for part in parts for point in part.points()]
     paper = [0.8, 0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8, -1, -2, -4, -6, -8]
     assert sorted(rates, reverse=True) == paper
     assert space.quotas(14) == {"ce": 1, "positive": 4, "negative": 9}
@@ -90,21 +87,15 @@ def test_the_paper_grid_trains_as_the_paper_does():
 def test_a_file_is_read_whatever_its_name_ends_in(tmp_path):
     path = tmp_path / "space"
     path.write_text(SPACE)
-    assert load_space(path).fixed == {"model": "mlp"}
-    assert load_space(str(path)).name == "space"
-
-
-def test_what_a_file_leaves_out_has_its_default(write):
-    space = load_space(write(SPACE))
+    space = load_space(str(path))
+    assert (space.name, space.fixed, space.start) == ("space", {"model": "mlp"}, ())
     assert space.arms == {"ce": 0.25, "positive": 0.25, "negative": 0.5}
-    assert space.start == ()
     assert space.budget.trials == 20
-
-
-def test_empty_sections_are_empty(write):
-    text = SPACE.replace("fixed: {model: mlp}", "fixed:\nstart:\npresets:\n")
-    space = load_space(write(text))
-    assert (space.fixed, space.start) == ({}, ())
+    assert load_space(path, preset="cpu") == space  # the file has no such preset
+    # Empty sections are empty.
+    path.write_text(SPACE.replace("fixed: {model: mlp}", "fixed:\nstart:\npresets:\n"))
+    space = load_space(path, overrides=["budget.trials=3"])
+    assert (space.fixed, space.start, space.budget.trials) == ({}, (), 3)
 
 
 PRESETS = """presets:
@@ -121,11 +112,7 @@ PRESETS = """presets:
 def test_a_preset_overrides_parts_and_leaves_the_rest(write):
     path = write(SPACE + BUDGET + PRESETS)
     cpu, gpu = load_space(path, preset="cpu"), load_space(path, preset="gpu")
-    assert cpu.space["warmup_epochs"].model_dump() == {
-        **gpu.space["warmup_epochs"].model_dump(),
-        "high": 3,
-        "default": 2,
-    }
+    assert cpu.space["warmup_epochs"] == gpu.space["warmup_epochs"].model_copy(update={"high": 3, "default": 2})
     assert cpu.space["lr"] == gpu.space["lr"]
     assert cpu.fixed == {"model": "mlp", "batch_size": 32}
     assert cpu.arms == {"ce": 1}
@@ -135,15 +122,9 @@ def test_a_preset_overrides_parts_and_leaves_the_rest(write):
     assert gpu.budget.epochs == 40
 
 
-def test_a_preset_that_the_file_does_not_have_changes_nothing(write):
-    path = write(SPACE + BUDGET)
-    assert load_space(path, preset="cpu") == load_space(path, preset="gpu")
-
-
-@pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3"])
-def test_numbers_may_be_written_without_a_dot(write, number):
+def test_numbers_may_be_written_without_a_dot(write):
     # YAML 1.1 reads 1e-3 as text.
-    text = SPACE.replace("low: 1.0e-4", "low: 1e-4") + BUDGET + f"start: [{{lr: {number}, smooth_rate: -2}}]\n"
+    text = SPACE.replace("low: 1.0e-4", "low: 1e-4") + BUDGET + "start: [{lr: 1e-3, smooth_rate: -2}]\n"
     space = load_space(write(text))
     config = space.arm("negative").start([])[0]
     assert space.arm("negative").encode(config)["lr"] == 0.001
@@ -160,17 +141,12 @@ def test_choices_may_be_written_without_a_dot(write):
 # Overrides
 
 
-def test_a_setting_can_be_fixed(write):
-    space = load_space(write(SPACE), overrides=["model= cnn9 ", "flip=true", "milestones=[3, 5]"])
-    assert space.fixed == {"model": "cnn9", "flip": True, "milestones": (3, 5)}
-
-
-def test_fixing_a_searched_setting_takes_it_out_of_the_space(write):
+def test_a_setting_can_be_fixed_and_is_then_not_searched(write):
     path = write(SPACE + "start: [{lr: 0.001, warmup_epochs: 2}]\n")
-    space = load_space(path, overrides=["lr=1e-2"])
+    space = load_space(path, overrides=["model= cnn9 ", "flip=true", "milestones=[3, 5]", "lr=1e-2"])
+    assert space.fixed == {"model": "cnn9", "flip": True, "milestones": (3, 5), "lr": 0.01}
     assert set(space.space) == {"smooth_rate", "warmup_epochs"}
     assert space.start == ({"warmup_epochs": 2},)
-    assert space.settings(space.default(), 0).lr == 0.01
 
 
 def test_keys_of_the_space_can_be_changed(write):
@@ -188,10 +164,6 @@ def test_overrides_come_after_the_preset_and_the_last_one_wins(write):
     assert space.budget.epochs == 9
 
 
-def test_an_override_of_a_budget_that_the_file_does_not_have(write):
-    assert load_space(write(SPACE), overrides=["budget.trials=3"]).budget.trials == 3
-
-
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [
@@ -200,6 +172,7 @@ def test_an_override_of_a_budget_that_the_file_does_not_have(write):
         ("", ["KEY=VALUE", "''"]),
         ("modell=mlp", ["'modell'", "did you mean 'model'?"]),
         ("lr.lo=1", ["lr", "'lo'", "did you mean 'low'?"]),
+        ("lr.values=[1]", ["lr", "unknown key 'values' (did you mean 'scale'?)"]),
         ("lrr.low=1", ["'lrr'", "did you mean 'lr'?"]),
         ("lr.low.high=1", ["lr.low.high=1", "one dot"]),
         ("lr.low=[", ["lr.low=[", "not valid YAML"]),
@@ -226,12 +199,6 @@ def test_an_override_that_cannot_be_applied_is_named(write, override, fragments)
         assert fragment in message
 
 
-def test_a_key_of_another_kind_of_parameter_is_not_said_to_be_valid(write):
-    message = error_of(write(SPACE), overrides=["lr.values=[1]"])
-    assert "'values'" in message
-    assert "did you mean 'values'" not in message
-
-
 # What is refused
 
 
@@ -239,20 +206,15 @@ def test_a_key_of_another_kind_of_parameter_is_not_said_to_be_valid(write):
     ("text", "fragments"),
     [
         ("", ["nothing", "space, arms, fixed, start, budget"]),
-        ("# only a comment\n", ["nothing"]),
         ("- 1\n- 2\n", ["list"]),
-        ("some text\n", ["str"]),
         ("space: {lr: [1, 2\n", ["not valid YAML"]),
         ("space: !!python/object:os.system {}\n", ["not valid YAML"]),
-        ("space: \x00\n", ["not valid YAML"]),
         (b"\xff\xfe\x00a", ["cannot be read"]),
         (BUDGET, ["space"]),
         ("space: 5\n", ["space", "5"]),
-        ("space: [smooth_rate]\n", ["space", "smooth_rate"]),
         (SPACE + "budgets: {}\n", ["'budgets'", "did you mean 'budget'?"]),
         (SPACE + "1: 2\n", ["'1'"]),
         (SPACE.replace("{model: mlp}", "5"), ["fixed", "5"]),
-        (SPACE.replace("{model: mlp}", "[model]"), ["fixed", "model"]),
         (SPACE.replace("model: mlp", "modle: mlp"), ["fixed", "'modle'", "did you mean 'model'?"]),
         (SPACE.replace("model: mlp", "lr: 0.1"), ["lr", "both space and fixed"]),
         (SPACE.replace("model: mlp", "batch_size: 1"), ["batch_size", "got 1"]),
@@ -266,18 +228,15 @@ def test_a_key_of_another_kind_of_parameter_is_not_said_to_be_valid(write):
         (SPACE.replace("  lr: {type", "  lr: 0.1 #"), ["lr"]),
         (SPACE + "arms: {negativ: 1}\n", ["arms", "'negativ'", "'negative'"]),
         (SPACE + "arms: {ce: -1}\n", ["arms.ce", "got -1"]),
-        (SPACE + "arms: {ce: a lot}\n", ["arms.ce", "a lot"]),
         (SPACE + "arms:\n", ["arms"]),
         (SPACE + "budget: {trial: 3}\n", ["budget", "'trial'", "did you mean 'trials'?"]),
         (SPACE + "budget: {trials: 0}\n", ["budget.trials", "got 0"]),
-        (SPACE + "budget: [3]\n", ["budget"]),
         (SPACE + "budget:\n", ["budget"]),
         (SPACE + "start: 5\n", ["start", "5"]),
         (SPACE + "start: [5]\n", ["start.0", "5"]),
         (SPACE + "start: {lr: 0.001}\n", ["start"]),
         (SPACE + "start: [{lrr: 1}]\n", ["start", "'lrr'", "did you mean 'lr'?"]),
         (SPACE + "start: [{lr: 1}]\n", ["start", "lr", "1", "lie in the space"]),
-        (SPACE + "start: [{lr: abc}]\n", ["start", "lr", "'abc'"]),
         (SPACE + "presets: [cpu]\n", ["presets", "cpu"]),
         (SPACE + "presets: {cpus: {}}\n", ["presets", "'cpus'", "did you mean 'cpu'?"]),
         (SPACE + "presets: {gpu: 3}\n", ["presets.gpu", "3"]),
@@ -290,17 +249,9 @@ def test_a_key_of_another_kind_of_parameter_is_not_said_to_be_valid(write):
 def test_a_file_that_breaks_a_rule_is_named_with_the_key(write, text, fragments):
     path = write(text)
     message = error_of(path)
-    assert path.name in message
-    for fragment in fragments:
+    assert error_of(path, overrides=["model=mlp"]) == message  # an override does not hide it
+    for fragment in (path.name, *fragments):
         assert fragment in message
-
-
-@pytest.mark.parametrize(
-    "text", [SPACE + "start: [5]\n", SPACE + "start: {lr: 1}\n", SPACE.replace("{model: mlp}", "[model]")]
-)
-def test_an_override_does_not_hide_what_is_wrong_with_the_file(write, text):
-    path = write(text)
-    assert path.name in error_of(path, overrides=["model=mlp"])
 
 
 def test_a_space_that_is_not_there(tmp_path):

@@ -13,13 +13,14 @@ from pydantic import ValidationError
 from scipy.stats import kstest
 
 from nls_tune.errors import InputError
+from nls_tune.spaces.parameters import contains
 from nls_tune.spaces.settings import arm_of
 from nls_tune.spaces.space import ARMS, SMALLEST_RATE, SearchSpace, largest_remainder
 
 LOG1M = {"type": "float", "low": -8, "high": 0.8, "scale": "log1m", "default": -1}
 WARMUP = {"type": "int", "low": 0, "high": 15, "default": 5}
+TENS = {"type": "int", "low": 10, "high": 30, "step": 10, "default": 20}
 LR = {"type": "float", "low": 1e-5, "high": 1e-1, "scale": "log", "default": 3e-3}
-MILESTONES = {"type": "choice", "values": [[], [10], [10, 20]], "default": [10]}
 BUDGET = {"trials": 20, "epochs": 40, "grace_epochs": 6}
 
 
@@ -50,23 +51,17 @@ def rate_parameters(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    warmups = st.sampled_from(
-        [
-            {**WARMUP, "high": 39},
-            {"type": "choice", "values": [0, 3, 39], "default": 3},
-            {**WARMUP, "low": 1, "scale": "log"},
-        ]
-    )
+    choice = {"type": "choice", "values": [0, 3, 39], "default": 3}
+    warmups = st.sampled_from([{**WARMUP, "high": 39}, choice, {**WARMUP, "low": 1, "scale": "log"}])
+    more = {
+        "milestones": {"type": "choice", "values": [[], [10], [10, 20]], "default": [10]},
+        "momentum": {"type": "float", "low": 0.5, "high": 0.99, "default": 0.9},
+        "optimizer": {"type": "choice", "values": ["sgd", "adamw"], "default": "sgd"},
+        "batch_size": {"type": "int", "low": 16, "high": 512, "scale": "log", "default": 128},
+    }
+    names = draw(st.sets(st.sampled_from(sorted(more))))
     searched = {"smooth_rate": draw(rate_parameters()), "warmup_epochs": draw(warmups), "lr": LR}
-    if draw(st.booleans()):
-        searched["milestones"] = MILESTONES
-    if draw(st.booleans()):
-        searched["momentum"] = {"type": "float", "low": 0.5, "high": 0.99, "default": 0.9}
-    if draw(st.booleans()):
-        searched["optimizer"] = {"type": "choice", "values": ["sgd", "adamw"], "default": "sgd"}
-    if draw(st.booleans()):
-        searched["batch_size"] = {"type": "int", "low": 16, "high": 512, "scale": "log", "default": 128}
-    return make_space(space=searched)
+    return make_space(space=searched | {name: more[name] for name in sorted(names)})
 
 
 def draw_params(distributions: dict[str, BaseDistribution], data: st.DataObject) -> dict[str, Any]:
@@ -81,13 +76,7 @@ def draw_params(distributions: dict[str, BaseDistribution], data: st.DataObject)
 
 
 def lies_in(space: SearchSpace, config: dict[str, Any]) -> bool:
-    def inside(parameter: Any, value: Any) -> bool:
-        if parameter.type == "choice":
-            return value in parameter.values
-        return parameter.low <= value <= parameter.high
-
-    # Cross-entropy is at 0 in every space that has it.
-    return list(config) == list(space.space) and all(inside(p, config[n]) for n, p in space.space.items())
+    return list(config) == list(space.space) and all(contains(p, config[n]) for n, p in space.space.items())
 
 
 # Sampling
@@ -118,17 +107,9 @@ def test_a_configuration_survives_encoding_and_decoding(space, data):
     again = part.decode(params)
     for name, value in config.items():
         assert again[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
-
-
-@given(spaces(), st.data())
-def test_a_configuration_that_comes_back_from_training_settings_is_the_same(space, data):
     # This is the way that results go when a run is resumed.
-    arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
-    part = space.arm(arm)
-    config = part.decode(draw_params(part.distributions(), data))
     training = space.settings(config, seed=0)
-    back = {name: getattr(training, name) for name in space.space}
-    assert part.encode(back) == part.encode(config)
+    assert part.encode({name: getattr(training, name) for name in space.space}) == params
 
 
 def test_cross_entropy_samples_everything_but_the_rate():
@@ -175,10 +156,7 @@ def test_log1m_is_uniform_in_the_logarithm_of_one_minus_the_rate(arm):
         (2, {"ce": 1, "negative": 1}),
         (3, {"ce": 1, "positive": 1, "negative": 1}),
         (4, {"ce": 1, "positive": 1, "negative": 2}),
-        (5, {"ce": 1, "positive": 1, "negative": 3}),
         (6, {"ce": 2, "positive": 1, "negative": 3}),
-        (7, {"ce": 2, "positive": 2, "negative": 3}),
-        (8, {"ce": 2, "positive": 2, "negative": 4}),
         (20, {"ce": 5, "positive": 5, "negative": 10}),
     ],
 )
@@ -207,34 +185,17 @@ def test_quotas_are_the_largest_remainders_of_the_shares(num_trials, shares):
     ],
 )
 def test_an_arm_that_the_space_has_no_part_in_gives_its_share_away(low, high, expected):
-    space = make_space(
-        space={
-            "smooth_rate": {"type": "float", "low": low, "high": high, "default": low},
-            "warmup_epochs": WARMUP,
-            "lr": LR,
-        }
-    )
-    assert space.quotas(12) == expected
-
-
-@pytest.mark.parametrize(("num_trials", "expected"), [(1, {"ce": 1}), (3, {"ce": 2, "negative": 1})])
-def test_few_trials_go_round_the_arms_that_there_are(num_trials, expected):
-    space = make_space(
-        space={"smooth_rate": rates(0, -1, -2), "lr": LR, "warmup_epochs": WARMUP},
-    )
-    assert space.quotas(num_trials) == expected
+    rate = {"type": "float", "low": low, "high": high, "default": low}
+    assert make_space(space={"smooth_rate": rate, "warmup_epochs": WARMUP, "lr": LR}).quotas(12) == expected
 
 
 def test_a_finite_arm_gets_no_more_trials_than_it_has_configurations():
     space = make_space(
         space={"smooth_rate": rates(0, 0.1, 0.2, -1, -2, -4, -8)}, fixed={"warmup_epochs": 1, "lr": 0.01}
     )
+    assert space.warmup_lengths() == [1]
     assert space.quotas(7) == {"ce": 1, "positive": 2, "negative": 3}
     assert space.quotas(100) == {"ce": 1, "positive": 2, "negative": 4}
-
-
-def test_an_arm_without_a_share_gets_nothing():
-    assert make_space(arms={"ce": 1, "negative": 1}).quotas(9) == {"ce": 5, "negative": 4}
 
 
 # Finite spaces
@@ -261,16 +222,10 @@ def test_points_are_all_combinations_of_a_finite_arm():
     assert sorted(configs, key=str) == sorted(expected, key=str)
 
 
-def test_an_arm_with_a_real_parameter_has_no_size():
-    part = make_space().arm("ce")
-    assert part.points() is None
-    assert part.size() is None
-
-
 def test_a_real_rate_does_not_make_cross_entropy_infinite():
     space = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": WARMUP}, fixed={"lr": 0.1})
     assert space.arm("ce").size() == 16
-    assert space.arm("negative").size() is None
+    assert space.arm("negative").size() is space.arm("negative").points() is None
 
 
 # Start points
@@ -284,28 +239,17 @@ def test_start_points_are_those_of_the_rates_and_then_the_spaces_own():
         {"smooth_rate": -3.0, "warmup_epochs": 5, "lr": 0.05},
         {"smooth_rate": -1.0, "warmup_epochs": 9, "lr": 3e-3},
     )
-
-
-def test_start_points_that_are_equal_run_once():
-    space = make_space(start=({"smooth_rate": -4}, {"smooth_rate": 0}))
-    assert [p["smooth_rate"] for p in space.arm("negative").start([0.0, -4.0, -4.0])] == [-4]
+    # Equal ones run once.
+    assert len(space.arm("negative").start([-4.0, -4.0])) == 3
     assert len(space.arm("ce").start([0.0, -0.0])) == 1
 
 
-def test_a_rate_beyond_the_space_is_moved_to_its_end():
+def test_a_rate_beyond_the_space_moves_to_its_end_or_its_nearest_choice():
     assert [p["smooth_rate"] for p in make_space().arm("negative").start([-50.0])] == [-8]
-    without_positive = make_space(
-        space={
-            "smooth_rate": {"type": "float", "low": -8, "high": 0, "default": -1},
-            "warmup_epochs": WARMUP,
-            "lr": LR,
-        }
-    )
+    rate = {"type": "float", "low": -8, "high": 0, "default": -1}
+    without_positive = make_space(space={"smooth_rate": rate, "warmup_epochs": WARMUP, "lr": LR})
     assert without_positive.arm("positive").start([0.1]) == ()
     assert [p["smooth_rate"] for p in without_positive.arm("ce").start([0.0, 0.1])] == [0]
-
-
-def test_a_rate_moves_to_the_nearest_choice():
     space = make_space(space={"smooth_rate": rates(0, -1, -2, -4), "warmup_epochs": WARMUP, "lr": LR})
     assert [space.clip_rate(r) for r in (-3.5, -100, 0.8, -1.4)] == [-4, -4, 0, -1]
 
@@ -326,32 +270,17 @@ def test_another_number_of_epochs_scales_warmups_milestones_and_grace():
     assert (space.budget.epochs, space.budget.grace_epochs, space.budget.trials) == (20, 3, 20)
 
 
-def test_a_fixed_or_listed_warmup_is_scaled_too():
-    fixed = make_space(space={"smooth_rate": LOG1M, "lr": LR}, fixed={"warmup_epochs": 30}).with_epochs(60)
-    assert fixed.fixed["warmup_epochs"] == 45
-    choices = {"type": "choice", "values": [0, 1, 20], "default": 20}
-    listed = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": choices, "lr": LR}).with_epochs(10)
-    assert listed.space["warmup_epochs"].values == (0, 5)
-    assert listed.space["warmup_epochs"].default == 5
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 10])
-def test_a_warmup_never_takes_all_epochs(epochs):
-    long = {"type": "int", "low": 38, "high": 39, "default": 39}
-    searched = make_space(
-        space={"smooth_rate": LOG1M, "warmup_epochs": long, "lr": LR}, start=({"warmup_epochs": 39},)
-    ).with_epochs(epochs)
-    assert searched.space["warmup_epochs"].high == epochs - 1
-    assert searched.start == ({"warmup_epochs": epochs - 1},)
-    fixed = make_space(space={"smooth_rate": LOG1M, "lr": LR}, fixed={"warmup_epochs": 39}).with_epochs(epochs)
-    assert fixed.fixed["warmup_epochs"] == epochs - 1
-    for space in (searched, fixed):
-        space.check_settings()
-
-
-def test_the_spaces_own_number_of_epochs_changes_nothing():
-    space = make_space()
-    assert space.with_epochs(40) is space
+@pytest.mark.parametrize(("before", "epochs", "after"), [(30, 60, 45), (39, 10, 9), (39, 1, 0)])
+def test_a_fixed_or_listed_warmup_is_scaled_and_never_takes_all_epochs(before, epochs, after):
+    fixed = make_space(space={"smooth_rate": LOG1M, "lr": LR}, fixed={"warmup_epochs": before}).with_epochs(epochs)
+    assert fixed.fixed["warmup_epochs"] == after
+    choices = {"type": "choice", "values": [0, before], "default": before}
+    space, start = {"smooth_rate": LOG1M, "warmup_epochs": choices, "lr": LR}, ({"warmup_epochs": before},)
+    listed = make_space(space=space, start=start).with_epochs(epochs)
+    assert listed.space["warmup_epochs"].values == tuple(sorted({0, after}))
+    assert listed.start == ({"warmup_epochs": after},)
+    for one in (fixed, listed):
+        one.check_settings()
 
 
 @given(spaces(), st.integers(1, 300), st.integers(1, 40), st.data())
@@ -367,9 +296,11 @@ def test_every_number_of_epochs_leaves_a_space_that_can_be_sampled(space, epochs
     assert scaled.settings(config, 0).epochs == epochs
 
 
-def test_no_epoch_is_refused():
+def test_no_epoch_is_refused_and_the_same_number_changes_nothing():
+    space = make_space()
     with pytest.raises(InputError, match="--epochs must be at least 1, got 0"):
-        make_space().with_epochs(0)
+        space.with_epochs(0)
+    assert space.with_epochs(40) is space
 
 
 # What is refused
@@ -411,6 +342,8 @@ def test_a_space_that_breaks_a_rule_is_refused(changes, fragments):
         ({"start": ({"lr": 5},)}, ["start {'lr': 5", "lr must lie in the space, got 5"]),
         ({"start": ({"warmup_epochs": -1},)}, ["start", "warmup_epochs", "got -1"]),
         ({"space": {"smooth_rate": rates(0, -1)}, "start": ({"smooth_rate": -3},)}, ["lie in the space, got -3"]),
+        ({"space": {"smooth_rate": LOG1M, "warmup_epochs": TENS}, "start": ({"warmup_epochs": 25},)},
+         ["warmup_epochs must lie in the space, got 25"]),
     ],
 )  # fmt: skip
 def test_settings_that_no_training_accepts_are_found_before_the_search(changes, fragments):
@@ -428,51 +361,31 @@ def test_settings_that_no_training_accepts_are_found_before_the_search(changes, 
         ("warmup_epochs", {"type": "float", "low": 0, "high": 10, "default": 4}),
         ("batch_size", {"type": "float", "low": 32, "high": 256, "scale": "log", "default": 64}),
         ("flip", {"type": "float", "low": 0, "high": 1, "default": 0}),
+        ("smooth_rate", rates(-1, "a lot")),
     ],
 )
-def test_a_real_range_for_a_setting_that_is_not_real_is_refused(name, parameter):
-    # Its ends are accepted; what is drawn between them is not.
+def test_values_of_another_type_than_the_setting_s_are_refused(name, parameter):
+    # The ends of a real range may be whole numbers; what is drawn between them is not.
     with pytest.raises((ValidationError, InputError), match=name):
         make_space(space={"smooth_rate": LOG1M, name: parameter}).check_settings()
 
 
-@pytest.mark.parametrize("bad", ["a lot", None, [1]])
-def test_a_rate_that_is_no_number_is_refused(bad):
-    with pytest.raises((ValidationError, InputError), match="smooth_rate"):
-        make_space(space={"smooth_rate": rates(-1, bad)}).check_settings()
+def test_whole_numbers_on_a_grid_are_sampled_encoded_and_listed_on_it():
+    space = make_space(space={"smooth_rate": rates(0, -1), "warmup_epochs": TENS}, fixed={"lr": 0.1})
+    part = space.arm("ce")
+    distribution = part.distributions()["warmup_epochs"]
+    assert (distribution.low, distribution.high, distribution.step) == (10, 30, 10)
+    encoded = [part.encode({"smooth_rate": 0.0, "warmup_epochs": w})["warmup_epochs"] for w in (1, 17, 30, 99)]
+    assert encoded == [10, 20, 30, 30]
+    assert [point["warmup_epochs"] for point in part.points()] == [10, 20, 30]
 
 
-TENS = {"type": "int", "low": 10, "high": 30, "step": 10, "default": 20}
-
-
-class TestStep:
-    """Whole numbers on a grid: what is sampled, listed, adopted and scaled lies on it."""
-
-    def space(self, **changes):
-        space = {"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR}
-        return make_space(**{"space": space, "start": ({"warmup_epochs": 30},), **changes})
-
-    def test_sampled_and_encoded_values_lie_on_the_grid(self):
-        part = self.space().arm("ce")
-        distribution = part.distributions()["warmup_epochs"]
-        assert (distribution.low, distribution.high, distribution.step) == (10, 30, 10)
-        encoded = [part.encode({"smooth_rate": 0.0, "warmup_epochs": w, "lr": 0.01}) for w in (1, 17, 30, 99)]
-        assert [params["warmup_epochs"] for params in encoded] == [10, 20, 30, 30]
-
-    def test_all_points_are_listed(self):
-        space = self.space(space={"smooth_rate": rates(0, -1), "warmup_epochs": TENS}, fixed={"lr": 0.1})
-        assert [point["warmup_epochs"] for point in space.arm("ce").points()] == [10, 20, 30]
-
-    @pytest.mark.parametrize("epochs", [1, 2, 5, 7, 13, 20, 39, 41, 57, 100, 400])
-    def test_other_lengths_keep_the_space_valid(self, epochs):
-        scaled = self.space().with_epochs(epochs)
-        again = SearchSpace.model_validate(scaled.model_dump())
-        again.check_settings()
-        assert scaled.space["warmup_epochs"].high < epochs
-
-    def test_a_start_point_off_the_grid_is_refused(self):
-        with pytest.raises(InputError, match="warmup_epochs must lie in the space, got 25"):
-            self.space(start=({"warmup_epochs": 25},)).check_settings()
+@pytest.mark.parametrize("epochs", [1, 2, 7, 13, 20, 39, 41, 57, 400])
+def test_a_grid_of_another_length_is_valid(epochs):
+    space = {"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR}
+    scaled = make_space(space=space, start=({"warmup_epochs": 30},)).with_epochs(epochs)
+    SearchSpace.model_validate(scaled.model_dump()).check_settings()
+    assert scaled.space["warmup_epochs"].high < epochs
 
 
 @pytest.mark.parametrize(
@@ -489,8 +402,3 @@ class TestStep:
 def test_which_warm_ups_a_space_can_ask_for(changes, lengths, shared):
     space = make_space(space={"smooth_rate": LOG1M, "warmup_epochs": TENS, "lr": LR, **changes})
     assert (space.warmup_lengths(), space.shares_warmups()) == (lengths, shared)
-
-
-def test_a_fixed_warm_up_has_one_length():
-    space = make_space(space={"smooth_rate": LOG1M}, fixed={"warmup_epochs": 7, "lr": 0.1})
-    assert (space.warmup_lengths(), space.shares_warmups()) == ([7], True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from ray.tune.search import Searcher
 from nls_tune.allocation.allocator import Allocator, Group, Suggestion
 from nls_tune.allocation.asha import Rungs
 from nls_tune.spaces.reading import load_space
-from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher, WorkerSavingScheduler
+from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher, ListSearcher, Reading, WorkerSavingScheduler
 
 METRIC = "accuracy"
 
@@ -45,10 +46,14 @@ def make_searcher(allocator: Any) -> AllocationSearcher:
     return AllocationSearcher(
         allocator,
         lambda suggestion: {"group": suggestion.group, **suggestion.config},
+        read,
         metric=METRIC,
-        outcome_of=lambda result: "completed" if result.get("finished") else "stopped",
-        seconds_key="seconds",
     )
+
+
+def read(result: Mapping[str, Any]) -> Reading:
+    outcome = "completed" if result.get("finished") else "stopped"
+    return Reading(result["epoch"], result[METRIC], result.get("counts", True), result["seconds"], outcome)
 
 
 @pytest.fixture
@@ -121,9 +126,7 @@ class TestScheduler:
     @pytest.fixture
     def scheduler(self, searcher) -> AllocationScheduler:
         searcher.suggest("t1")
-        return AllocationScheduler(
-            searcher, clock_key="epoch", counts=lambda result: result.get("counts", True), seconds_key="seconds"
-        )
+        return AllocationScheduler(searcher)
 
     @pytest.mark.parametrize(("goes_on", "decision"), [(True, TrialScheduler.CONTINUE), (False, TrialScheduler.STOP)])
     def test_the_allocator_decides(self, scheduler, allocator, goes_on, decision):
@@ -177,7 +180,7 @@ class FakeController:
     ],
 )
 def test_a_trial_that_waits_is_named_once(statuses, numbers):
-    """Named again, it would take another's worker, and its own had started in vain."""
+    """Named again, it would take the worker of another one, and its own would be thrown away."""
     scheduler, controller = WorkerSavingScheduler(), FakeController(*statuses)
     found = [scheduler.choose_trial_to_run(controller) for _ in numbers]
     assert [None if trial is None else trial.number for trial in found] == numbers
@@ -194,12 +197,19 @@ def test_a_trial_that_ran_and_failed_is_named_again():
 
 def test_tune_can_pickle_both_whatever_they_hold(searcher):
     """Tune pickles them when it starts; nothing of it is ever read."""
-    scheduler = AllocationScheduler(searcher, clock_key="epoch")
+    scheduler = AllocationScheduler(searcher)
     scheduler.choose_trial_to_run(FakeController("PENDING"))
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(searcher.allocator.unpicklable)
     for adapter in (searcher, scheduler):
         assert len(pickle.dumps(adapter)) < 500
+
+
+def test_a_list_is_run_in_its_order_as_long_as_trials_may_start():
+    may_start = [True, True, False, True]
+    searcher = ListSearcher([{"n": 1}, {"n": 2}, {"n": 3}], metric=METRIC, may_start=lambda: may_start.pop(0))
+    assert [searcher.suggest(f"{i}") for i in range(4)] == [{"n": 1}, {"n": 2}, Searcher.FINISHED, {"n": 3}]
+    assert ListSearcher([], metric=METRIC).suggest("t") == Searcher.FINISHED
 
 
 def test_nothing_is_saved(searcher, tmp_path):
@@ -212,7 +222,7 @@ def test_with_the_real_allocator_every_trial_is_asked_judged_and_told_once():
     groups = [Group(f"level/{arm}", space.arm(arm), count) for arm, count in space.quotas(8).items()]
     allocator = Allocator(groups, Rungs((1, 3)), seed=0)
     searcher = make_searcher(allocator)
-    scheduler = AllocationScheduler(searcher, clock_key="epoch", seconds_key="seconds")
+    scheduler = AllocationScheduler(searcher)
     seen = []
     for number in range(20):
         name = f"t{number}"

@@ -16,6 +16,7 @@ from trial_rows import trial_row
 
 from nls_tune import read_trials
 from nls_tune.errors import InputError, error_line, is_out_of_memory
+from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.checkpoint import TrialCheckpoint
@@ -24,6 +25,7 @@ from nls_tune.runs.reading import runs_again
 from nls_tune.runs.schemas import config_columns
 from nls_tune.session import confirming as confirm
 from nls_tune.training import devices
+from nls_tune.training.report import TrialReport
 from nls_tune.tune.cluster import Slots, slots_of
 from nls_tune.tune.packing import Packing, packing_note
 
@@ -118,10 +120,10 @@ class TestLowering:
         seen = []
         while packing.out_of_memory():
             packing.out_of_memory()  # several trials may run out before the last one has ended
-            assert packing.is_draining()
+            assert not packing.may_start()
             assert packing.lower()
             seen.append(packing.slots.trials_per_gpu)
-            assert not packing.is_draining()
+            assert packing.may_start()
         assert seen == [trials >> i for i in range(1, trials.bit_length())]
         assert not packing.lower()
         assert [before for before, _ in said] == [trials, *seen][:-1]
@@ -180,7 +182,7 @@ def searched(folder: Path) -> tuple[SearchPlan, RunDirectory]:
     run.create()
     for rate in (0.0, 0.1, -4.0):
         training = plan.training_settings(plan.space.default(smooth_rate=rate))
-        name = plan.trial_id("symmetric:0.4", training, "search")
+        name = LevelData(plan).trial("symmetric:0.4", training).trial_id
         row = trial_row(noise_level="symmetric:0.4", arm=training.arm)
         run.write_trial({**row, **config_columns(training), "trial_id": name})
     return plan, run
@@ -192,7 +194,7 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
     experiments: list[tuple[int, list[str]]] = []
     short_of_memory: list[str] = []
 
-    def experiment(plan, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
+    def experiment(plan, data, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
         ran: list[str] = []
         while isinstance(config := searcher.suggest("x"), dict):
             trial: Any = SimpleNamespace(trial_id=config["trial_id"], config=config)
@@ -200,11 +202,9 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
             short_of_memory[:] = short_of_memory or ran
             recorder.on_trial_start(iteration=1, trials=[], trial=trial)
             out = slots.trials_per_gpu > 1 and config["trial_id"] in short_of_memory
-            result = {
-                "epoch": 0, "new_epochs": [], "best_val_accuracy": 0.0, "best_epoch": None, "train_seconds": 0.0,
-                "finished": True, "out_of_memory": "OutOfMemoryError: CUDA out of memory" if out else None,
-            }  # fmt: skip
-            recorder.on_trial_result(iteration=1, trials=[], trial=trial, result=result)
+            error = "OutOfMemoryError: CUDA out of memory" if out else None
+            report = TrialReport(device="a GPU", node="here", finished=True, out_of_memory=error)
+            recorder.on_trial_result(iteration=1, trials=[], trial=trial, result=report.to_result())
             recorder.on_trial_complete(iteration=1, trials=[], trial=trial)
         experiments.append((slots.trials_per_gpu, ran))
 
@@ -218,7 +218,7 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
         views.append(progress)
         return SimpleNamespace(trial_ended=lines.append)
 
-    assert confirm.confirm(plan, run, "run-1", packing, make_view) == "finished"
+    assert confirm.confirm(plan, LevelData(plan), run, "run-1", packing, make_view) == "finished"
     (first, second) = experiments
     assert (first[0], second[0]) == (2, 1)
     assert first[1] == short_of_memory  # no other one started after it
@@ -236,26 +236,22 @@ def test_what_ran_out_beside_others_is_described_in_its_folder(tmp_path, tiny_pl
     from types import SimpleNamespace
 
     from nls_tune.session.searching import make_progress
-    from nls_tune.tune.experiment import trial_config
     from nls_tune.tune.recorder import Recorder
 
     run = RunDirectory(tmp_path / "run")
     run.create()
     view: Any = SimpleNamespace(trial_ended=lambda line: None)
     training = tiny_plan.training_settings(tiny_plan.space.default())
-    name = tiny_plan.trial_id("symmetric:0.4", training, "search")
+    data = LevelData(tiny_plan)
+    spec = data.trial("symmetric:0.4", training)
     file = tmp_path / "error.txt"
     file.write_text("Traceback\nray.exceptions.OutOfMemoryError: Task was killed\n")
-    trial: Any = SimpleNamespace(
-        trial_id="t1", config=trial_config(name, "symmetric:0.4", training, "search"), error_file=str(file)
-    )
+    trial: Any = SimpleNamespace(trial_id="t1", config=spec.to_config(), error_file=str(file))
     for again in ("it runs again alone", None):
         progress = make_progress(tiny_plan, 2)
-        recorder = Recorder(tiny_plan, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
+        recorder = Recorder(tiny_plan, data, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
         recorder.on_trial_error(iteration=1, trials=[], trial=trial)
-        found = TrialCheckpoint(run.checkpoints / name).read_trial()
-        assert (found is not None) == bool(again)
-        assert found is None or found.settings == training
+        assert TrialCheckpoint(run.checkpoints / spec.trial_id).read_trial() == (spec if again else None)
         (row,) = read_trials(run.path).to_dict("records")
         assert row["status"] == "out_of_memory"
         assert ("runs again alone" in row["error"]) == bool(again)

@@ -16,13 +16,17 @@ import pytest
 from estimates import estimate_of
 
 from nls_tune import read_epochs, read_trials
+from nls_tune.metrics import EpochMetrics
+from nls_tune.plan.level_data import LevelData
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import SearchProgress
 from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
+from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.session.searching import make_progress
+from nls_tune.training.report import TrialReport
 from nls_tune.tune import experiment
-from nls_tune.tune.recorder import EndOnError, Recorder, outcome_of
+from nls_tune.tune.recorder import EndOnError, Recorder
 
 LEVEL = "symmetric:0.4"
 STATE_BYTES = b"state"
@@ -46,30 +50,23 @@ class Driven:
         self.plan, self.folder = plan, folder
         self.run = RunDirectory(folder / "run")
         self.run.create()
+        self.data = LevelData(plan)
         self.progress: SearchProgress = make_progress(plan, 2)
         self.view = FakeView()
-        self.recorder = Recorder(plan, self.run, "run-1", self.progress, self.view)
+        self.recorder = Recorder(plan, self.data, self.run, "run-1", self.progress, self.view)
 
     def trial(self, name: str = "t1", error: str | None = None, **config: Any) -> SimpleNamespace:
-        searched = self.plan.space.default(**{"smooth_rate": -4.0, **config})
-        identity = self.plan.trial_id(LEVEL, self.plan.training_settings(searched), "search")
-        settings = self.plan.training_settings(searched).model_dump(mode="json")
+        settings = self.plan.training_settings(self.plan.space.default(**{"smooth_rate": -4.0, **config}))
         file = self.folder / f"{name}.error"
         if error is not None:
             file.write_text(error)
-        described = {
-            "trial_id": identity,
-            "noise_level": LEVEL,
-            "stage": "search",
-            "settings": settings,
-            "report_at": [1],
-        }
+        described = self.data.trial(LEVEL, settings, judged_at=(1,)).to_config()
         return SimpleNamespace(trial_id=name, config=described, error_file=str(file), status="RUNNING")
 
     def start(self, trial) -> TrialCheckpoint:
         self.recorder.on_trial_start(iteration=1, trials=[trial], trial=trial)
         checkpoint = TrialCheckpoint(self.run.checkpoints / trial.config["trial_id"])
-        checkpoint.start({key: trial.config[key] for key in ("trial_id", "noise_level", "stage", "settings")})
+        checkpoint.start(TrialSpec.from_config(trial.config))
         return checkpoint
 
     def report(self, trial, epochs: range, **changes: Any) -> None:
@@ -107,20 +104,20 @@ def epoch(number: int, **changes: Any) -> dict[str, Any]:
 def report(epochs: range, **changes: Any) -> dict[str, Any]:
     last = epochs[-1]
     counts = last > 1
-    return {
-        "epoch": last,
-        "best_val_accuracy": 0.5 + last / 100 if counts else 0.0,
-        "best_epoch": last if counts else None,
-        "val_correct_at_best": np.packbits(np.arange(4000) % 2 == 0).tobytes() if counts else None,
-        "test_correct_at_best": np.packbits(np.arange(10_000) % 4 > 0).tobytes() if counts else None,
-        "diverged": False,
-        "finished": last == 6,
-        "train_seconds": 2.0 * last,
-        "new_epochs": [epoch(number) for number in epochs],
-        "device": "a CPU",
-        "node": "here",
-        **changes,
-    }
+    found = TrialReport(
+        device="a CPU",
+        node="here",
+        epoch=last,
+        gls_epochs=max(0, last - 1),
+        best_val_accuracy=0.5 + last / 100 if counts else 0.0,
+        best_epoch=last if counts else None,
+        val_correct_at_best=np.packbits(np.arange(4000) % 2 == 0).tobytes() if counts else None,
+        test_correct_at_best=np.packbits(np.arange(10_000) % 4 > 0).tobytes() if counts else None,
+        finished=last == 6,
+        train_seconds=2.0 * last,
+        new_epochs=tuple(EpochMetrics(**epoch(number)) for number in epochs),
+    )
+    return {**found.to_result(), "training_iteration": 1, **changes}
 
 
 @pytest.fixture
@@ -181,8 +178,8 @@ def test_the_row_of_a_trial_on_another_draw_of_the_noise(driven, tiny_plan):
     driven.report(trial, range(1, 7))
     driven.complete(trial)
     row = driven.row()
-    assert (row["noise_seed"], row["noise_rate"]) == (3, tiny_plan.dataset(LEVEL, 3).noise_rate)
-    assert row["noise_rate"] != tiny_plan.dataset(LEVEL).noise_rate
+    assert (row["noise_seed"], row["noise_rate"]) == (3, driven.data.load(DataName(LEVEL, 3)).noise_rate)
+    assert row["noise_rate"] != tiny_plan.levels[0].dataset.noise_rate
     assert row["noise_cancelling_rate"] == pytest.approx(-4.0)
 
 
@@ -268,7 +265,7 @@ def test_how_a_trial_ended(driven, last, status):
     driven.start(trial)
     driven.report(trial, range(1, 4), **last)
     driven.complete(trial)
-    assert driven.row()["status"] == status == outcome_of(report(range(1, 4), **last))
+    assert driven.row()["status"] == status
     assert driven.progress.levels[LEVEL].ended == {status: 1}
 
 
@@ -373,7 +370,7 @@ class TestInterruption:
         driven.start(trial)
         driven.recorder.interrupt()
         progress = make_progress(tiny_plan, 2)
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", progress, driven.view)
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", progress, driven.view)
         driven.start(trial)
         driven.report(trial, range(1, 7))
         driven.complete(trial)
@@ -385,7 +382,8 @@ class TestInterruption:
         driven.start(trial)
         driven.recorder.interrupt()
         before = sorted(driven.run.trials.glob("*.parquet"))
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", make_progress(tiny_plan, 2), driven.view)
+        progress = make_progress(tiny_plan, 2)
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", progress, driven.view)
         driven.start(trial)
         assert sorted(driven.run.trials.glob("*.parquet")) == before
 
@@ -409,9 +407,22 @@ def test_tune_can_pickle_it_whatever_it_holds(driven):
 def test_a_warning_of_a_process_is_said_once(driven):
     trial = driven.trial()
     driven.start(trial)
-    for last, warning in enumerate([None, "mlp cannot be compiled here", "mlp cannot be compiled here"], 1):
-        driven.report(trial, range(1, last + 1), warning=warning)
-    assert driven.view.lines == ["Warning: mlp cannot be compiled here"]
+    for last, warnings in enumerate([(), ("one",), ("one", "another"), ("another", "one")], 1):
+        driven.report(trial, range(1, last + 1), warnings=warnings)
+    assert driven.view.lines == ["Warning: one", "Warning: another"]
+
+
+def test_a_row_says_which_slot_the_trial_had(driven):
+    """The first one that is free when it starts."""
+    trials = [driven.trial(f"t{i}", smooth_rate=-1.0 - i) for i in range(4)]
+    for trial in trials[:3]:
+        driven.start(trial)
+    for trial in (trials[1], trials[0]):
+        driven.complete(trial)
+    driven.start(trials[3])
+    driven.recorder.interrupt()
+    rows = read_trials(driven.run.path).set_index("trial_id")["slot"]
+    assert [rows[trial.config["trial_id"]] for trial in trials] == [0, 1, 2, 0]
 
 
 class TestErrorOfItsOwn:
@@ -440,6 +451,8 @@ class TestErrorOfItsOwn:
         driven.complete(trial)
         assert end.stop_all()
         assert isinstance(driven.recorder.error, OSError)
+        shown = "Warning: results cannot be recorded, the search ends (OSError: [Errno 28] No space left on device"
+        assert [line[: len(shown)] for line in driven.view.lines] == [shown]
         assert driven.progress.levels[LEVEL].ended["completed"] == 0
         driven.report(other, range(1, 3))  # nobody takes note of it any more
         driven.complete(other)
@@ -480,7 +493,7 @@ def test_tune_ends_an_experiment_whose_results_cannot_be_written(driven, monkeyp
             self.run_config = run_config
 
         def fit(self):
-            assert self.run_config.callbacks == [driven.recorder]
+            assert self.run_config.callbacks[0] is driven.recorder
             driven.start(trial)
             driven.report(trial, range(1, 7))
             driven.complete(trial)
@@ -499,5 +512,7 @@ def test_tune_ends_an_experiment_whose_results_cannot_be_written(driven, monkeyp
     view = SimpleNamespace(start=lambda: None, stop=lambda: None)
     slots = SimpleNamespace(count=1)
     with pytest.raises(OSError, match="Disk quota exceeded"):
-        experiment.run_experiment(driven.plan, driven.run, slots, driven.recorder, view, None, None, 1, [])
+        experiment.run_experiment(
+            driven.plan, driven.data, driven.run, slots, driven.recorder, view, None, None, 1, [], []
+        )
     assert writes == ["completed", "completed"]

@@ -53,7 +53,7 @@ class Spy:
 class TestTheRecorder:
     def test_it_tells_each_epoch_once_and_the_row_at_the_end(self, tiny_plan, tmp_path):
         driven, spy = Driven(tiny_plan, tmp_path), Spy()
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", driven.progress, driven.view, [spy])
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
         trial = driven.trial()
         driven.start(trial)
         driven.report(trial, range(1, 3))
@@ -73,7 +73,7 @@ class TestTheRecorder:
 
     def test_what_is_interrupted_or_fails_at_once_is_told_too(self, tiny_plan, tmp_path):
         driven, spy = Driven(tiny_plan, tmp_path), Spy()
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", driven.progress, driven.view, [spy])
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
         driven.start(driven.trial())
         driven.fail(driven.trial("t2", error="OSError: no disk", lr=0.01))
         driven.recorder.interrupt()
@@ -83,7 +83,7 @@ class TestTheRecorder:
     def test_a_trial_is_described_by_all_its_settings(self, tiny_plan, tmp_path):
         driven, seen = Driven(tiny_plan, tmp_path), []
         spy = SimpleNamespace(started=seen.append)
-        driven.recorder = Recorder(tiny_plan, driven.run, "run-1", driven.progress, driven.view, [spy])
+        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
         trial = driven.trial(smooth_rate=-2.0)
         driven.start(trial)
         config = seen[0].config

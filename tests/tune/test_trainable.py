@@ -16,19 +16,18 @@ import torch
 
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
+from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
-from nls_tune.runs.checkpoint import StartedTrial, TrialCheckpoint
+from nls_tune.runs.checkpoint import TrialCheckpoint
+from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.training.training import Training
-from nls_tune.tune.trainable import TrainingTrainable
+from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTrainable
 
 CPU = torch.device("cpu")
-TRIAL = {
-    "trial_id": "abc",
-    "noise_level": "symmetric:0.4",
-    "stage": "search",
-    "settings": {"model": "mlp", "epochs": 6},
-}
-STARTED = StartedTrial("symmetric:0.4", "search", TrainingSettings(model="mlp", epochs=6))
+LEVEL = "symmetric:0.2"
+TRIAL = TrialSpec("abc", "symmetric:0.4", "confirm_all", TrainingSettings(model="mlp"), 3, (1, 5), 4)
+
+OTHER_STAGE = json.dumps({**TRIAL.to_config(), "stage": "rehearsal"})
 
 
 class TestTrialCheckpoint:
@@ -41,18 +40,27 @@ class TestTrialCheckpoint:
         checkpoint.save({"epoch": 1, "weights": torch.ones(3)})
         checkpoint.save({"epoch": 2, "weights": torch.zeros(3)})
         again = TrialCheckpoint(checkpoint.folder)
-        assert again.read_trial() == STARTED
+        assert again.read_trial() == TRIAL
         state = again.load(CPU)
         assert state is not None
         assert (state["epoch"], state["weights"].tolist()) == (2, [0, 0, 0])
         assert len(list(checkpoint.folder.iterdir())) == 2  # no temporary file is left
+
+    def test_what_early_versions_wrote_is_read(self, checkpoint):
+        checkpoint.start(TRIAL)
+        old = {"trial_id": "a", "noise_level": "clean", "stage": "search", "settings": {"model": "mlp", "epochs": 6}}
+        (checkpoint.folder / "trial.json").write_text(json.dumps(old))
+        assert checkpoint.read_trial() == TrialSpec("a", "clean", "search", TrainingSettings(model="mlp", epochs=6))
 
     def test_before_the_start_there_is_nothing(self, checkpoint):
         assert checkpoint.read_trial() is None
         assert checkpoint.load(CPU) is None
         checkpoint.remove()
 
-    @pytest.mark.parametrize("content", ["", '{"trial_id": "a', "[1, 2]", "null", b"\xff\xfe"])
+    @pytest.mark.parametrize(
+        "content",
+        ["", '{"trial_id": "a', "[1, 2]", "null", b"\xff\xfe", json.dumps({**TRIAL.to_config(), "stage": "x"})],
+    )
     def test_a_torn_description_is_none(self, checkpoint, content):
         checkpoint.start(TRIAL)
         (file,) = checkpoint.folder.iterdir()
@@ -60,15 +68,16 @@ class TestTrialCheckpoint:
         assert checkpoint.read_trial() is None
 
     @pytest.mark.parametrize("part", [0, 0.5, 0.99])
-    def test_a_torn_state_means_from_the_start(self, checkpoint, part):
+    def test_a_torn_state_is_an_error(self, checkpoint, part):
         checkpoint.start(TRIAL)
         before = set(checkpoint.folder.iterdir())
         checkpoint.save({"weights": torch.ones(1000)})
         (file,) = set(checkpoint.folder.iterdir()) - before
         content = file.read_bytes()
         file.write_bytes(content[: int(part * len(content))])
-        assert checkpoint.load(CPU) is None
-        assert checkpoint.read_trial() == STARTED
+        with pytest.raises(InputError, match="the saved state cannot be read"):
+            checkpoint.load(CPU)
+        assert checkpoint.read_trial() == TRIAL
 
     def test_nothing_in_a_state_is_executed(self, checkpoint, tmp_path):
         class Evil:
@@ -84,13 +93,15 @@ class TestTrialCheckpoint:
             else:
                 file.write_bytes(content)
             (tmp_path / "owned").unlink(missing_ok=True)
-            assert checkpoint.load(CPU) is None
+            with pytest.raises(InputError, match="the saved state cannot be read"):
+                checkpoint.load(CPU)
             assert not (tmp_path / "owned").exists()
 
-    def test_a_state_that_is_no_dictionary_means_from_the_start(self, checkpoint):
+    def test_a_state_that_is_not_a_dictionary_is_an_error(self, checkpoint):
         checkpoint.start(TRIAL)
         checkpoint.save([1, 2])  # type: ignore[arg-type]
-        assert checkpoint.load(CPU) is None
+        with pytest.raises(InputError, match="it is a list"):
+            checkpoint.load(CPU)
 
     def test_once_removed_a_late_save_writes_nothing(self, checkpoint):
         checkpoint.start(TRIAL)
@@ -125,39 +136,42 @@ def warmup_store(tmp_path_factory) -> Path:
 def make(dataset, tmp_path, warmup_store):
     """Make a trainable as a worker does, with one thread."""
     threads = torch.get_num_threads()
-    arrays = {"inputs": dataset.inputs, "test_inputs": dataset.test_inputs}
-    datasets = {dataset.noise_level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
-    shared = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "checkpoints": str(tmp_path)}
-    shared |= {"warmup_store": str(warmup_store), "warmup_epochs": [1, 2, 4]}
+    inputs = SharedInputs(dataset.inputs, dataset.test_inputs)
+    datasets = {DataName(LEVEL): dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
+    shared = SharedSettings(
+        objective="best", use_gpu=False, checkpoints=tmp_path, cpus_per_trial=1, warmup_store=warmup_store,
+        warmup_epochs=(1, 2, 4),
+    )  # fmt: skip
 
     def made(config: dict[str, Any], store: bool = True) -> TrainingTrainable:
-        mine = shared if store else {**shared, "warmup_store": None}
+        mine = shared if store else dataclasses.replace(shared, warmup_store=None)
         trainable = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
-        trainable.setup(config, arrays=arrays, datasets=datasets, shared=mine)
+        trainable.setup(config, inputs=inputs, datasets=datasets, shared=mine)
         return trainable
 
     yield made
     torch.set_num_threads(threads)
 
 
-def config(trial_id: str = "abc", report_at: tuple[int, ...] = (), **changes: Any) -> dict[str, Any]:
-    settings = TrainingSettings(**{**SETTINGS, **changes}).model_dump(mode="json")
-    return {
-        "trial_id": trial_id,
-        "noise_level": "symmetric:0.2",
-        "stage": "search",
-        "settings": settings,
-        "report_at": list(report_at),
-    }
+def config(
+    trial_id: str = "abc",
+    judged_at: tuple[int, ...] = (),
+    *,
+    noise_seed: int | None = None,
+    stop_at: int | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    settings = TrainingSettings(**{**SETTINGS, **changes})
+    return TrialSpec(trial_id, LEVEL, "search", settings, noise_seed, judged_at, stop_at).to_config()
 
 
 def test_trials_of_one_level_can_have_data_of_their_own(dataset, make):
     """As the confirmation has with draws of the noise: their names tell them apart, also in a reused actor."""
     other = load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1, noise_seed=1)
     trainable = make(config(epochs=1, warmup_epochs=0))
-    trainable._datasets["another draw"] = dataclasses.replace(other, inputs=other.inputs[:0], test_inputs=None)
+    trainable._datasets[DataName(LEVEL, 1)] = dataclasses.replace(other, inputs=other.inputs[:0], test_inputs=None)
     first = trainable.step()
-    trainable.reset_config({**config("b", epochs=1, warmup_epochs=0), "data": "another draw"})
+    trainable.reset_config(config("b", epochs=1, warmup_epochs=0, noise_seed=1))
     second = trainable.step()
     training = Training(other, TrainingSettings(**{**SETTINGS, "epochs": 1, "warmup_epochs": 0}))
     expected = without_times([dataclasses.asdict(training.run_epoch())])
@@ -181,14 +195,14 @@ def epochs_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 class TestTrainingTrainable:
     def test_every_epoch_is_reported_once_and_reports_come_where_they_are_wanted(self, make, uninterrupted):
-        reports = reports_of(make(config(report_at=(1, 3))))
+        reports = reports_of(make(config(judged_at=(1, 3))))
         assert without_times(epochs_of(reports)) == without_times(uninterrupted)
         assert {1, 3, 6} <= {report["epoch"] for report in reports}
         assert [report["finished"] for report in reports] == [False] * (len(reports) - 1) + [True]
         assert len({frozenset(report) for report in reports}) == 1  # every report has every key
 
     def test_in_the_warm_up_nothing_counts(self, make):
-        first, *_, last = reports_of(make(config(report_at=(1, 2, 3))))
+        first, *_, last = reports_of(make(config(judged_at=(1, 2, 3))))
         assert (first["best_val_accuracy"], first["best_epoch"], first["val_correct_at_best"]) == (0.0, None, None)
         assert last["best_epoch"] > 2
         assert last["best_val_accuracy"] > 0
@@ -199,7 +213,7 @@ class TestTrainingTrainable:
         assert last["best_val_accuracy"] == 0.0
 
     def test_a_trial_that_is_stopped_goes_on_where_it_was(self, make, tmp_path, uninterrupted):
-        first = make(config(report_at=(1, 2, 3, 4)))
+        first = make(config(judged_at=(1, 2, 3, 4)))
         for _ in range(4):
             first.step()
         first.cleanup()
@@ -221,19 +235,28 @@ class TestTrainingTrainable:
 
         monkeypatch.setattr("nls_tune.runs.checkpoint.write_atomically", write)
         monkeypatch.setattr("nls_tune.training.trial.CHECKPOINT_SECONDS", 0)
-        trainable = make(config(report_at=(1, 2, 3)))
+        trainable = make(config(judged_at=(1, 2, 3)))
         reports = reports_of(trainable)
         trainable.cleanup()
         assert without_times(epochs_of(reports)) == without_times(uninterrupted)
-        (warning,) = {report["warning"] for report in reports if report["warning"]}
+        (warning,) = {warning for report in reports for warning in report["warnings"]}
         assert f"cannot be saved in {tmp_path} (No space left on device)" in warning
         assert not (tmp_path / "abc" / "state.pt").exists()
 
-    def test_the_state_of_other_settings_is_not_taken(self, make, tmp_path, uninterrupted):
-        other = make(config(report_at=(1,), lr=0.02))
+    @pytest.mark.parametrize("torn", [False, True])
+    def test_a_state_that_cannot_be_loaded_is_trained_anew_and_reports_say_so(
+        self, make, tmp_path, uninterrupted, torn
+    ):
+        other = make(config(judged_at=(1,), lr=0.02))
         other.step()
         other.cleanup()
-        assert without_times(epochs_of(reports_of(make(config())))) == without_times(uninterrupted)
+        if torn:
+            (tmp_path / "abc" / "state.pt").write_bytes(b"torn")
+        reports = reports_of(make(config()))
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        (warnings,) = {report["warnings"] for report in reports}
+        why = "the saved state cannot be read" if torn else "the saved state has another settings"
+        assert warnings[0].startswith(f"trial abc is trained anew: {why}")
 
     def test_a_trainable_takes_over_the_next_trial(self, make, uninterrupted):
         trainable = make(config("first", lr=0.05))
@@ -249,7 +272,7 @@ class TestTrainingTrainable:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_stopped_trial_whose_row_is_written_saves_nothing_more(self, make, tmp_path):
-        trainable = make(config(report_at=(1,)))
+        trainable = make(config(judged_at=(1,)))
         trainable.step()
         TrialCheckpoint(tmp_path / "abc").remove()
         trainable.cleanup()
@@ -262,7 +285,7 @@ class TestTrainingTrainable:
 
     def test_a_trainable_that_never_trains_does_not_touch_the_state_of_the_one_that_does(self, make, tmp_path):
         needless = make(config())
-        working = make(config(report_at=(1, 2, 3)))
+        working = make(config(judged_at=(1, 2, 3)))
         for _ in range(3):
             working.step()
         working.cleanup()
@@ -273,10 +296,10 @@ class TestTrainingTrainable:
 
     def test_the_folder_says_what_the_trial_is_before_its_first_report(self, make, tmp_path):
         """A run that is killed finds in it what was running."""
-        trainable = make(config(report_at=(1,)))
+        trainable = make(config(judged_at=(1,)))
         trainable.step()
         trial = TrialCheckpoint(Path(tmp_path) / "abc").read_trial()
-        assert trial == StartedTrial("symmetric:0.2", "search", TrainingSettings(**config()["settings"]))
+        assert trial == TrialSpec.from_config(config(judged_at=(1,)))
 
 
 JUDGED = ("epoch", "best_val_accuracy", "best_epoch", "val_correct_at_best", "test_correct_at_best", "diverged",
@@ -286,7 +309,7 @@ JUDGED = ("epoch", "best_val_accuracy", "best_epoch", "val_correct_at_best", "te
 class TestSharedWarmup:
     @pytest.mark.parametrize("rate", [0.0, -1.0])
     def test_rungs_within_a_warm_up_that_was_taken_over_are_reported_as_if_it_had_been_trained(self, make, rate):
-        described = {"report_at": (1, 3, 4, 5), "smooth_rate": rate, "warmup_epochs": 4}
+        described = {"judged_at": (1, 3, 4, 5), "smooth_rate": rate, "warmup_epochs": 4}
         plain = {r["epoch"]: r for r in reports_of(make(config("alone", **described), store=False))}
         reports_of(make(config("first", **described, lr=0.02)))
         trainable = make(config("second", **described))
@@ -300,20 +323,32 @@ class TestSharedWarmup:
         assert [report["train_seconds"] for report in reports[:3]] == [0, 0, 0]
         assert reports[-1]["train_seconds"] == sum(e["seconds"] for e in epochs_of(reports)[4:])
 
+    def test_a_stored_warm_up_that_cannot_be_used_is_trained_anew_and_reports_say_so(
+        self, make, uninterrupted, warmup_store
+    ):
+        reports_of(make(config("first", lr=0.02)))
+        for file in warmup_store.glob("*/epoch-*.pt"):
+            file.write_bytes(file.read_bytes()[:-100])
+        reports = reports_of(make(config("second")))
+        assert without_times(epochs_of(reports)) == without_times(uninterrupted)
+        assert reports[-1]["epochs_reused"] == 0
+        (warning,) = {warning for report in reports for warning in report["warnings"]}
+        assert "cannot be used and is trained anew (BadZipFile: File is not a zip file)" in warning
+
     def test_a_warm_up_that_diverged_is_taken_over_as_that(self, make):
-        described = {"warmup_lr": 1e30, "warmup_epochs": 4, "report_at": (1,)}
+        described = {"warmup_lr": 1e30, "warmup_epochs": 4, "judged_at": (1,)}
         reports_of(make(config("first", **described)))
         last = reports_of(make(config("second", **described)))[-1]
         assert (last["diverged"], last["done"], last["epoch"], last["epochs_reused"]) == (True, True, 1, 1)
 
     def test_who_waits_says_so_and_goes_on_when_the_epoch_is_there(self, make, uninterrupted, monkeypatch):
-        holder = make(config("holder", report_at=(1,), lr=0.02))
+        holder = make(config("holder", judged_at=(1,), lr=0.02))
         holder.step()
         waiting = make(config("waiting"))
         began = time.monotonic()
         beat = waiting.step()
         assert time.monotonic() - began < 2
-        assert (beat["epoch"], beat["best_epoch"], beat["new_epochs"], beat["done"]) == (0, None, [], False)
+        assert (beat["epoch"], beat["best_epoch"], beat["new_epochs"], beat["done"]) == (0, None, (), False)
         assert frozenset(beat) == frozenset(holder.step())
         reports = reports_of(waiting)
         assert without_times(epochs_of(reports)) == without_times(uninterrupted)
@@ -321,7 +356,7 @@ class TestSharedWarmup:
 
     @pytest.mark.parametrize("end", ["cleanup", "reset", "error"])
     def test_however_the_trainer_ends_another_one_goes_on_from_there(self, make, uninterrupted, monkeypatch, end):
-        long = {"report_at": (3,), "warmup_epochs": 5}  # epoch 3 is no length that is asked for
+        long = {"judged_at": (3,), "warmup_epochs": 5}  # epoch 3 is no length that is asked for
         holder = make(config("holder", **long))
         holder.step()
         if end == "cleanup":
@@ -340,7 +375,7 @@ class TestSharedWarmup:
         assert without_times(epochs_of(reports)) == without_times(epochs_of(alone))
 
     def test_an_error_in_an_epoch_leaves_no_state_to_go_on_from(self, make, tmp_path, monkeypatch):
-        trainable = make(config(report_at=(3,)))
+        trainable = make(config(judged_at=(3,)))
         trainable.step()
         monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
         with pytest.raises(RuntimeError):
@@ -350,7 +385,7 @@ class TestSharedWarmup:
 
     def test_what_was_reused_stays_so_when_the_trial_is_continued(self, make):
         reports_of(make(config("first", lr=0.02)))
-        second = make(config("second", report_at=(3,)))
+        second = make(config("second", judged_at=(3,)))
         second.step()
         second.cleanup()
         last = reports_of(make(config("second")))[-1]
@@ -367,7 +402,7 @@ def _fail():
 
 class TestOnAllLabels:
     def test_it_ends_at_its_epoch_and_says_nothing_of_validation(self, make, uninterrupted):
-        reports = reports_of(make({**config(), "stop_at": 4}))
+        reports = reports_of(make(config(stop_at=4)))
         last = reports[-1]
         assert (last["epoch"], last["done"], last["finished"], last["diverged"]) == (4, True, True, False)
         assert not any(report["done"] for report in reports[:-1])
@@ -381,17 +416,17 @@ class TestOnAllLabels:
 
     def test_it_can_end_within_a_warm_up_that_another_trial_has_trained(self, make):
         reports_of(make(config("first", warmup_epochs=4)))
-        (report,) = reports_of(make({**config("second", smooth_rate=0.0, warmup_epochs=4), "stop_at": 2}))
+        (report,) = reports_of(make(config("second", smooth_rate=0.0, warmup_epochs=4, stop_at=2)))
         assert (report["epoch"], report["finished"], report["epochs_reused"]) == (2, True, 2)
         assert [epoch["epoch"] for epoch in report["new_epochs"]] == [1, 2]
 
     @pytest.mark.parametrize(("saved", "end"), [(2, 4), (4, 3)])
     def test_it_goes_on_from_its_checkpoint_which_may_be_past_an_earlier_end(self, make, uninterrupted, saved, end):
-        first = make({**config(report_at=(saved,)), "stop_at": 5})
+        first = make(config(judged_at=(saved,), stop_at=5))
         assert first.step()["epoch"] == saved
         first.cleanup()
-        again = make({**config(), "stop_at": end})
-        assert again._trial.trial.training.epoch == saved
+        again = make(config(stop_at=end))
+        assert again._trial.training.epoch == saved
         last = reports_of(again)[-1]
         assert (last["epoch"], last["finished"]) == (end, True)
         assert last["new_epochs"][-1]["test_accuracy"] == uninterrupted[end - 1]["test_accuracy"]

@@ -13,8 +13,9 @@ import torch
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
 from nls_tune.runs.checkpoint import TrialCheckpoint
+from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.training.training import Training
-from nls_tune.tune.trainable import TrainingTrainable
+from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTrainable
 
 SETTINGS = {"model": "mlp", "epochs": 4, "warmup_epochs": 1, "smooth_rate": -1.0, "lr": 0.01, "batch_size": 64}
 CPU = torch.device("cpu")
@@ -30,14 +31,15 @@ def make(dataset, tmp_path):
     threads = torch.get_num_threads()
 
     def made(trial: dict[str, Any], **shared: Any) -> TrainingTrainable:
-        common = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "trials_per_gpu": 1}
-        common |= {"checkpoints": str(tmp_path), "warmup_store": str(tmp_path / "store"), "warmup_epochs": [1]}
+        common = {"objective": "best", "use_gpu": False, "checkpoints": tmp_path, "cpus_per_trial": 1}
+        common |= {"warmup_store": tmp_path / "store", "warmup_epochs": (1,)}
+        name = DataName(dataset.noise_level)
         trainable = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
         trainable.setup(
             trial,
-            arrays={"inputs": dataset.inputs, "test_inputs": dataset.test_inputs},
-            datasets={dataset.noise_level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)},
-            shared=common | shared,
+            inputs=SharedInputs(dataset.inputs, dataset.test_inputs),
+            datasets={name: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)},
+            shared=SharedSettings(**common | shared),
         )
         return trainable
 
@@ -45,10 +47,8 @@ def make(dataset, tmp_path):
     torch.set_num_threads(threads)
 
 
-def trial(name: str, report_at: tuple[int, ...] = (2,), **changes: Any) -> dict[str, Any]:
-    settings = TrainingSettings(**{**SETTINGS, **changes}).model_dump(mode="json")
-    names = {"trial_id": name, "noise_level": "symmetric:0.2", "stage": "search"}
-    return {**names, "settings": settings, "report_at": list(report_at)}
+def trial(name: str) -> dict[str, Any]:
+    return TrialSpec(name, "symmetric:0.2", "search", TrainingSettings(**SETTINGS), judged_at=(2,)).to_config()
 
 
 def accuracies(trainable: TrainingTrainable) -> list[float]:
@@ -76,20 +76,20 @@ def alone(dataset) -> list[float]:
 def test_a_process_outlives_a_trial_that_runs_out_of_memory(make, alone, monkeypatch, tmp_path, epochs_before):
     trainable = make(trial("large"))
     before = trainable.step() if epochs_before else None
-    training = weakref.ref(trainable._trial.trial.training)
+    training = weakref.ref(trainable._trial.training)
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_train_epoch", run_out)
         report = trainable.step()
     assert report["out_of_memory"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     assert (report["done"], report["finished"], report["epoch"]) == (True, False, epochs_before)
-    assert report["new_epochs"] == []
+    assert not report["new_epochs"]
     assert training() is None  # nothing holds the tensors any more
     ordinary = before or make(trial("other")).step()
     assert report.keys() == ordinary.keys()
     if before is not None:
         assert report["best_val_accuracy"] == before["best_val_accuracy"]
     trainable.cleanup()
-    assert TrialCheckpoint(tmp_path / "large").load(CPU) is None  # of no epoch
+    assert TrialCheckpoint(tmp_path / "large").load(CPU) is None  # in the middle of an epoch
     assert trainable.reset_config(trial("next"))
     assert accuracies(trainable) == alone  # also: nobody holds the warm-up that the first one began
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_for_which_there_is_no_memory_is_kept(make, alone, monkeypa
         patch.setattr(Training, "load_state_dict", run_out)
         assert "CUDA out of memory" in make(trial("abc")).step()["out_of_memory"]
     again = make(trial("abc"))
-    assert again._trial.trial.training.epoch == 2
+    assert again._trial.training.epoch == 2
     assert accuracies(again) == alone
 
 
@@ -168,7 +168,7 @@ def test_a_process_on_a_gpu_takes_its_share_before_its_first_trial(make, monkeyp
     monkeypatch.setattr(
         "nls_tune.training.devices.limit_memory", lambda device, trials: asked.append((device.type, trials))
     )
-    monkeypatch.setattr(TrainingTrainable, "_prepare", lambda self, config: asked.append(config["trial_id"]))
+    monkeypatch.setattr(TrainingTrainable, "_prepare", lambda self, spec: asked.append(spec.trial_id))
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     trainable = make(trial("abc"), use_gpu=True, trials_per_gpu=4)
     assert trainable.reset_config(trial("next"))

@@ -17,8 +17,9 @@ from nls_tune.analysis.recommendations import Recommendation
 from nls_tune.report.console.confirmation import print_confirmations
 from nls_tune.report.console.search import print_summaries
 from nls_tune.report.console.tables import print_line, print_table
-from nls_tune.report.text import ARM_NAMES, duration, interval, number, paused, percent, points, rate
-from nls_tune.report.words import copyable_configuration, doubt_sentence, recommendation_words
+from nls_tune.report.table import Column, Table, numbers, table_of, words
+from nls_tune.report.text import ARM_NAMES, amount, duration, interval, number, paused, percent, points, rate
+from nls_tune.report.words import recommendation_words
 
 
 def print_analysis(analysis: Analysis, console: Console) -> None:
@@ -38,7 +39,7 @@ def _print_run(found: RunAnalysis, console: Console) -> None:
     facts = [
         run.status,
         *([str(dataset)] if dataset else []),
-        f"{len(run.levels)} noise level{'s' if len(run.levels) != 1 else ''}",
+        amount(len(run.levels), "noise level"),
     ]
     print_line(f"{run.name}  ({', '.join(facts)})", console, "bold")
     if not found.recommendations:
@@ -67,38 +68,37 @@ def _heading(title: str, console: Console) -> None:
 
 
 def _print_recommendations(recommendations: Sequence[Recommendation], console: Console) -> None:
-    common = set.intersection(*(set(found.doubts) for found in recommendations)) if len(recommendations) > 1 else set()
-    for found in recommendations:
-        words = recommendation_words(found)
-        print_line(words.headline, console, "bold")
-        for reason in words.reasons:
+    said = [recommendation_words(found) for found in recommendations]
+    common = set.intersection(*(set(found.doubts) for found in said)) if len(said) > 1 else set()
+    for found in said:
+        print_line(f"{found.noise_level}: {found.headline}", console, "bold")
+        for reason in found.reasons:
             print_line(f"  + {reason}", console)
-        for kind in found.doubts:
-            if kind not in common:
-                print_line(f"  - {doubt_sentence(kind)}", console)
-        if (line := copyable_configuration(found)) is not None:
-            print_line(f"  {line}", console, "dim")
+        for doubt in found.doubts:
+            if doubt not in common:
+                print_line(f"  - {doubt}", console)
+        if found.configuration is not None:
+            print_line(f"  {found.configuration}", console, "dim")
     if common:
         print_line("At every noise level:", console, "bold")
-        for kind in recommendations[0].doubts:
-            if kind in common:
-                print_line(f"  - {doubt_sentence(kind)}", console)
+        for doubt in said[0].doubts:
+            if doubt in common:
+                print_line(f"  - {doubt}", console)
 
 
 def _print_rates(found: RateAgainstNoise, console: Console) -> None:
-    rows = [
-        (
-            level.noise_level,
-            percent(level.noise_rate),
-            percent(level.estimated_noise_rate),
-            rate(level.noise_cancelling_rate),
-            rate(level.smooth_rate),
-            f"[{rate(level.low)}, {rate(level.high)}]",
-        )
-        for level in found.levels
-    ]
-    headers = ("noise level", "noise", "estimated", "noise-cancelling", "best rate", "plausible 95 %")
-    print_table(headers, rows, console)
+    table = table_of(
+        found.levels,
+        [
+            (Column("noise level", "text"), lambda level: level.noise_level),
+            (Column("noise"), lambda level: percent(level.noise_rate)),
+            (Column("estimated"), lambda level: percent(level.estimated_noise_rate)),
+            (Column("noise-cancelling"), lambda level: rate(level.noise_cancelling_rate)),
+            (Column("best rate"), lambda level: rate(level.smooth_rate)),
+            (Column("plausible 95 %"), lambda level: f"[{rate(level.low)}, {rate(level.high)}]"),
+        ],
+    )
+    print_table(table, console)
 
 
 def _print_importances(levels: Sequence[LevelImportances], console: Console) -> None:
@@ -108,7 +108,8 @@ def _print_importances(levels: Sequence[LevelImportances], console: Console) -> 
             name, trials = (level.noise_level, str(level.num_trials)) if index == 0 else ("", "")
             rows.append((name, one.setting, percent(one.ped_anova), percent(one.fanova), trials))
     if rows:
-        print_table(("noise level", "setting", "among the best", "overall", "trials"), rows, console, text=(0, 1))
+        columns = (*words("noise level", "setting"), *numbers("among the best", "overall", "trials"))
+        print_table(Table(columns, tuple(rows)), console)
         print_line("\namong the best: PED-ANOVA; overall: fANOVA; of completed trials", console, "dim")
     for level in levels:
         if level.reason is not None:
@@ -119,27 +120,25 @@ _STAGES = {"search": "search", "confirm": "confirm", "confirm_all": "all labels"
 
 
 def _print_allocation(found: Allocation, console: Console) -> None:
-    rows = [
-        (
-            group.noise_level,
-            _STAGES.get(group.stage, group.stage),
-            ARM_NAMES[group.arm],
-            f"{group.num_trials}",
-            f"{group.epochs_trained:,}",
-            f"{group.epochs_reused:,}",
-            f"{group.epochs_saved:,}",
-            duration(group.train_seconds),
-        )
-        for group in found.groups
-    ]
-    headers = ("noise level", "stage", "arm", "trials", "trained", "reused", "saved", "training")
-    print_table(headers, rows, console, text=(0, 1, 2))
-    slots = f"{found.num_slots} slot{'' if found.num_slots == 1 else 's'}"
+    table = table_of(
+        found.groups,
+        [
+            (Column("noise level", "text"), lambda group: group.noise_level),
+            (Column("stage", "text"), lambda group: _STAGES.get(group.stage, group.stage)),
+            (Column("arm", "text"), lambda group: ARM_NAMES[group.arm]),
+            (Column("trials"), lambda group: f"{group.num_trials}"),
+            (Column("trained"), lambda group: f"{group.epochs_trained:,}"),
+            (Column("reused"), lambda group: f"{group.epochs_reused:,}"),
+            (Column("saved"), lambda group: f"{group.epochs_saved:,}"),
+            (Column("training"), lambda group: duration(group.train_seconds)),
+        ],
+    )
+    print_table(table, console)
     print_line(
         "\ntrained, reused, saved: epochs, those taken from shared warm-ups, and those not trained\n"
         "because a trial was stopped\n"
-        f"{slots}, {percent(found.busy_share)} of their time in trials, {duration(found.wall_seconds)} from first "
-        f"start to last end{paused(found.paused_seconds)}",
+        f"{amount(found.num_slots, 'slot')}, {percent(found.busy_share)} of their time in trials, "
+        f"{duration(found.wall_seconds)} from first start to last end{paused(found.paused_seconds)}",
         console,
         "dim",
     )
@@ -151,18 +150,17 @@ def _print_allocation(found: Allocation, console: Console) -> None:
 def _print_comparison(found: Comparison, console: Console) -> None:
     print_line("The runs side by side", console, "bold underline")
     if found.differences:
-        rows = [(name, *(_setting(value) for value in values)) for name, values in found.differences]
-        headers = ("setting", *found.runs)
-        print_table(headers, rows, console, text=range(len(headers)))
+        settings = tuple((name, *map(_setting, values)) for name, values in found.differences)
+        print_table(Table(words("setting", *found.runs), settings), console)
     else:
         print_line("All settings are the same.", console)
-    headers = ("", "trials", "rate", "val", "test", "fresh", "against CE", "to first")
-    rows = []
+    columns = (*words(""), *numbers("trials", "rate", "val", "test", "fresh", "against CE", "to first"))
+    rows: list[tuple[str, ...]] = []
     for level in found.levels:
-        rows.append((level.noise_level, *[""] * (len(headers) - 1)))
+        rows.append((level.noise_level, *[""] * (len(columns) - 1)))
         rows += [_at_level(run) for run in level.runs]
     console.print()
-    print_table(headers, rows, console)
+    print_table(Table(columns, tuple(rows)), console)
     print_line(
         "\nfresh: mean test accuracy over fresh seeds; against CE: paired difference to the\n"
         "strongest CE over them, in points; to first: test accuracy of the search's trial\n"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.noise.confident_learning import NoiseEstimate
-from nls_tune.report.console.tables import print_whole
+from nls_tune.report.console.tables import print_line, print_table
+from nls_tune.report.table import Column, Table
 from nls_tune.report.text import duration, percent, rate
 
 #: Matrices of more classes are shown by their largest entries.
@@ -35,30 +35,25 @@ def print_estimate(estimate: NoiseEstimate, console: Console) -> None:
         f"the noisy labels predicted out of sample, {duration(estimate.seconds)}",
         f"               labels that they miss are wrong or too hard for them: {percent(1 - estimate.accuracy)}",
     ]
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    print_line("\n".join(lines), console)
     if estimate.num_classes > _MOST_CLASSES:
         _print_largest(estimate, console)
     else:
         _print_matrix(estimate, console)
     if estimate.true_matrix is not None:
         difference = np.abs(np.subtract(estimate.matrix, estimate.true_matrix))
-        console.print(
-            f"  Against the true matrix: {100 * difference.mean():.1f} points on average, "
-            f"{100 * difference.max():.1f} at most",
-            highlight=False,
-            soft_wrap=True,
-        )
+        gaps = f"{100 * difference.mean():.1f} points on average, {100 * difference.max():.1f} at most"
+        print_line(f"  Against the true matrix: {gaps}", console)
 
 
 def print_estimate_line(estimate: NoiseEstimate, console: Console) -> None:
     """Print the estimated noise of one level in one line."""
-    line = f"  noise rate {_with_interval(estimate)}{_truth(estimate)}; {duration(estimate.seconds)}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_line(f"  noise rate {_with_interval(estimate)}{_truth(estimate)}; {duration(estimate.seconds)}", console)
 
 
 def print_bias(console: Console) -> None:
     """Print what biases an estimate."""
-    console.print(_BIAS, markup=False, highlight=False, soft_wrap=True, style="dim")
+    print_line(_BIAS, console, "dim")
 
 
 def _with_interval(estimate: NoiseEstimate) -> str:
@@ -85,26 +80,22 @@ def _cancelling(noise: float, num_classes: int) -> str:
 
 
 def _print_matrix(estimate: NoiseEstimate, console: Console) -> None:
-    console.print("  transition matrix in %, rows: clean class, columns: noisy class", highlight=False)
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("", justify="right", min_width=4)
-    for name in range(estimate.num_classes):
-        table.add_column(str(name), justify="right", min_width=4, no_wrap=True)
-    for name, row in enumerate(estimate.matrix):
-        table.add_row(str(name), *(f"{100 * value:.1f}" for value in row))
-    print_whole(table, console)
+    print_line("  transition matrix in %, rows: clean class, columns: noisy class", console)
+    columns = [Column(heading, "number", 4) for heading in ("", *map(str, range(estimate.num_classes)))]
+    rows = [(str(name), *(f"{100 * value:.1f}" for value in row)) for name, row in enumerate(estimate.matrix)]
+    print_table(Table(tuple(columns), tuple(rows)), console)
 
 
 def _print_largest(estimate: NoiseEstimate, console: Console) -> None:
     off_diagonal = np.array(estimate.matrix)
     np.fill_diagonal(off_diagonal, -1.0)
     order = np.argsort(-off_diagonal, axis=None, kind="stable")[:_NUM_ENTRIES]
-    console.print(f"  the {_NUM_ENTRIES} largest entries of the transition matrix off its diagonal", highlight=False)
-    table = Table(box=None, padding=(0, 1, 0, 2))
-    for name in ("clean", "noisy", "estimated", "true"):
-        if name != "true" or estimate.true_matrix is not None:
-            table.add_column(name, justify="right", no_wrap=True)
-    for clean, noisy in zip(*np.unravel_index(order, off_diagonal.shape), strict=True):
-        values = [matrix[clean][noisy] for matrix in (estimate.matrix, estimate.true_matrix) if matrix is not None]
-        table.add_row(str(clean), str(noisy), *(percent(value) for value in values))
-    print_whole(table, console)
+    print_line(f"  the {_NUM_ENTRIES} largest entries of the transition matrix off its diagonal", console)
+    matrices = {"estimated": estimate.matrix, "true": estimate.true_matrix}
+    known = {name: matrix for name, matrix in matrices.items() if matrix is not None}
+    columns = [Column(heading, "number", 9) for heading in ("clean", "noisy", *known)]
+    rows = [
+        (str(clean), str(noisy), *(percent(matrix[clean][noisy]) for matrix in known.values()))
+        for clean, noisy in zip(*np.unravel_index(order, off_diagonal.shape), strict=True)
+    ]
+    print_table(Table(tuple(columns), tuple(rows)), console)

@@ -1,4 +1,4 @@
-"""A search while it runs: a picture that refreshes in a terminal, a line a trial elsewhere.
+"""A search while it runs: a picture that refreshes in a terminal, one line per trial elsewhere.
 
 The session that runs a search and ``nls-tune watch``, in another process, show the same picture.
 """
@@ -19,10 +19,12 @@ from rich.text import Text
 from nls_tune.report.console.sparkline import sparkline
 from nls_tune.report.text import ARM_NAMES, duration, percent, printable, rate
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
+from nls_tune.runs.schemas import Status
+from nls_tune.spaces.space import ARMS
 
-#: How stages are called on screens.
+#: The names of the stages on screens.
 STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation on all labels"}
-_FAILED = ("failed", "out_of_memory", "interrupted")
+_FAILED: tuple[Status, ...] = ("failed", "out_of_memory", "interrupted")
 #: Widths in characters: the longest name of a level that is shown whole, and the curves.
 _LEVEL_WIDTH = 16
 _CURVE_WIDTH = 24
@@ -34,7 +36,7 @@ class ProgressView:
 
     Args:
         progress: Where the search stands; it changes while this is shown.
-        console: Where to draw. If it is no terminal, one plain line a trial is printed.
+        console: Where to draw. Without a terminal, one plain line per trial is printed.
     """
 
     def __init__(self, progress: SearchProgress, console: Console) -> None:
@@ -53,7 +55,7 @@ class ProgressView:
             self._live.start()
 
     def stop(self) -> None:
-        """Remove the picture; what follows is printed below."""
+        """Remove the picture, so that other lines can follow."""
         if self._live:
             self._live.stop()
 
@@ -63,7 +65,7 @@ class ProgressView:
             self._console.print(counted(self._progress, line), markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, line: str) -> None:
-        """Say in a plain line that something is not as it should be; a terminal shows it above the table."""
+        """Print a warning in a plain line; a terminal shows it above the picture."""
         self._console.print(f"Warning: {line}", markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
@@ -71,7 +73,7 @@ class ProgressView:
 
 
 def counted(progress: SearchProgress, line: str) -> str:
-    """Put before a line how many trials have ended, and after it how much time is left if it goes on."""
+    """Return a line with the number of ended trials before it and the time left, if the search goes on, after it."""
     done, total = progress.num_ended, progress.num_total
     if progress.is_ending:
         return f"[{done}/{total}] {line}"
@@ -88,7 +90,7 @@ def fitted_picture(progress: SearchProgress, elapsed: float, console: Console, *
         progress: Where it stands.
         elapsed: Seconds since it began.
         console: The terminal.
-        lines_kept: Its lines that are needed for something else.
+        lines_kept: Lines of the terminal that the caller needs for something else.
     """
     # A picture as high as the terminal would scroll with the line of the cursor.
     return picture(
@@ -111,8 +113,8 @@ def picture(
     Args:
         progress: Where it stands.
         elapsed: Seconds since it began.
-        height: Lines at most; a last one then says how many are left out. None draws all.
-        ascii_only: Whether the console shows nothing but ASCII.
+        height: The most lines; if more are needed, the last one says how many are left out. None draws all.
+        ascii_only: Whether the console can only show ASCII.
         over: Whether nothing runs any more.
 
     Returns:
@@ -151,7 +153,7 @@ def picture(
 
 @dataclass
 class _Section:
-    """Lines that belong together; the header stands as long as one of the rows."""
+    """Lines that belong together; the header is shown while one of the rows is."""
 
     header: Text | None
     rows: list[RenderableType]
@@ -161,7 +163,7 @@ class _Section:
 
 
 def _cut(sections: dict[str, _Section], height: int) -> list[RenderableType]:
-    """Leave lines out, the least important first, until all fit with a line that says so."""
+    """Leave lines out, the least important ones first, until the rest fits with a line that says so."""
     before = sum(len(section.lines()) for section in sections.values())
     for name in ("note", "curves", "slots", "levels", "bar"):
         rows = sections[name].rows
@@ -182,12 +184,12 @@ def _levels(progress: SearchProgress, width: int) -> _Section:
     done = {name: f"{level.num_ended}/{level.total}" for name, level in progress.levels.items()}
     wide = max([4, *(len(text) for text in done.values())])
     header = f"{_name('noise level', width)} {'done':>{wide}} running stopped diverged failed"
-    header += "".join(f" {ARM_NAMES[arm]:>7}" for arm in ARM_NAMES)
+    header += "".join(f" {ARM_NAMES[arm]:>7}" for arm in ARMS)
     rows: list[RenderableType] = []
     for name, level in progress.levels.items():
         failed = sum(level.ended[status] for status in _FAILED)
         counts = f"{level.running:>7} {level.ended['stopped']:>7} {level.ended['diverged']:>8} {failed:>6}"
-        bests = "".join(f" {percent(level.best.get(arm)):>7}" for arm in ARM_NAMES)
+        bests = "".join(f" {percent(level.best.get(arm)):>7}" for arm in ARMS)
         rows.append(Text(f"{_name(name, width)} {done[name]:>{wide}} {counts}{bests}"))
     return _Section(Text(header, style="bold"), rows)
 
@@ -211,13 +213,10 @@ def _curve(level: LevelProgress, ascii_only: bool) -> str | None:
 
 
 def _slots(progress: SearchProgress, width: int, ascii_only: bool) -> _Section:
-    running = {trial.slot: trial for trial in list(progress.running.values())}
-    rows: list[RenderableType] = []
+    running = {trial.slot: _trial(trial, width, ascii_only) for trial in list(progress.running.values())}
     # All slots have their line, idle or not: the picture keeps its height.
-    for slot in range(max([progress.slots, *(slot + 1 for slot in running)])):
-        shown = _trial(running[slot], width, ascii_only) if slot in running else "idle"
-        rows.append(Text(f"{slot + 1:>2} {shown}"))
-    return _Section(Text("now", style="bold"), rows)
+    slots = range(max([progress.slots, *(slot + 1 for slot in running)]))
+    return _Section(Text("now", style="bold"), [Text(f"{slot + 1:>2} {running.get(slot, 'idle')}") for slot in slots])
 
 
 def _trial(trial: RunningTrial, width: int, ascii_only: bool) -> str:
@@ -231,7 +230,7 @@ def _trial(trial: RunningTrial, width: int, ascii_only: bool) -> str:
 
 
 def _name(text: str, width: int) -> str:
-    """A name in so many cells; of a longer one the middle is left out, because files differ at the end."""
+    """Fit a name into so many cells, without the middle of a longer one, because names of files differ at the end."""
     shown = printable(text)
     if Text(shown).cell_len > width:
         half = (width - 1) // 2

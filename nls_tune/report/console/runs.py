@@ -5,32 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from rich.console import Console
 
 from nls_tune.analysis.run_overviews import RunOverview
 from nls_tune.report.console.tables import print_line, print_table
-from nls_tune.report.formats import FORMAT_VERSION, csv_text, markdown_text, plain
+from nls_tune.report.formats import FORMAT_VERSION, plain
+from nls_tune.report.table import Table, csv_text, markdown_text, numbers, words
 from nls_tune.report.text import percent, rate
 
-#: Up to so many noise levels are listed one by one.
+#: The most noise levels that are listed one by one.
 _MOST_LEVELS = 3
-_HEADERS = ("run", "status", "dataset", "noise levels", "trials", "best rate", "val", "age")
+_TABLE = (*words("run", "status", "dataset", "noise levels"), *numbers("trials", "best rate", "val", "age"))
 _COLUMNS = (
     "name", "path", "status", "dataset", "num_levels", "num_ended", "num_planned", "best", "created_at", "problem",
 )  # fmt: skip
 
 
 def print_runs(runs: Sequence[RunOverview], console: Console, now: datetime) -> None:
-    """Print a line a run, and what is wrong with damaged ones.
+    """Print one line per run, and what is wrong with damaged ones.
 
     Args:
-        runs: As ``run_overviews`` returns them.
+        runs: What ``run_overviews`` returned.
         console: Where to print.
         now: The present time; ages are counted from when runs were created.
     """
-    print_table(_HEADERS, [_cells(run, now) for run in runs], console, text=(0, 1, 2, 3))
+    print_table(Table(_TABLE, tuple(_cells(run, now) for run in runs)), console)
     for run in runs:
         if run.problem is not None:
             print_line(f"{run.name}: {run.problem}", console)
@@ -43,26 +43,28 @@ def runs_json(runs: Sequence[RunOverview]) -> str:
 
 def runs_csv(runs: Sequence[RunOverview]) -> str:
     """Return the runs as CSV; ``best`` holds level, rate and validation accuracy of each level as JSON."""
-    rows: list[dict[str, Any]] = [
-        {**plain(run), "num_levels": len(run.levels), "best": json.dumps(plain(run.levels))} for run in runs
-    ]
+    rows = []
+    for run in runs:
+        cells = {**plain(run), "num_levels": len(run.levels), "best": json.dumps(plain(run.levels))}
+        rows.append([cells[name] for name in _COLUMNS])
     return csv_text(_COLUMNS, rows)
 
 
 def runs_markdown(runs: Sequence[RunOverview], now: datetime) -> str:
     """Return the runs as a table in Markdown."""
-    rows = [[", ".join(cell.split("\n")) for cell in (*_cells(run, now), run.problem or "")] for run in runs]
-    return markdown_text((*_HEADERS, "problem"), rows)
+    rows = [tuple(", ".join(cell.split("\n")) for cell in (*_cells(run, now), run.problem or "")) for run in runs]
+    return markdown_text(Table((*_TABLE, *words("problem")), tuple(rows)))
 
 
 def _cells(run: RunOverview, now: datetime) -> tuple[str, ...]:
     trials = "–" if run.num_ended is None else f"{run.num_ended}/{run.num_planned}"
     age = "–" if run.created_at is None else _age((now - run.created_at).total_seconds())
-    return (run.name, run.status or "damaged", run.dataset or "–", *_levels(run)[:1], trials, *_levels(run)[1:], age)
+    names, rates, accuracies = _levels(run)
+    return (run.name, run.status or "damaged", run.dataset or "–", names, trials, rates, accuracies, age)
 
 
 def _levels(run: RunOverview) -> tuple[str, str, str]:
-    """Noise levels, their best rates and validation accuracies: a line each, or how many there are."""
+    """Noise levels, their best rates and validation accuracies: one line per level, or how many there are."""
     if len(run.levels) <= _MOST_LEVELS:
         names = "\n".join(level.noise_level for level in run.levels) or "–"
         rates = "\n".join(rate(level.smooth_rate) for level in run.levels) or "–"

@@ -12,15 +12,15 @@ _ASCII = "_.-=+*%@"
 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """Draw a curve with one character a value, its lowest value as the lowest block and its highest as the highest.
+    """Draw a curve with one character per value, from the lowest block for the lowest to the highest for the highest.
 
     Args:
-        values: One after the other; those that are not finite leave a gap.
-        width: Characters at most; of more values neighbours are averaged.
-        ascii_only: Whether the console shows no blocks.
+        values: The curve; values that are not finite leave a gap.
+        width: The most characters; neighbours are averaged where there are more values.
+        ascii_only: Whether the console cannot show blocks.
 
     Returns:
-        As many characters as values, at most ``width``; a curve without a slope is a line in the middle.
+        As many characters as values, at most ``width``; a flat curve is a line in the middle.
 
     Raises:
         ValueError: If the width is below 1.

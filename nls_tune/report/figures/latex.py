@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from nls_tune.report.text import number, printable
+from nls_tune.report.text import number, printable, seed_count
 
 if TYPE_CHECKING:
     from nls_tune.analysis.analysis import RunAnalysis
@@ -33,15 +33,13 @@ def latex_table(run: RunAnalysis) -> str | None:
     levels = [level for level in run.confirmations if any(c.test_at_best for c in level.configurations)]
     if not levels:
         return None
-    counts = {len(c.seeds) for level in levels for c in level.configurations}
-    seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+    seeds = seed_count(c for level in levels for c in level.configurations)
     caption = (
-        f"Test accuracy (\\%) at the best epoch, mean $\\pm$ standard deviation over {seeds} fresh seeds. "
+        f"Test accuracy (\\%) at the best epoch, mean $\\pm$ standard deviation over {seeds}. "
         "Recommended: smooth rate (or CE), warm-up epochs and learning rate with the highest mean validation accuracy "
         "on noisy labels. $\\Delta$: paired difference in points to the strongest cross-entropy (CE), $\\pm$ half of "
         "its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
-    groups = r"Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Recommended} & Strongest CE & $\Delta$ \\"
     lines = [
         f"% Made by nls-tune from the run {latex_text(run.run.name)}; needs \\usepackage{{booktabs}}.",
         r"\begin{table}",
@@ -51,7 +49,7 @@ def latex_table(run: RunAnalysis) -> str | None:
         r"  \smallskip\footnotesize\setlength{\tabcolsep}{2.5pt}",
         r"  \begin{tabular}{@{}lrrlrrr@{}}",
         r"    \toprule",
-        f"    {groups}",
+        r"    Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Recommended} & Strongest CE & $\Delta$ \\",
         r"    \cmidrule(lr){4-5}",
         r"    & (\%) & & configuration & test & test & (points) \\",
         r"    \midrule",
@@ -104,8 +102,4 @@ def _mean(found: SampleMean | None) -> str:
 
 def _difference(found: SampleMean) -> str:
     half = "" if math.isinf(found.low) else f" \\pm {100 * (found.high - found.low) / 2:.2f}"
-    return f"${_points(found.mean)}{half}$"
-
-
-def _points(fraction: float) -> str:
-    return f"{round(100 * fraction, 2) + 0.0:+.2f}"
+    return f"${round(100 * found.mean, 2) + 0.0:+.2f}{half}$"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
@@ -14,21 +17,17 @@ from nls_tune.report.figures.style import (
     ARM_LEGEND,
     ARM_MARKERS,
     DOUBLE,
-    MOST_COLUMNS,
-    MOST_VECTORS,
     MUTED,
     SINGLE,
     SMOOTHER,
     THEORY,
     label,
-    legend_below,
+    label_rates,
     level_label,
     limits,
-    panels,
     percentages,
-    rate_scale,
-    starts_row,
 )
+from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
@@ -38,8 +37,10 @@ if TYPE_CHECKING:
 
 #: A point this many times further below the median than the best is above it is marked at the lower edge.
 _FAR = 8.0
-#: Of all panels side by side.
-_COLUMN_INCHES = 5.5
+#: The most panels side by side, and the width of all of them.
+_MOST_COLUMNS, _PANEL_INCHES = 5, 5.5
+#: More markers than this become pixels in SVG and PDF files.
+_MOST_VECTORS = 2000
 #: Noise-cancelling rates down to twice this one are always in sight.
 _USUAL = -4.0
 
@@ -51,7 +52,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         return "no search trial has run to its end"
     arms = {summary.noise_level: summary.arms for summary in run.summaries}
     has_test = any(point.test_accuracy is not None for curve in curves for point in curve.points)
-    figure, columns = panels(len(curves), DOUBLE, [1.35, 1.35] if has_test else [1.6], extra=0.75)
+    figure, columns = _panels(len(curves), [1.35, 1.35] if has_test else [1.6])
     rates = [0.0, *(point.smooth_rate for curve in curves for point in curve.points)]
     cancelling = [curve.noise_cancelling_rate for curve in curves if curve.noise_cancelling_rate is not None]
     rates += [rate for rate in cancelling if rate >= 2 * min([*rates, _USUAL])]
@@ -64,16 +65,42 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(level_label(curve.noise_level))
         for axis in column:
-            rate_scale(axis, "x", rates, inches=_COLUMN_INCHES / len(columns[:MOST_COLUMNS]))
+            label_rates(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
-        if starts_row(column[0]):
+        spec = column[0].get_subplotspec()
+        if spec is not None and spec.is_first_col():
             column[-1].set_ylabel("validation accuracy, %\n(noisy labels)")
             if has_test:
                 column[0].set_ylabel("test accuracy, %\n(clean labels)")
     figure.suptitle("Accuracy against smooth rate, spaced by log(1 − r), for each noise level")
-    legend_below(figure, [axis for column in columns for axis in column])
+    _legend_below(figure, [axis for column in columns for axis in column])
     return figure
+
+
+def _panels(num: int, heights: list[float]) -> tuple[Figure, list[list[Axes]]]:
+    """Make a figure with a column of panels of these heights per noise level; more than fit go on below."""
+    blocks = math.ceil(num / _MOST_COLUMNS)
+    columns, rows = math.ceil(num / blocks), len(heights)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(DOUBLE, blocks * sum(heights) + 0.75), layout=layout)
+    grid = figure.subplots(blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights * blocks})
+    axes = [[grid[i // columns * rows + row, i % columns] for row in range(rows)] for i in range(blocks * columns)]
+    for axis in (axis for unused in axes[num:] for axis in unused):
+        axis.set_visible(False)
+    return figure, axes[:num]
+
+
+def _legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Put one legend for all panels below them; each name stands there once."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    figure.legend(
+        list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)), columnspacing=1.4,
+        handletextpad=0.5,
+    )  # fmt: skip
 
 
 def _panel(
@@ -85,7 +112,7 @@ def _panel(
 ) -> None:
     if curve.noise_cancelling_rate is not None:
         axis.axvline(
-            curve.noise_cancelling_rate, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3, zorder=1,
+            rate_position(curve.noise_cancelling_rate), color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3, zorder=1,
             label="noise-cancelling rate",
         )  # fmt: skip
     if ce_level is not None:
@@ -93,17 +120,16 @@ def _panel(
             ce_level, color=ARM_COLOURS["ce"], linestyle=(0, (4, 2)), linewidth=0.9, zorder=2, label="selected CE"
         )
     if smoothed is not None:
-        axis.fill_between(
-            smoothed.rates, smoothed.low, smoothed.high, color=SMOOTHER, alpha=0.18, linewidth=0, zorder=1
-        )
-        axis.plot(smoothed.rates, smoothed.mean, color=SMOOTHER, zorder=3, label="local mean, 95 % band")
+        x = rate_positions(smoothed.rates)
+        axis.fill_between(x, smoothed.low, smoothed.high, color=SMOOTHER, alpha=0.18, linewidth=0, zorder=1)
+        axis.plot(x, smoothed.mean, color=SMOOTHER, zorder=3, label="local mean, 95 % band")
     for arm in ARMS:
-        mine = [(point.smooth_rate, value) for point, value in values if point.arm == arm]
+        mine = [(rate_position(point.smooth_rate), value) for point, value in values if point.arm == arm]
         if mine:
             axis.plot(
                 *zip(*mine, strict=True), linestyle="none", marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm],
                 markersize=3.6, markeredgecolor="white", markeredgewidth=0.4, zorder=4, label=ARM_LEGEND[arm],
-                rasterized=len(mine) > MOST_VECTORS,
+                rasterized=len(mine) > _MOST_VECTORS,
             )  # fmt: skip
     percentages(axis)
     _leave_out_far_ones(axis, values, ce_level)
@@ -121,8 +147,8 @@ def _leave_out_far_ones(axis: Axes, values: Sequence[tuple[RatePoint, float]], c
     for point, value in values:
         if value < limit:
             axis.plot(
-                [point.smooth_rate], [0.03], transform=axis.get_xaxis_transform(), marker="v", linestyle="none",
-                color=ARM_COLOURS[point.arm], markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
+                [rate_position(point.smooth_rate)], [0.03], transform=axis.get_xaxis_transform(), linestyle="none",
+                color=ARM_COLOURS[point.arm], marker="v", markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
             )  # fmt: skip
     if far := len(ordered) - sum(value >= limit for value in ordered):
         axis.text(0.02, 0.12, f"▽ {far} lower", transform=axis.transAxes, fontsize=5.5, color=MUTED)
@@ -139,8 +165,8 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
     figure = Figure(figsize=(SINGLE, 2.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(
-        found.theory_noise_rates, found.theory_rates, color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.4,
-        label="noise-cancelling rate\n(symmetric noise)",
+        found.theory_noise_rates, rate_positions(found.theory_rates), color=THEORY, linestyle=(0, (1, 1.2)),
+        linewidth=1.4, label="noise-cancelling rate\n(symmetric noise)",
     )  # fmt: skip
     for arm in ARMS:
         for known in (True, False):
@@ -149,7 +175,7 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
                 _best_rates(axis, mine, known)
     ends = [end for level, _ in placed for end in (level.low, level.smooth_rate, level.high)]
     theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, _USUAL])]
-    rate_scale(axis, "y", [0.0, *ends, *theory], inches=2.0)
+    label_rates(axis, "y", [0.0, *ends, *theory], inches=2.0)
     percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
     axis.set_ylabel("best smooth rate, spaced by log(1 − r)")
@@ -164,11 +190,11 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
 
 def _best_rates(axis: Axes, placed: Sequence[tuple[BestRate, float]], known: bool) -> None:
     arm = placed[0][0].arm
-    noise, rates = [noise for _, noise in placed], [level.smooth_rate for level, _ in placed]
-    ends = [
-        [max(0.0, level.smooth_rate - level.low) for level, _ in placed],
-        [max(0.0, level.high - level.smooth_rate) for level, _ in placed],
-    ]
+    noise = [noise for _, noise in placed]
+    low, rates, high = (
+        np.array(rate_positions(getattr(level, end) for level, _ in placed)) for end in ("low", "smooth_rate", "high")
+    )
+    ends = np.maximum(0.0, [rates - low, high - rates])
     axis.errorbar(noise, rates, yerr=ends, fmt="none", ecolor=ARM_COLOURS[arm], elinewidth=0.9, capsize=2.5)
     axis.plot(
         noise, rates, marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",

@@ -1,24 +1,20 @@
-"""How the figures look: sizes of papers, colours that colour-blind people tell apart, the axis of smooth rates.
+"""The style of the figures: sizes of papers, colours that colour-blind people tell apart, the axis of smooth rates.
 
 Numbers are drawn as they are, accuracies as fractions; the labels of the axes turn them into percentages.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from nls_tune.report.rate_scale import rate_scale
 from nls_tune.report.text import printable
-from nls_tune.report.text import rate as rate_text
 from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
@@ -28,46 +24,15 @@ if TYPE_CHECKING:
 SINGLE, DOUBLE = 3.3, 6.8
 #: So that a figure of two columns is about 1,600 pixels wide.
 DPI = 240
-#: One percentage point: an axis of accuracies spans it at least.
+#: The least span of an axis of accuracies: one percentage point.
 LEAST_SPAN = 0.01
-#: Panels side by side at most.
-MOST_COLUMNS = 5
-#: More markers than this become pixels in SVG and PDF files.
-MOST_VECTORS = 2000
 
 #: Okabe and Ito, "Color Universal Design" (2008).
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 ARM_COLOURS: dict[Arm, str] = {"ce": "#000000", "positive": "#0072B2", "negative": "#D55E00"}
 ARM_MARKERS: dict[Arm, str] = {"ce": "D", "positive": "s", "negative": "o"}
-ARM_DASHES: dict[Arm, Any] = {"ce": (0, (4, 1.5)), "positive": (0, (1, 1)), "negative": "-"}
 ARM_LEGEND: dict[Arm, str] = {"ce": "CE (r = 0)", "positive": "r > 0", "negative": "r < 0"}
-RUN_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 THEORY, SMOOTHER, MUTED, GRID = "#009E73", "#4d4d4d", "#6e6e6e", "#e3e3e3"
 
-#: Where the rates are labelled, the most wanted first.
-_RATE_TICKS = (
-    0.0,
-    -1.0,
-    -4.0,
-    -8.0,
-    0.8,
-    -2.0,
-    0.5,
-    -16.0,
-    -32.0,
-    -64.0,
-    -0.5,
-    0.9,
-    1.0,
-    0.2,
-    -0.2,
-    0.1,
-    -0.1,
-    0.05,
-    -0.05,
-)
-#: Rates are spaced by log(1 - r), which ends before 1; from here on they are spaced evenly.
-_EVEN_FROM = 0.9
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that all machines draw the same
     "font.size": 7,
@@ -99,7 +64,6 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 3.5,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
-    "hatch.linewidth": 0.5,
     # Names come from files: a dollar in one of them is a dollar.
     "text.parse_math": False,
     # The same run gives the same bytes.
@@ -107,13 +71,13 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
-#: What belongs to the process and not to a drawing.
+#: Settings of the process, not of a drawing.
 _NOT_OURS = {"backend", "backend_fallback", "interactive", "toolbar", "timezone", "date.epoch", "webagg.port"}
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save with our settings, whatever those of the user are, which hold again afterwards."""
+    """Draw and save with these settings; those of the user hold again afterwards."""
     defaults: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key not in _NOT_OURS}
     with warnings.catch_warnings(), mpl.rc_context():
         # A name in a script that the font lacks is drawn as boxes.
@@ -125,18 +89,9 @@ def styled() -> Iterator[None]:
 
 
 def label(text: object, most: int = 40) -> str:
-    """Return a name for a figure: one line, not too long; what was cut out of its middle is an ellipsis."""
+    """Return a name for a figure: one line, its middle left out where it is too long."""
     shown = printable(str(text))
     return shown if len(shown) <= most else f"{shown[: most // 2]}…{shown[len(shown) - most // 2 + 1 :]}"
-
-
-#: How the searched settings are called.
-_SETTING_NAMES = {"smooth_rate": "smooth rate", "lr": "learning rate", "warmup_epochs": "warm-up"}
-
-
-def setting_label(name: str) -> str:
-    """Return the name of a setting as people say it."""
-    return _SETTING_NAMES.get(name, label(name, 18))
 
 
 def level_label(noise_level: str) -> str:
@@ -146,36 +101,6 @@ def level_label(noise_level: str) -> str:
         return f"{label(kind)}, {100 * float(rate):g} %"
     except ValueError:
         return label(noise_level, 24)
-
-
-def panels(
-    num: int, width: float, heights: Sequence[float], *, most: int = MOST_COLUMNS, extra: float = 0.5, **options: Any
-) -> tuple[Figure, list[list[Axes]]]:
-    """Make a figure with a column of panels for each of some things; more than ``most`` go on below.
-
-    Args:
-        num: How many things, at least one.
-        width: Of the figure, in inches.
-        heights: Of the panels of one thing, in inches.
-        most: Columns at most.
-        extra: Inches for titles and the legend.
-        **options: For ``Figure.subplots``.
-
-    Returns:
-        The figure, and the axes of each thing from top to bottom.
-    """
-    blocks = math.ceil(num / most)
-    columns, rows = math.ceil(num / blocks), len(heights)
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(width, blocks * sum(heights) + extra), layout=layout)
-    grid = figure.subplots(
-        blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": list(heights) * blocks}, **options
-    )
-    axes = [[grid[i // columns * rows + row, i % columns] for row in range(rows)] for i in range(blocks * columns)]
-    for unused in axes[num:]:
-        for axis in unused:
-            axis.set_visible(False)
-    return figure, axes[:num]
 
 
 def percentages(axis: Axes, which: Literal["x", "y"] = "y", *, signed: bool = False, bins: int = 4) -> None:
@@ -190,85 +115,23 @@ def percentages(axis: Axes, which: Literal["x", "y"] = "y", *, signed: bool = Fa
     chosen.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10]))
 
 
-def rate_scale(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], inches: float) -> None:
-    """Space an axis of smooth rates by log(1 - r), rising, show all of some rates and label round ones.
-
-    Args:
-        axis: The axes.
-        which: Its axis of rates.
-        rates: At least one.
-        inches: How long it is about: labels must not touch.
-    """
-    positions = _forward(np.array([rate for rate in rates if math.isfinite(rate)] or [0.0]))
-    low, high = float(positions.min()), float(positions.max())
-    pad = 0.05 * (high - low) or 0.2
-    low, high = low - pad, high + pad
-    chosen: list[float] = []
-    for tick, position in zip(_RATE_TICKS, _forward(np.array(_RATE_TICKS)).tolist(), strict=True):
-        apart = all(
-            abs(position - float(_forward(other))) / (high - low) * inches > _label_gap(tick, other, which)
-            for other in chosen
-        )
-        if low <= position <= high and apart:
-            chosen.append(tick)
-    ticks = sorted(chosen)
-    scaled = axis.xaxis if which == "x" else axis.yaxis
-    (axis.set_xscale if which == "x" else axis.set_yscale)("function", functions=(_forward, _backward))
-    scaled.set_major_locator(FixedLocator(ticks))
-    scaled.set_major_formatter(FixedFormatter([rate_text(tick) for tick in ticks]))
-    scaled.set_minor_locator(NullLocator())
-    limits = _backward(np.array([low, high])).tolist()
-    (axis.set_xlim if which == "x" else axis.set_ylim)(limits)
+def label_rates(axis: Axes, which: Literal["x", "y"], rates: Iterable[float], inches: float) -> None:
+    """Show all of some smooth rates, at least one, on an axis of about so many inches; data are their positions."""
+    scale = rate_scale(rates, (0.19 if which == "x" else 0.16) / inches)
+    if which == "x":
+        axis.set_xticks(list(scale.ticks), list(scale.ticks.values()))
+        axis.set_xlim(scale.low, scale.high)
+    else:
+        axis.set_yticks(list(scale.ticks), list(scale.ticks.values()))
+        axis.set_ylim(scale.low, scale.high)
 
 
-def _label_gap(tick: float, other: float, which: str) -> float:
-    """Inches between the middles of two labels that do not touch."""
-    if which == "y":
-        return 0.16
-    return 0.06 + 0.055 * (len(rate_text(tick)) + len(rate_text(other))) / 2
+def limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of an axis that shows some accuracies, at least one, with some space beside them.
 
-
-def _forward(rates: Any) -> Any:
-    rates = np.asarray(rates, dtype=float)
-    even = -math.log(1 - _EVEN_FROM) + (rates - _EVEN_FROM) / (1 - _EVEN_FROM)
-    return np.where(rates > _EVEN_FROM, even, -np.log1p(-np.minimum(rates, _EVEN_FROM)))
-
-
-def _backward(positions: Any) -> Any:
-    positions = np.asarray(positions, dtype=float)
-    begin = -math.log(1 - _EVEN_FROM)
-    even = _EVEN_FROM + (positions - begin) * (1 - _EVEN_FROM)
-    return np.where(positions > begin, even, -np.expm1(-np.minimum(positions, begin)))
-
-
-def starts_row(axis: Axes) -> bool:
-    """Whether a panel is the first of its row, which names the axis of all."""
-    spec = axis.get_subplotspec()
-    return spec is not None and spec.is_first_col()
-
-
-def limits(values: Sequence[float], *, least: float = LEAST_SPAN) -> tuple[float, float]:
-    """Return limits of an axis around some values, at least one, and some space beside them.
-
-    Args:
-        values: What is to be seen.
-        least: The limits are so far apart at least: differences that mean nothing must not fill a panel.
+    They are ``LEAST_SPAN`` apart at least: differences that mean nothing must not fill a panel.
     """
     low, high = min(values), max(values)
-    missing = max(0.0, least - (high - low)) / 2
+    missing = max(0.0, LEAST_SPAN - (high - low)) / 2
     pad = 0.08 * (high - low + 2 * missing)
     return low - missing - pad, high + missing + pad
-
-
-def legend_below(figure: Figure, axes: Iterable[Axes], columns: int = 6) -> None:
-    """Put one legend for all panels below them; each name stands there once."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        handles, names = axis.get_legend_handles_labels()
-        for handle, name in zip(handles, names, strict=True):
-            found.setdefault(name, handle)
-    if found:
-        figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)),
-            columnspacing=1.4, handletextpad=0.5,
-        )  # fmt: skip

@@ -19,18 +19,10 @@ from nls_tune.analysis.analysis import Analysis, RunAnalysis
 from nls_tune.report.html.plots.theme import PALETTES, templates
 from nls_tune.report.html.provenance import Provenance, provenance_of
 from nls_tune.report.html.sections import Section, comparison_sections, run_sections
-from nls_tune.report.text import duration, paused
-from nls_tune.report.words import copyable_configuration, recommendation_words
+from nls_tune.report.text import amount, duration, paused
+from nls_tune.report.words import Words, recommendation_words
+from nls_tune.runs import Run
 
-#: What the badge of a verdict says.
-VERDICTS = {
-    "better": "better than CE",
-    "worse": "worse than CE on test",
-    "no_proven_difference": "no proven difference to CE",
-    "cross_entropy": "cross-entropy",
-    "unconfirmed": "not confirmed",
-    "nothing": "no recommendation",
-}
 _STATUSES = {
     "running": "This run goes on. The page shows what was there when it was written; write it again for more.",
     "interrupted": "This run was interrupted. What had ended is here; the command below goes on with it.",
@@ -41,30 +33,14 @@ _STATUSES = {
 
 
 @dataclass(frozen=True)
-class Card:
-    """The recommendation of one noise level, in words."""
-
-    key: str
-    noise_level: str
-    verdict: str
-    badge: str
-    headline: str
-    reasons: tuple[str, ...]
-    doubts: tuple[str, ...]
-    configuration: str | None
-
-
-@dataclass(frozen=True)
 class RunPart:
-    """One run in the page."""
+    """One run in the page; ``prefix`` is the beginning of its keys."""
 
     prefix: str
-    name: str
-    status: str
+    run: Run
     status_note: str | None
     facts: tuple[str, ...]
-    problems: tuple[str, ...]
-    cards: tuple[Card, ...]
+    recommendations: tuple[Words, ...]
     sections: tuple[Section, ...]
     provenance: Provenance
 
@@ -74,28 +50,26 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
 
     Args:
         analysis: What the runs say.
-        written_at: When; by default now.
+        written_at: When it is written; by default now.
     """
     several = len(analysis.runs) > 1
-    runs = [_run_part(found, f"r{i + 1}-" if several else "") for i, found in enumerate(analysis.runs)]
+    parts = [_run_part(found, f"r{i + 1}-" if several else "") for i, found in enumerate(analysis.runs)]
     comparison = () if analysis.comparison is None else comparison_sections(analysis.comparison)
-    sections = [*comparison, *(section for run in runs for section in run.sections)]
-    figures = {
-        plot.key: plot.figure
-        for section in sections
-        for panel in section.panels
-        for plot in panel.plots
-        if plot.figure is not None
+    sections = [*comparison, *(section for part in parts for section in part.sections)]
+    plots = [plot for section in sections for panel in section.panels for plot in panel.plots]
+    payload = {
+        "figures": {plot.key: plot.figure for plot in plots if plot.figure is not None},
+        "palettes": PALETTES,
+        "templates": templates(),
     }
-    payload = {"figures": figures, "palettes": PALETTES, "templates": templates()}
     scripts = {"theme": _asset("theme.js"), "unpack": _asset("unpack.js"), "page": _asset("page.js")}
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
-            title=" and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
+            title=" and ".join(part.run.name for part in parts) if len(parts) < 4 else f"{len(parts)} runs",
             several=several,
-            runs=runs,
+            parts=parts,
             comparison=comparison,
             payload=_pack(_dumps(payload)),
             plotly=_packed_plotly(),
@@ -109,45 +83,20 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
 
 
 def page_bytes(analysis: Analysis) -> bytes:
-    """Return the page as it is written; text that is no Unicode (names of folders may hold any byte) is replaced."""
+    """Return the page as a file holds it; bytes that are not Unicode (folders may have any name) are replaced."""
     return render_page(analysis).encode("utf-8", errors="replace")
 
 
 def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
-    run = found.run
-    cards = []
-    for index, one in enumerate(found.recommendations):
-        words = recommendation_words(one)
-        key, badge = f"{prefix}configuration-{index}", VERDICTS[one.verdict]
-        cards.append(
-            Card(
-                key=key,
-                noise_level=one.noise_level,
-                verdict=one.verdict,
-                badge=badge,
-                headline=_headline(words.headline, one.noise_level),
-                reasons=words.reasons,
-                doubts=words.doubts,
-                configuration=copyable_configuration(one),
-            )
-        )
     return RunPart(
         prefix=prefix,
-        name=run.name,
-        status=run.status,
-        status_note=_STATUSES[run.status],
+        run=found.run,
+        status_note=_STATUSES[found.run.status],
         facts=_facts(found),
-        problems=run.problems,
-        cards=tuple(cards),
+        recommendations=tuple(map(recommendation_words, found.recommendations)),
         sections=run_sections(found, prefix),
-        provenance=provenance_of(run, prefix),
+        provenance=provenance_of(found.run, prefix),
     )
-
-
-def _headline(words: str, noise_level: str) -> str:
-    """The headline without the noise level, which the card has as its title."""
-    text = words.removeprefix(f"{noise_level}: ")
-    return text[:1].upper() + text[1:]
 
 
 def _facts(found: RunAnalysis) -> tuple[str, ...]:
@@ -155,14 +104,14 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
     run = found.run
     dataset = run.content.identity.settings.get("dataset")
     facts = [] if dataset is None else [f"dataset {dataset}"]
-    facts.append(f"{len(run.levels)} noise level{'' if len(run.levels) == 1 else 's'}")
+    facts.append(amount(len(run.levels), "noise level"))
     search = int((run.trials["stage"] == "search").sum())
     others = len(run.trials) - search
     planned = sum(run.content.planned_trials.values())
     of_planned = f" of {planned:,}" if planned >= search else ""
     facts.append(f"{search:,}{of_planned} search trial{'' if search == 1 and not of_planned else 's'} ended")
     if others:
-        facts.append(f"{others:,} confirmation trial{'' if others == 1 else 's'} ended")
+        facts.append(f"{amount(others, 'confirmation trial')} ended")
     if found.allocation is not None:
         wall, pauses = duration(found.allocation.wall_seconds), paused(found.allocation.paused_seconds)
         facts.append(f"{wall} from the first start to the last end{pauses}")
@@ -184,7 +133,7 @@ def _environment() -> Environment:
 
 
 def _dumps(value: Any) -> str:
-    # NaN is no JSON: a number that slipped through must fail here and not in a browser.
+    # JSON has no NaN: a number that slipped through must fail here and not in a browser.
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -193,8 +142,8 @@ class Packed:
     """A text in a third or less of its length, for ``unpack.js``.
 
     Attributes:
-        text: Raw deflate (RFC 1951) of its UTF-8, in base64.
-        num_bytes: Of the UTF-8.
+        text: Its UTF-8 as raw deflate (RFC 1951), in base64.
+        num_bytes: The length of the UTF-8.
     """
 
     text: str

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nls_tune.report.html.tables import Column, Table
+from nls_tune.report.html.tables import PageTable
+from nls_tune.report.table import Column, Table, words
 from nls_tune.report.text import duration
 from nls_tune.runs import Run
 from nls_tune.runs.run_json import RunSession
@@ -21,27 +22,22 @@ class Provenance:
     """What a reader needs to do the same again.
 
     Attributes:
-        command: Of the last session; None where unknown.
+        command: The last session's command; None where unknown.
         facts: Groups of names and values: a heading, then the pairs.
-        sessions: One row a session.
-        fingerprints: One row a noise level.
+        sessions: One row per session.
+        fingerprints: One row per noise level.
         space: The search space as JSON; None where unknown.
     """
 
     command: str | None
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    sessions: Table
-    fingerprints: Table
+    sessions: PageTable
+    fingerprints: PageTable
     space: str | None
 
 
 def provenance_of(run: Run, prefix: str) -> Provenance:
-    """Collect the provenance of a run.
-
-    Args:
-        run: The run.
-        prefix: Of the keys of the tables.
-    """
+    """Collect the provenance of a run; the keys of its tables begin with ``prefix``."""
     content = run.content
     last = content.sessions[-1] if content.sessions else RunSession()
     identity = content.identity.model_dump(mode="json")
@@ -62,11 +58,10 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
         command=None if last.command is None else _command(last.command),
         facts=tuple((title, tuple((name, _value(v)) for name, v in pairs.items())) for title, pairs in groups if pairs),
         sessions=_sessions(f"{prefix}sessions", content.sessions),
-        fingerprints=Table(
+        fingerprints=PageTable(
             f"{prefix}fingerprints",
             "Fingerprints of the data (SHA-256)",
-            (Column("Noise level", "text"), Column("Fingerprint", "text")),
-            tuple(content.identity.fingerprints.items()),
+            Table(words("Noise level", "Fingerprint"), tuple(content.identity.fingerprints.items())),
         ),
         space=json.dumps(identity["space"], indent=2, ensure_ascii=False) if content.searched else None,
     )
@@ -88,7 +83,7 @@ def _value(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
 
 
-def _sessions(key: str, sessions: Sequence[RunSession]) -> Table:
+def _sessions(key: str, sessions: Sequence[RunSession]) -> PageTable:
     rows = tuple(
         (
             str(index + 1),
@@ -101,9 +96,8 @@ def _sessions(key: str, sessions: Sequence[RunSession]) -> Table:
         )
         for index, session in enumerate(sessions)
     )
-    names = ("Session", "Started (UTC)", "Ended (UTC)", "Search", "Slots", "Node", "Command")
-    columns = tuple(Column(name, "number" if name in ("Session", "Slots") else "text") for name in names)
-    return Table(key, "Sessions", columns, rows)
+    columns = (Column("Session"), *words("Started (UTC)", "Ended (UTC)", "Search"), Column("Slots"))
+    return PageTable(key, "Sessions", Table((*columns, *words("Node", "Command")), rows))
 
 
 def _time(value: datetime | None) -> str:

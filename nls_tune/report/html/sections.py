@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypeVar
 
 from nls_tune.analysis.analysis import RunAnalysis
 from nls_tune.analysis.comparison import Comparison
@@ -18,7 +18,7 @@ from nls_tune.report.html.plots.learning_curves import learning_curves_plot
 from nls_tune.report.html.plots.rate_against_noise import rate_against_noise_plot
 from nls_tune.report.html.plots.rate_curves import rate_curve_plot
 from nls_tune.report.html.tables import (
-    Table,
+    PageTable,
     arms_table,
     comparison_table,
     confirmation_table,
@@ -29,9 +29,17 @@ from nls_tune.report.html.tables import (
 )
 
 
+class _AtLevel(Protocol):
+    @property
+    def noise_level(self) -> str: ...
+
+
+_T = TypeVar("_T", bound=_AtLevel)
+
+
 @dataclass(frozen=True)
 class Panel:
-    """Plots of one noise level, or of all."""
+    """Plots that are shown together: those of one noise level, or all."""
 
     label: str
     plots: tuple[Plot, ...]
@@ -44,9 +52,9 @@ class Section:
     Attributes:
         key: Unique in a page.
         title: Plain text.
-        panels: One a noise level, or one for all of them.
+        panels: One per noise level, or one for all of them.
         choose: Whether one panel is shown at a time, chosen by its label; else all.
-        tables: Below the plots.
+        tables: They stand below the plots.
         empty: Why there is nothing; None if there is something.
     """
 
@@ -54,7 +62,7 @@ class Section:
     title: str
     panels: tuple[Panel, ...] = ()
     choose: bool = False
-    tables: tuple[Table, ...] = ()
+    tables: tuple[PageTable, ...] = ()
     empty: str | None = None
 
     @property
@@ -68,16 +76,30 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
 
     Args:
         found: What the run says.
-        prefix: Of all keys, so that several runs fit into one page.
+        prefix: The beginning of all keys, so that several runs fit into one page.
     """
-    trials = found.run.trials
-    nothing = None if len(trials) else "No trial has ended."
+    nothing = None if len(found.run.trials) else "No trial has ended."
     return (
         _rates(found, prefix, nothing),
-        _noise(found, prefix, nothing),
+        Section(
+            f"{prefix}noise",
+            "How the best rate depends on noise",
+            () if nothing else _all(rate_against_noise_plot(f"{prefix}noise-0", found.rate_against_noise)),
+            empty=nothing,
+        ),
         _confirmation(found, prefix),
-        _learning(found, prefix),
-        _interactions(found, prefix, nothing),
+        _chosen(
+            f"{prefix}curves",
+            "Learning curves: memorisation",
+            _by_level(found.learning_curves, f"{prefix}curves", learning_curves_plot),
+            "No search trial has an epoch.",
+        ),
+        _chosen(
+            f"{prefix}cross",
+            "Rate with learning rate and warm-up",
+            _by_level(found.interactions, f"{prefix}cross", interaction_plot),
+            nothing or "No search trial was completed, or learning rate and warm-up had one value only.",
+        ),
         _importances(found, prefix, nothing),
         _allocation(found, prefix),
         _trials(found, prefix, nothing),
@@ -89,45 +111,40 @@ def comparison_sections(comparison: Comparison) -> tuple[Section, ...]:
     tables = [comparison_table("compare-levels", comparison)]
     if comparison.differences:
         tables.append(differences_table("compare-settings", comparison))
-    panel = Panel("all", comparison_plots(comparison))
-    return (Section("compare", "The runs side by side", (panel,), tables=tuple(tables)),)
+    return (Section("compare", "The runs side by side", _all(*comparison_plots(comparison)), tables=tuple(tables)),)
 
 
-def _by_level(items: Iterable[Any], prefix: str, name: str, draw: Callable[[str, Any], Plot]) -> tuple[Panel, ...]:
-    """One panel a noise level, in the order in which the levels come."""
+def _all(*plots: Plot) -> tuple[Panel, ...]:
+    return (Panel("all", plots),) if plots else ()
+
+
+def _plots(items: Iterable[_T], key: str, draw: Callable[[str, _T], Plot]) -> tuple[Plot, ...]:
+    return tuple(draw(f"{key}-{index}", item) for index, item in enumerate(items))
+
+
+def _by_level(items: Iterable[_T], key: str, draw: Callable[[str, _T], Plot]) -> tuple[Panel, ...]:
+    """One panel per noise level, in the order in which the levels come."""
+    items = tuple(items)
     panels: dict[str, list[Plot]] = {}
-    for index, item in enumerate(items):
-        panels.setdefault(item.noise_level, []).append(draw(f"{prefix}{name}-{index}", item))
+    for item, plot in zip(items, _plots(items, key, draw), strict=True):
+        panels.setdefault(item.noise_level, []).append(plot)
     return tuple(Panel(level, tuple(plots)) for level, plots in panels.items())
 
 
-def _together(panels: Sequence[Panel]) -> tuple[Panel, ...]:
-    plots = tuple(plot for panel in panels for plot in panel.plots)
-    return (Panel("all", plots),) if plots else ()
+def _chosen(key: str, title: str, panels: tuple[Panel, ...], empty: str) -> Section:
+    return Section(key, title, panels, choose=True, empty=None if panels else empty)
 
 
 def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
     summaries = {summary.noise_level: summary for summary in found.summaries}
-    panels = _by_level(
-        found.rate_curves,
-        prefix,
-        "rate",
-        lambda key, curve: rate_curve_plot(key, curve, summaries.get(curve.noise_level)),
+    plots = tuple(
+        rate_curve_plot(f"{prefix}rate-{i}", curve, summaries.get(curve.noise_level))
+        for i, curve in enumerate(found.rate_curves)
     )
     table = arms_table(f"{prefix}arms", found.summaries)
-    empty = nothing or (None if panels or table.rows else "No search trial has been completed.")
-    return Section(
-        f"{prefix}rates",
-        "Accuracy against smooth rate",
-        _together(panels),
-        tables=(table,) if table.rows else (),
-        empty=empty,
-    )
-
-
-def _noise(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
-    panel = Panel("all", (rate_against_noise_plot(f"{prefix}noise-0", found.rate_against_noise),))
-    return Section(f"{prefix}noise", "How the best rate depends on noise", () if nothing else (panel,), empty=nothing)
+    tables = (table,) if table.table.rows else ()
+    empty = nothing or (None if plots or tables else "No search trial has been completed.")
+    return Section(f"{prefix}rates", "Accuracy against smooth rate", _all(*plots), tables=tables, empty=empty)
 
 
 def _confirmation(found: RunAnalysis, prefix: str) -> Section:
@@ -139,38 +156,22 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
             "luck; --confirm-seeds 5 on the same command does it."
         )
         return Section(key, title, empty=empty)
-    panels = _by_level(found.confirmations, prefix, "confirmed", confirmation_plot)
-    return Section(
-        key, title, _together(panels), tables=(confirmation_table(f"{prefix}confirmed", found.confirmations),)
-    )
-
-
-def _learning(found: RunAnalysis, prefix: str) -> Section:
-    panels = _by_level(found.learning_curves, prefix, "curves", learning_curves_plot)
-    empty = None if panels else "No search trial has an epoch."
-    return Section(f"{prefix}curves", "Learning curves: memorisation", panels, choose=True, empty=empty)
-
-
-def _interactions(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
-    panels = _by_level(found.interactions, prefix, "cross", interaction_plot)
-    empty = nothing or (
-        None if panels else "No search trial was completed, or learning rate and warm-up had one value only."
-    )
-    return Section(f"{prefix}cross", "Rate with learning rate and warm-up", panels, choose=True, empty=empty)
+    plots = _plots(found.confirmations, f"{prefix}confirmed", confirmation_plot)
+    return Section(key, title, _all(*plots), tables=(confirmation_table(f"{prefix}confirmed", found.confirmations),))
 
 
 def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
-    panels = _by_level(found.importances, prefix, "matters", importances_plot)
-    empty = nothing or (None if panels else "No search trial has ended.")
-    return Section(f"{prefix}matters", "What matters", _together(panels), empty=empty)
+    plots = _plots(found.importances, f"{prefix}matters", importances_plot)
+    empty = nothing or (None if plots else "No search trial has ended.")
+    return Section(f"{prefix}matters", "What matters", _all(*plots), empty=empty)
 
 
 def _allocation(found: RunAnalysis, prefix: str) -> Section:
-    title = "Where the time went"
+    key, title = f"{prefix}time", "Where the time went"
     if found.allocation is None:
-        return Section(f"{prefix}time", title, empty="No trial has ended.")
-    panel = Panel("all", (allocation_plot(f"{prefix}time-0", found.allocation),))
-    return Section(f"{prefix}time", title, (panel,), tables=(costs_table(f"{prefix}costs", found.allocation),))
+        return Section(key, title, empty="No trial has ended.")
+    plot, costs = allocation_plot(f"{key}-0", found.allocation), costs_table(f"{prefix}costs", found.allocation)
+    return Section(key, title, _all(plot), tables=(costs,))
 
 
 def _trials(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:

@@ -13,7 +13,8 @@ from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.start_points import WarmPoint, with_warm_points
-from nls_tune.report.console.search import epochs_line, level_sentence, print_plan, print_summaries
+from nls_tune.report.console.search import epochs_line, print_plan, print_summaries
+from nls_tune.report.words import level_sentence
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_notes_are_printed(plan):
 
 def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said():
     from nls_tune.analysis.level_summaries import PairedDifference
-    from nls_tune.report.console.search import _told_apart
+    from nls_tune.report.words import _told_apart
 
     assert "prefers the latter" in _told_apart(PairedDifference(-0.05, 0.006, 5000), None)
     assert "prefers" not in _told_apart(PairedDifference(-0.005, 0.006, 5000), None)
@@ -289,7 +290,7 @@ def test_a_narrow_console_cuts_no_column_of_the_plan(tiny_plan):
     wanted = replace(tiny_plan, levels=(replace(level, needs_estimate=True),))
     text = io.StringIO()
     print_plan(wanted.with_estimate(estimate_of("symmetric:0.4")), 2, Console(file=text, width=60))
-    assert "noise-cancelling rate  estimated  its rate" in text.getvalue()
+    assert "noise-cancelling rate estimated its rate" in text.getvalue()
     assert "…" not in text.getvalue()
 
 

@@ -18,25 +18,22 @@ from analyses import make_analysis, make_comparison
 from fake_runs import write_fake_run
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.collections import PolyCollection, QuadMesh
-from matplotlib.figure import Figure
+from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 
 from nls_tune.analysis.analysis import Analysis, analyze
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
 from nls_tune.errors import InputError
-from nls_tune.report.figures import draw_figures, save_figures, write_figures
+from nls_tune.report.figures import DrawnFigures, draw_figures, save_figures, write_figures
 from nls_tune.report.figures.latex import latex_table, latex_text
-from nls_tune.report.figures.style import _backward, _forward, label, level_label, limits, rate_scale, styled
+from nls_tune.report.figures.style import label, level_label, limits, styled
+from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.runs import load_run, load_runs
 from nls_tune.spaces.space import ARMS
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
-NAMES = {"accuracy_against_rate", "best_rate_against_noise", "learning_curves", "interactions", "importances"} | {
-    "allocation",
-    "confirmation",
-}
+NAMES = {"accuracy_against_rate", "best_rate_against_noise", "confirmation"}
 NASTY = r"$\frac{a}{0}$ 50 % & _x^2 #1 ~ <b> \input{/etc/passwd} 雑音" + "\x1b[2J\n"
 
 
@@ -46,7 +43,7 @@ def analysis() -> Analysis:
 
 
 @pytest.fixture(scope="module")
-def drawn(analysis) -> dict[str, Figure | str]:
+def drawn(analysis) -> DrawnFigures:
     return draw_figures(analysis)
 
 
@@ -55,97 +52,43 @@ def lines(axis, name: str) -> list[np.ndarray]:
     return [line.get_xydata() for line in axis.get_lines() if line.get_label() == name]
 
 
-def test_every_plot_of_the_report_is_drawn(drawn):
-    assert {name for name in drawn if "?" not in name} == {*NAMES, "table.tex"}
-    assert not [name for name in drawn if name.endswith("?")]
-
-
 def test_accuracy_against_rate_has_the_points_the_mean_the_band_and_both_lines(analysis, drawn):
     (run,) = analysis.runs
     for k, (curve, summary) in enumerate(zip(run.rate_curves, run.summaries, strict=True)):
         for row, smoothed, split in ((0, curve.test, "test_accuracy"), (1, curve.validation, "val_accuracy")):
-            axis = drawn["accuracy_against_rate"].axes[k + 2 * row]
+            axis = drawn.figures["accuracy_against_rate"].axes[k + 2 * row]
             for arm, name in zip(ARMS, ("CE (r = 0)", "r > 0", "r < 0"), strict=True):
-                expected = [(p.smooth_rate, getattr(p, split)) for p in curve.points if p.arm == arm]
-                assert lines(axis, name)[0].tolist() == [list(point) for point in expected]
-            assert lines(axis, "local mean, 95 % band")[0].tolist() == [
-                *map(list, zip(smoothed.rates, smoothed.mean, strict=True))
-            ]
+                expected = [[rate_position(p.smooth_rate), getattr(p, split)] for p in curve.points if p.arm == arm]
+                assert lines(axis, name)[0].tolist() == expected
+            x = rate_positions(smoothed.rates)
+            mean = lines(axis, "local mean, 95 % band")[0].tolist()
+            assert mean == [*map(list, zip(x, smoothed.mean, strict=True))]
             (band,) = axis.findobj(PolyCollection)
             corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
-            assert corners == {
-                (r, end) for ends in (smoothed.low, smoothed.high) for r, end in zip(smoothed.rates, ends, strict=True)
-            }
+            assert corners == {*zip(x, smoothed.low, strict=True), *zip(x, smoothed.high, strict=True)}
             ce = summary.arms["ce"]
             level = ce.test_accuracy_at_best if row == 0 else ce.val_accuracy
             assert lines(axis, "selected CE")[0][:, 1].tolist() == [level, level]
-            assert set(lines(axis, "noise-cancelling rate")[0][:, 0]) == {curve.noise_cancelling_rate}
+            assert set(lines(axis, "noise-cancelling rate")[0][:, 0]) == {rate_position(curve.noise_cancelling_rate)}
             low, high = axis.get_xlim()
-            assert low < -4
-            assert high > 0.6
+            assert low < rate_position(-4) < rate_position(0.6) < high
 
 
 def test_best_rates_stand_at_their_noise_with_their_intervals_beside_theory(analysis, drawn):
     found = analysis.runs[0].rate_against_noise
-    (axis,) = drawn["best_rate_against_noise"].axes
+    (axis,) = drawn.figures["best_rate_against_noise"].axes
     theory = lines(axis, "noise-cancelling rate\n(symmetric noise)")[0]
-    assert theory.tolist() == [*map(list, zip(found.theory_noise_rates, found.theory_rates, strict=True))]
-    assert lines(axis, "r < 0")[0].tolist() == [[level.noise_rate, level.smooth_rate] for level in found.levels]
+    expected = zip(found.theory_noise_rates, rate_positions(found.theory_rates), strict=True)
+    assert theory.tolist() == [*map(list, expected)]
+    best = lines(axis, "r < 0")[0].tolist()
+    assert best == [[level.noise_rate, rate_position(level.smooth_rate)] for level in found.levels]
     (bars,) = axis.collections
     ends = [path.vertices[:, 1].tolist() for path in bars.get_paths()]
-    np.testing.assert_allclose(ends, [[level.low, level.high] for level in found.levels])
-
-
-def test_learning_curves_are_those_of_the_trials(analysis, drawn):
-    for k, level in enumerate(analysis.runs[0].learning_curves):
-        test, noisy = drawn["learning_curves"].axes[k], drawn["learning_curves"].axes[k + 2]
-        for axis, name in ((test, "test_accuracy"), (noisy, "val_accuracy")):
-            shown = [line.get_ydata().tolist() if hasattr(line.get_ydata(), "tolist") else list(line.get_ydata())
-                     for line in axis.get_lines() if len(line.get_ydata()) > 1]  # fmt: skip
-            for curve in level.curves:
-                assert list(getattr(curve, name)) in shown
-        trained = [list(line.get_ydata()) for line in noisy.get_lines()]
-        assert all((list(c.train_accuracy) in trained) == (c.role == "selected") for c in level.curves)
-        marked = sorted(tuple(line.get_xydata()[0]) for line in test.get_lines() if len(line.get_xydata()) == 1)
-        best = [(c.best_epoch, c.test_accuracy[c.best_epoch - 1]) for c in level.curves if c.role != "other"]
-        assert marked == sorted(best)
-
-
-def test_interactions_have_the_best_of_each_cell_and_all_trials(analysis, drawn):
-    found = {(i.noise_level, i.setting): i for i in analysis.runs[0].interactions}
-    axes = drawn["interactions"].axes
-    for k, level in enumerate(LEVELS):
-        for row, setting in enumerate(("lr", "warmup_epochs")):
-            axis, expected = axes[k + 2 * row], found[level, setting]
-            (mesh,) = axis.findobj(QuadMesh)
-            cells = [[np.nan if cell is None else cell for cell in r] for r in expected.best]
-            np.testing.assert_array_equal(mesh.get_array().filled(np.nan), cells)
-            np.testing.assert_array_equal(mesh.get_coordinates()[0, :, 0], expected.rate_edges)
-            np.testing.assert_array_equal(mesh.get_coordinates()[:, 0, 1], expected.value_edges)
-            for status in ("completed", "diverged"):
-                points = [[p.smooth_rate, p.value] for p in expected.points if p.status == status]
-                assert lines(axis, status)[0].tolist() == points
-            assert axis.get_yscale() == ("log" if setting == "lr" else "linear")
-
-
-def test_importances_and_epochs_are_bars_of_their_numbers(analysis, drawn):
-    (run,) = analysis.runs
-    (axis,) = drawn["importances"].axes  # the second level has none
-    widths = [patch.get_width() for patch in axis.patches]
-    first = run.importances[0].importances
-    assert widths == [*(i.ped_anova for i in first), *(i.fanova for i in first)]
-    timeline, epochs = drawn["allocation"].axes
-    heights = [patch.get_height() for patch in epochs.patches]
-    groups = run.allocation.groups
-    assert heights == [getattr(g, f"epochs_{kind}") for kind in ("trained", "reused", "saved") for g in groups]
-    boxes = [path.get_extents() for bars in timeline.collections for path in bars.get_paths()]
-    spans = sorted((s.start_seconds, s.start_seconds + s.seconds, s.slot) for s in run.allocation.spans)
-    unit = 1  # 150 s are shown as seconds
-    np.testing.assert_allclose(sorted((b.x0 * unit, b.x1 * unit, (b.y0 + b.y1) / 2) for b in boxes), spans)
+    np.testing.assert_allclose(ends, [rate_positions((level.low, level.high)) for level in found.levels])
 
 
 def test_the_confirmation_has_means_and_intervals_and_marks_what_is_recommended(analysis, drawn):
-    left, right = drawn["confirmation"].axes
+    left, right = drawn.figures["confirmation"].axes
     levels = analysis.runs[0].confirmations
     means = [c.test_at_best for level in levels for c in level.configurations]
     markers = [line.get_xydata()[0, 0] for line in left.get_lines() if line.get_marker() in "Dso"]
@@ -159,21 +102,12 @@ def test_the_confirmation_has_means_and_intervals_and_marks_what_is_recommended(
     assert [text.endswith("★") for text in labels] == [False, False, True] * 2
 
 
-def test_several_runs_have_folders_and_a_comparison(tmp_path):
-    analysis = make_comparison(("a/run", "../b/run", "a_run"), LEVELS)
-    drawn = draw_figures(analysis)
-    places = {name.partition("/")[0] for name in drawn if "/" in name}
-    assert places == {"a_run", "b_run", "a_run-3"}
-    table = {name: figure for name, figure in drawn.items() if name.endswith(".tex")}
-    assert {str(path.relative_to(tmp_path)) for path in save_figures(table, tmp_path)} == {
-        f"{place}/table.tex" for place in places
-    }
-    above, below = drawn["comparison"].axes
-    entries = [run for level in analysis.comparison.levels for run in level.runs]
-    means = {float(line.get_ydata()[0]) for line in above.get_lines() if line.get_marker() in "osD"}
-    assert means == {run.confirmed.mean if run.confirmed else run.test_accuracy_at_best for run in entries}
-    ends = [path.vertices[:, 1].tolist() for bars in below.collections for path in bars.get_paths()]
-    np.testing.assert_allclose(ends, [[r.against_ce.low, r.against_ce.high] for r in entries if r.against_ce])
+def test_several_runs_have_folders(tmp_path):
+    drawn = draw_figures(make_comparison(("a/run", "../b/run", "a_run"), LEVELS))
+    places = {"a_run", "b_run", "a_run-3"}
+    assert set(drawn.figures) == {f"{place}/{name}" for place in places for name in NAMES}
+    written = save_figures(replace(drawn, figures={}), tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in written} == {f"{place}/table.tex" for place in places}
 
 
 def test_files_are_whole_and_the_same_in_another_process(tmp_path):
@@ -187,7 +121,7 @@ def test_files_are_whole_and_the_same_in_another_process(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     root, folder, hashes = Path(__file__).parents[3], tmp_path / "here", []
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests' / 'helpers'}"}
     command = [sys.executable, "-c", program, str(tmp_path / "there")]
     with subprocess.Popen(command, cwd=root, env=environment) as other:  # both draw at the same time
         write_figures(make_analysis(("symmetric:0.2",)), folder, ("png", "svg", "pdf"))
@@ -213,7 +147,7 @@ def test_names_are_text_and_never_formulas(tmp_path):
     drawn = draw_figures(make_analysis((NASTY,), text=NASTY, name="x"))
     with styled():  # what is made late, like labels of ticks, is made with our settings as well
         save_figures(drawn, tmp_path, ("svg",))
-        found = [text for name in NAMES for text in drawn[name].findobj(Text)]
+        found = [text for figure in drawn.figures.values() for text in figure.findobj(Text)]
     assert any(r"$\frac" in text.get_text() for text in found)
     assert not any(text.get_parse_math() for text in found)
     assert "\x1b" not in "".join(text.get_text() for text in found)
@@ -256,68 +190,44 @@ def test_latex_text_has_no_special_character_of_its_own(text):
     assert escaped.isprintable()
 
 
-@pytest.mark.parametrize(
-    ("changes", "missing"),
-    [
-        ({}, set()),
-        ({"has_test": False}, {"confirmation"}),
-        ({"confirmed": False}, {"confirmation"}),
-    ],
-)
-def test_what_is_not_there_is_said(changes, missing, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"has_test": False}, {"confirmed": False}])
+def test_what_is_missing_is_said(changes):
     drawn = draw_figures(make_analysis(LEVELS, **changes))
-    assert {name.removesuffix("?") for name in drawn if name.endswith("?")} == missing
-    assert ("table.tex" in drawn) == (not missing)
+    missing = {"confirmation"} if changes else set()
+    assert set(drawn.missing) == missing
+    assert set(drawn.figures) == NAMES - missing
+    assert set(drawn.tables) == (set() if changes else {"table"})
 
 
 def test_a_run_of_nothing_has_reasons_and_no_files(tmp_path):
-    run = load_run(write_fake_run(tmp_path / "run", trials=0))
-    analysis = analyze([run])
-    drawn = draw_figures(analysis)
-    assert {name.removesuffix("?") for name in drawn} == NAMES
-    assert all(isinstance(reason, str) and reason and "\n" not in reason for reason in drawn.values())
+    analysis = analyze([load_run(write_fake_run(tmp_path / "run", trials=0))])
+    reasons = draw_figures(analysis).missing
+    assert set(reasons) == NAMES
+    assert all(reason and "\n" not in reason for reason in reasons.values())
     assert write_figures(analysis, tmp_path / "figures") == ()
 
 
-@pytest.mark.parametrize("changes", [{"all_diverged": True}, {"num_test": 0, "trials": 2}])
-def test_runs_in_every_state_are_drawn(changes, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"all_diverged": True}, set()),
+        ({"num_test": 0, "trials": 2}, {"accuracy_against_rate", "best_rate_against_noise"}),
+    ],
+)
+def test_runs_in_every_state_are_drawn(changes, names, tmp_path):
     levels = ("pairflip:0.3", "symmetric:0.6", "clean")
     run = write_fake_run(tmp_path / "run", levels=levels, unfinished=1, **{"trials": 12, "epochs": 6, **changes})
     paths = write_figures(analyze([load_run(run)]), tmp_path / "figures")
-    assert {path.stem for path in paths} >= {"learning_curves", "allocation"}
+    assert {path.stem for path in paths} == names
 
 
-def test_several_levels_of_many_trials_stay_small_files(tmp_path):
-    analysis = make_analysis(LEVELS)
-    (run,) = analysis.runs
+def test_many_trials_stay_a_small_file(tmp_path):
+    (run,) = make_analysis(LEVELS).runs
     points = tuple(replace(run.rate_curves[0].points[0], smooth_rate=-i / 1000) for i in range(6000))
     many = replace(run, rate_curves=(replace(run.rate_curves[0], points=points),))
-    name = "accuracy_against_rate"
-    save_figures({name: draw_figures(Analysis((many,), None))[name]}, tmp_path, ("svg",))
-    assert (tmp_path / "accuracy_against_rate.svg").stat().st_size < 500_000
-
-
-@given(st.floats(-100, 1.0))
-def test_the_scale_of_rates_rises_and_can_be_undone(rate):
-    position = float(_forward(rate))
-    assert float(_backward(position)) == pytest.approx(rate, abs=1e-9)
-    assert float(_forward(rate - 0.01)) < position
-    if rate <= 0.9:
-        assert position == pytest.approx(-np.log1p(-rate))
-
-
-@given(st.lists(st.floats(-60, 1.0), min_size=1, max_size=5))
-def test_ticks_of_rates_are_round_in_sight_and_apart(rates):
-    with styled():
-        axis = Figure().subplots()
-        rate_scale(axis, "x", rates, inches=6)
-    low, high = axis.get_xlim()
-    assert all(low <= rate <= high for rate in rates)
-    ticks = axis.get_xticks()
-    assert all(low <= tick <= high for tick in ticks)
-    # On six inches, two labels are at least so far apart as one is wide.
-    apart = 6 * np.diff(_forward(np.array(ticks))) / (_forward(high) - _forward(low))
-    assert all(apart > 0.11)
+    figure = draw_figures(Analysis((many,), None)).figures["accuracy_against_rate"]
+    (path,) = save_figures(DrawnFigures({"many": figure}), tmp_path, ("svg",))
+    assert path.stat().st_size < 500_000
 
 
 def test_limits_of_accuracies_span_a_point_at_least():
@@ -344,8 +254,8 @@ def test_the_command(tmp_path, capsys):
     out = capsys.readouterr().out
     found = {path.name for path in folder.iterdir()}
     assert {f"Wrote {folder / name}" for name in found} <= set(out.splitlines())
-    assert {"confirmation.svg", "table.tex"} <= found
-    assert "No importances: " in out
+    assert found == {"table.tex", *(f"{name}.svg" for name in NAMES)}
+    assert "No " not in out
     assert (run / "report.html").exists()
     assert run_app(app, [*arguments, "--figure-format", "jpg"]) == 2
     assert "unknown format of figures 'jpg'" in capsys.readouterr().err

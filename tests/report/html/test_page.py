@@ -25,9 +25,10 @@ from nls_tune.analysis.statistics import sample_mean
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
 from nls_tune.report.html.page import page_bytes, render_page
-from nls_tune.report.html.plots.common import plotly_text, rate_axis, rate_position, thinned
-from nls_tune.report.html.plots.theme import themed
+from nls_tune.report.html.plots.common import plotly_text, rate_axis, thinned
+from nls_tune.report.html.plots.theme import PALETTES
 from nls_tune.report.html.tables import trials_table
+from nls_tune.report.rate_scale import rate_position
 from nls_tune.report.text import ARM_NAMES
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
@@ -227,13 +228,24 @@ def test_a_comparison_shows_each_run_at_each_level():
     assert len(ids) == len(set(ids))
 
 
+def themed(value, colours, is_colour=False):
+    """A figure with its colour names resolved, as the page does it."""
+    if isinstance(value, dict):
+        return {key: themed(part, colours, "color" in key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [themed(part, colours, is_colour) for part in value]
+    return colours[value[1:]] if is_colour and isinstance(value, str) and value.startswith("@") else value
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_plotly_accepts_every_figure(page, theme):
     from plotly import graph_objects
 
     comparison = Page(render_page(make_comparison(("a", "b"), LEVELS))).figures
     for figure in (*page.figures.values(), *comparison.values()):
-        graph_objects.Figure(themed(figure, theme))  # raises for a property or value that plotly does not know
+        graph_objects.Figure(
+            themed(figure, PALETTES[theme])
+        )  # raises for a property or value that plotly does not know
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "</script><b>x</b>", '"><img src=x onerror=alert(1)>', "%{x} &lt;b&gt;"])
@@ -370,7 +382,7 @@ def test_numbers_that_are_none_draw_nothing():
 def test_a_long_table_keeps_the_best_of_every_level():
     trials = make_run(LEVELS).run.trials
     table = trials_table("t", trials, (), most=6)
-    kept = trials[trials["trial_id"].isin(row[-2] for row in table.rows)]
+    kept = trials[trials["trial_id"].isin(row[-2] for row in table.table.rows)]
     best = trials.sort_values("best_val_accuracy").groupby("noise_level").tail(3)
     assert set(kept["trial_id"]) == set(best["trial_id"])
     assert "The 6 best of 14 trials" in table.note

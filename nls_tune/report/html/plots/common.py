@@ -1,4 +1,4 @@
-"""What the plots of the report page share: the plot itself, text and numbers for plotly, the axis of smooth rates."""
+"""Parts that the plots of the report page share: the plot itself, text and numbers for plotly, traces and axes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nls_tune.report.text import rate as rate_text
+from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
+from nls_tune.report.rate_scale import rate_scale
+from nls_tune.spaces.space import Arm
 
+#: A figure of plotly, or a part of one, as its JSON.
+Figure = dict[str, Any]
 #: More points than this are thinned: a plot of more is slow and shows no more.
 MAX_POINTS = 400
 #: Longer names are cut: they would push the plot out of its frame.
 _MAX_LABEL = 48
-#: Rates are spaced by log(1 - r), which ends at 1; what is nearer is drawn here.
-_LAST_RATE = 0.99
-_RATE_TICKS = (0, -1, -2, -4, -8, -16, -32, -64, 0.8, 0.4, 0.6, -0.5, 0.2, 0.9, 0.95, _LAST_RATE, -0.25, -0.1, 0.1)
 _T = TypeVar("_T")
 
 
@@ -28,9 +29,9 @@ class Plot:
         key: Unique in a page; letters, digits and dashes.
         title: Plain text, like all texts here but those in ``figure``.
         reading: One sentence: how to read it.
-        summary: What a reader who cannot see it is told: numbers, not decoration.
+        summary: The same for a reader who cannot see it: numbers, not decoration.
         figure: ``data`` and ``layout`` of plotly; None where there is nothing to draw.
-        height: In pixels.
+        height: Pixels.
         note: What is left out or uncertain, or why there is no figure.
     """
 
@@ -38,30 +39,40 @@ class Plot:
     title: str
     reading: str
     summary: str
-    figure: dict[str, Any] | None
+    figure: Figure | None
     height: int = 400
     note: str | None = None
 
+    @classmethod
+    def empty(cls, key: str, title: str, reading: str, reason: str) -> Plot:
+        """Return a plot that says why there is nothing to draw."""
+        return cls(key, title, reading, reason, None, note=reason)
+
 
 def plotly_text(value: Any) -> str:
-    """Return text that plotly shows as it is: its titles, names and hover texts are a kind of HTML with templates."""
+    """Return text that plotly shows as it is: it takes titles, names and hover texts as HTML with templates."""
     text = " ".join(str(value).split())
     text = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
     return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
 def percentage(value: float | None) -> float | None:
-    """Return a fraction in percent, rounded to hundredths; None for what is no number: JSON has none of those."""
+    """Return a fraction in percent, rounded to hundredths; None for NaN and infinities, which JSON does not have."""
     return rounded(None if value is None else 100 * value, 2)
 
 
+def percentages(values: Iterable[float | None]) -> list[float | None]:
+    """Return fractions in percent, see ``percentage``."""
+    return [percentage(value) for value in values]
+
+
 def rounded(value: float | None, digits: int) -> float | None:
-    """Return a rounded number; None for what is no number."""
+    """Return a rounded number; None for NaN and infinities."""
     return None if value is None or not math.isfinite(value) else round(float(value), digits) + 0.0
 
 
 def significant(value: float | None, digits: int = 5) -> float | None:
-    """Return a number with so many significant digits; None for what is no number."""
+    """Return a number with so many significant digits; None for NaN and infinities."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
@@ -78,37 +89,18 @@ def thinning_note(shown: int, total: int, what: str) -> str | None:
 
 
 def joined(*notes: str | None) -> str | None:
-    """Join the notes that there are; None without any."""
+    """Join notes, of which some may be missing; None without any."""
     return " ".join(note for note in notes if note) or None
 
 
-def rate_position(rate: float) -> float:
-    """Return where a smooth rate stands on its axis: ``-log(1 - r)``, which grows with the rate."""
-    return round(-math.log1p(-min(rate, _LAST_RATE)), 4) + 0.0
-
-
-def rate_axis(rates: Iterable[float], title: str = "Smooth rate r, spaced by log(1 − r)") -> dict[str, Any]:
-    """Return the plotly axis of smooth rates that shows all of some rates.
-
-    Args:
-        rates: At least one.
-        title: Of the axis.
-    """
-    positions = [rate_position(rate) for rate in rates]
-    low, high = min(positions), max(positions)
-    pad = 0.06 * (high - low) or 0.3
-    low, high = low - pad, high + pad
-    chosen: list[float] = []
-    for tick in _RATE_TICKS:
-        position = rate_position(tick)
-        if low <= position <= high and all(abs(position - rate_position(c)) > (high - low) / 9 for c in chosen):
-            chosen.append(tick)
-    ticks = sorted(chosen)
+def rate_axis(rates: Iterable[float]) -> Figure:
+    """Return the plotly axis of smooth rates that shows all of some rates, at least one."""
+    scale = rate_scale(rates, 1 / 9)
     return {
-        "title": {"text": title},
-        "range": [round(low, 4), round(high, 4)],
-        "tickvals": [rate_position(tick) for tick in ticks],
-        "ticktext": [("≥ " if tick == _LAST_RATE else "") + rate_text(tick) for tick in ticks],
+        "title": {"text": "Smooth rate r, spaced by log(1 − r)"},
+        "range": [round(scale.low, 4), round(scale.high, 4)],
+        "tickvals": list(scale.ticks),
+        "ticktext": list(scale.ticks.values()),
     }
 
 
@@ -116,8 +108,8 @@ def fitted_range(values: Iterable[float | None], least: float = 0.0) -> list[flo
     """Return the range of an axis that shows some values with a margin; None without any.
 
     Args:
-        values: In the units of the axis.
-        least: How much the axis covers at least, so that differences of no importance do not look large.
+        values: Values in the units of the axis.
+        least: The least range, so that differences of no importance do not look large.
     """
     known = [value for value in values if value is not None]
     if not known:
@@ -128,7 +120,7 @@ def fitted_range(values: Iterable[float | None], least: float = 0.0) -> list[flo
     return [round(middle - half, 3), round(middle + half, 3)]
 
 
-def layout(**changes: Any) -> dict[str, Any]:
+def layout(**changes: Any) -> Figure:
     """Return the layout that all plots start from: the legend below, narrow margins."""
     return {
         "margin": {"l": 56, "r": 12, "t": 16, "b": 40},
@@ -140,7 +132,24 @@ def layout(**changes: Any) -> dict[str, Any]:
     }
 
 
-def error_bars(low: Sequence[float | None], middle: Sequence[float | None], high: Sequence[float | None]) -> Any:
+def scatter(mode: str, x: Sequence[object], y: Sequence[object], **more: Any) -> Figure:
+    """Return a trace of ``markers`` or ``lines``."""
+    return {"type": "scatter", "mode": mode, "x": list(x), "y": list(y), **more}
+
+
+def arm_marker(arm: Arm, size: int, **more: Any) -> Figure:
+    """Return the marker of an arm."""
+    return {"color": ARM_COLOURS[arm], "symbol": ARM_SYMBOLS[arm], "size": size, **more}
+
+
+def vertical_line(x: float | None, **line: Any) -> Figure:
+    """Return a line over the whole height of a figure."""
+    return {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
+
+
+def error_bars(
+    low: Sequence[float | None], middle: Sequence[float | None], high: Sequence[float | None], colour: str
+) -> Figure:
     """Return plotly's error bars of intervals; an interval without ends has no bar."""
 
     def distances(ends: Sequence[float | None], sign: int) -> list[float]:
@@ -156,4 +165,5 @@ def error_bars(low: Sequence[float | None], middle: Sequence[float | None], high
         "arrayminus": distances(low, -1),
         "thickness": 1.5,
         "width": 5,
+        "color": colour,
     }

@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
-from nls_tune.report.html.plots.common import Plot, error_bars, layout, percentage, plotly_text
+from nls_tune.report.html.plots.common import Figure, Plot, error_bars, layout, percentage, plotly_text, scatter
 from nls_tune.report.html.plots.theme import NUM_RUN_COLOURS, RUN_SYMBOLS
 from nls_tune.report.text import percent, points
-
-_ACCURACY = (
-    "Accuracy of what each run recommends",
-    "Each marker is a run's recommended configuration on clean test labels: filled, the mean over fresh seeds with its "
-    "95 % interval; open, the single trial of the search, which luck flatters.",
-    "Test accuracy at the best epoch, %",
-)
-_GAIN = (
-    "Gain over cross-entropy",
-    "Each marker is a run's recommended configuration minus the strongest cross-entropy of the same run, seed by seed; "
-    "an interval that covers 0 proves nothing.",
-    "Test accuracy minus the strongest CE, points",
-)
 
 
 def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
     """Draw a comparison: accuracies, and gains over cross-entropy."""
-    return _plot("compare-accuracy", comparison, _ACCURACY, False), _plot("compare-gain", comparison, _GAIN, True)
+    accuracy, accuracy_words = _figure(comparison, False, "Test accuracy at the best epoch, %")
+    gain, gain_words = _figure(comparison, True, "Test accuracy minus the strongest CE, points")
+    height = 160 + len(comparison.levels) * (30 + 14 * len(comparison.runs))
+    return (
+        Plot(
+            "compare-accuracy",
+            "Accuracy of what each run recommends",
+            "Each marker is a run's recommended configuration on clean test labels: filled, the mean over fresh seeds "
+            "with its 95 % interval; open, the single trial of the search, which luck flatters.",
+            accuracy_words,
+            accuracy,
+            height,
+            None if accuracy else accuracy_words,
+        ),
+        Plot(
+            "compare-gain",
+            "Gain over cross-entropy",
+            "Each marker is a run's recommended configuration minus the strongest cross-entropy of the same run, seed "
+            "by seed; an interval that covers 0 proves nothing.",
+            gain_words,
+            gain,
+            height,
+            None if gain else gain_words,
+        ),
+    )
 
 
-def _plot(key: str, comparison: Comparison, texts: tuple[str, str, str], is_gain: bool) -> Plot:
-    title, reading, axis = texts
-    rows = {level.noise_level: i for i, level in enumerate(comparison.levels)}
+def _figure(comparison: Comparison, is_gain: bool, axis: str) -> tuple[Figure | None, str]:
+    """The figure, and what it says in words: where there is none, why."""
     data = [trace for i in range(len(comparison.runs)) if (trace := _trace(comparison, i, is_gain)) is not None]
     if not data:
-        note = (
-            "No run has a confirmation with a test set." if is_gain else "No run has a recommendation with a test set."
-        )
-        return Plot(key, title, reading, note, None, note=note)
-    figure = {
-        "data": data,
-        "layout": layout(
-            xaxis={
-                "title": {"text": axis},
-                "zeroline": is_gain,
-                "zerolinecolor": "@ink",
-                "rangemode": "tozero" if is_gain else "normal",
-            },
-            showlegend=True,
-            yaxis={
-                "tickvals": list(rows.values()),
-                "ticktext": [plotly_text(name) for name in rows],
-                "range": [len(rows) - 0.5, -0.5],
-            },
-        ),
+        return None, f"No run has a {'confirmation' if is_gain else 'recommendation'} with a test set."
+    rows = [plotly_text(level.noise_level) for level in comparison.levels]
+    xaxis = {
+        "title": {"text": axis},
+        "zeroline": is_gain,
+        "zerolinecolor": "@ink",
+        "rangemode": "tozero" if is_gain else "normal",
     }
-    height = 160 + len(rows) * (30 + 14 * len(comparison.runs))
-    return Plot(key, title, reading, _summary(comparison, is_gain), figure, height)
+    yaxis = {"tickvals": list(range(len(rows))), "ticktext": rows, "range": [len(rows) - 0.5, -0.5]}
+    return {"data": data, "layout": layout(xaxis=xaxis, showlegend=True, yaxis=yaxis)}, _summary(comparison, is_gain)
 
 
 def _value(found: RunAtLevel, is_gain: bool) -> tuple[float | None, float | None, float | None]:
@@ -66,7 +61,7 @@ def _value(found: RunAtLevel, is_gain: bool) -> tuple[float | None, float | None
     return None, None if is_gain else percentage(found.test_accuracy_at_best), None
 
 
-def _trace(comparison: Comparison, index: int, is_gain: bool) -> dict[str, Any] | None:
+def _trace(comparison: Comparison, index: int, is_gain: bool) -> Figure | None:
     name, count = comparison.runs[index], len(comparison.runs)
     shift = 0.0 if count == 1 else 0.5 * (index / (count - 1) - 0.5)
     cells = [
@@ -79,21 +74,17 @@ def _trace(comparison: Comparison, index: int, is_gain: bool) -> dict[str, Any] 
         return None
     low, middle, high = zip(*(_value(found, is_gain) for _, _, found in cells), strict=True)
     colour, symbol = f"@run-{index % NUM_RUN_COLOURS}", RUN_SYMBOLS[index % len(RUN_SYMBOLS)]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": plotly_text(name),
-        "x": list(middle),
-        "y": [round(y, 3) for y, _, _ in cells],
-        "error_x": {**error_bars(low, middle, high), "color": colour},
-        "customdata": [[plotly_text(name), plotly_text(level)] for _, level, _ in cells],
-        "hovertemplate": "<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.2f}<extra></extra>",
-        "marker": {
-            "color": colour,
-            "size": 10,
-            "symbol": [symbol + ("" if is_gain or found.confirmed else "-open") for _, _, found in cells],
-        },
-    }
+    symbols = [symbol + ("" if is_gain or found.confirmed else "-open") for _, _, found in cells]
+    return scatter(
+        "markers",
+        middle,
+        [round(y, 3) for y, _, _ in cells],
+        name=plotly_text(name),
+        error_x=error_bars(low, middle, high, colour),
+        customdata=[[plotly_text(name), plotly_text(level)] for _, level, _ in cells],
+        hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.2f}<extra></extra>",
+        marker={"color": colour, "size": 10, "symbol": symbols},
+    )
 
 
 def _summary(comparison: Comparison, is_gain: bool) -> str:
@@ -101,8 +92,7 @@ def _summary(comparison: Comparison, is_gain: bool) -> str:
     for level in comparison.levels:
         for found in level.runs:
             if is_gain:
-                gain = found.against_ce
-                shown = "not confirmed" if gain is None else f"{points(gain.mean, 2)} points"
+                shown = "not confirmed" if found.against_ce is None else f"{points(found.against_ce.mean, 2)} points"
             else:
                 shown = percent(found.confirmed.mean if found.confirmed else found.test_accuracy_at_best, 2)
             parts.append(f"{level.noise_level} in {found.run}: {shown}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nls_tune.analysis.importances import LevelImportances
-from nls_tune.report.html.plots.common import Plot, layout, percentage, plotly_text
+from nls_tune.report.html.plots.common import Figure, Plot, layout, percentages, plotly_text
 from nls_tune.report.text import percent
 
 _READING = (
@@ -16,34 +16,29 @@ def importances_plot(key: str, level: LevelImportances) -> Plot:
     """Draw the importances of one noise level."""
     title = f"{level.noise_level}: what matters"
     if not level.importances:
-        note = f"{(level.reason or 'There are none').rstrip('.')}."
-        return Plot(key, title, _READING, note, None, note=note)
+        return Plot.empty(key, title, _READING, f"{(level.reason or 'There are none').rstrip('.')}.")
     ordered = level.importances[::-1]  # plotly's axis grows upwards
-    shared = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [plotly_text(found.setting) for found in ordered],
-        "hovertemplate": "%{y}: %{x:.1f} %<extra>%{fullData.name}</extra>",
-    }
-    data = [
-        {
-            **shared,
-            "name": "fANOVA: share of the variance",
-            "x": [percentage(found.fanova) for found in ordered],
-            "marker": {
-                "color": "@positive",
-                "pattern": {"shape": "/", "fgcolor": "@page", "bgcolor": "@positive", "solidity": 0.3},
-            },
-        },
-        {
-            **shared,
-            "name": "PED-ANOVA: being among the best",
-            "x": [percentage(found.ped_anova) for found in ordered],
-            "marker": {"color": "@negative"},
-        },
-    ]
+    settings = [plotly_text(found.setting) for found in ordered]
+
+    def bars(name: str, values: list[float | None], marker: Figure) -> Figure:
+        hover = "%{y}: %{x:.1f} %<extra>%{fullData.name}</extra>"
+        return {"type": "bar", "orientation": "h", "name": name, "y": settings, "x": values, "marker": marker,
+                "hovertemplate": hover}  # fmt: skip
+
+    stripes = {"shape": "/", "fgcolor": "@page", "bgcolor": "@positive", "solidity": 0.3}
     figure = {
-        "data": data,
+        "data": [
+            bars(
+                "fANOVA: share of the variance",
+                percentages(found.fanova for found in ordered),
+                {"color": "@positive", "pattern": stripes},
+            ),
+            bars(
+                "PED-ANOVA: being among the best",
+                percentages(found.ped_anova for found in ordered),
+                {"color": "@negative"},
+            ),
+        ],
         "layout": layout(
             barmode="group",
             bargap=0.3,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from nls_tune.analysis.interactions import Interaction, InteractionPoint
 from nls_tune.report.html.plots.common import (
+    Figure,
     Plot,
     joined,
     layout,
-    percentage,
+    percentages,
     plotly_text,
     rate_axis,
-    rate_position,
+    scatter,
     significant,
     thinned,
     thinning_note,
 )
+from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import number, percent, rate
 
 _NAMES = {
@@ -28,7 +29,7 @@ _READING = (
     "A cell is the highest validation accuracy of the completed trials in it, empty where there is none; markers are "
     "the trials, and where crosses gather, training diverges."
 )
-#: How the trials are marked, by how they ended: name, symbol, size.
+#: Name, symbol and size of the marks of trials, by how they ended.
 _ENDS = {
     "completed": ("completed", "circle", 8),
     "stopped": ("stopped early", "circle-open", 7),
@@ -48,12 +49,13 @@ def interaction_plot(key: str, found: Interaction) -> Plot:
     data = [_cells(found, is_log)] if any(v is not None for row in found.best for v in row) else []
     data += [_points(found, status, points, is_log) for status in _ENDS if any(p.status == status for p in points)]
     edges = [edge for edge in found.rate_edges if math.isfinite(edge)]
-    yaxis: dict[str, Any] = {"title": {"text": axis_title}}
-    if is_log:
-        yaxis |= _log_ticks([*found.value_edges, *(point.value for point in points)])
+    ticks = _log_ticks([*found.value_edges, *(point.value for point in points)]) if is_log else {}
     figure = {
         "data": data,
-        "layout": layout(xaxis=rate_axis([*edges, *(point.smooth_rate for point in points)]), yaxis=yaxis),
+        "layout": layout(
+            xaxis=rate_axis([*edges, *(point.smooth_rate for point in points)]),
+            yaxis={"title": {"text": axis_title}, **ticks},
+        ),
     }
     note = joined(
         None if data and data[0]["type"] == "heatmap" else "No trial was completed, so there are no cells.",
@@ -67,53 +69,42 @@ def _position(value: float, is_log: bool) -> float:
     return round(math.log10(value), 4) if is_log and value > 0 else round(value, 4)
 
 
-def _cells(found: Interaction, is_log: bool) -> dict[str, Any]:
+def _cells(found: Interaction, is_log: bool) -> Figure:
+    bar = {"orientation": "h", "thickness": 10, "y": 1.0, "yanchor": "bottom", "len": 0.8}
     return {
         "type": "heatmap",
-        "x": [rate_position(edge) for edge in found.rate_edges],
+        "x": rate_positions(found.rate_edges),
         "y": [_position(edge, is_log) for edge in found.value_edges],
-        "z": [[percentage(value) for value in row] for row in found.best],
+        "z": [percentages(row) for row in found.best],
         "text": [[str(count) for count in row] for row in found.counts],
         "colorscale": "Cividis",
         "hoverongaps": False,
         "hovertemplate": "best of the cell: %{z:.2f} %<br>completed trials: %{text}<extra></extra>",
         "xgap": 1,
         "ygap": 1,
-        "colorbar": {
-            "title": {"text": "Validation, %", "side": "top"},
-            "orientation": "h",
-            "thickness": 10,
-            "y": 1.0,
-            "yanchor": "bottom",
-            "len": 0.8,
-        },
+        "colorbar": {"title": {"text": "Validation, %", "side": "top"}, **bar},
     }
 
 
-def _points(found: Interaction, status: str, points: list[InteractionPoint], is_log: bool) -> dict[str, Any]:
+def _points(found: Interaction, status: str, points: list[InteractionPoint], is_log: bool) -> Figure:
     name, symbol, size = _ENDS[status]
     mine = [point for point in points if point.status == status]
     colour = "@bad" if status == "diverged" else "@ink"
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [rate_position(point.smooth_rate) for point in mine],
-        "y": [_position(point.value, is_log) for point in mine],
-        "customdata": [
+    edge = {"color": "@page" if status == "completed" else colour, "width": 1.5}
+    return scatter(
+        "markers",
+        rate_positions(point.smooth_rate for point in mine),
+        [_position(point.value, is_log) for point in mine],
+        name=name,
+        customdata=[
             [plotly_text(p.trial_id), rate(p.smooth_rate), number(p.value), percent(p.val_accuracy, 2)] for p in mine
         ],
-        "hovertemplate": _HOVER.replace("UNIT", "lr" if is_log else "warm-up"),
-        "marker": {
-            "symbol": symbol,
-            "size": size,
-            "color": colour,
-            "line": {"color": "@page" if status == "completed" else colour, "width": 1.5},
-        },
-    }
+        hovertemplate=_HOVER.replace("UNIT", "lr" if is_log else "warm-up"),
+        marker={"symbol": symbol, "size": size, "color": colour, "line": edge},
+    )
 
 
-def _log_ticks(values: list[float]) -> dict[str, Any]:
+def _log_ticks(values: list[float]) -> Figure:
     known = [value for value in values if value > 0 and math.isfinite(value)]
     if not known:
         return {}

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
 from nls_tune.report.html.plots.common import (
+    Figure,
     Plot,
     fitted_range,
     joined,
     layout,
     percentage,
+    percentages,
     plotly_text,
     rounded,
+    scatter,
     significant,
     thinned,
 )
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
-from nls_tune.report.text import ARM_NAMES, number, percent, rate
+from nls_tune.report.text import number, percent, rate, rate_name
 
 _READING = (
     "A network that memorises wrong labels goes on rising on training while test falls: compare each curve's star "
     "(best epoch by validation, what you would deploy) with its last epoch (open marker)."
 )
-#: From top to bottom: the axis title and the field.
+#: The panels from top to bottom: the axis title and the field.
 _PANELS = (
     ("Test (clean labels), %", "test_accuracy"),
     ("Validation (noisy), %", "val_accuracy"),
     ("Training (noisy), %", "train_accuracy"),
 )
-#: Of a curve that is there to be compared with.
+#: Epochs of a curve that is there to be compared with.
 MAX_FAINT_EPOCHS = 40
-_ROLES = {"selected": "selected", "default_ce": "CE with the defaults"}
 
 
 def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
@@ -40,19 +41,17 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
     title = f"{level.noise_level}: learning curves"
     curves = [curve for curve in level.curves if curve.epochs]
     if not curves:
-        reason = "No search trial of this level has an epoch."
-        return Plot(key, title, _READING, reason, None, note=reason)
-    panels = [p for p in _PANELS if any(v is not None for c in curves for v in getattr(c, p[1]))]
+        return Plot.empty(key, title, _READING, "No search trial of this level has an epoch.")
+    panels = [panel for panel in _PANELS if any(v is not None for c in curves for v in getattr(c, panel[1]))]
     prominent = [curve for curve in curves if curve.role != "other"]
     others = [curve for curve in curves if curve.role == "other"]
-    data: list[dict[str, Any]] = []
+    data: list[Figure] = []
     for index, (_, field) in enumerate(panels):
         axis = "y" if index == 0 else f"y{index + 1}"
-        colour = "@faint" if prominent else "@curve"
         if others:
-            data.append(_faint(others, field, axis, index == 0, colour))
+            data.append(_faint(others, field, axis, "@faint" if prominent else "@curve"))
         for curve in prominent:
-            data += _prominent(curve, field, axis, index == 0)
+            data += _prominent(curve, field, axis)
     shown = len(level.curves)
     note = joined(
         f"{shown:,} of {level.num_trials:,} trials are shown: the selected, CE with the defaults, the best others."
@@ -64,101 +63,81 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
         else None,
         "The axes fit the prominent curves; a double click fits all." if prominent and len(prominent) < shown else None,
     )
-    return Plot(
-        key,
-        title,
-        _READING,
-        _summary(curves),
-        {"data": data, "layout": _layout(panels, prominent)},
-        240 + 160 * len(panels),
-        note,
-    )
+    figure = {"data": data, "layout": _layout(panels, prominent)}
+    return Plot(key, title, _READING, _summary(curves), figure, 240 + 160 * len(panels), note)
 
 
-def _line(epochs: Sequence[int], values: Sequence[float | None], axis: str) -> dict[str, Any]:
-    consecutive = list(epochs) == list(range(epochs[0], epochs[0] + len(epochs)))
-    x = {"x0": epochs[0], "dx": 1} if consecutive else {"x": list(epochs)}
-    return {"type": "scatter", "mode": "lines", "yaxis": axis, **x, "y": list(values)}
-
-
-def _faint(curves: list[LearningCurve], field: str, axis: str, legend: bool, colour: str) -> dict[str, Any]:
+def _faint(curves: list[LearningCurve], field: str, axis: str, colour: str) -> Figure:
     """All of them as one line with gaps, and with fewer epochs and digits: they are there to be compared with."""
-    x: list[int | None] = []
-    y: list[float | None] = []
+    points: list[tuple[int | None, float | None]] = []
     for curve in curves:
         for epoch, value in thinned(list(zip(curve.epochs, getattr(curve, field), strict=True)), MAX_FAINT_EPOCHS):
-            x.append(epoch)
-            y.append(rounded(None if value is None else 100 * value, 1))
-        x.append(None)
-        y.append(None)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "yaxis": axis,
-        "x": x,
-        "y": y,
-        "name": "other trials",
-        "legendgroup": "others",
-        "showlegend": legend,
-        "hoverinfo": "skip",
-        "line": {"color": colour, "width": 1},
-    }
+            points.append((epoch, rounded(None if value is None else 100 * value, 1)))
+        points.append((None, None))
+    x, y = zip(*points, strict=True)
+    legend = {"name": "other trials", "legendgroup": "others", "showlegend": axis == "y"}
+    return scatter("lines", x, y, yaxis=axis, **legend, hoverinfo="skip", line={"color": colour, "width": 1})
 
 
 def _name(curve: LearningCurve) -> str:
-    what = ARM_NAMES[curve.arm] if curve.arm == "ce" else f"r = {rate(curve.smooth_rate)}"
-    return f"{what}, {_ROLES[curve.role]}" if curve.role != "default_ce" else _ROLES[curve.role]
+    if curve.role == "default_ce":
+        return "CE with the defaults"
+    return f"{rate_name(curve.arm, curve.smooth_rate)}, selected"
 
 
-def _prominent(curve: LearningCurve, field: str, axis: str, legend: bool) -> list[dict[str, Any]]:
-    is_default = curve.role == "default_ce"
-    colour = "@theory" if is_default else ARM_COLOURS[curve.arm]
-    symbol = "triangle-up" if is_default else ARM_SYMBOLS[curve.arm]
-    group = plotly_text(f"{curve.role} {curve.trial_id}")
+def _prominent(curve: LearningCurve, field: str, axis: str) -> list[Figure]:
+    """The curve, and marks at its last epoch and, where one counts, at its best."""
+    colour, symbol, dash = ARM_COLOURS[curve.arm], ARM_SYMBOLS[curve.arm], ARM_DASHES[curve.arm]
+    if curve.role == "default_ce":
+        colour, symbol, dash = "@theory", "triangle-up", "dashdot"
+    values: Sequence[float | None] = getattr(curve, field)
+    group = {"yaxis": axis, "legendgroup": plotly_text(f"{curve.role} {curve.trial_id}")}
     detail = (
         f"r = {rate(curve.smooth_rate)}, warm-up {curve.warmup_epochs}, lr {number(significant(curve.lr) or 0.0)}"
         f"<br>trial {plotly_text(curve.trial_id)}"
     )
-    line = {
-        **_line(curve.epochs, [percentage(value) for value in getattr(curve, field)], axis),
-        "name": plotly_text(_name(curve)),
-        "legendgroup": group,
-        "showlegend": legend,
-        "line": {"color": colour, "width": 2, "dash": "dashdot" if is_default else ARM_DASHES[curve.arm]},
-        "text": detail.replace("%{", ""),
-        "hovertemplate": "<b>epoch %{x}</b>, %{y:.2f} %<br>%{text}<extra></extra>",
-    }
-    return [line, _marks(curve, field, axis, group, colour, symbol)]
-
-
-def _marks(curve: LearningCurve, field: str, axis: str, group: str, colour: str, symbol: str) -> dict[str, Any]:
-    """The last epoch and, where one counts, the best."""
-    by_epoch = dict(zip(curve.epochs, getattr(curve, field), strict=True))
-    marks = [(curve.epochs[-1], f"{symbol}-open", "last epoch", 9)]
-    if curve.best_epoch in by_epoch:
+    line = scatter(
+        "lines",
+        curve.epochs,
+        percentages(values),
+        **group,
+        name=plotly_text(_name(curve)),
+        showlegend=axis == "y",
+        line={"color": colour, "width": 2, "dash": dash},
+        text=detail.replace("%{", ""),
+        hovertemplate="<b>epoch %{x}</b>, %{y:.2f} %<br>%{text}<extra></extra>",
+    )
+    first, last = curve.epochs[0], curve.epochs[-1]
+    if list(curve.epochs) == list(range(first, last + 1)):
+        del line["x"]
+        line |= {"x0": first, "dx": 1}
+    marks = [(last, f"{symbol}-open", "last epoch", 9)]
+    if curve.best_epoch is not None and curve.best_epoch in curve.epochs:
         marks.append((curve.best_epoch, "star", "best epoch", 13))
     epochs, shapes, names, sizes = (list(column) for column in zip(*marks, strict=True))
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "yaxis": axis,
-        "legendgroup": group,
-        "showlegend": False,
-        "x": epochs,
-        "y": [percentage(by_epoch[epoch]) for epoch in epochs],
-        "text": names,
-        "marker": {"symbol": shapes, "size": sizes, "color": colour, "line": {"color": colour, "width": 1.5}},
-        "hovertemplate": "%{text} %{x}: %{y:.2f} %<extra></extra>",
-    }
+    by_epoch = dict(zip(curve.epochs, values, strict=True))
+    return [
+        line,
+        scatter(
+            "markers",
+            epochs,
+            [percentage(by_epoch[epoch]) for epoch, *_ in marks],
+            **group,
+            showlegend=False,
+            text=names,
+            marker={"symbol": shapes, "size": sizes, "color": colour, "line": {"color": colour, "width": 1.5}},
+            hovertemplate="%{text} %{x}: %{y:.2f} %<extra></extra>",
+        ),
+    ]
 
 
-def _layout(panels: list[tuple[str, str]], prominent: list[LearningCurve]) -> dict[str, Any]:
+def _layout(panels: list[tuple[str, str]], prominent: list[LearningCurve]) -> Figure:
     found = layout(xaxis={"title": {"text": "Epoch"}, "anchor": f"y{len(panels)}" if len(panels) > 1 else "y"})
     height = 1 / len(panels)
     for index, (title, field) in enumerate(panels):
         top = 1 - index * height
         # One trial that collapses would press all others into a line.
-        fitted = fitted_range((percentage(v) for curve in prominent for v in getattr(curve, field)), least=1.0)
+        fitted = fitted_range(percentages(v for curve in prominent for v in getattr(curve, field)), least=1.0)
         found["yaxis" if index == 0 else f"yaxis{index + 1}"] = {
             "title": {"text": title},
             "domain": [round(max(0.0, top - height + 0.035), 3), round(top, 3)],

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
 from nls_tune.report.html.plots.common import (
+    Figure,
     Plot,
+    arm_marker,
     error_bars,
     fitted_range,
     joined,
     layout,
     percentage,
+    percentages,
     plotly_text,
     rate_axis,
-    rate_position,
+    scatter,
 )
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
+from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import ARM_NAMES, percent, rate
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.space import ARMS, Arm
 
 _TITLE = "Best smooth rate against noise"
 _READING = (
@@ -29,17 +31,17 @@ _HOVER = "<b>%{customdata[0]}</b><br>r = %{customdata[1]} (%{customdata[2]} to %
 
 
 def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
-    """Draw the best rates of a run; None where no level has any."""
-    placed = [] if found is None else [level for level in found.levels if _noise(level) is not None]
-    if found is None or not placed:
-        reason = (
-            "No noise level has a recommended configuration." if found is None else "No level's noise rate is known."
-        )
-        return Plot(key, _TITLE, _READING, reason, None, note=reason)
+    """Draw the best rates of a run; ``found`` is None where no level has any."""
+    if found is None:
+        return Plot.empty(key, _TITLE, _READING, "No noise level has a recommended configuration.")
+    placed = [level for level in found.levels if _noise(level) is not None]
+    if not placed:
+        return Plot.empty(key, _TITLE, _READING, "No level's noise rate is known.")
     rates = [r for level in placed for r in (level.low, level.smooth_rate, level.high)]
-    noise = [0.0, *(percentage(_noise(level)) for level in placed), *map(percentage, found.theory_noise_rates)]
+    noise = [0.0, *percentages(map(_noise, placed)), *percentages(found.theory_noise_rates)]
+    by_arm = {arm: [level for level in placed if level.arm == arm] for arm in ARMS}
     figure = {
-        "data": [_theory(found), *_levels(placed)],
+        "data": [_theory(found), *(_levels(arm, levels) for arm, levels in by_arm.items() if levels)],
         "layout": layout(
             xaxis={"title": {"text": "Wrong labels, %"}, "range": fitted_range(noise)},
             yaxis=rate_axis([*rates, *found.theory_rates, 0.0]),
@@ -58,48 +60,31 @@ def _noise(level: BestRate) -> float | None:
     return level.estimated_noise_rate if level.noise_rate is None else level.noise_rate
 
 
-def _theory(found: RateAgainstNoise) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": f"noise-cancelling rate (symmetric, {found.num_classes} classes)",
-        "x": [percentage(noise) for noise in found.theory_noise_rates],
-        "y": [rate_position(r) for r in found.theory_rates],
-        "customdata": [rate(r) for r in found.theory_rates],
-        "hovertemplate": "%{x:.1f} % wrong labels: r = %{customdata}<extra>theory</extra>",
-        "line": {"color": "@theory", "dash": "dot", "width": 2},
-    }
+def _theory(found: RateAgainstNoise) -> Figure:
+    return scatter(
+        "lines",
+        percentages(found.theory_noise_rates),
+        rate_positions(found.theory_rates),
+        name=f"noise-cancelling rate (symmetric, {found.num_classes} classes)",
+        customdata=[rate(r) for r in found.theory_rates],
+        hovertemplate="%{x:.1f} % wrong labels: r = %{customdata}<extra>theory</extra>",
+        line={"color": "@theory", "dash": "dot", "width": 2},
+    )
 
 
-def _levels(levels: list[BestRate]) -> list[dict[str, Any]]:
-    traces = []
-    for arm in ARMS:
-        mine = [level for level in levels if level.arm == arm]
-        if not mine:
-            continue
-        y = [rate_position(level.smooth_rate) for level in mine]
-        bars = error_bars([rate_position(v.low) for v in mine], y, [rate_position(v.high) for v in mine])
-        suffix = ["-open" if level.noise_rate is None else "" for level in mine]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "recommended: " + ARM_NAMES[arm].replace(">", "&gt;").replace("<", "&lt;"),
-                "x": [percentage(_noise(level)) for level in mine],
-                "y": y,
-                "customdata": [
-                    [plotly_text(v.noise_level), rate(v.smooth_rate), rate(v.low), rate(v.high)] for v in mine
-                ],
-                "hovertemplate": _HOVER,
-                "error_y": {**bars, "color": ARM_COLOURS[arm]},
-                "marker": {
-                    "color": ARM_COLOURS[arm],
-                    "symbol": [ARM_SYMBOLS[arm] + part for part in suffix],
-                    "size": 11,
-                },
-            }
-        )
-    return traces
+def _levels(arm: Arm, levels: list[BestRate]) -> Figure:
+    low, y, high = (rate_positions(getattr(level, end) for level in levels) for end in ("low", "smooth_rate", "high"))
+    symbols = [ARM_SYMBOLS[arm] + ("-open" if level.noise_rate is None else "") for level in levels]
+    return scatter(
+        "markers",
+        [percentage(_noise(level)) for level in levels],
+        y,
+        name=plotly_text(f"recommended: {ARM_NAMES[arm]}"),
+        customdata=[[plotly_text(v.noise_level), rate(v.smooth_rate), rate(v.low), rate(v.high)] for v in levels],
+        hovertemplate=_HOVER,
+        error_y=error_bars(low, y, high, ARM_COLOURS[arm]),
+        marker={**arm_marker(arm, 11), "symbol": symbols},
+    )
 
 
 def _summary(found: RateAgainstNoise) -> str:

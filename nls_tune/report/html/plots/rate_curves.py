@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from nls_tune.analysis.level_summaries import LevelSummary
+from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.html.plots.common import (
+    Figure,
     Plot,
+    arm_marker,
     fitted_range,
     joined,
     layout,
     percentage,
+    percentages,
     plotly_text,
     rate_axis,
-    rate_position,
+    scatter,
     significant,
     thinned,
     thinning_note,
+    vertical_line,
 )
-from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
+from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import ARM_NAMES, percent, rate
 from nls_tune.spaces.space import ARMS
 
@@ -27,7 +32,7 @@ _READING = (
     "Each marker is a search trial that ran to its end, at its best epoch; the line is a local mean with its 95 % "
     "bootstrap band, and the dashed line is the level of the selected cross-entropy: a rate gains only above it."
 )
-#: Points of accuracy that an axis covers at least.
+#: The least range of an axis, in points of accuracy.
 _LEAST_SPAN = 1.0
 _HOVER = (
     "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]:.4g}"
@@ -35,177 +40,139 @@ _HOVER = (
 )
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """One of the two accuracies: its axis, the accuracy of a trial, the local mean, the level of CE."""
+
+    axis: str
+    title: str
+    value: Callable[[RatePoint], float | None]
+    smoothed: SmoothedCurve | None
+    ce_level: float | None
+    legend: bool
+
+
 def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) -> Plot:
     """Draw the curve of one noise level.
 
     Args:
-        key: Of the plot.
+        key: The plot's key.
         curve: What to draw.
-        summary: Of the same level: where CE stands; None where there is none.
+        summary: The same level's summary: where CE stands; None where there is none.
     """
     title = f"{curve.noise_level}: accuracy against smooth rate"
-    left_out = (
-        f"{curve.num_left_out:,} trials that were stopped, diverged or failed are not drawn."
-        if curve.num_left_out
-        else None
-    )
+    left_out = f"{curve.num_left_out:,} trials that were stopped, diverged or failed are not drawn."
+    note = left_out if curve.num_left_out else None
     if not curve.points:
-        note = joined("No search trial of this level has run to its end.", left_out)
-        return Plot(key, title, _READING, note or "", None, note=note)
-    points = thinned(curve.points)
-    has_test = any(point.test_accuracy is not None for point in points)
-    traces = _traces(points, curve, summary, has_test)
-    figure: dict[str, Any] = {"data": traces, "layout": _layout(points, curve, has_test)}
-    for axis, name in (("y", "yaxis"), ("y2", "yaxis2")):
-        values = [value for trace in traces if trace["yaxis"] == axis for value in trace["y"]]
-        if values:
-            figure["layout"][name]["range"] = fitted_range(values, _LEAST_SPAN)
+        reason = joined("No search trial of this level has run to its end.", note)
+        return Plot.empty(key, title, _READING, reason or "")
+    points, ce = thinned(curve.points), summary.arms.get("ce") if summary else None
+    cancelling = [] if curve.noise_cancelling_rate is None else [curve.noise_cancelling_rate]
+    xaxis = {**rate_axis([0.0, *cancelling, *(point.smooth_rate for point in points)]), "anchor": "y"}
+    panels = _panels(points, curve, ce)
+    found = layout(xaxis=xaxis, shapes=[], annotations=[])
+    data = []
+    for panel in panels:
+        traces = _traces(panel, points, xaxis["range"])
+        values = [value for trace in traces for value in trace["y"]]
+        found[panel.axis.replace("y", "yaxis")] = {
+            "title": {"text": panel.title},
+            "domain": [0, 1] if len(panels) == 1 else [0, 0.47] if panel.axis == "y" else [0.53, 1],
+            "range": fitted_range(values, _LEAST_SPAN),
+        }
+        data += traces
+    for cancelling_rate in cancelling:
+        _mark_noise_cancelling(found, cancelling_rate)
     smoother = None if curve.validation else "Too few trials for a local mean."
-    note = joined(left_out, thinning_note(len(points), len(curve.points), "trials"), smoother)
-    return Plot(key, title, _READING, _summary(curve, summary), figure, 520 if has_test else 360, note)
+    note = joined(note, thinning_note(len(points), len(curve.points), "trials"), smoother)
+    height = 360 if len(panels) == 1 else 520
+    return Plot(key, title, _READING, _summary(curve, ce), {"data": data, "layout": found}, height, note)
 
 
-def _traces(
-    points: list[RatePoint], curve: RateCurve, summary: LevelSummary | None, has_test: bool
-) -> list[dict[str, Any]]:
-    ce = summary.arms.get("ce") if summary else None
-    panels = [("validation", "y", curve.validation, ce.val_accuracy if ce else None)]
-    if has_test:
-        panels.append(("test", "y2", curve.test, ce.test_accuracy_at_best if ce else None))
-    traces: list[dict[str, Any]] = []
-    for index, (split, axis, smoothed, level) in enumerate(panels):
-        first = index == 0
-        if smoothed is not None:
-            traces += _smoothed(smoothed, axis, first)
-        if level is not None:
-            traces.append(_ce_line(level, points, curve, axis, first))
-        traces += _markers(points, split, axis, first)
-    return traces
+def _panels(points: list[RatePoint], curve: RateCurve, ce: ArmSummary | None) -> list[_Panel]:
+    level = ce.val_accuracy if ce else None
+    panels = [
+        _Panel("y", "Validation (noisy labels), %", lambda point: point.val_accuracy, curve.validation, level, True)
+    ]
+    if any(point.test_accuracy is not None for point in points):
+        level = ce.test_accuracy_at_best if ce else None
+        title = "Test (clean labels), %"
+        panels.append(_Panel("y2", title, lambda point: point.test_accuracy, curve.test, level, False))
+    return panels
 
 
-def _markers(points: list[RatePoint], split: str, axis: str, first: bool) -> list[dict[str, Any]]:
-    traces = []
-    for arm in ARMS:
-        mine = [point for point in points if point.arm == arm]
-        if not mine:
-            continue
+def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[Figure]:
+    traces = [] if panel.smoothed is None else _smoothed(panel.smoothed, panel)
+    if panel.ce_level is not None:
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": ARM_NAMES[arm].replace(">", "&gt;").replace("<", "&lt;"),
-                "legendgroup": arm,
-                "showlegend": first,
-                "yaxis": axis,
-                "x": [rate_position(point.smooth_rate) for point in mine],
-                "y": [
-                    percentage(point.val_accuracy if split == "validation" else point.test_accuracy) for point in mine
-                ],
-                "customdata": [
-                    [plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, significant(p.lr)] for p in mine
-                ],
-                "hovertemplate": _HOVER,
-                "marker": {
-                    "color": ARM_COLOURS[arm],
-                    "symbol": ARM_SYMBOLS[arm],
-                    "size": 8 if len(points) <= 200 else 5,
-                    "opacity": 0.85,
-                },
-            }
+            scatter(
+                "lines",
+                ends,
+                [percentage(panel.ce_level)] * 2,
+                yaxis=panel.axis,
+                name="selected CE",
+                legendgroup="ce-level",
+                showlegend=panel.legend,
+                line={"color": "@ce", "dash": "dash", "width": 1.5},
+                hovertemplate="selected CE: %{y:.2f} %<extra></extra>",
+            )
         )
+    for arm in ARMS:
+        if mine := [point for point in points if point.arm == arm]:
+            details = [[plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, significant(p.lr)] for p in mine]
+            traces.append(
+                scatter(
+                    "markers",
+                    rate_positions(point.smooth_rate for point in mine),
+                    percentages(map(panel.value, mine)),
+                    yaxis=panel.axis,
+                    name=plotly_text(ARM_NAMES[arm]),
+                    legendgroup=arm,
+                    showlegend=panel.legend,
+                    customdata=details,
+                    hovertemplate=_HOVER,
+                    marker=arm_marker(arm, 8 if len(points) <= 200 else 5, opacity=0.85),
+                )
+            )
     return traces
 
 
-def _smoothed(curve: SmoothedCurve, axis: str, first: bool) -> list[dict[str, Any]]:
-    x = [rate_position(rate) for rate in curve.rates]
-    shared = {"type": "scatter", "mode": "lines", "yaxis": axis, "legendgroup": "mean", "x": x, "hoverinfo": "skip"}
-    edge = {"width": 0, "color": "@curve"}
+def _smoothed(curve: SmoothedCurve, panel: _Panel) -> list[Figure]:
+    def line(values: tuple[float, ...], width: int, **more: object) -> Figure:
+        shared = {"yaxis": panel.axis, "legendgroup": "mean", "hoverinfo": "skip", "showlegend": False}
+        look = {"width": width, "color": "@curve"}
+        return scatter("lines", rate_positions(curve.rates), percentages(values), line=look, **{**shared, **more})
+
     return [
-        {**shared, "y": [percentage(v) for v in curve.low], "line": edge, "showlegend": False},
-        {
-            **shared,
-            "y": [percentage(v) for v in curve.high],
-            "line": edge,
-            "fill": "tonexty",
-            "fillcolor": "@curve-band",
-            "showlegend": False,
-        },
-        {
-            **shared,
-            "y": [percentage(v) for v in curve.mean],
-            "name": "local mean, 95 % band",
-            "line": {"color": "@curve", "width": 2},
-            "showlegend": first,
-        },
+        line(curve.low, 0),
+        line(curve.high, 0, fill="tonexty", fillcolor="@curve-band"),
+        line(curve.mean, 2, name="local mean, 95 % band", showlegend=panel.legend),
     ]
 
 
-def _ce_line(level: float, points: list[RatePoint], curve: RateCurve, axis: str, first: bool) -> dict[str, Any]:
-    low, high = rate_axis(_rates(points, curve))["range"]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "selected CE",
-        "legendgroup": "ce-level",
-        "showlegend": first,
-        "yaxis": axis,
-        "x": [low, high],
-        "y": [percentage(level)] * 2,
-        "line": {"color": "@ce", "dash": "dash", "width": 1.5},
-        "hovertemplate": "selected CE: %{y:.2f} %<extra></extra>",
-    }
+def _mark_noise_cancelling(found: Figure, noise_cancelling_rate: float) -> None:
+    x, (low, high) = rate_position(noise_cancelling_rate), found["xaxis"]["range"]
+    found["shapes"].append(vertical_line(x, color="@theory", dash="dot", width=2))
+    # Near an end of a narrow axis the words would be cut.
+    anchor = "left" if x < low + (high - low) / 4 else "right" if x > high - (high - low) / 4 else "center"
+    text = {"text": f"noise-cancelling rate {rate(noise_cancelling_rate)}", "font": {"color": "@theory", "size": 11}}
+    place = {"x": x, "xanchor": anchor, "xref": "x", "y": 1, "yanchor": "bottom", "yref": "paper"}
+    found["annotations"].append({**text, **place, "showarrow": False})
+    found["margin"]["t"] = 24
 
 
-def _rates(points: list[RatePoint], curve: RateCurve) -> list[float]:
-    cancelling = [] if curve.noise_cancelling_rate is None else [curve.noise_cancelling_rate]
-    return [0.0, *cancelling, *(point.smooth_rate for point in points)]
-
-
-def _layout(points: list[RatePoint], curve: RateCurve, has_test: bool) -> dict[str, Any]:
-    found = layout(
-        xaxis={**rate_axis(_rates(points, curve)), "anchor": "y"},
-        yaxis={"title": {"text": "Validation (noisy labels), %"}, "domain": [0, 0.47] if has_test else [0, 1]},
-        shapes=[],
-        annotations=[],
-    )
-    if has_test:
-        found["yaxis2"] = {"title": {"text": "Test (clean labels), %"}, "domain": [0.53, 1]}
-    if curve.noise_cancelling_rate is not None:
-        x = rate_position(curve.noise_cancelling_rate)
-        line = {"color": "@theory", "dash": "dot", "width": 2}
-        found["shapes"].append(
-            {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
-        )
-        low, high = found["xaxis"]["range"]
-        # Near an end of a narrow axis the words would be cut.
-        anchor = "left" if x < low + (high - low) / 4 else "right" if x > high - (high - low) / 4 else "center"
-        found["annotations"].append(
-            {
-                "x": x,
-                "xanchor": anchor,
-                "y": 1,
-                "xref": "x",
-                "yref": "paper",
-                "yanchor": "bottom",
-                "showarrow": False,
-                "text": f"noise-cancelling rate {rate(curve.noise_cancelling_rate)}",
-                "font": {"color": "@theory", "size": 11},
-            }
-        )
-        found["margin"]["t"] = 24
-    return found
-
-
-def _summary(curve: RateCurve, summary: LevelSummary | None) -> str:
+def _summary(curve: RateCurve, ce: ArmSummary | None) -> str:
     best = max(curve.points, key=lambda point: point.val_accuracy)
     text = (
         f"{len(curve.points)} trials with rates from {rate(curve.points[0].smooth_rate)} to "
         f"{rate(curve.points[-1].smooth_rate)}; the highest validation accuracy is {percent(best.val_accuracy)} at "
-        f"rate {rate(best.smooth_rate)}"
+        f"rate {rate(best.smooth_rate)}{_test(best.test_accuracy)}"
     )
-    text += "" if best.test_accuracy is None else f" (test {percent(best.test_accuracy)})"
-    ce = summary.arms.get("ce") if summary else None
     if ce is not None:
-        text += f"; the selected cross-entropy reaches {percent(ce.val_accuracy)}"
-        text += "" if ce.test_accuracy_at_best is None else f" (test {percent(ce.test_accuracy_at_best)})"
+        reached = f"{percent(ce.val_accuracy)}{_test(ce.test_accuracy_at_best)}"
+        text += f"; the selected cross-entropy reaches {reached}"
     return text + "."
+
+
+def _test(accuracy: float | None) -> str:
+    return "" if accuracy is None else f" (test {percent(accuracy)})"

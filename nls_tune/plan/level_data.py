@@ -1,0 +1,64 @@
+"""The data that the trials of a run train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nls_tune.datasets import NoisyDataset
+from nls_tune.noise import parse_noise_level
+from nls_tune.plan.plan import SearchPlan, make_dataset
+from nls_tune.runs.schemas import ON_ALL_LABELS, Stage, trial_id
+from nls_tune.runs.trial_spec import DataName, TrialSpec
+from nls_tune.spaces.settings import TrainingSettings
+
+
+class LevelData:
+    """The datasets of a run: those of its search, and others that are made once, when they are first asked for.
+
+    Args:
+        plan: The search's plan; its own datasets are there already.
+    """
+
+    def __init__(self, plan: SearchPlan) -> None:
+        self._plan = plan
+        self._loaded = {DataName(level.level): level.dataset for level in plan.levels}
+
+    def load(self, name: DataName) -> NoisyDataset:
+        """Return a dataset; the noise of one that is not there yet is drawn now."""
+        planned = self._loaded[DataName(name.noise_level)]
+        if name.noise_seed == planned.noise_seed:
+            name = name._replace(noise_seed=None)
+        if name not in self._loaded:
+            self._loaded[name] = self._make(name, planned.noise_seed)
+        return self._loaded[name]
+
+    def _make(self, name: DataName, noise_seed: int) -> NoisyDataset:
+        if name.all_labels:
+            return self.load(name._replace(all_labels=False)).on_all_labels()
+        plan, level = self._plan, parse_noise_level(name.noise_level)
+        seed = noise_seed if name.noise_seed is None else name.noise_seed
+        return make_dataset(plan.source, level, plan.settings, plan.space, seed)
+
+    def trial(
+        self,
+        level: str,
+        settings: TrainingSettings,
+        stage: Stage = "search",
+        *,
+        noise_seed: int | None = None,
+        judged_at: Sequence[int] = (),
+        stop_at: int | None = None,
+    ) -> TrialSpec:
+        """Return a trial on one of the datasets, which is loaded: the trial's name depends on its fingerprint.
+
+        Args:
+            level: The noise level.
+            settings: What it trains.
+            stage: The stage that it belongs to.
+            noise_seed: Seed of its draw of the noise; None for the search's own.
+            judged_at: Epochs at which a scheduler looks at it.
+            stop_at: The epoch after which a trial on all labels ends.
+        """
+        dataset = self.load(DataName(level, noise_seed, stage == ON_ALL_LABELS))
+        name = trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
+        return TrialSpec(name, level, stage, settings, noise_seed, tuple(judged_at), stop_at)

@@ -1,0 +1,82 @@
+"""Tables, whatever shows them: a console, Markdown, CSV, the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: numbers stand at the right and are never cut, text stands at the left.
+
+    Attributes:
+        heading: Plain text.
+        kind: What its cells hold.
+        least: Its least width on a console.
+    """
+
+    heading: str
+    kind: Literal["text", "number"] = "number"
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        columns: From left to right.
+        rows: Cells as plain text, one per column.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def words(*headings: str) -> tuple[Column, ...]:
+    """Return columns of text."""
+    return tuple(Column(heading, "text") for heading in headings)
+
+
+def numbers(*headings: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(heading) for heading in headings)
+
+
+def table_of(items: Iterable[_T], columns: Sequence[tuple[Column, Callable[[_T], str]]]) -> Table:
+    """Return a table with one row per item.
+
+    Args:
+        items: What the rows are about.
+        columns: Each column, and the text of an item's cell in it.
+    """
+    rows = tuple(tuple(cell(item) for _, cell in columns) for item in items)
+    return Table(tuple(column for column, _ in columns), rows)
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV with a header; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown_text(table: Table) -> str:
+    """Return a table in GitHub's Markdown; nothing in a cell is taken as Markdown or HTML."""
+    lines = [[column.heading for column in table.columns], ["---"] * len(table.columns)]
+    lines += [[_escaped(cell) for cell in row] for row in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    for character in "\\`*_[]|~#":
+        cell = cell.replace(character, f"\\{character}")
+    return " ".join(cell.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

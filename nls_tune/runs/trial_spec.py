@@ -1,0 +1,90 @@
+"""What a trial is, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_args
+
+from nls_tune.runs.schemas import ON_ALL_LABELS, Stage
+from nls_tune.spaces.settings import TrainingSettings
+
+
+class DataName(NamedTuple):
+    """The name of a dataset of a run.
+
+    Attributes:
+        noise_level: The noise level in its stored spelling.
+        noise_seed: Seed of another draw of the noise; None for the search's own.
+        all_labels: Whether the validation samples are trained on as well.
+    """
+
+    noise_level: str
+    noise_seed: int | None = None
+    all_labels: bool = False
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What a trial is.
+
+    Attributes:
+        trial_id: The trial's name (``schemas.trial_id``).
+        noise_level: Its noise level.
+        stage: The stage that it belongs to.
+        settings: What it trains.
+        noise_seed: Seed of its draw of the noise; None for the search's own.
+        judged_at: Epochs at which a scheduler looks at it.
+        stop_at: The epoch after which a trial on all labels ends; None for the last one.
+    """
+
+    trial_id: str
+    noise_level: str
+    stage: Stage
+    settings: TrainingSettings
+    noise_seed: int | None = None
+    judged_at: tuple[int, ...] = ()
+    stop_at: int | None = None
+
+    @property
+    def data(self) -> DataName:
+        """The name of its dataset."""
+        return DataName(self.noise_level, self.noise_seed, self.stage == ON_ALL_LABELS)
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which it ends."""
+        return self.settings.epochs if self.stop_at is None else self.stop_at
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the trial as plain values: Tune's configuration, and the content of ``trial.json``."""
+        return {
+            "trial_id": self.trial_id,
+            "noise_level": self.noise_level,
+            "stage": self.stage,
+            "settings": self.settings.model_dump(mode="json"),
+            "noise_seed": self.noise_seed,
+            "judged_at": list(self.judged_at),
+            "stop_at": self.stop_at,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrialSpec:
+        """Return the trial that ``to_config`` described; early versions wrote its first four values only.
+
+        Raises:
+            KeyError: If one of these is missing.
+            TypeError: If a value has another type.
+            ValueError: If a value is outside its range.
+        """
+        if config["stage"] not in get_args(Stage):
+            raise ValueError(f"stage must be one of {', '.join(get_args(Stage))}, got {config['stage']!r}")
+        return cls(
+            trial_id=config["trial_id"],
+            noise_level=config["noise_level"],
+            stage=config["stage"],
+            settings=TrainingSettings(**config["settings"]),
+            noise_seed=config.get("noise_seed"),
+            judged_at=tuple(config.get("judged_at", ())),
+            stop_at=config.get("stop_at"),
+        )

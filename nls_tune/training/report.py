@@ -1,0 +1,78 @@
+"""What a trial reports to whoever follows it: Tune, the scheduler, the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nls_tune.metrics import EpochMetrics
+from nls_tune.runs.schemas import Status
+
+#: The key of the objective in Tune's results.
+METRIC = "best_val_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """The state of a trial after an epoch. To Tune it is a flat dictionary with all of these keys.
+
+    Attributes:
+        device: The device that it trains on, for people.
+        node: The computer.
+        epoch: The last epoch; 0 before the first.
+        gls_epochs: Epochs of the GLS phase: the clock of the scheduler.
+        epochs_reused: Epochs that were taken from the store of warm-ups.
+        best_val_accuracy: The objective; 0.0 while no epoch counts.
+        best_epoch: The epoch that a user would deploy; None while no epoch counts.
+        val_correct_at_best: Validation samples that are right there, one bit per sample.
+        test_correct_at_best: Test samples likewise; None without a test set.
+        diverged: Whether the last epoch diverged.
+        finished: Whether the trial has come to its end by itself.
+        train_seconds: Seconds of the epochs that it trained.
+        new_epochs: The epochs since the report before.
+        out_of_memory: The error of a trial that ran out of memory; its last report.
+        warnings: What the user should know, one sentence each; a report may repeat those of earlier ones.
+        done: Whether this is the last report.
+    """
+
+    device: str
+    node: str
+    epoch: int = 0
+    gls_epochs: int = 0
+    epochs_reused: int = 0
+    best_val_accuracy: float = 0.0
+    best_epoch: int | None = None
+    val_correct_at_best: bytes | None = None
+    test_correct_at_best: bytes | None = None
+    diverged: bool = False
+    finished: bool = False
+    train_seconds: float = 0.0
+    new_epochs: tuple[EpochMetrics, ...] = ()
+    out_of_memory: str | None = None
+    warnings: tuple[str, ...] = ()
+    done: bool = False
+
+    @property
+    def objective(self) -> float | None:
+        """The objective; None while no epoch counts."""
+        return None if self.best_epoch is None else self.best_val_accuracy
+
+    @property
+    def status(self) -> Status:
+        """How the trial ended, if this report is its last."""
+        if self.out_of_memory:
+            return "out_of_memory"
+        if self.diverged:
+            return "diverged"
+        return "completed" if self.finished else "stopped"
+
+    def to_result(self) -> dict[str, Any]:
+        """Return the report as Tune takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_result(cls, result: Mapping[str, Any]) -> TrialReport:
+        """Return the report that ``to_result`` gave to Tune, which adds keys of its own."""
+        values = {field.name: result[field.name] for field in fields(cls)}
+        return cls(**{**values, "new_epochs": tuple(EpochMetrics(**epoch) for epoch in values["new_epochs"])})

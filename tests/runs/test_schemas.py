@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nls_tune.runs.schemas import (
+    SCHEMA_VERSION,
+    config_columns,
+    epoch_schema,
+    settings_of,
+    trial_id,
+    trial_schema,
+    unpack_correct,
+)
+from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+
+CONFIG = [f"config_{name}" for name in TrainingSettings.model_fields if name not in OWN_COLUMNS]
+TRIAL_COLUMNS = [
+    "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
+    "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
+    "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "num_val", "num_test",
+    "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
+    "started_at", "finished_at",
+]  # fmt: skip
+EPOCH_COLUMNS = [
+    "run_id", "trial_id", "noise_level", "arm", "smooth_rate", "node", "device", "epoch", "phase", "lr",
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy", "diverged", "seconds",
+    "peak_memory_bytes",
+]  # fmt: skip
+NULLABLE = {
+    "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "val_correct_at_best",
+    "test_correct_at_best",
+}  # fmt: skip
+
+
+def test_the_columns_of_trials_are_those_of_the_contract():
+    assert trial_schema().names == TRIAL_COLUMNS
+    assert epoch_schema().names == EPOCH_COLUMNS
+    for schema in (trial_schema(), epoch_schema()):
+        assert schema.metadata[b"nls_tune.schema_version"] == str(SCHEMA_VERSION).encode()
+
+
+def test_only_what_can_be_unknown_is_nullable():
+    assert {f.name for f in trial_schema() if f.nullable} == NULLABLE
+    assert {f.name for f in epoch_schema() if f.nullable} == {"test_accuracy"}
+
+
+def test_settings_have_columns_of_their_type():
+    schema = trial_schema()
+    kinds = {"config_model": pa.string(), "config_schedule": pa.string(), "config_epochs": pa.int64(),
+             "config_nesterov": pa.bool_(), "config_gamma": pa.float64(), "seed": pa.int64(),
+             "config_milestones": pa.list_(pa.int64())}  # fmt: skip
+    assert {name: schema.field(name).type for name in kinds} == kinds
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_padding_is_cut_off_when_bits_are_unpacked(correct):
+    bits = np.packbits(np.array(correct)).tobytes()
+    assert unpack_correct(bits, len(correct)).tolist() == correct
+
+
+# Settings
+
+
+positive = st.floats(1e-12, 1e6)
+
+
+@st.composite
+def training_settings(draw: st.DrawFn) -> TrainingSettings:
+    epochs = draw(st.integers(1, 500))
+    momentum = draw(st.floats(0, 0.999))
+    milestones = st.lists(st.integers(1, 500), max_size=3).map(tuple)
+    return TrainingSettings(
+        model=draw(st.sampled_from(["mlp", "resnet34", ""])),
+        epochs=epochs,
+        smooth_rate=draw(st.floats(-1e6, 1)),
+        warmup_epochs=draw(st.integers(0, epochs - 1)),
+        lr=draw(positive),
+        schedule=draw(st.sampled_from(["constant", "step", "cosine"])),
+        milestones=draw(milestones),
+        gamma=draw(positive),
+        warmup_lr=draw(positive),
+        warmup_milestones=draw(milestones),
+        warmup_gamma=draw(positive),
+        optimizer=draw(st.sampled_from(["sgd", "adamw"])),
+        momentum=momentum,
+        nesterov=draw(st.booleans()) and momentum > 0,
+        weight_decay=draw(st.floats(0, 10)),
+        batch_size=draw(st.integers(2, 10**6)),
+        crop_padding=draw(st.integers(0, 99)),
+        flip=draw(st.booleans()),
+        cutout=draw(st.integers(0, 99)),
+        clip_norm=draw(st.floats(0, 99)),
+        precision=draw(st.sampled_from(["auto", "float32", "bfloat16"])),
+        seed=draw(st.integers(0, 2**63 - 1)),
+    )
+
+
+@given(training_settings())
+def test_settings_come_back_from_a_row(settings):
+    schema = pa.schema([f for f in trial_schema() if f.name in config_columns(settings)])
+    frame = pa.Table.from_pylist([config_columns(settings)], schema=schema).to_pandas()
+    assert settings_of(frame.to_dict("records")[0]) == settings
+    assert settings_of(frame.iloc[0]) == settings
+
+
+def test_every_setting_has_one_column():
+    columns = config_columns(TrainingSettings())
+    assert len(columns) == len(TrainingSettings.model_fields)
+    assert set(columns) <= set(TRIAL_COLUMNS)
+
+
+# Names
+
+
+IDENTITY = (
+    "f" * 64,
+    "symmetric:0.4",
+    0,
+    TrainingSettings(model="mlp", smooth_rate=-4.0, milestones=(3,)),
+    "search",
+)
+
+
+def test_a_trials_name_is_the_same_for_ever():
+    # If this changes, runs that were begun before cannot be resumed: raise the schema version.
+    assert trial_id(*IDENTITY) == "db47f5ef47436871"
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [(0, "e" * 64), (1, "symmetric:0.2"), (2, 1), (4, "confirm")],
+)
+def test_a_trials_name_changes_with_its_data_and_stage(place, other):
+    changed = list(IDENTITY)
+    changed[place] = other
+    assert trial_id(*changed) != trial_id(*IDENTITY)
+
+
+def test_a_trials_name_changes_with_every_setting():
+    settings = IDENTITY[3]
+    changes = {
+        "model": "cnn9", "epochs": 7, "smooth_rate": -4.1, "warmup_epochs": 3, "lr": 0.5, "schedule": "step",
+        "milestones": (4,), "gamma": 0.5, "warmup_lr": 0.5, "warmup_milestones": (1,), "warmup_gamma": 0.5,
+        "optimizer": "adamw", "momentum": 0.5, "nesterov": False, "weight_decay": 0.5, "batch_size": 7,
+        "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
+    }  # fmt: skip
+    assert set(changes) == set(TrainingSettings.model_fields)
+    names = {trial_id(*IDENTITY)}
+    for name, value in changes.items():
+        assert getattr(settings, name) != value
+        other = settings.model_copy(update={name: value})
+        names.add(trial_id(*IDENTITY[:3], other, IDENTITY[4]))
+    assert len(names) == 1 + len(changes)
+
+
+@pytest.mark.parametrize("rate", [-4, -4.0, "-4"])
+def test_a_trials_name_does_not_depend_on_how_a_number_was_written(rate):
+    settings = TrainingSettings(model="mlp", smooth_rate=rate, milestones=[3])
+    assert trial_id(*IDENTITY[:3], settings, "search") == trial_id(*IDENTITY)

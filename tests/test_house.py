@@ -1,0 +1,62 @@
+"""The house: few rooms, no import cycle, nothing too long. Which floor may import which is checked by import-linter."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "nls_tune"
+ROOMS = {
+    "allocation", "analysis", "cli", "datasets", "export", "machine", "noise", "plan", "report", "runs", "session",
+    "spaces", "training", "tune",
+}  # fmt: skip
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports() -> dict[str, set[str]]:
+    """Which modules of the package each one imports: at its top, for type checking, or inside a function."""
+    names = {name_of(path) for path in FILES}
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        targets: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                targets |= {name if name in names else str(node.module) for name in whole}
+            elif isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+        found[name_of(path)] = targets & names
+    return found
+
+
+def test_there_are_fourteen_rooms_and_seven_files_at_the_door():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == ROOMS
+    assert len(list(PACKAGE.glob("*.py"))) <= 7
+
+
+def test_no_module_imports_itself_by_a_detour():
+    left = imports()
+    while free := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in free:
+            del left[name]
+    assert sorted(left) == []  # what is left imports each other in a circle, or waits for those that do
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_has_at_most_400_lines_and_a_function_60(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
+
+
+def test_values_of_any_kind_travel_at_the_borders_only():
+    assert sum(path.read_text(encoding="utf-8").count("dict[str, Any]") for path in FILES) <= 60
+    assert not [name_of(path) for path in FILES if "locals()" in path.read_text(encoding="utf-8")]
