@@ -187,9 +187,12 @@ def _per_sample(
 
 
 def _smoothing(total: Tensor, rate: float | Tensor, share: float) -> Tensor:
-    """Return ``rate * share * total``, and 0 at rate 0 even where masked logits (-inf) make the total infinite."""
+    """Return ``rate * share * total``, and 0 at rate 0 even where masked logits (-inf) make the total infinite.
+
+    A finite total is kept at rate 0: the gradient with respect to the rate is made of it.
+    """
     if isinstance(rate, Tensor):
-        return torch.where(rate == 0, 0.0, rate * share * total)
+        return rate * share * torch.where((rate == 0) & ~total.isfinite(), 0.0, total)
     return total * (rate * share)
 
 

@@ -64,10 +64,9 @@ def test_value_and_gradient_are_the_formulas(rate):
     formula = torch.softmax(logits, 1) - (1 - rate) * F.one_hot(targets, 5).double() - rate / 5
     found = gradient(lambda z: gls_loss(z, targets, rate, reduction="sum"), logits)
     torch.testing.assert_close(found, formula, atol=1e-10, rtol=0)
-    if rate:
-        rates = torch.full((6,), rate, dtype=torch.float64, requires_grad=True)
-        gls_loss(logits, targets, rates, reduction="sum").backward()
-        torch.testing.assert_close(rates.grad, margin)
+    rates = torch.full((6,), rate, dtype=torch.float64, requires_grad=True)
+    gls_loss(logits, targets, rates, reduction="sum").backward()
+    torch.testing.assert_close(rates.grad, margin)
 
 
 def test_torch_ignores_a_negative_label_smoothing():
@@ -210,6 +209,25 @@ def test_first_and_second_derivatives(rate, reduction):
         inputs = (logits, one_rate)
         assert torch.autograd.gradcheck(lambda z, r: gls_loss(z, targets, r, reduction=reduction), inputs)
         assert torch.autograd.gradgradcheck(lambda z, r: gls_loss(z, targets, r, reduction=reduction), inputs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0], dtype=torch.float64)])
+@pytest.mark.parametrize("shape", [(), (6,)])
+def test_the_gradient_of_a_rate_of_0_is_that_of_finite_differences(shape, weight, masked):
+    logits, targets = sample()
+    if masked:  # the loss of this sample is infinite at every other rate
+        logits[0, (targets[0] + 1) % 5] = -torch.inf
+    rates = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    gls_loss(logits, targets, rates, weight=weight).backward()
+    assert rates.grad.isfinite().all()
+    if masked:
+        return
+    for i in range(rates.numel()):
+        step = torch.zeros(rates.numel(), dtype=torch.float64)
+        step[i] = 1e-3
+        above, below = (gls_loss(logits, targets, s.reshape(shape), weight=weight) for s in (step, -step))
+        torch.testing.assert_close(rates.grad.reshape(-1)[i], (above - below) / 2e-3)
 
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 0.5, 1.0, 1.0], dtype=torch.float64)])
