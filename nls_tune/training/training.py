@@ -40,7 +40,7 @@ class Training:
     CPU, as without the stop (with the same number of threads).
 
     Args:
-        dataset: Data with noisy training and validation labels.
+        dataset: The data, with noisy training and validation labels.
         settings: What to train.
         device: Where to train.
         data: The dataset on that device, if it is there already.
@@ -49,7 +49,7 @@ class Training:
     Attributes:
         history: The metrics of the finished epochs.
         epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
-        optimizer: Of the phase that was trained last.
+        optimizer: The optimiser of the phase that was trained last.
         precision: What ``settings.precision`` means on the device.
         source: Makes its batches.
 
@@ -113,7 +113,7 @@ class Training:
             epoch: 1-based, finished.
 
         Returns:
-            One bit a sample in the order of the split, most significant bit first (``numpy.packbits``); the
+            One bit per sample in the order of the split, most significant bit first (``numpy.packbits``); the
             second is None without a test set.
         """
         test = self._test_correct[epoch - 1].tobytes() if self.data.test_labels is not None else None
