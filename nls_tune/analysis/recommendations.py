@@ -13,6 +13,7 @@ from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
 from nls_tune.analysis.rows import have_settings, log_share, search_trials
+from nls_tune.analysis.selection import best_first
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
 from nls_tune.spaces.space import ARMS, Arm
@@ -62,7 +63,7 @@ class Recommendation:
             recommend another configuration than the search does.
         doubts: What speaks against it, each kind at most once.
         num_seeds: How many fresh seeds its validation accuracy was compared with; None where it is the search's.
-        trial_id: The search's selected or default trial with this configuration; None where there is none.
+        trial_id: The search's completed trial with this configuration; None where there is none.
         val_accuracy: Validation accuracy at the best epoch: the mean over the fresh seeds, else the search's trial's.
     """
 
@@ -185,7 +186,7 @@ def _recommend(level: _Level) -> Recommendation:
     elif arm is not None:
         config, accuracy = summary.arms[arm].config, summary.arms[arm].val_accuracy
         ce = summary.arms["ce"].config if "ce" in summary.arms else None
-    trial_id, best_epoch = (None, None) if arm is None or config is None else _trial(level, arm, config)
+    trial_id, best_epoch = (None, None) if config is None else _trial(level, config)
     search_choice = None if summary.recommended is None else summary.arms[summary.recommended].config
     validation = summary.validation if search_choice == config else None
     return Recommendation(
@@ -218,16 +219,14 @@ def _verdict(arm: Arm | None, comparison: PairedComparison | None) -> Verdict:
     return "better" if comparison.difference.mean > 0 else "worse"
 
 
-def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    """The search's trial of a configuration and its best epoch; without one, the median of those of fresh seeds."""
-    selected, default = level.summary.arms.get(arm), level.summary.default_ce
-    if selected is not None and selected.config == config:
-        return selected.trial_id, selected.best_epoch
-    if default is not None and default.config == config and default.status == "completed":
-        return default.trial_id, default.best_epoch
-    rows = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_epoch"].notna()]
-    rows = rows[have_settings(rows, config)]
-    return None, None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
+def _trial(level: _Level, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """Return the search's trial of a configuration and its best epoch; without one, the median of the fresh seeds'."""
+    rows = level.rows[have_settings(level.rows, config)]
+    searched = best_first(search_trials(rows))
+    if not searched.empty:
+        return str(searched["trial_id"].iloc[0]), int(searched["best_epoch"].iloc[0])
+    epochs = rows.loc[rows["stage"] == "confirm", "best_epoch"].dropna()
+    return None, None if epochs.empty else math.floor(float(epochs.median()) + 0.5)
 
 
 # Doubts

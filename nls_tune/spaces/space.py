@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from nls_tune.allocation.allocator import Config
 from nls_tune.errors import InputError, unknown_name
-from nls_tune.spaces.parameters import (
-    ChoiceParameter,
-    FloatParameter,
-    IntParameter,
-    Parameter,
-    coerce,
-    coerce_parameter,
-    contains,
-    extremes,
-    map_parameter,
-)
+from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter, coerce, rounded
 from nls_tune.spaces.settings import Arm as Arm
 from nls_tune.spaces.settings import TrainingSettings, arm_of, check_training_settings, unknown_setting
 
@@ -36,8 +25,13 @@ ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")
 
 #: Sampled rates keep this distance from 0: nearer ones are cross-entropy for every practical purpose.
 SMALLEST_RATE = 1e-3
-#: Sampled floats are rounded to this many significant digits, so that what is printed is what was run.
-_DIGITS = 4
+
+
+def _coerce_all(config: Config) -> Config:
+    return {name: coerce(name, value) for name, value in config.items()}
+
+
+_Config = Annotated[Config, AfterValidator(_coerce_all)]
 
 
 class Budget(BaseModel):
@@ -80,31 +74,15 @@ class SearchSpace(BaseModel):
     arms: dict[Arm, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {
         "ce": 0.25, "positive": 0.25, "negative": 0.5,
     }  # fmt: skip
-    fixed: Config = {}
-    start: tuple[Config, ...] = ()
+    # Empty sections of YAML are None.
+    fixed: Annotated[_Config, BeforeValidator(lambda value: {} if value is None else value)] = {}
+    start: Annotated[tuple[_Config, ...], BeforeValidator(lambda value: () if value is None else value)] = ()
     budget: Budget = Budget()
-
-    @field_validator("fixed", "start", mode="before")
-    @classmethod
-    def _empty(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None:
-            return () if info.field_name == "start" else {}
-        return value
 
     @field_validator("space")
     @classmethod
     def _coerce_space(cls, space: dict[str, Parameter]) -> dict[str, Parameter]:
-        return {name: coerce_parameter(name, parameter) for name, parameter in space.items()}
-
-    @field_validator("start")
-    @classmethod
-    def _coerce_start(cls, start: tuple[Config, ...]) -> tuple[Config, ...]:
-        return tuple({name: coerce(name, value) for name, value in point.items()} for point in start)
-
-    @field_validator("fixed")
-    @classmethod
-    def _coerce_fixed(cls, fixed: Config) -> Config:
-        return {name: coerce(name, value) for name, value in fixed.items()}
+        return {name: parameter.coerced(name) for name, parameter in space.items()}
 
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:
@@ -172,7 +150,7 @@ class SearchSpace(BaseModel):
         parameter = self._rate
         if isinstance(parameter, ChoiceParameter):
             return float(min(parameter.values, key=lambda v: abs(v - rate)))
-        return min(max(_round(rate), parameter.low), parameter.high)
+        return min(max(rounded(rate), parameter.low), parameter.high)
 
     def settings(self, config: Config, seed: int) -> TrainingSettings:
         """Return the training settings of a configuration."""
@@ -181,7 +159,7 @@ class SearchSpace(BaseModel):
     def corner_settings(self) -> Iterator[TrainingSettings]:
         """Yield the settings of the defaults with one parameter after another at its ends."""
         for name, parameter in self.space.items():
-            for value in extremes(parameter):
+            for value in parameter.extremes():
                 yield self.settings(self.default(**{name: value}), 0)
 
     def check_settings(self) -> None:
@@ -196,13 +174,13 @@ class SearchSpace(BaseModel):
             where = f"{self.name}: start {point}"
             check_training_settings({**self.fixed, **self.default(**point), "epochs": self.budget.epochs}, where)
             for name, value in point.items():
-                if not contains(self.space[name], value):
+                if not self.space[name].contains(value):
                     raise InputError(f"{where}: {name} must lie in the space, got {value}; widen the space")
 
     def warmup_lengths(self) -> list[int]:
         """Return the values above 0 that warmup_epochs can take, increasing."""
         parameter = self.space.get("warmup_epochs")
-        values = parameter.values() if isinstance(parameter, IntParameter) else setting_values(self, "warmup_epochs")
+        values = parameter.points() if isinstance(parameter, IntParameter) else setting_values(self, "warmup_epochs")
         return sorted(value for value in values if value > 0)
 
     def shares_warmups(self) -> bool:
@@ -234,7 +212,8 @@ class SearchSpace(BaseModel):
 
         space, fixed = dict(self.space), dict(self.fixed)
         if "warmup_epochs" in space:
-            space["warmup_epochs"] = map_parameter(space["warmup_epochs"], warmup, ratio)
+            lengths = cast("IntParameter | ChoiceParameter", space["warmup_epochs"])  # a float is refused above
+            space["warmup_epochs"] = lengths.scaled(warmup, ratio)
         if "warmup_epochs" in fixed:
             fixed["warmup_epochs"] = warmup(fixed["warmup_epochs"])
         for name in ("milestones", "warmup_milestones"):
@@ -259,85 +238,36 @@ class ArmSpace:
 
     def __init__(self, space: SearchSpace, arm: Arm) -> None:
         self._space, self._arm = space, arm
+        self._sampled = {n: p for n, p in space.space.items() if n != "smooth_rate" or arm != "ce"}
+        if arm != "ce":
+            self._sampled["smooth_rate"] = self._rate(space.space["smooth_rate"])
+
+    def _rate(self, rate: Parameter) -> Parameter:
+        """Return the part of smooth_rate that lies in this arm."""
+        if isinstance(rate, ChoiceParameter):
+            return rate.model_copy(update={"values": tuple(v for v in rate.values if arm_of(v) == self._arm)})
+        if self._arm == "negative":
+            return rate.model_copy(update={"high": min(rate.high, max(-SMALLEST_RATE, rate.low))})
+        return rate.model_copy(update={"low": max(rate.low, min(SMALLEST_RATE, rate.high))})
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the Optuna distributions of what this arm samples; CE has no rate to sample."""
-        found = ((name, self._distribution(name, p)) for name, p in self._space.space.items())
-        return {name: distribution for name, distribution in found if distribution is not None}
-
-    def _distribution(self, name: str, parameter: Parameter) -> BaseDistribution | None:
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if name == "smooth_rate":
-            if self._arm == "ce":
-                return None
-            if isinstance(parameter, FloatParameter):
-                low, high = self._rate_range(parameter)
-                if parameter.scale == "log1m":
-                    return FloatDistribution(math.log1p(-high), math.log1p(-low))
-                return FloatDistribution(low, high, log=parameter.scale == "log")
-        if isinstance(parameter, ChoiceParameter):
-            # Indices, not values: a value may be a list, which Optuna does not take.
-            return CategoricalDistribution(range(len(self._choices(name, parameter))))
-        if isinstance(parameter, IntParameter):
-            return IntDistribution(parameter.low, parameter.high, parameter.scale == "log", parameter.step)
-        return FloatDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
-
-    def _rate_range(self, parameter: FloatParameter) -> tuple[float, float]:
-        if self._arm == "negative":
-            return parameter.low, min(parameter.high, max(-SMALLEST_RATE, parameter.low))
-        return max(parameter.low, min(SMALLEST_RATE, parameter.high)), parameter.high
-
-    def _choices(self, name: str, parameter: ChoiceParameter) -> list[Any]:
-        return [v for v in parameter.values if name != "smooth_rate" or arm_of(v) == self._arm]
+        return {name: parameter.distribution() for name, parameter in self._sampled.items()}
 
     def decode(self, params: Mapping[str, Any]) -> Config:
         """Return the configuration of sampled parameters, floats rounded to four significant digits."""
-        config: Config = {}
-        for name, parameter in self._space.space.items():
-            if name == "smooth_rate" and self._arm == "ce":
-                config[name] = 0.0
-            elif isinstance(parameter, ChoiceParameter):
-                config[name] = self._choices(name, parameter)[params[name]]
-            elif isinstance(parameter, IntParameter):
-                config[name] = int(params[name])
-            else:
-                log1m = parameter.scale == "log1m"
-                value = _round(-math.expm1(params[name]) if log1m else params[name])
-                low, high = self._rate_range(parameter) if name == "smooth_rate" else (parameter.low, parameter.high)
-                config[name] = min(max(value, low), high)
-        return config
+        sampled = {name: parameter.decode(params[name]) for name, parameter in self._sampled.items()}
+        return {name: sampled.get(name, 0.0) for name in self._space.space}
 
     def encode(self, config: Config) -> Params:
         """Return the parameters of a configuration, moved into their distributions."""
-        params: Params = {}
-        for name, distribution in self.distributions().items():
-            parameter, value = self._space.space[name], config[name]
-            if isinstance(parameter, ChoiceParameter):
-                params[name] = self._choices(name, parameter).index(value)
-                continue
-            if isinstance(parameter, IntParameter):
-                params[name] = parameter.nearest(value)
-                continue
-            if parameter.scale == "log1m":
-                value = math.log1p(-value)
-            low, high = distribution.low, distribution.high  # type: ignore[attr-defined] # int or float
-            params[name] = min(max(value, low), high)
-        return params
+        return {name: parameter.encode(config[name]) for name, parameter in self._sampled.items()}
 
     def points(self) -> list[Params] | None:
         """Return every combination of parameters, or None where a parameter is real."""
-        axes: dict[str, Sequence[Any]] = {}
-        for name, d in self.distributions().items():
-            parameter = self._space.space[name]
-            if isinstance(parameter, ChoiceParameter):
-                axes[name] = d.choices  # type: ignore[attr-defined]
-            elif isinstance(parameter, IntParameter):
-                axes[name] = parameter.values()
-            elif d.low == d.high:  # type: ignore[attr-defined]
-                axes[name] = [d.low]  # type: ignore[attr-defined]
-            else:
-                return None
+        axes = {name: points for name, p in self._sampled.items() if (points := p.points()) is not None}
+        if len(axes) < len(self._sampled):
+            return None
         return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
     def size(self) -> int | None:
@@ -351,10 +281,6 @@ class ArmSpace:
         points += [self._space.default(**point) for point in self._space.start]
         mine = [point for point in points if arm_of(point["smooth_rate"]) == self._arm]
         return tuple(point for i, point in enumerate(mine) if point not in mine[:i])
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
 
 
 def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:

@@ -57,9 +57,6 @@ def estimate_noise(
         report: Called with the epochs that are done, of ``folds * settings.epochs`` (models that stop early
             count as done).
 
-    Returns:
-        The estimate.
-
     Raises:
         InputError: For folds out of range, settings that do not fit the data, or a training that diverges.
     """

@@ -47,8 +47,8 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
 
     Args:
-        address: The address of an existing cluster; None starts Ray here. A session that the caller has opened is
-            used and left open.
+        address: Of an existing cluster; None starts Ray here. A session that the caller has opened is used
+            and left open.
 
     Yields:
         The cluster's resources.
@@ -73,33 +73,12 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     try:
         if ours:
             _start_ray(address)
-        with _trackers_left_alone():
-            yield _resources()
+        yield _resources()
     finally:
         if ours:
             ray.shutdown()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _trackers_left_alone() -> Iterator[None]:
-    """Keep Tune from importing MLflow, W&B and others that are installed and not asked for.
-
-    It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
-    """
-    try:
-        from ray.air._internal import usage
-
-        count = usage.tag_callbacks
-    except (ImportError, AttributeError):  # Ray's own: where it is not there, there is nothing to keep it from
-        yield
-        return
-    usage.tag_callbacks = lambda callbacks: False
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = count
 
 
 def _check_reachable(address: str) -> None:
@@ -115,7 +94,7 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> InputError:
     return InputError(
-        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave --address out"
+        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave out --address"
     )
 
 
@@ -145,7 +124,7 @@ def _start_ray(address: str | None) -> None:
     if address is not None and _PRIVATE in _resources():
         raise InputError(
             f"--address must be a cluster, {address!r} is another search's own Ray, which ends with that search; start "
-            "one with 'ray start --head', or leave --address out"
+            "one with 'ray start --head', or leave out --address"
         )
 
 
@@ -157,7 +136,7 @@ def check_shared(run: RunDirectory, store: Path | None = None) -> None:
         store: The store of shared warm-ups, if it is another folder.
 
     Raises:
-        InputError: If a node does not see one of them.
+        InputError: If a node does not.
     """
     _check_seen(run.run_json, "--out", run.path)
     if store is not None:
@@ -201,9 +180,9 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
     """Work out how many trials run at once and what each gets.
 
     Args:
-        resources: What the machine or the cluster has.
+        resources: Of the cluster.
         settings: What the user asked for.
-        trials_per_gpu: Trials that share a GPU; by default as many as the user asked for.
+        trials_per_gpu: By default those of the settings.
 
     Returns:
         The slots.
@@ -237,10 +216,10 @@ def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) ->
         slots: What a trial gets.
 
     Returns:
-        What a plan has to say of the machine; None where there is nothing to say.
+        What a plan has to say of the machine; None if that is nothing.
 
     Raises:
-        InputError: If the machine cannot.
+        InputError: If it cannot.
     """
     if settings.address is not None:
         check_node(slots, _node_resources())
@@ -259,21 +238,21 @@ def check_preset(settings: SearchSettings, slots: Slots) -> None:
         slots: What a trial gets.
 
     Raises:
-        InputError: If there is no GPU.
+        InputError: If there is none.
     """
     if settings.preset == "gpu" and not slots.gpus_per_trial:
         raise InputError("--preset gpu needs a GPU, there is none; use cpu or auto (or --dry-run, to see its plan)")
 
 
 def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
-    """Check that one node of a cluster has room for a trial: for a trial that fits nowhere, Ray would wait for ever.
+    """Check that one node of a cluster has room for a trial: for one that fits on none, Ray would wait for ever.
 
     Args:
         slots: What a trial gets.
         nodes: What each of them has, in Ray's words.
 
     Raises:
-        InputError: If no node has room.
+        InputError: If none has.
     """
     candidates = [node for node in nodes if node.get("GPU", 0) >= slots.gpus_per_trial]
     most = int(max((node.get("CPU", 0) for node in candidates), default=0))

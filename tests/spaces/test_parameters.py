@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter, contains, extremes, map_parameter
+from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter
 
 
 def parameter(**values) -> Parameter:
@@ -42,14 +42,14 @@ def test_a_parameter_that_makes_no_sense_is_refused(values, message):
 
 
 def test_extremes_are_the_ends_or_all_choices():
-    assert extremes(parameter(type="float", low=1, high=1, default=1)) == [1, 1]  # a range may be a point
-    assert extremes(parameter(type="choice", values=[3, 1, 2], default=1)) == [3, 1, 2]
+    assert parameter(type="float", low=1, high=1, default=1).extremes() == [1, 1]  # a range may be a point
+    assert parameter(type="choice", values=[3, 1, 2], default=1).extremes() == [3, 1, 2]
 
 
 def test_mapping_changes_every_value_and_choices_that_fall_together_become_one():
-    found = map_parameter(parameter(type="int", low=2, high=10, default=4), lambda v: round(v / 2))
+    found = parameter(type="int", low=2, high=10, default=4).scaled(lambda v: round(v / 2))
     assert found == IntParameter(type="int", low=1, high=5, default=2)
-    found = map_parameter(parameter(type="choice", values=[10, 20, 21], default=21), lambda v: round(v / 10))
+    found = parameter(type="choice", values=[10, 20, 21], default=21).scaled(lambda v: round(v / 10))
     assert found == ChoiceParameter(type="choice", values=(1, 2), default=2)
 
 
@@ -57,10 +57,10 @@ TENS = IntParameter(type="int", low=10, high=80, step=10, default=60)
 
 
 def test_a_step_leaves_out_what_lies_between_and_is_scaled_with_its_range():
-    assert list(TENS.values()) == [10, 20, 30, 40, 50, 60, 70, 80]
-    assert (contains(TENS, 20), contains(TENS, 25), contains(TENS, 90)) == (True, False, False)
+    assert list(TENS.points()) == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert (TENS.contains(20), TENS.contains(25), TENS.contains(90)) == (True, False, False)
     assert [TENS.nearest(v) for v in (-5, 14, 16, 76, 1000)] == [10, 10, 20, 80, 80]
-    assert map_parameter(TENS, lambda v: round(v / 2), 0.5) == TENS.model_copy(
+    assert TENS.scaled(lambda v: round(v / 2), 0.5) == TENS.model_copy(
         update={"low": 5, "high": 40, "step": 5, "default": 30}
     )
 
@@ -70,5 +70,5 @@ def test_a_scaled_step_is_still_a_grid(low, step, count, data, epochs):
     default = low + step * data.draw(st.integers(0, count))
     before = IntParameter(type="int", low=low, high=low + step * count, step=step, default=default)
     ratio = epochs / 150
-    found = map_parameter(before, lambda v: min(round(v * ratio), epochs - 1), ratio)
+    found = before.scaled(lambda v: min(round(v * ratio), epochs - 1), ratio)
     assert parameter(**found.model_dump()) == found

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from scipy.stats import kstest
 
 from nls_tune.errors import InputError
-from nls_tune.spaces.parameters import contains
 from nls_tune.spaces.settings import arm_of
 from nls_tune.spaces.space import ARMS, SMALLEST_RATE, SearchSpace, largest_remainder
 
@@ -76,7 +75,7 @@ def draw_params(distributions: dict[str, BaseDistribution], data: st.DataObject)
 
 
 def lies_in(space: SearchSpace, config: dict[str, Any]) -> bool:
-    return list(config) == list(space.space) and all(contains(p, config[n]) for n, p in space.space.items())
+    return list(config) == list(space.space) and all(p.contains(config[n]) for n, p in space.space.items())
 
 
 # Sampling

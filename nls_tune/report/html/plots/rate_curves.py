@@ -18,13 +18,12 @@ from nls_tune.report.html.plots.common import (
     plotly_text,
     rate_axis,
     scatter,
-    significant,
     thinned,
     thinning_note,
     vertical_line,
 )
 from nls_tune.report.rate_scale import rate_position, rate_positions
-from nls_tune.report.text import ARM_NAMES, percent, rate
+from nls_tune.report.text import ARM_NAMES, number, percent, rate
 from nls_tune.spaces.space import ARMS
 
 _READING = (
@@ -34,7 +33,7 @@ _READING = (
 #: The least range of an axis, in points of accuracy.
 _LEAST_SPAN = 1.0
 _HOVER = (
-    "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]:.4g}"
+    "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]}"
     "<br>trial %{customdata[0]}<extra></extra>"
 )
 
@@ -110,7 +109,7 @@ def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[F
         traces.append(panel.line(ends, level, "ce-level", name="selected CE", line=look, hovertemplate=hover))
     for arm in ARMS:
         if mine := [point for point in points if point.arm == arm]:
-            details = [[plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, significant(p.lr)] for p in mine]
+            details = [[plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, number(p.lr)] for p in mine]
             traces.append(
                 scatter(
                     "markers",
