@@ -30,6 +30,8 @@ _EVALUATION_BATCH_IMAGES_CPU = 250
 #: Everything else wants large products: flat inputs on a CPU take a fifth less time than at 250 a batch.
 _EVALUATION_BATCH = 2000
 _STATE_VERSION = 2
+#: Plain values and tensors by name, as torch saves them.
+State = dict[str, Any]
 
 
 class Training:
@@ -283,7 +285,7 @@ class Training:
     def _seeded(self, epoch: int) -> Seeded:
         return Seeded(self._stream(epoch), self.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""
         return {
             "version": _STATE_VERSION,
@@ -299,7 +301,7 @@ class Training:
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take over a saved state.
 
         Args:
@@ -323,7 +325,7 @@ class Training:
         self._restore(state)
         self.epochs_reused = state["epochs_reused"]
 
-    def warmup_identity(self) -> dict[str, Any]:
+    def warmup_identity(self) -> State:
         """Return all that decides what a warm-up epoch computes: trainings that agree in it share their warm-up."""
         return {
             "state_version": _STATE_VERSION,
@@ -338,7 +340,7 @@ class Training:
             **({"compiled": True} if self._compiled else {}),
         }
 
-    def load_warmup(self, state: dict[str, Any]) -> None:
+    def load_warmup(self, state: State) -> None:
         """Take over the CE warm-up of another configuration, as far as it is trained.
 
         All epochs so far are replaced and count as reused.
@@ -359,7 +361,7 @@ class Training:
         self._restore(state)
         self.epochs_reused = self.epoch
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: State) -> None:
         """Take over what a state says of network, optimiser and epochs."""
         shapes = [{n: t.shape for n, t in m.items()} for m in (self.model.state_dict(), state["model"])]
         if shapes[0] != shapes[1]:  # checked before anything is changed

@@ -151,7 +151,7 @@ class Recorder(tune.Callback):
             else:
                 self._end(state, "interrupted", None)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
         return {}
 
@@ -294,7 +294,7 @@ class WhenReady(tune.Callback):
         """Call it."""
         self._call()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing, see the recorder."""
         return {}
 
@@ -313,7 +313,7 @@ class EndOnError(tune.Stopper):
         """Return whether all trials are to end."""
         return self._recorder.error is not None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing, see the recorder."""
         return {}
 
