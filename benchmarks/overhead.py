@@ -38,6 +38,7 @@ from nls_tune.machine.provenance import provenance
 from nls_tune.runs import checkpoint as trial_checkpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
+from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training import warmup
 from nls_tune.training.data import DeviceData
@@ -46,7 +47,7 @@ from nls_tune.tune import trainable
 from nls_tune.tune.adapters import ListSearcher
 from nls_tune.tune.cluster import ray_session
 from nls_tune.tune.recorder import Recorder
-from nls_tune.tune.trainable import TrainingTrainable
+from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTrainable
 
 LEVEL = "symmetric:0.4"
 
@@ -198,7 +199,7 @@ class _Arrival(TrainingTrainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         before, start = self._cached[0], time.perf_counter()
         super().reset_config(new_config)
-        kind = "same level" if new_config["noise_level"] == before else "another level"
+        kind = "same level" if new_config["noise_level"] == before.noise_level else "another level"
         self._arrival = {"seconds": time.perf_counter() - start, "kind": kind}
         return True
 
@@ -227,23 +228,19 @@ def data_to_trials(num_trials: int) -> dict[str, Any]:
     levels = list(datasets)
     order = [levels[(k // 2) % 2] for k in range(num_trials)]  # A A B B A A ...: as many stay as change
     with tempfile.TemporaryDirectory() as folder, ray_session(None):
-        configs = [
-            {
-                "trial_id": str(k), "noise_level": level, "stage": "search", "report_at": [],
-                "settings": TrainingSettings(model="small_cnn").model_dump(mode="json"),
-            }
-            for k, level in enumerate(order)
-        ]  # fmt: skip
-        shared = {
-            "objective": "best", "use_gpu": torch.cuda.is_available(), "cpus_per_trial": 1, "checkpoints": folder,
-            "warmup_store": None, "warmup_epochs": [],
-        }  # fmt: skip
-        labels_only = {k: replace(d, inputs=d.inputs[:0], test_inputs=None) for k, d in datasets.items()}
-        arrays = {"inputs": first.inputs, "test_inputs": first.test_inputs}
+        settings = TrainingSettings(model="small_cnn")
+        configs = [TrialSpec(str(k), level, "search", settings).to_config() for k, level in enumerate(order)]
+        shared = SharedSettings(
+            objective="best", use_gpu=torch.cuda.is_available(), checkpoints=Path(folder), cpus_per_trial=1
+        )
+        labels_only = {
+            DataName(level): replace(d, inputs=d.inputs[:0], test_inputs=None) for level, d in datasets.items()
+        }
+        inputs = SharedInputs(first.inputs, first.test_inputs)
         results = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_Arrival, arrays=arrays, datasets=labels_only, shared=shared),
-                {"cpu": 1, "gpu": int(shared["use_gpu"])},
+                tune.with_parameters(_Arrival, inputs=inputs, datasets=labels_only, shared=shared),
+                {"cpu": 1, "gpu": int(shared.use_gpu)},
             ),
             tune_config=tune.TuneConfig(
                 metric="best_val_accuracy", mode="max", num_samples=num_trials, max_concurrent_trials=1,

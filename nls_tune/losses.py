@@ -34,8 +34,8 @@ def gls_loss(
     its gradient ``softmax(z) - (1 - r) * onehot(y) - r / K`` (Wei et al., ICML 2022). It takes
     the place of ``torch.nn.functional.cross_entropy`` for class indices: ``weight``, ``ignore_index`` and
     ``reduction`` mean what they mean there with ``label_smoothing=r``, at every rate. For r < 0 it has no
-    lower bound. It can be differentiated twice, compiled (``fullgraph=True``) and used under
-    ``torch.func`` transforms. NaN logits give a NaN loss, never an error.
+    lower bound. It can be differentiated twice, compiled (``fullgraph=True``) and used under ``torch.func``. NaN logits
+    give a NaN loss, never an error.
 
     Args:
         logits: Shape (C,), (N, C) or (N, C, d1, ...); any floating dtype. bfloat16 and float16 are computed
@@ -46,10 +46,8 @@ def gls_loss(
             require gradients.
         weight: One weight per class, shape (C,). The smoothing term is weighted as well, as in torch.
         ignore_index: The label whose samples count neither in the loss nor in the mean. None says that every label is
-            a class, 0 to C - 1: labels are then not checked, and the mean takes fewer passes over them, also on a
-            GPU, where their values are not read.
-        reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples), ``"sum"`` or
-            ``"none"``.
+            a class, 0 to C - 1: labels are then not checked, and the mean takes fewer passes over them.
+        reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples), ``"sum"`` or ``"none"``.
 
     Returns:
         float32, or float64 for float64 logits; 0-dim, or of the shape of ``targets`` for ``"none"``. The mean

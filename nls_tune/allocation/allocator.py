@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
+#: What is tuned, by name, and what a study samples for it.
 Config = dict[str, Any]
+Params = dict[str, Any]
 Outcome = Literal["completed", "stopped", "diverged", "failed"]
 #: A group's key: any object that can be hashed; its text seeds the group's sampler.
 Key = TypeVar("Key", bound=Hashable)
 
-#: After this many draws of configurations that are known already, a group draws at random,
+#: How often a group's sampler may draw what is known already, before a configuration is drawn at random.
 _MAX_REDRAWS = 8
-#: and this often, before it counts as exhausted.
+#: How often the random draws may do so, before the group counts as exhausted.
 _MAX_RANDOM_DRAWS = 1000
 
 
@@ -40,10 +42,10 @@ class ConfigSpace(Protocol):
     def decode(self, params: Mapping[str, Any]) -> Config:
         """Return the configuration that sampled parameters stand for."""
 
-    def encode(self, config: Config) -> dict[str, Any]:
+    def encode(self, config: Config) -> Params:
         """Return the parameters of a configuration, inside their distributions."""
 
-    def points(self) -> list[dict[str, Any]] | None:
+    def points(self) -> list[Params] | None:
         """Return every combination of parameters, or None where there are infinitely many."""
 
 
@@ -127,7 +129,7 @@ class _GroupState(Generic[Key]):
         running = sum(max(live.seconds, expected_seconds) for live in self.live.values())
         return (self.seconds + running) / self.group.share
 
-    def ask_for(self, params: dict[str, Any]) -> optuna.Trial:
+    def ask_for(self, params: Params) -> optuna.Trial:
         """Return a trial of the study with given parameters."""
         self.study.enqueue_trial(params)
         return self.study.ask(self.group.space.distributions())
@@ -256,7 +258,7 @@ class Allocator(Generic[Key]):
                 return state.ask_for(params), config
         return None
 
-    def _candidates(self, state: _GroupState[Key]) -> Iterator[dict[str, Any]]:
+    def _candidates(self, state: _GroupState[Key]) -> Iterator[Params]:
         """Yield parameters at random, scales of their distributions kept; of a finite space, each point once."""
         import optuna
 

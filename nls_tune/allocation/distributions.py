@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.allocation.allocator import Config
+from nls_tune.allocation.allocator import Config, Params
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -35,7 +35,7 @@ class DistributionSpace:
         """Return the configuration of sampled parameters."""
         return {name: params[name] for name in self._distributions}
 
-    def encode(self, config: Config) -> dict[str, Any]:
+    def encode(self, config: Config) -> Params:
         """Return the parameters of a configuration.
 
         Raises:
@@ -48,7 +48,7 @@ class DistributionSpace:
                 raise ValueError(f"{name} must lie in {distribution}, got {config[name]!r}")
         return self.decode(config)
 
-    def points(self) -> list[dict[str, Any]] | None:
+    def points(self) -> list[Params] | None:
         """Return every combination of values, or None where a parameter is real."""
         axes = [_values(distribution) for distribution in self._distributions.values()]
         if any(axis is None for axis in axes):

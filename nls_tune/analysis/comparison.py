@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
 from nls_tune.analysis.recommendations import Findings, find
 from nls_tune.analysis.rows import number, search_trials
@@ -38,7 +39,7 @@ class RunAtLevel:
     num_trials: int
     train_seconds: float
     arm: Arm | None
-    config: dict[str, Any] | None
+    config: Config | None
     val_accuracy: float | None
     test_accuracy_at_best: float | None
     confirmed: SampleMean | None

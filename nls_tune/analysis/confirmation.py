@@ -6,10 +6,11 @@ import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.rows import ALWAYS_SHOWN, by_level, config_of, searched_settings
 from nls_tune.analysis.statistics import (
     SampleMean,
@@ -71,7 +72,7 @@ class ConfirmedConfiguration:
     """
 
     arm: Arm
-    config: dict[str, Any]
+    config: Config
     seeds: tuple[int, ...]
     num_diverged: int
     validation: SampleMean

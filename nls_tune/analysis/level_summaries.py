@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.rows import by_level, config_of, have_settings, number, search_trials, searched_settings
 from nls_tune.analysis.selection import select
 from nls_tune.noise import signal_share
@@ -25,7 +26,7 @@ Z95 = 1.959963984540054
 @dataclass(frozen=True)
 class _TrialAtBest:
     trial_id: str
-    config: dict[str, Any]
+    config: Config
     best_epoch: int
     epochs: int
     val_accuracy: float

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries
 from nls_tune.analysis.rows import have_settings, log_share, search_trials
+from nls_tune.analysis.selection import best_first
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
 from nls_tune.spaces.space import ARMS, Arm
@@ -61,16 +63,16 @@ class Recommendation:
             recommend another configuration than the search does.
         doubts: What speaks against it, each kind at most once.
         num_seeds: How many fresh seeds its validation accuracy was compared with; None where it is the search's.
-        trial_id: The search's selected or default trial with this configuration; None where there is none.
+        trial_id: The search's completed trial with this configuration; None where there is none.
         val_accuracy: Validation accuracy at the best epoch: the mean over the fresh seeds, else the search's trial's.
     """
 
     noise_level: str
     verdict: Verdict
     arm: Arm | None
-    config: dict[str, Any] | None
+    config: Config | None
     best_epoch: int | None
-    strongest_ce: dict[str, Any] | None
+    strongest_ce: Config | None
     difference: SampleMean | None
     detectable: float | None
     sign_flip_p: float | None
@@ -87,8 +89,6 @@ def recommendations(
     planned: Mapping[str, int] | None = None,
     *,
     space: Mapping[str, Mapping[str, Any]] | None = None,
-    summaries: Sequence[LevelSummary] | None = None,
-    confirmed: Sequence[LevelConfirmation] | None = None,
 ) -> tuple[Recommendation, ...]:
     """Return one recommendation for each noise level that has search trials.
 
@@ -105,26 +105,8 @@ def recommendations(
         planned: Search trials planned, by level; where fewer have ended, the recommendation says so.
         space: The searched settings: where the range of the rate ends. Without it
             the range is that of the rates that were tried.
-        summaries: The summaries of these trials, where they are known already.
-        confirmed: The confirmations of these trials, likewise.
     """
-    summaries = level_summaries(trials, levels, space) if summaries is None else summaries
-    confirmed = confirmations(trials, levels) if confirmed is None else confirmed
-    confirmed_at = {found.noise_level: found for found in confirmed}
-    num_claims = sum(found.comparisons[found.recommended] is not None for found in confirmed)
-    return tuple(
-        _recommend(
-            _Level(
-                trials[trials["noise_level"] == summary.noise_level],
-                summary,
-                confirmed_at.get(summary.noise_level),
-                num_claims,
-                None if planned is None else planned.get(summary.noise_level),
-                None if space is None else space.get("smooth_rate"),
-            )
-        )
-        for summary in summaries
-    )
+    return _find(trials, levels, planned, space).recommendations
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +120,30 @@ class Findings:
 
 def find(run: Run) -> Findings:
     """Return what a run found at its noise levels."""
-    space = run.content.searched or None
-    summaries, confirmed = level_summaries(run.trials, run.levels, space), confirmations(run.trials, run.levels)
-    found = recommendations(
-        run.trials, run.levels, run.content.planned_trials, space=space, summaries=summaries, confirmed=confirmed
+    return _find(run.trials, run.levels, run.content.planned_trials, run.content.searched or None)
+
+
+def _find(
+    trials: pd.DataFrame,
+    levels: Sequence[str],
+    planned: Mapping[str, int] | None,
+    space: Mapping[str, Mapping[str, Any]] | None,
+) -> Findings:
+    summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
+    confirmed_at = {found.noise_level: found for found in confirmed}
+    num_claims = sum(found.comparisons[found.recommended] is not None for found in confirmed)
+    found = tuple(
+        _recommend(
+            _Level(
+                rows=trials[trials["noise_level"] == summary.noise_level],
+                summary=summary,
+                confirmation=confirmed_at.get(summary.noise_level),
+                num_claims=num_claims,
+                planned=None if planned is None else planned.get(summary.noise_level),
+                rate=None if space is None else space.get("smooth_rate"),
+            )
+        )
+        for summary in summaries
     )
     return Findings(summaries, confirmed, found)
 
@@ -184,7 +186,7 @@ def _recommend(level: _Level) -> Recommendation:
     elif arm is not None:
         config, accuracy = summary.arms[arm].config, summary.arms[arm].val_accuracy
         ce = summary.arms["ce"].config if "ce" in summary.arms else None
-    trial_id, best_epoch = (None, None) if arm is None or config is None else _trial(level, arm, config)
+    trial_id, best_epoch = (None, None) if config is None else _trial(level, config)
     search_choice = None if summary.recommended is None else summary.arms[summary.recommended].config
     validation = summary.validation if search_choice == config else None
     return Recommendation(
@@ -217,16 +219,14 @@ def _verdict(arm: Arm | None, comparison: PairedComparison | None) -> Verdict:
     return "better" if comparison.difference.mean > 0 else "worse"
 
 
-def _trial(level: _Level, arm: Arm, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    """The search's trial of a configuration and its best epoch; without one, the median of those of fresh seeds."""
-    selected, default = level.summary.arms.get(arm), level.summary.default_ce
-    if selected is not None and selected.config == config:
-        return selected.trial_id, selected.best_epoch
-    if default is not None and default.config == config and default.status == "completed":
-        return default.trial_id, default.best_epoch
-    rows = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_epoch"].notna()]
-    rows = rows[have_settings(rows, config)]
-    return None, None if rows.empty else math.floor(float(rows["best_epoch"].median()) + 0.5)
+def _trial(level: _Level, config: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """Return the search's trial of a configuration and its best epoch; without one, the median of the fresh seeds'."""
+    rows = level.rows[have_settings(level.rows, config)]
+    searched = best_first(search_trials(rows))
+    if not searched.empty:
+        return str(searched["trial_id"].iloc[0]), int(searched["best_epoch"].iloc[0])
+    epochs = rows.loc[rows["stage"] == "confirm", "best_epoch"].dropna()
+    return None, None if epochs.empty else math.floor(float(epochs.median()) + 0.5)
 
 
 # Doubts

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nls_tune.allocation.allocator import Config
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -82,7 +84,7 @@ def _differs(values: pd.Series) -> bool:
     return len({value.tobytes() if isinstance(value, np.ndarray) else str(value) for value in values}) > 1
 
 
-def config_of(row: pd.Series, columns: Sequence[str]) -> dict[str, Any]:
+def config_of(row: pd.Series, columns: Sequence[str]) -> Config:
     """Return the settings of a row as plain values, by the columns that hold them."""
     return {name.removeprefix("config_"): plain(row[name]) for name in columns}
 

@@ -180,7 +180,7 @@ def _plain(value: Any) -> Any:
 
 
 def _distribution(name: str, parameter: Parameter | None, arm: str, values: Sequence[Any]) -> BaseDistribution:
-    """Return a parameter's distribution in an arm, widened by values outside; without a parameter, that of values."""
+    """Return the distribution of a parameter in an arm, widened by values outside; without one, that of the values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, ChoiceParameter) or any(isinstance(value, str | bool) for value in values):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.datasets import NoisyDataset
 from nls_tune.noise import noise_cancelling_rate, parse_noise_level
 from nls_tune.noise.confident_learning import NoiseEstimate
@@ -27,7 +28,7 @@ class LevelPlan:
     noise_rate: float | None
     noise_cancelling_rate: float | None
     quotas: dict[Arm, int]
-    start: dict[Arm, tuple[dict[str, Any], ...]]
+    start: dict[Arm, tuple[Config, ...]]
     weight: float = 1.0
     warm: tuple[WarmPoint, ...] = ()
     needs_estimate: bool = False

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from nls_tune.allocation.allocator import Group
+from nls_tune.allocation.allocator import Config, Group
 from nls_tune.allocation.asha import Rungs
 from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, check_level, dataset_info, load_source, make_noisy
 from nls_tune.errors import InputError
@@ -102,7 +102,7 @@ class SearchPlan:
             levels.append(level)
         return replace(self, levels=tuple(levels))
 
-    def training_settings(self, config: dict[str, Any], seed: int | None = None) -> TrainingSettings:
+    def training_settings(self, config: Config, seed: int | None = None) -> TrainingSettings:
         """Return what a trial trains for a configuration, by default with the search's seed."""
         return self.space.settings(config, self.settings.seed if seed is None else seed)
 
@@ -247,7 +247,7 @@ def _plan_level(
 
 def _start(
     space: SearchSpace, quotas: dict[Arm, int], prior: float | None, warm: tuple[WarmPoint, ...]
-) -> dict[Arm, tuple[dict[str, Any], ...]]:
+) -> dict[Arm, tuple[Config, ...]]:
     """Start points by arm: three rates at the defaults of the space, its own, and those of an earlier run."""
     rates = [0.0, USUAL_RATE, *([] if prior is None else [prior])]
     return {arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas}

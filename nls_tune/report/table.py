@@ -44,9 +44,9 @@ def words(*headings: str) -> tuple[Column, ...]:
     return tuple(Column(heading, "text") for heading in headings)
 
 
-def numbers(*headings: str) -> tuple[Column, ...]:
-    """Return columns of numbers."""
-    return tuple(Column(heading) for heading in headings)
+def numbers(*headings: str, least: int = 0) -> tuple[Column, ...]:
+    """Return columns of numbers, with their least width on a console."""
+    return tuple(Column(heading, "number", least) for heading in headings)
 
 
 def table_of(items: Iterable[_T], columns: Sequence[tuple[Column, Callable[[_T], str]]]) -> Table:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from nls_tune.errors import InputError
 from nls_tune.files import json_text
@@ -30,7 +30,7 @@ def _with_default(setting: Values) -> Values:
     return setting
 
 
-Time = Annotated[datetime, AfterValidator(_in_utc)]
+Time = Annotated[datetime, AfterValidator(_in_utc), PlainSerializer(datetime.isoformat, when_used="json")]
 
 
 class _Part(BaseModel):
@@ -51,7 +51,7 @@ class RunStage(_Part):
     """The stage that a session works on.
 
     Attributes:
-        name: ``search``, ``confirm`` or ``confirm_all``.
+        name: Which stage.
         trials: Number of trials by noise level.
         epochs: Epochs of a full trial.
         started_at: Start of the stage.

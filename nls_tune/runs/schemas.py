@@ -15,6 +15,8 @@ import pyarrow as pa
 from nls_tune.runs.parts import VERSION_KEY
 from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
 
+#: A row of ``trials/`` or ``epochs/``: values by column.
+Row = dict[str, Any]
 SCHEMA_VERSION = 1
 
 
@@ -153,7 +155,7 @@ def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
     return TrainingSettings(**plain)
 
 
-def config_columns(settings: TrainingSettings) -> dict[str, Any]:
+def config_columns(settings: TrainingSettings) -> Row:
     """Return the columns of ``trials/`` that hold the settings of a trial."""
     values = settings.model_dump(mode="json")
     return {name if name in OWN_COLUMNS else f"config_{name}": value for name, value in values.items()}

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,12 +16,10 @@ from nls_tune.runs.parts import PartState, part_states, read_parts
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.reading import read_status, row_runs_again
 from nls_tune.runs.run_json import RunSession, RunStage
-from nls_tune.runs.schemas import epoch_schema, trial_schema
+from nls_tune.runs.schemas import Row, epoch_schema, trial_schema
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.spaces.settings import TrainingSettings
 
-#: A row of ``trials/`` or ``epochs/``.
-Row = dict[str, Any]
 #: The statuses of a run that has ended by itself: of a crashed one, the trials that ran are still shown.
 _OVER = ("finished", "interrupted", "failed")
 

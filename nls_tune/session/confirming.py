@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.selection import select
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Missing = Callable[[SearchPlan, LevelData, "pd.DataFrame"], list[TrialSpec]]
 
 
-def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, list[Config]]:
     """Return what is trained again at each level.
 
     Args:
@@ -51,10 +52,10 @@ def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, 
         arm and these are another configuration. Levels where nothing was completed have none.
     """
     search = trials[trials["stage"] == "search"]
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Config]] = {}
     for level in plan.levels:
         rows = search[search["noise_level"] == level.level]
-        configs: list[dict[str, Any]] = []
+        configs: list[Config] = []
         for arm in ARMS:
             row = select(rows[rows["arm"] == arm])
             if row is not None:

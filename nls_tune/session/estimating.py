@@ -8,12 +8,10 @@ from nls_tune.datasets.progress import show_progress
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.session.beginning import planned_levels
 from nls_tune.training.estimate import DEFAULT_FOLDS, estimate_noise
-from nls_tune.tune.estimating import estimate_on_cluster
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nls_tune.noise.confident_learning import NoiseEstimate
     from nls_tune.plan.level import LevelPlan
     from nls_tune.plan.plan import SearchPlan
     from nls_tune.runs.directory import RunDirectory
@@ -41,6 +39,7 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
         RuntimeError: As ``estimate_on_cluster``.
     """
     from nls_tune.report.console.estimates import print_estimate_line
+    from nls_tune.tune.estimating import estimate_on_cluster
 
     on_cluster = plan.settings.address is not None and slots.gpus_per_trial > 0
     known = {facts.noise_level: facts.estimate for facts in content.plan}

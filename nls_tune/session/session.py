@@ -97,6 +97,8 @@ def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: 
             session.announce()
         else:
             with session.at_work():
+                session.announce()
+                session.start()
                 session.search()
                 session.confirm()
         return session.conclude()
@@ -241,7 +243,6 @@ class Session:
             KeyboardInterrupt: If the session was interrupted twice; after one interruption the session concludes.
         """
         from nls_tune.machine.provenance import provenance
-        from nls_tune.tune.trackers import open_trackers
 
         self._check_machine()
         content = self._content
@@ -252,9 +253,7 @@ class Session:
         content.status = "running"
         self._save()
         try:
-            self.announce()
-            self._start_ray()
-            with open_trackers(self._plan, self.run, str(content.run_id)) as self._trackers:
+            with ExitStack() as self._work:
                 yield
         except KeyboardInterrupt as error:
             again = isinstance(error, InterruptedAgainError) or self._is_interrupted()
@@ -270,11 +269,12 @@ class Session:
             with held_back():
                 self._save()
 
-    def _start_ray(self) -> None:
-        """Start Ray here, or check that the nodes of the cluster see the folders that they need."""
+    def start(self) -> None:
+        """Start Ray here, or check that the nodes of the cluster see the folders that they need; open the trackers."""
         from nls_tune.training.warmup import check_store
         from nls_tune.tune.cluster import check_shared, ray_session, slots_of
         from nls_tune.tune.packing import Packing
+        from nls_tune.tune.trackers import open_trackers
 
         store = self._plan.warmup_store(self.run)
         if store is not None and (warning := check_store(store)):
@@ -286,6 +286,7 @@ class Session:
         self.slots = slots_of(self._resources, self.settings)
         self._session.slots = RunSlots(**asdict(self.slots))
         self._packing = Packing(self._resources, self.settings, self.slots, self._memory_ran_out)
+        self._trackers = self._work.enter_context(open_trackers(self._plan, self.run, str(self._content.run_id)))
 
     def search(self) -> None:
         """Run what is missing of the search."""

@@ -1,6 +1,6 @@
 """Random crops, flips and cutout for a whole batch at once, on the device that holds the images.
 
-What is random is drawn once an epoch, for every sample, from a seeded generator on the CPU. So CPU and CUDA
+What is random is drawn once per epoch, for every sample, from a seeded generator on the CPU. So CPU and CUDA
 augment alike, an epoch can be drawn again from its seed alone, and the step loop never waits for the device:
 nothing below reads a value back.
 """
@@ -42,7 +42,7 @@ class AugmentationDraws:
         return AugmentationDraws(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device | str) -> AugmentationDraws:
-        """Return the draws on another device: five small copies, so once an epoch and not once a step."""
+        """Return the draws on another device: five small copies, so once per epoch and not once per step."""
         return AugmentationDraws(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
@@ -130,7 +130,7 @@ class Augmentation:
             off.
 
         Raises:
-            ValueError: ``images`` is no image batch, or ``draws`` has another length.
+            ValueError: ``images`` is not a batch of images, or ``draws`` has another length.
         """
         if self.crop_padding == 0 and not self.flip:
             return images
@@ -165,7 +165,7 @@ class Augmentation:
             cutout is off.
 
         Raises:
-            ValueError: ``images`` is no image batch, or ``draws`` has another length.
+            ValueError: ``images`` is not a batch of images, or ``draws`` has another length.
         """
         if self.cutout == 0:
             return images
@@ -216,7 +216,7 @@ def _check_batch(images: Tensor, draws: AugmentationDraws) -> None:
     if images.ndim != 4:
         raise ValueError(
             f"augmentation takes image batches of shape (B, C, H, W), got {tuple(images.shape)}: "
-            "turn it off for inputs that are no images"
+            "turn it off for inputs that are not images"
         )
     if len(draws) != images.shape[0]:
         raise ValueError(

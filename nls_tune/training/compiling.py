@@ -43,7 +43,7 @@ class Compiler:
             compiling works. On the CPU ``auto`` never compiles: a compiled ``small_cnn`` is slower there.
 
     Attributes:
-        warning: Why ``auto`` does without from now on, in one line; None while nothing went wrong.
+        warning: Why ``auto`` compiles nothing from now on, in one line; None while nothing went wrong.
     """
 
     def __init__(self, mode: CompileMode) -> None:
@@ -66,7 +66,7 @@ class Compiler:
         What it needs is compiled now, in a rehearsal on a copy of the network: whatever can fail fails here.
 
         Args:
-            name: Of the network.
+            name: The network's name.
             network: As it will be trained; it stays as it is.
             inputs: A batch as the steps will have them.
             autocast: Makes the context of the forward pass.

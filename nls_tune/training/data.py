@@ -33,14 +33,18 @@ class Batches:
 
     def of_epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch, shuffled, augmented, normalised; every sample once."""
-        inputs, num_train = self._data.train_inputs, len(self._data.train_labels)
-        order = torch.randperm(num_train, generator=generator).to(inputs.device)
-        draws = None
-        if inputs.dtype == torch.uint8:
-            height, width = inputs.shape[-2:]
-            draws = self._augmentation.draw(num_train, height, width, generator).to(inputs.device)
+        order, draws = self.draw(generator)
         for span in self._spans():
             yield self._take(order[span], None if draws is None else draws[span])
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, AugmentationDraws | None]:
+        """Return the order of an epoch's samples, int64 (N,), and for images the draws of their augmentation."""
+        inputs, num_train = self._data.train_inputs, len(self._data.train_labels)
+        order = torch.randperm(num_train, generator=generator).to(inputs.device)
+        if inputs.dtype != torch.uint8:
+            return order, None
+        height, width = inputs.shape[-2:]
+        return order, self._augmentation.draw(num_train, height, width, generator).to(inputs.device)
 
     def _spans(self) -> list[slice]:
         """Which part of an epoch's order each batch takes; the last one may be smaller."""

@@ -89,7 +89,7 @@ def limit_memory(device: torch.device, trials: int) -> None:
 
     Args:
         device: Where the process trains; on a CPU nothing happens.
-        trials: That share the GPU; one alone may have all of it.
+        trials: How many share the GPU; one alone may have all of it.
     """
     if device.type == "cuda" and trials > 1:
         # Torch takes only devices with an index here; Ray shows a process one GPU, which is the current one.
@@ -117,7 +117,7 @@ def keep_freed_memory() -> bool:
     peak of the memory stays about what it was, but the process holds it until it ends.
 
     Returns:
-        Whether it took effect: other C libraries than glibc do not know the option.
+        Whether the setting took effect: other C libraries than glibc do not know the option.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(option, value) for option, value in _KEEP)

@@ -50,15 +50,12 @@ def estimate_noise(
     biases it.
 
     Args:
-        dataset: With noisy labels. Clean ones, where known, are compared with and no more.
+        dataset: A dataset with noisy labels. Its clean labels, where known, are only compared with the result.
         settings: What to train; by default the dataset's own search space with cross-entropy at its defaults.
-        folds: 2 to 20.
-        device: By default CUDA where there is a GPU.
+        folds: The number of folds, 2 to 20.
+        device: Where to train; by default CUDA where there is a GPU.
         report: Called with the epochs that are done, of ``folds * settings.epochs`` (models that stop early
             count as done).
-
-    Returns:
-        The estimate.
 
     Raises:
         InputError: For folds out of range, settings that do not fit the data, or a training that diverges.

@@ -30,6 +30,8 @@ _EVALUATION_BATCH_IMAGES_CPU = 250
 #: Everything else wants large products: flat inputs on a CPU take a fifth less time than at 250 a batch.
 _EVALUATION_BATCH = 2000
 _STATE_VERSION = 2
+#: Plain values and tensors by name, as torch saves them.
+State = dict[str, Any]
 
 
 class Training:
@@ -40,7 +42,7 @@ class Training:
     CPU, as without the stop (with the same number of threads).
 
     Args:
-        dataset: Data with noisy training and validation labels.
+        dataset: The data, with noisy training and validation labels.
         settings: What to train.
         device: Where to train.
         data: The dataset on that device, if it is there already.
@@ -49,8 +51,9 @@ class Training:
     Attributes:
         history: The metrics of the finished epochs.
         epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
-        optimizer: Of the phase that was trained last.
+        optimizer: The optimiser of the phase that was trained last.
         precision: What ``settings.precision`` means on the device.
+        source: Makes its batches.
 
     Raises:
         InputError: If the settings do not fit the data or the device.
@@ -82,7 +85,7 @@ class Training:
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
-        self._source = Batches(self.data, settings, self._memory_format)
+        self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer()
         self._compiled = self._compile(compiler, dataset.num_train)
 
@@ -112,7 +115,7 @@ class Training:
             epoch: 1-based, finished.
 
         Returns:
-            One bit a sample in the order of the split, most significant bit first (``numpy.packbits``); the
+            One bit per sample in the order of the split, most significant bit first (``numpy.packbits``); the
             second is None without a test set.
         """
         test = self._test_correct[epoch - 1].tobytes() if self.data.test_labels is not None else None
@@ -198,7 +201,7 @@ class Training:
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
-        return self._source.of_epoch(self.generator(epoch))
+        return self.source.of_epoch(self.generator(epoch))
 
     @torch.inference_mode()
     def predict_probabilities(self, inputs: Tensor) -> Tensor:
@@ -282,7 +285,7 @@ class Training:
     def _seeded(self, epoch: int) -> Seeded:
         return Seeded(self._stream(epoch), self.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""
         return {
             "version": _STATE_VERSION,
@@ -298,7 +301,7 @@ class Training:
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take over a saved state.
 
         Args:
@@ -322,7 +325,7 @@ class Training:
         self._restore(state)
         self.epochs_reused = state["epochs_reused"]
 
-    def warmup_identity(self) -> dict[str, Any]:
+    def warmup_identity(self) -> State:
         """Return all that decides what a warm-up epoch computes: trainings that agree in it share their warm-up."""
         return {
             "state_version": _STATE_VERSION,
@@ -337,7 +340,7 @@ class Training:
             **({"compiled": True} if self._compiled else {}),
         }
 
-    def load_warmup(self, state: dict[str, Any]) -> None:
+    def load_warmup(self, state: State) -> None:
         """Take over the CE warm-up of another configuration, as far as it is trained.
 
         All epochs so far are replaced and count as reused.
@@ -358,7 +361,7 @@ class Training:
         self._restore(state)
         self.epochs_reused = self.epoch
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: State) -> None:
         """Take over what a state says of network, optimiser and epochs."""
         shapes = [{n: t.shape for n, t in m.items()} for m in (self.model.state_dict(), state["model"])]
         if shapes[0] != shapes[1]:  # checked before anything is changed

@@ -14,9 +14,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nls_tune.allocation.allocator import Allocator, Outcome, Suggestion
+from nls_tune.allocation.allocator import Allocator, Config, Outcome, Suggestion
 
 Key = TypeVar("Key", bound=Hashable)
+#: A report as Tune hands it over.
+Result = dict[str, Any]
 
 
 class Reading(NamedTuple):
@@ -49,22 +51,20 @@ class _Searcher(Searcher):
         super().__init__(metric=metric, mode="max")
         self._may_start = may_start
 
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: object
-    ) -> bool:
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Config, **spec: object) -> bool:
         """Accept the metric of TuneConfig; ``param_space`` stays empty."""
         return metric in (None, self.metric) and mode in (None, "max")
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> Config:
         """Return the next trial's configuration, or FINISHED."""
         config = self._next(trial_id) if self._may_start() else None
         # Ray's own annotation leaves the marker out.
-        return cast("dict[str, Any]", Searcher.FINISHED) if config is None else config
+        return cast("Config", Searcher.FINISHED) if config is None else config
 
-    def _next(self, trial_id: str) -> dict[str, Any] | None:
+    def _next(self, trial_id: str) -> Config | None:
         raise NotImplementedError
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
         """Nothing follows from how a trial ended."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -73,7 +73,7 @@ class _Searcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Read nothing."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing: Tune pickles its searcher when it starts, and never needs that copy here."""
         return {}
 
@@ -94,7 +94,7 @@ class AllocationSearcher(_Searcher, Generic[Key]):
     def __init__(
         self,
         allocator: Allocator[Key],
-        to_config: Callable[[Suggestion[Key]], dict[str, Any]],
+        to_config: Callable[[Suggestion[Key]], Config],
         read: Callable[[Mapping[str, Any]], Reading],
         *,
         metric: str,
@@ -106,14 +106,14 @@ class AllocationSearcher(_Searcher, Generic[Key]):
         self.numbers: dict[str, int] = {}
         self._to_config = to_config
 
-    def _next(self, trial_id: str) -> dict[str, Any] | None:
+    def _next(self, trial_id: str) -> Config | None:
         suggestion = None if self.is_over() else self.allocator.ask()
         if suggestion is None:
             return None
         self.numbers[trial_id] = suggestion.number
         return self._to_config(suggestion)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
         """Tell the allocator; a trial that failed or never reported is told as failed."""
         number = self.numbers.get(trial_id)
         if number is None:
@@ -135,13 +135,11 @@ class ListSearcher(_Searcher):
         may_start: Asked before every trial: False starts no further trial.
     """
 
-    def __init__(
-        self, configs: Sequence[dict[str, Any]], *, metric: str, may_start: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, configs: Sequence[Config], *, metric: str, may_start: Callable[[], bool] = lambda: True) -> None:
         super().__init__(metric, may_start)
         self._configs = list(configs)
 
-    def _next(self, trial_id: str) -> dict[str, Any] | None:
+    def _next(self, trial_id: str) -> Config | None:
         return self._configs.pop(0) if self._configs else None
 
 
@@ -168,7 +166,7 @@ class WorkerSavingScheduler(FIFOScheduler):
         self._named.add(found)
         return cast("Trial", found)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing: Tune pickles its scheduler when it starts, and never needs that copy here."""
         return {}
 
@@ -184,7 +182,7 @@ class AllocationScheduler(WorkerSavingScheduler):
         super().__init__()
         self._searcher = searcher
 
-    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: Result) -> str:
         """Return CONTINUE or STOP."""
         searcher = self._searcher
         found = searcher.read(result)

@@ -73,33 +73,12 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     try:
         if ours:
             _start_ray(address)
-        with _trackers_left_alone():
-            yield _resources()
+        yield _resources()
     finally:
         if ours:
             ray.shutdown()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _trackers_left_alone() -> Iterator[None]:
-    """Keep Tune from importing MLflow, W&B and others that are installed and not asked for.
-
-    It does so to count callbacks by kind for usage statistics, which Ray leaves off where it is started by a program.
-    """
-    try:
-        from ray.air._internal import usage
-
-        count = usage.tag_callbacks
-    except (ImportError, AttributeError):  # Ray's own: where it is not there, there is nothing to keep it from
-        yield
-        return
-    usage.tag_callbacks = lambda callbacks: False
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = count
 
 
 def _check_reachable(address: str) -> None:
@@ -115,7 +94,7 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> InputError:
     return InputError(
-        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave --address away"
+        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave out --address"
     )
 
 
@@ -145,7 +124,7 @@ def _start_ray(address: str | None) -> None:
     if address is not None and _PRIVATE in _resources():
         raise InputError(
             f"--address must be a cluster, {address!r} is another search's own Ray, which ends with that search; start "
-            "one with 'ray start --head', or leave --address away"
+            "one with 'ray start --head', or leave out --address"
         )
 
 
@@ -222,7 +201,7 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
             raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it out")
         return Slots(by_cpu, settings.cpus_per_trial, 0.0)
     if trials_per_gpu is None:
-        trials_per_gpu = int(settings.trials_per_gpu)
+        trials_per_gpu = settings.trials_per_gpu
     count = min(by_cpu, gpus * trials_per_gpu)
     # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
     return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))

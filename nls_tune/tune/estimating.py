@@ -16,11 +16,11 @@ def estimate_on_cluster(plan: SearchPlan, level: LevelPlan) -> NoiseEstimate:
     """Estimate the noise of a level as a task in the Ray session that is open, as soon as a GPU is free.
 
     Args:
-        plan: Of the search; its settings say how many CPUs a training has.
+        plan: The search's plan; its settings say how many CPUs a training has.
         level: One of its levels.
 
     Returns:
-        The estimate; while it is made nothing is said of its progress.
+        The estimate. No progress is shown meanwhile.
 
     Raises:
         InputError: As ``nls_tune.training.estimate.estimate_noise``.

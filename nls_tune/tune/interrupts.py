@@ -21,7 +21,7 @@ class InterruptedRunError(KeyboardInterrupt):
     """A search was interrupted before it could say what it has found so far.
 
     Attributes:
-        run: Its directory.
+        run: The run directory.
     """
 
     def __init__(self, run: Any) -> None:
@@ -33,11 +33,11 @@ class Interrupts:
     """What Ctrl-C does during a Tune experiment; SIGTERM, which batch systems send before they kill, does the same.
 
     The first one tells Tune to end the trials in order. Later ones wait until the trials are saved and their rows are
-    written, and then raise; only if that takes longer than it can does one raise at once. Elsewhere than in the main
-    thread nothing is handled.
+    written, and then raise; one that comes when this takes too long raises at once. Nothing is handled outside of the
+    main thread.
 
     Args:
-        on_first: Called at the first one, as a signal handler is: in the middle of anything.
+        on_first: Called at the first one, like a signal handler: in the middle of anything.
     """
 
     def __init__(self, on_first: Callable[[], Any] = lambda: None) -> None:

@@ -22,7 +22,7 @@ def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchS
         slots: What follows from them.
         settings: What the user asked for.
     """
-    wanted = int(settings.trials_per_gpu)
+    wanted = settings.trials_per_gpu
     if not slots.gpus_per_trial or slots.trials_per_gpu >= wanted:
         return None
     cpus = wanted * int(resources["GPU"]) * settings.cpus_per_trial

@@ -23,7 +23,7 @@ from nls_tune.report.text import trial_line
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import RunningTrial, SearchProgress
-from nls_tune.runs.schemas import Status
+from nls_tune.runs.schemas import Row, Status
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
 from nls_tune.tune.rows import trial_row
@@ -49,7 +49,7 @@ class _TrialState:
     written_at: float = 0.0
     has_ended: bool = False
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """The epochs, in their order, without what names the trial."""
         return [asdict(self.epochs[epoch]) for epoch in sorted(self.epochs)]
 
@@ -151,7 +151,7 @@ class Recorder(tune.Callback):
             else:
                 self._end(state, "interrupted", None)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing: Tune pickles its callbacks when it starts, and never needs that copy here."""
         return {}
 
@@ -247,7 +247,7 @@ class Recorder(tune.Callback):
 
     # Writing
 
-    def _row(self, state: _TrialState, status: Status, error: str | None) -> dict[str, Any]:
+    def _row(self, state: _TrialState, status: Status, error: str | None) -> Row:
         return trial_row(
             state.spec,
             state.dataset,
@@ -294,7 +294,7 @@ class WhenReady(tune.Callback):
         """Call it."""
         self._call()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing, see the recorder."""
         return {}
 
@@ -313,7 +313,7 @@ class EndOnError(tune.Stopper):
         """Return whether all trials are to end."""
         return self._recorder.error is not None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return nothing, see the recorder."""
         return {}
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from nls_tune.datasets import NoisyDataset
 from nls_tune.metrics import EpochMetrics
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level import cancelling_rate
-from nls_tune.runs.schemas import ON_ALL_LABELS, Status, config_columns
+from nls_tune.runs.schemas import ON_ALL_LABELS, Row, Status, config_columns
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
 
@@ -27,38 +26,29 @@ def trial_row(
     run_id: str,
     slot: int,
     started_at: datetime,
-) -> dict[str, Any]:
+) -> Row:
     """Return the row of a trial that ends now, with the columns of ``schemas.trial_schema``.
 
     Args:
         spec: What the trial is.
         dataset: Its data.
-        estimate: The estimated noise of its level; None where that was not made.
+        estimate: The estimated noise of its level; None without an estimate.
         report: Its last report; None if it sent none.
         epochs: The metrics of its epochs, by epoch.
         status: How it ended.
-        error: Why, where it failed.
+        error: Why it failed.
         run_id: The run's id.
-        slot: Which of the run's slots it ran in.
+        slot: The slot of the run in which it ran.
         started_at: When it started.
     """
-    report = TrialReport(device="unknown", node="unknown") if report is None else report
+    report = report or TrialReport(device="unknown", node="unknown")
     best, last = report.best_epoch, epochs[max(epochs)] if epochs else None
     validates = spec.stage != ON_ALL_LABELS
     finished_at = datetime.now(UTC)
     return {
         "run_id": run_id,
         "trial_id": spec.trial_id,
-        "stage": spec.stage,
-        "arm": spec.settings.arm,
-        "dataset": dataset.name,
-        "num_classes": dataset.num_classes,
-        "noise_level": spec.noise_level,
-        "noise_rate": dataset.noise_rate,
-        "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
-        "noise_cancelling_rate": cancelling_rate(dataset),
-        **config_columns(spec.settings),
-        "noise_seed": dataset.noise_seed,
+        **_facts(spec, dataset, estimate),
         "status": status,
         "error": error,
         "epochs": len(epochs),
@@ -79,4 +69,20 @@ def trial_row(
         "node": report.node,
         "started_at": started_at,
         "finished_at": finished_at,
+    }
+
+
+def _facts(spec: TrialSpec, dataset: NoisyDataset, estimate: NoiseEstimate | None) -> Row:
+    """Return what was known of a trial before it began."""
+    return {
+        "stage": spec.stage,
+        "arm": spec.settings.arm,
+        "dataset": dataset.name,
+        "num_classes": dataset.num_classes,
+        "noise_level": spec.noise_level,
+        "noise_rate": dataset.noise_rate,
+        "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
+        "noise_cancelling_rate": cancelling_rate(dataset),
+        **config_columns(spec.settings),
+        "noise_seed": dataset.noise_seed,
     }

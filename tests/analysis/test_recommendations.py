@@ -179,6 +179,9 @@ def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
     (summary,) = level_summaries(trials_frame(rows))
     best = summary.arms["negative"]
     assert (one(rows).trial_id, one(rows).best_epoch) == (best.trial_id, best.best_epoch)
+    # A run of an earlier version may have confirmed another trial than the one that is selected now.
+    other = one(rows + confirmed("ce", [0.5], [0.9]) + confirmed("negative", [0.8], [0.9], lr=0.012))
+    assert other.trial_id == next(r["trial_id"] for r in rows if (r["arm"], r["lr"]) == ("negative", 0.012))
     again = confirmed("ce", [0.9, 0.9, 0.9], CE[:3], lr=0.09) + confirmed("negative", [0.8] * 3, CE[:3])
     for row, epoch in zip(again, (3, 9, 4), strict=False):
         row["best_epoch"] = epoch

@@ -76,16 +76,15 @@ def test_json_is_the_analysis_by_its_field_names(folder, command, both):
     code, out, err = command("analyze", folder / "first", folder / "deep" / "second", "--format", "json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    analysis = both
     assert set(found) == {"format_version", "runs", "comparison"}
-    for got, one in zip(found["runs"], analysis.runs, strict=True):
+    for got, one in zip(found["runs"], both.runs, strict=True):
         assert list(got) == [field.name for field in fields(one)]
         assert got["run"]["levels"] == list(one.run.levels)
         assert "trials" not in got["run"]
         for name in ("recommendations", "summaries", "confirmations", "rate_curves", "importances"):
             same(got[name], getattr(one, name))
         same(got["allocation"], one.allocation)
-    same(found["comparison"], analysis.comparison)
+    same(found["comparison"], both.comparison)
 
 
 def same(got, expected):
@@ -157,13 +156,12 @@ def three(folder):
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_number_is_cut_and_tables_fit_80_columns(three, width):
-    analysis = three
     screen = io.StringIO()
-    print_analysis(analysis, Console(file=screen, width=width))
+    print_analysis(three, Console(file=screen, width=width))
     text = screen.getvalue()
     assert "…" not in text
     assert "[red]torn" in text
-    for found in analysis.runs[0].importances:
+    for found in three.runs[0].importances:
         for one in found.importances:
             assert f"{100 * one.ped_anova:.1f} %" in text
     for heading in ("The search", "Confirmation", "Best rate against noise", "Where the time went", "side by side"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from nls_tune.runs import watched as watched_module
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
+from nls_tune.runs.schemas import trial_schema
 from nls_tune.runs.watched import WatchedRun
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
@@ -61,6 +61,11 @@ def begin_another_session(run: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     path.with_name(".temporary").write_bytes(content)
     path.with_name(".temporary").replace(path)
+
+
+def rows_of(run: Path) -> list[dict]:
+    """The rows of ``trials/`` as they were written, in the order in which the trials started."""
+    return read_parts(run / "trials", trial_schema()).table.sort_by("started_at").to_pylist()
 
 
 def files(run: Path) -> dict[str, tuple[int, int]]:
@@ -105,10 +110,8 @@ def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
         assert list(trial.accuracies) == curve["val_accuracy"].tolist()
     # The one in slot 0 ends; the other one stays where it is, and another takes its place.
     first, second = sorted(running, key=lambda name: running[name].slot)
-    row = next((going_on / "trials").glob("[!e]*.parquet"))
-    frame = pd.read_parquet(row)
     run = RunDirectory(going_on)
-    run.write_trial({**frame.to_dict("records")[0], "trial_id": first, "error": None, "status": "stopped"})
+    run.write_trial({**rows_of(going_on)[0], "trial_id": first, "error": None, "status": "stopped"})
     shutil.copy(going_on / "epochs" / f"{first}.parquet", going_on / "epochs" / "other.parquet")
     watched.refresh()
     assert [row["trial_id"] for row in watched.new_rows] == [first]
@@ -162,10 +165,8 @@ def test_a_torn_part_is_left_for_the_next_look(going_on):
 
 
 def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_count_yet(going_on):
-    trials = read_trials(going_on)
     begin_another_session(going_on)
-    row = {**trials.iloc[0].to_dict(), "status": "interrupted", "error": None}
-    RunDirectory(going_on).write_trial(row)
+    RunDirectory(going_on).write_trial({**rows_of(going_on)[0], "status": "interrupted", "error": None})
     watched = WatchedRun(going_on)
     assert watched.progress.running == {}
     assert watched.progress.num_ended == 23
@@ -175,7 +176,7 @@ def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_cou
 
 
 def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
-    row = {**read_trials(going_on).iloc[0].to_dict(), "status": "interrupted", "error": None}
+    row = {**rows_of(going_on)[0], "status": "interrupted", "error": None}
     RunDirectory(going_on).write_trial(row)
     name = row["trial_id"]
     assert name not in WatchedRun(going_on).progress.running
@@ -187,9 +188,9 @@ def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
 @pytest.mark.parametrize("earlier", [False, True], ids=["this session", "an earlier one"])
 def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fewer_on_the_gpu(going_on, earlier):
     """Whichever session wrote the row: what the allocator adopts is what is counted (``runs.runs_again``)."""
-    run, rows = RunDirectory(going_on), read_trials(going_on)
-    names = rows["trial_id"].iloc[:3].tolist()
-    for row in rows.iloc[:3].to_dict("records"):
+    run, rows = RunDirectory(going_on), rows_of(going_on)[:3]
+    names = [row["trial_id"] for row in rows]
+    for row in rows:
         run.write_trial({**row, "status": "out_of_memory", "error": "x"})
     (run.checkpoints / names[0]).mkdir(parents=True)
     if earlier:
@@ -236,24 +237,23 @@ def test_the_time_budget_counts_down(going_on):
     assert 100 < watched.elapsed() < 105
 
 
-def test_what_changes_is_told_line_by_line_until_the_run_ends(finished, tmp_path, capsys):
+def test_what_changes_is_told_line_by_line_until_the_run_ends(finished, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("*.parquet"))
     change_json(run, status="running")
     parts = sorted((finished / "trials").glob("[!e]*.parquet"))[:5]
 
-    def go_on() -> None:
-        for part in parts:
-            shutil.copy(part, run / "trials" / f".{part.name}")
-            (run / "trials" / f".{part.name}").rename(run / "trials" / part.name)
-            time.sleep(0.1)
-        change_json(run, status="finished")
+    def go_on(seconds: float) -> None:
+        """A trial ends between two looks."""
+        if parts:
+            part = parts.pop()
+            shutil.copy(part, run / "trials" / part.name)
+        else:
+            change_json(run, status="finished")
 
-    thread = threading.Thread(target=go_on)
     with FileLock(run / ".lock"):
-        thread.start()
+        monkeypatch.setattr(watch_module.time, "sleep", go_on)
         assert run_app(app, ["watch", str(run), "--interval", "0.1"]) == 0
-        thread.join()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("; ")[0].endswith(f"/24] search of {run}")
     told = [line for line in lines if line.startswith("[") and " of " not in line]
@@ -262,7 +262,7 @@ def test_what_changes_is_told_line_by_line_until_the_run_ends(finished, tmp_path
         said = [line for line in told if f"{row['noise_level']} r=" in line and f"lr={row['lr']:.4g}" in line]
         assert len(said) <= 1
         assert all(f": {row['status']}, {row['epochs']} epochs" in line for line in said)
-    assert len(told) >= 4  # the first may have come before the first look
+    assert len(told) == 5
     assert f"{run}: finished" in lines
 
 

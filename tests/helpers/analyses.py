@@ -24,6 +24,7 @@ from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.analysis.recommendations import Recommendation
 from nls_tune.analysis.statistics import sample_mean
 from nls_tune.runs import Run
+from nls_tune.runs.run_json import RunJson
 from nls_tune.spaces.settings import arm_of
 
 RATES = (-4.0, -1.5, -0.5, 0.0, 0.0, 0.1, 0.6)
@@ -68,7 +69,9 @@ def make_run(
     trials = trials_frame(rows)
     every = range(len(levels))
     return RunAnalysis(
-        run=Run(Path("/runs") / name, name, status, _content(text, levels), levels, trials, pd.DataFrame(), problems),
+        run=Run(
+            Path("/runs") / name, name, status, _content(text, levels, status), levels, trials, pd.DataFrame(), problems
+        ),
         recommendations=tuple(_recommendation(level, confirmed) for level in levels),
         summaries=tuple(_summary(k, levels[k], has_test) for k in every),
         confirmations=tuple(_confirmation(k, levels[k], has_test) for k in every) if confirmed else (),
@@ -101,9 +104,10 @@ def accuracy(level: int, trial: int, split: str) -> float:
     return (0.55 if split == "val" else 0.9) + 0.01 * trial + 0.001 * level + 0.0001
 
 
-def _content(text: str, levels: tuple[str, ...]) -> dict[str, Any]:
-    return {
+def _content(text: str, levels: tuple[str, ...], status: str) -> RunJson:
+    content = {
         "schema_version": 1,
+        "status": "running" if status == "crashed" else status,
         "run_id": f"{text}-1",
         "created_at": "2026-11-21T19:30:43.390350+00:00",
         "sessions": [
@@ -123,6 +127,7 @@ def _content(text: str, levels: tuple[str, ...]) -> dict[str, Any]:
             "fingerprints": dict.fromkeys(levels, "a" * 64),
         },
     }
+    return RunJson.model_validate(content)
 
 
 def _config(trial: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -43,9 +44,11 @@ def test_it_finishes_and_says_so(resumed):
     assert (resumed.done.code, resumed.done.err) == (0, "")
     before, after = (json.loads((run / "run.json").read_text(encoding="utf-8")) for run in (OLD, resumed.run))
     assert (before["status"], after["status"]) == ("interrupted", "finished")
-    assert (after["run_id"], after["created_at"]) == (before["run_id"], before["created_at"])
+    assert after["run_id"] == before["run_id"]
+    assert datetime.fromisoformat(after["created_at"]) == datetime.fromisoformat(before["created_at"])
     assert after["identity"]["fingerprints"] == before["identity"]["fingerprints"]
-    assert [session["finished_at"] for session in after["sessions"]][:1] == [before["sessions"][0]["finished_at"]]
+    ends = [datetime.fromisoformat(one["finished_at"]) for one in (before["sessions"][0], *after["sessions"])]
+    assert ends[0] == ends[1] < ends[2]
     assert len(after["sessions"]) == 2
 
 

@@ -286,11 +286,13 @@ def test_a_part_that_cannot_be_used_is_named(run, spoil, said):
 
 def test_the_slot_may_be_missing_as_early_versions_wrote_none(run):
     run.write_trial(full_row())
-    path = run.trials / f"{full_row()['trial_id']}.parquet"
-    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["slot"]), path)
+    run.write_trial(empty_row())
+    rewritten(lambda t: t.drop_columns(["slot"]))(run.trials / f"{full_row()['trial_id']}.parquet")
     trials = read_trials(run.path)
     assert list(trials.columns) == TRIAL_COLUMNS
     assert trials["slot"].isna().all()
+    row = {name: plain(value) for name, value in trials.iloc[0].items() if name not in ("started_at", "finished_at")}
+    assert row == {name: plain(full_row()[name]) for name in row} | {"slot": None}
 
 
 @pytest.mark.parametrize("read", [read_trials, read_epochs])

@@ -370,7 +370,8 @@ class TestLock:
     def test_processes_that_race_train_every_epoch_once(self, tmp_path):
         store, go = tmp_path / "store", tmp_path / "go"
         command = [sys.executable, __file__, str(store), str(go)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as racer:
+        path = {"PYTHONPATH": os.pathsep.join(sys.path)}  # with that of the helpers
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(path)) as racer:
             try:
                 wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == 1, "the other process is ready")
                 go.touch()

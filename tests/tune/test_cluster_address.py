@@ -33,7 +33,7 @@ def test_a_search_does_not_join_the_ray_of_another_one(played):
     with ray_session(None) as found:
         assert {name: found[name] for name in ("CPU", "GPU")} == local_resources()
     with (
-        pytest.raises(InputError, match=r"'auto' is another search's own Ray.*leave --address away"),
+        pytest.raises(InputError, match=r"'auto' is another search's own Ray.*leave out --address"),
         ray_session("auto"),
     ):
         pytest.fail("joined")

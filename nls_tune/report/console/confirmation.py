@@ -7,21 +7,12 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from nls_tune.analysis.confirmation import LevelConfirmation
-from nls_tune.report.console.tables import print_line, print_table
-from nls_tune.report.table import Column, Table
-from nls_tune.report.text import ARM_NAMES, interval, mean_text, number, percent, rate, seed_count
+from nls_tune.report.console.tables import CHOSEN_COLUMNS, CONFIG_COLUMNS, config_cells, print_line, print_table
+from nls_tune.report.table import Column, Table, numbers
+from nls_tune.report.text import ARM_NAMES, interval, mean_text, percent, seed_count
 from nls_tune.report.words import all_labels_sentence, confirmation_sentence
 
-_COLUMNS = (
-    Column("", "text", 1),
-    Column("arm", "text", 5),
-    Column("rate", "number", 9),
-    Column("warm-up", "number", 7),
-    Column("lr", "number", 9),
-    Column("test", "number", 12),
-    Column("at last", "number", 7),
-    Column("against CE", "number", 20),
-)
+_RESULTS = (Column("test", "number", 12), Column("at last", "number", 7), Column("against CE", "number", 20))
 _LEGEND = """
 *: the highest mean validation accuracy. test: mean ± standard deviation over fresh seeds, in %, at
 the best epoch. against CE: paired difference in points to the strongest CE, with its 95 % t interval.
@@ -34,7 +25,7 @@ def print_confirmations(
 ) -> None:
     """Print the table of a confirmation and, unless they are said elsewhere, one sentence per level."""
     has_all = any(found.on_all_labels for level in confirmations for found in level.configurations)
-    columns = (*_COLUMNS, Column("on all labels")) if has_all else _COLUMNS
+    columns = (*CHOSEN_COLUMNS, *CONFIG_COLUMNS, *_RESULTS, *numbers(*(["on all labels"] if has_all else ())))
     for index, level in enumerate(confirmations):
         print_line(f"{level.noise_level}  ({seed_count(level.configurations)})", console, "bold")
         rows = tuple(_cells(level, i, has_all) for i in range(len(level.configurations)))
@@ -54,9 +45,7 @@ def _cells(level: LevelConfirmation, index: int, has_all: bool) -> tuple[str, ..
     return (
         "*" if index == level.recommended else "",
         ARM_NAMES[found.arm],
-        rate(found.config["smooth_rate"]),
-        str(found.config["warmup_epochs"]),
-        number(found.config["lr"]),
+        *config_cells(found.config),
         mean_text(found.test_at_best),
         percent(None if found.test_at_last is None else found.test_at_last.mean),
         "strongest" if index == level.strongest_ce else gap,

@@ -9,7 +9,7 @@ from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.report.console.tables import print_line, print_table
-from nls_tune.report.table import Column, Table
+from nls_tune.report.table import Table, numbers
 from nls_tune.report.text import duration, percent, rate
 
 #: Matrices of more classes are shown by their largest entries.
@@ -81,9 +81,9 @@ def _cancelling(noise: float, num_classes: int) -> str:
 
 def _print_matrix(estimate: NoiseEstimate, console: Console) -> None:
     print_line("  transition matrix in %, rows: clean class, columns: noisy class", console)
-    columns = [Column(heading, "number", 4) for heading in ("", *map(str, range(estimate.num_classes)))]
+    columns = numbers("", *map(str, range(estimate.num_classes)), least=4)
     rows = [(str(name), *(f"{100 * value:.1f}" for value in row)) for name, row in enumerate(estimate.matrix)]
-    print_table(Table(tuple(columns), tuple(rows)), console)
+    print_table(Table(columns, tuple(rows)), console)
 
 
 def _print_largest(estimate: NoiseEstimate, console: Console) -> None:
@@ -93,9 +93,9 @@ def _print_largest(estimate: NoiseEstimate, console: Console) -> None:
     print_line(f"  the {_NUM_ENTRIES} largest entries of the transition matrix off its diagonal", console)
     matrices = {"estimated": estimate.matrix, "true": estimate.true_matrix}
     known = {name: matrix for name, matrix in matrices.items() if matrix is not None}
-    columns = [Column(heading, "number", 9) for heading in ("clean", "noisy", *known)]
+    columns = numbers("clean", "noisy", *known, least=9)
     rows = [
         (str(clean), str(noisy), *(percent(matrix[clean][noisy]) for matrix in known.values()))
         for clean, noisy in zip(*np.unravel_index(order, off_diagonal.shape), strict=True)
     ]
-    print_table(Table(tuple(columns), tuple(rows)), console)
+    print_table(Table(columns, tuple(rows)), console)

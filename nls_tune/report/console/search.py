@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
-from nls_tune.report.console.tables import print_line, print_table
-from nls_tune.report.table import Column, Table, numbers, words
+from nls_tune.report.console.tables import CHOSEN_COLUMNS, CONFIG_COLUMNS, config_cells, print_line, print_table
+from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import ARM_NAMES, amount, configuration, duration, number, percent, rate
 from nls_tune.report.words import level_sentence
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
@@ -38,8 +38,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
         f"{num_test} test samples, {info.num_classes} classes",
         f"Space {plan.space.name}, preset {plan.preset} ({plan.preset_reason}), model {model}",
         f"{amount(len(plan.levels), 'noise level')}, {plan.num_trials} trials of "
-        f"{budget.epochs} epochs; ASHA stops {_rungs(plan)}"
-        f"; {slots} at a time",
+        f"{budget.epochs} epochs; ASHA stops {_rungs(plan)}; {slots} at a time",
     ]
     if (seconds := plan.settings.time_budget) is not None:
         then = "; the confirmation follows and is not counted" if plan.confirm_seeds() else ""
@@ -133,27 +132,13 @@ def _rungs(plan: SearchPlan) -> str:
 
 
 #: The columns that say what the selected trial of an arm is and reaches.
-ARM_COLUMNS = tuple(
-    Column(heading, "number", least)
-    for heading, least in (
-        ("rate", 9),
-        ("warm-up", 7),
-        ("lr", 9),
-        ("epoch", 7),
-        ("val", 7),
-        ("test", 7),
-        ("at last", 7),
-        ("trials", 7),
-    )
-)
+ARM_COLUMNS = (*CONFIG_COLUMNS, *numbers("epoch", "val", "test", "at last", "trials", least=7))
 
 
 def arm_cells(arm: ArmSummary) -> tuple[str, ...]:
     """Return the cells of ``ARM_COLUMNS``."""
     return (
-        rate(arm.config["smooth_rate"]),
-        str(arm.config["warmup_epochs"]),
-        number(arm.config["lr"]),
+        *config_cells(arm.config),
         f"{arm.best_epoch}/{arm.epochs}",
         percent(arm.val_accuracy),
         percent(arm.test_accuracy_at_best),
@@ -188,8 +173,7 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sent
             ("*" if arm == summary.recommended else "", ARM_NAMES[arm], *arm_cells(found))
             for arm, found in summary.arms.items()
         ]
-        columns = (Column("", "text", 1), Column("arm", "text", 5), *ARM_COLUMNS)
-        print_table(Table(columns, tuple(rows)), console, header=index == 0)
+        print_table(Table((*CHOSEN_COLUMNS, *ARM_COLUMNS), tuple(rows)), console, header=index == 0)
     print_line(_LEGEND + (_COMPARED if sentences else ""), console, "dim")
     for summary in summaries if sentences else ():
         print_line(level_sentence(summary), console)

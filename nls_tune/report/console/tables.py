@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich import table as rich_table
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from nls_tune.report.table import Table
+from nls_tune.report.table import Column, Table
+from nls_tune.report.text import number, rate
 
+#: A star for what is recommended, and the arm.
+CHOSEN_COLUMNS = (Column("", "text", 1), Column("arm", "text", 5))
+#: A configuration without the other settings.
+CONFIG_COLUMNS = (Column("rate", "number", 9), Column("warm-up", "number", 7), Column("lr", "number", 9))
 #: Folded text gets at least this many columns, so that usual noise levels stay whole; a narrower console gets long
 #: lines.
 _LEAST = 16
@@ -39,6 +47,11 @@ def print_table(table: Table, console: Console, *, header: bool = True) -> None:
         drawn.add_row(*(Text(cell) for cell in row))
     drawn.width = sum(widths) + len(widths)  # its own: rich would cut the columns to a narrower console
     console.print(drawn, crop=False)
+
+
+def config_cells(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of ``CONFIG_COLUMNS``."""
+    return rate(config["smooth_rate"]), str(config["warmup_epochs"]), number(config["lr"])
 
 
 def print_line(line: str, console: Console, style: str | None = None) -> None:

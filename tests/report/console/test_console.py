@@ -57,54 +57,53 @@ def test_a_rate_that_validation_can_tell_from_cross_entropy(summarise):
     )
 
 
-def test_a_rate_that_validation_cannot_tell_from_cross_entropy(summarise):
-    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.61}, num=100))
-    assert "validation cannot tell them apart (+1.0 points, paired standard error 1.0" in sentence
+@pytest.mark.parametrize(
+    ("values", "changes", "said", "unsaid"),
+    [
+        (
+            {"ce": 0.6, "negative": 0.61},
+            {"num": 100},
+            "cannot tell them apart (+1.0 points, paired standard error 1.0",
+            "",
+        ),
+        (
+            {"ce": 0.7, "positive": 0.65, "negative": 0.6},
+            {},
+            "use cross-entropy (warm-up 2, lr 0.01), test 90.0 %, +5.0 points against r = 0.25 (85.0 %)",
+            "strongest CE",
+        ),
+        ({"ce": 0.7}, {}, "test 90.0 %; there is no completed trial to compare it with.", ""),
+        ({"negative": 0.7}, {}, "test 90.0 %; there is no completed trial to compare it with.", ""),
+        ({"ce": 0.7}, {"status": "diverged"}, "symmetric:0.4: no trial was completed", "use "),
+        (
+            {"ce": 0.6, "negative": 0.65},
+            {"test": False},
+            "symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01); validation tells them apart",
+            "test",
+        ),
+        ({"ce": 0.6, "negative": 0.65}, {"noise_level": "human:worst"}, "", "divided by"),
+        ({"ce": 0.6, "negative": 0.65}, {"noise_level": "pairflip:0.3"}, "", "divided by"),
+        ({"ce": 0.6, "negative": 0.65}, {"noise_level": "symmetric:0"}, "", "divided by"),
+        ({"ce": 0.6, "negative": 0.65}, {"noise_level": "symmetric:0.5"}, "", "divided by"),
+        ({"ce": 0.6, "negative": 0.6}, {}, "", "−0.0"),
+    ],
+)
+def test_what_a_level_is_said_to_be(summarise, values, changes, said, unsaid):
+    sentence = level_sentence(summarise(values, **changes))
+    assert said in sentence
+    assert not unsaid or unsaid not in sentence
 
 
 def test_a_loss_on_test_is_said_as_it_is(summarise):
+    summary = replace(summarise({"ce": 0.6, "negative": 0.65}), test=PairedDifference(-0.03, 0.01, 1000))
+    assert "−3.0 points against the strongest CE" in level_sentence(summary)
+
+
+def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said(summarise):
     summary = summarise({"ce": 0.6, "negative": 0.65})
-    sentence = level_sentence(replace(summary, test=PairedDifference(-0.03, 0.01, 1000)))
-    assert "use smooth_rate −2.5" in sentence
-    assert "−3.0 points against the strongest CE" in sentence
-
-
-def test_cross_entropy_is_recommended_against_the_best_other_rate(summarise):
-    sentence = level_sentence(summarise({"ce": 0.7, "positive": 0.65, "negative": 0.6}))
-    assert "use cross-entropy (warm-up 2, lr 0.01), test 90.0 %, +5.0 points against r = 0.25 (85.0 %)" in sentence
-    assert "strongest CE" not in sentence
-
-
-@pytest.mark.parametrize("arm", ["ce", "negative"])
-def test_a_trial_alone_has_nothing_to_be_compared_with(summarise, arm):
-    sentence = level_sentence(summarise({arm: 0.7}))
-    assert sentence.endswith("test 90.0 %; there is no completed trial to compare it with.")
-
-
-def test_nothing_completed_nothing_recommended(summarise):
-    sentence = level_sentence(summarise({"ce": 0.7, "negative": 0.6}, status="diverged"))
-    assert sentence.startswith("symmetric:0.4: no trial was completed")
-    assert "use " not in sentence
-
-
-def test_without_a_test_set_validation_alone_is_told(summarise):
-    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, test=False))
-    assert sentence.startswith("symmetric:0.4: use smooth_rate −2.5 (warm-up 2, lr 0.01); validation tells them apart")
-    assert "test" not in sentence
-
-
-@pytest.mark.parametrize("level", ["human:worst", "pairflip:0.3", "symmetric:0", "clean"])
-def test_only_symmetric_noise_is_divided_by_its_signal(summarise, level):
-    assert "divided by" not in level_sentence(summarise({"ce": 0.6, "negative": 0.65}, noise_level=level))
-
-
-def test_noise_without_a_signal_is_not_divided_by(summarise):
-    sentence = level_sentence(summarise({"ce": 0.6, "negative": 0.65}, noise_level="symmetric:0.5"))
-    assert "divided by" not in sentence
-
-
-def test_equal_trials_differ_by_no_negative_nothing(summarise):
-    assert "−0.0" not in level_sentence(summarise({"ce": 0.6, "negative": 0.6}))
+    for difference, said in ((-0.05, "prefers the latter"), (-0.005, "cannot tell them apart"), (0.05, "tells them")):
+        found = replace(summary, validation=PairedDifference(difference, 0.006, 5000))
+        assert said in level_sentence(found)
 
 
 # The table
@@ -122,16 +121,6 @@ def test_the_table_has_a_row_an_arm_and_marks_the_recommended(summarise):
     assert level_sentence(summary) in lines
 
 
-def test_the_table_of_a_level_without_a_completed_trial_is_its_sentence(summarise):
-    text = printed(print_summaries, [summarise({"ce": 0.6}, status="failed")])
-    assert "no trial was completed (1 failed)" in text
-
-
-def test_what_is_unknown_is_left_out_of_the_heading(summarise):
-    summary = summarise({"ce": 0.6}, noise_level="given", noise_rate=None, noise_cancelling_rate=None)
-    assert printed(print_summaries, [summary]).splitlines()[0] == "given"
-
-
 def test_the_table_fits_a_terminal_of_80_columns(summarise):
     summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
     arm = summary.arms["negative"]
@@ -144,6 +133,12 @@ def test_the_table_fits_a_terminal_of_80_columns(summarise):
     for text in ("−0.2857", "120", "1.235e-05", "220/220", "100.0 %", "100/100"):
         assert text in row
     assert max(map(len, table)) <= 80
+
+
+def test_what_is_unknown_or_not_completed_is_left_out(summarise):
+    summary = summarise({"ce": 0.6}, noise_level="given", noise_rate=None, noise_cancelling_rate=None)
+    assert printed(print_summaries, [summary]).splitlines()[0] == "given"
+    assert "no trial was completed (1 failed)" in printed(print_summaries, [summarise({"ce": 0.6}, status="failed")])
 
 
 @pytest.mark.parametrize("width", [20, 60])
@@ -204,15 +199,6 @@ def test_a_name_in_the_plan_is_not_taken_as_markup(plan, level):
 
 def test_notes_are_printed(plan):
     assert "Note: mind the gap" in printed(print_plan, replace(plan, notes=("mind the gap",)), None)
-
-
-def test_a_single_epoch_that_contradicts_the_smoothed_choice_is_said():
-    from nls_tune.analysis.level_summaries import PairedDifference
-    from nls_tune.report.words import _told_apart
-
-    assert "prefers the latter" in _told_apart(PairedDifference(-0.05, 0.006, 5000), None)
-    assert "prefers" not in _told_apart(PairedDifference(-0.005, 0.006, 5000), None)
-    assert "tells them apart" in _told_apart(PairedDifference(0.05, 0.006, 5000), None)
 
 
 @pytest.mark.parametrize(

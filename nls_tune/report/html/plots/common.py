@@ -71,11 +71,6 @@ def rounded(value: float | None, digits: int) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), digits) + 0.0
 
 
-def significant(value: float | None, digits: int = 5) -> float | None:
-    """Return a number with so many significant digits; None for NaN and infinities."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
-
-
 def thinned(items: Sequence[_T], most: int = MAX_POINTS) -> list[_T]:
     """Return at most so many items, evenly spread, the first and the last among them."""
     if len(items) <= most:

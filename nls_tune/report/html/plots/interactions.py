@@ -14,7 +14,6 @@ from nls_tune.report.html.plots.common import (
     plotly_text,
     rate_axis,
     scatter,
-    significant,
     thinned,
     thinning_note,
 )
@@ -113,7 +112,7 @@ def _log_ticks(values: list[float]) -> Figure:
     ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
     return {
         "tickvals": [round(math.log10(t), 4) for t in ticks],
-        "ticktext": [number(significant(t) or 0.0) for t in ticks],
+        "ticktext": [number(t) for t in ticks],
     }
 
 

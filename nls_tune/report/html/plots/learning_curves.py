@@ -16,7 +16,6 @@ from nls_tune.report.html.plots.common import (
     plotly_text,
     rounded,
     scatter,
-    significant,
     thinned,
 )
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
@@ -93,7 +92,7 @@ def _prominent(curve: LearningCurve, field: str, axis: str) -> list[Figure]:
     values: Sequence[float | None] = getattr(curve, field)
     group = {"yaxis": axis, "legendgroup": plotly_text(f"{curve.role} {curve.trial_id}")}
     detail = (
-        f"r = {rate(curve.smooth_rate)}, warm-up {curve.warmup_epochs}, lr {number(significant(curve.lr) or 0.0)}"
+        f"r = {rate(curve.smooth_rate)}, warm-up {curve.warmup_epochs}, lr {number(curve.lr)}"
         f"<br>trial {plotly_text(curve.trial_id)}"
     )
     line = scatter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
@@ -14,18 +14,16 @@ from nls_tune.report.html.plots.common import (
     fitted_range,
     joined,
     layout,
-    percentage,
     percentages,
     plotly_text,
     rate_axis,
     scatter,
-    significant,
     thinned,
     thinning_note,
     vertical_line,
 )
 from nls_tune.report.rate_scale import rate_position, rate_positions
-from nls_tune.report.text import ARM_NAMES, percent, rate
+from nls_tune.report.text import ARM_NAMES, number, percent, rate
 from nls_tune.spaces.space import ARMS
 
 _READING = (
@@ -35,7 +33,7 @@ _READING = (
 #: The least range of an axis, in points of accuracy.
 _LEAST_SPAN = 1.0
 _HOVER = (
-    "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]:.4g}"
+    "<b>r = %{customdata[1]}</b>, %{y:.2f} %<br>warm-up %{customdata[2]}, lr %{customdata[3]}"
     "<br>trial %{customdata[0]}<extra></extra>"
 )
 
@@ -49,7 +47,11 @@ class _Panel:
     value: Callable[[RatePoint], float | None]
     smoothed: SmoothedCurve | None
     ce_level: float | None
-    legend: bool
+
+    def line(self, x: list[float], y: Iterable[float | None], group: str, **more: object) -> Figure:
+        """A line of one look in all panels; the legend has it once."""
+        more = {"showlegend": self.axis == "y", **more}
+        return scatter("lines", x, percentages(y), yaxis=self.axis, legendgroup=group, **more)
 
 
 def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) -> Plot:
@@ -91,35 +93,23 @@ def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) ->
 
 def _panels(points: list[RatePoint], curve: RateCurve, ce: ArmSummary | None) -> list[_Panel]:
     level = ce.val_accuracy if ce else None
-    panels = [
-        _Panel("y", "Validation (noisy labels), %", lambda point: point.val_accuracy, curve.validation, level, True)
-    ]
+    panels = [_Panel("y", "Validation (noisy labels), %", lambda point: point.val_accuracy, curve.validation, level)]
     if any(point.test_accuracy is not None for point in points):
         level = ce.test_accuracy_at_best if ce else None
-        title = "Test (clean labels), %"
-        panels.append(_Panel("y2", title, lambda point: point.test_accuracy, curve.test, level, False))
+        panels.append(_Panel("y2", "Test (clean labels), %", lambda point: point.test_accuracy, curve.test, level))
     return panels
 
 
 def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[Figure]:
     traces = [] if panel.smoothed is None else _smoothed(panel.smoothed, panel)
     if panel.ce_level is not None:
-        traces.append(
-            scatter(
-                "lines",
-                ends,
-                [percentage(panel.ce_level)] * 2,
-                yaxis=panel.axis,
-                name="selected CE",
-                legendgroup="ce-level",
-                showlegend=panel.legend,
-                line={"color": "@ce", "dash": "dash", "width": 1.5},
-                hovertemplate="selected CE: %{y:.2f} %<extra></extra>",
-            )
-        )
+        look = {"color": "@ce", "dash": "dash", "width": 1.5}
+        hover = "selected CE: %{y:.2f} %<extra></extra>"
+        level = [panel.ce_level] * 2
+        traces.append(panel.line(ends, level, "ce-level", name="selected CE", line=look, hovertemplate=hover))
     for arm in ARMS:
         if mine := [point for point in points if point.arm == arm]:
-            details = [[plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, significant(p.lr)] for p in mine]
+            details = [[plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, number(p.lr)] for p in mine]
             traces.append(
                 scatter(
                     "markers",
@@ -128,7 +118,7 @@ def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[F
                     yaxis=panel.axis,
                     name=plotly_text(ARM_NAMES[arm]),
                     legendgroup=arm,
-                    showlegend=panel.legend,
+                    showlegend=panel.axis == "y",
                     customdata=details,
                     hovertemplate=_HOVER,
                     marker=arm_marker(arm, 8 if len(points) <= 200 else 5, opacity=0.85),
@@ -138,15 +128,12 @@ def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[F
 
 
 def _smoothed(curve: SmoothedCurve, panel: _Panel) -> list[Figure]:
-    def line(values: tuple[float, ...], width: int, **more: object) -> Figure:
-        shared = {"yaxis": panel.axis, "legendgroup": "mean", "hoverinfo": "skip", "showlegend": False}
-        look = {"width": width, "color": "@curve"}
-        return scatter("lines", rate_positions(curve.rates), percentages(values), line=look, **{**shared, **more})
-
+    x, edge, middle = rate_positions(curve.rates), {"width": 0, "color": "@curve"}, {"width": 2, "color": "@curve"}
+    band = {"fill": "tonexty", "fillcolor": "@curve-band"}
     return [
-        line(curve.low, 0),
-        line(curve.high, 0, fill="tonexty", fillcolor="@curve-band"),
-        line(curve.mean, 2, name="local mean, 95 % band", showlegend=panel.legend),
+        panel.line(x, curve.low, "mean", line=edge, hoverinfo="skip", showlegend=False),
+        panel.line(x, curve.high, "mean", line=edge, hoverinfo="skip", showlegend=False, **band),
+        panel.line(x, curve.mean, "mean", line=middle, hoverinfo="skip", name="local mean, 95 % band"),
     ]
 
 
