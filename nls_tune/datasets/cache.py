@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -22,7 +23,6 @@ _logger = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when what is prepared from the same files changes
 _META = "meta.json"
 _ABANDONED_SECONDS = 3600.0
-_warned = False
 
 
 def cached_arrays(
@@ -46,7 +46,7 @@ def cached_arrays(
         _write(entry, arrays, facts)
         _remove_others(name, entry)
     except OSError as error:
-        _warn_once(folder, error)
+        _warn_once(folder, error.strerror or str(error))
     return arrays, facts
 
 
@@ -99,11 +99,9 @@ def _remove_others(name: str, entry: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _warn_once(folder: Path, error: OSError) -> None:
-    global _warned
-    if not _warned:
-        _logger.warning(
-            "prepared data cannot be kept in %s (%s), so every start reads the original files again; "
-            "set XDG_CACHE_HOME to a writable folder", folder, error.strerror or error,
-        )  # fmt: skip
-    _warned = True
+@functools.cache
+def _warn_once(folder: Path, reason: str) -> None:
+    _logger.warning(
+        "prepared data cannot be kept in %s (%s), so every start reads the original files again; "
+        "set XDG_CACHE_HOME to a writable folder", folder, reason,
+    )  # fmt: skip

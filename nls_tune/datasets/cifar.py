@@ -152,23 +152,14 @@ def _download(info: DatasetInfo, data_dir: Path | None, progress: Progress) -> C
                 kind(work, download=True)
                 (work / kind.base_folder).rename(folder / kind.base_folder)
                 shutil.rmtree(work, ignore_errors=True)
-    except DownloadError as error:
-        raise InputError(_not_found(info, data_dir, f"{error}")) from error
-    except (OSError, RuntimeError) as error:
-        raise InputError(_not_found(info, data_dir, f"cannot put {kind.base_folder} into {folder}: {error}")) from error
+    except (DownloadError, OSError, RuntimeError) as error:
+        problem = "" if isinstance(error, DownloadError) else f"cannot put {kind.base_folder} into {folder}: "
+        needed = f"{images}/train-*.parquet and {images}/test-*.parquet, or {_TORCHVISION_FOLDERS[images]}/,"
+        raise locations.nowhere(f"{images} is", data_dir, f"{problem}{error}", needed) from error
     files = find_cifar(info, data_dir)
     if files is None:
         raise InputError(f"{images} was downloaded to {folder} and is gone; do not remove it while it is used")
     return files
-
-
-def _not_found(info: DatasetInfo, data_dir: Path | None, problem: str) -> str:
-    images, folders = images_of(info), locations.search_folders(data_dir)
-    return (
-        f"{images} is neither in {locations.in_words(folders)} nor can it be fetched: {problem}; "
-        f"put {images}/train-*.parquet and {images}/test-*.parquet, or {_TORCHVISION_FOLDERS[images]}/, there, "
-        f"{locations.WAY_OUT}"
-    )
 
 
 def _torchvision_class(info: DatasetInfo) -> Any:

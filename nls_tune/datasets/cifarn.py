@@ -151,9 +151,6 @@ def _download(info: DatasetInfo, data_dir: Path | None, progress: Progress) -> P
     try:
         download(LABELS_URL + spec.name, path, checksum=f"sha256:{spec.sha256}", progress=progress)
     except DownloadError as error:
-        raise InputError(
-            f"the labels of {info.name} ({spec.name}) are neither in "
-            f"{locations.in_words(locations.search_folders(data_dir))} (and {_SUBFOLDER}/ there) nor can they be "
-            f"fetched: {error}; put {spec.name} there, {locations.WAY_OUT}"
-        ) from error
+        labels = f"the labels of {info.name} ({spec.name}) are"
+        raise locations.nowhere(labels, data_dir, error, spec.name, _SUBFOLDER) from error
     return path

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import platformdirs
 
+from nls_tune.errors import InputError
+
 DATA_VARIABLE = "NLS_TUNE_DATA"
-WAY_OUT = f"or name the folder that has them with --data-dir or the variable {DATA_VARIABLE}"
 _APP = "nls_tune"
 
 
@@ -30,9 +30,13 @@ def search_folders(data_dir: Path | None) -> list[Path]:
     return list(dict.fromkeys([*(_absolute(folder) for folder in given if folder), download_folder(None)]))
 
 
-def in_words(folders: Iterable[Path]) -> str:
-    """Return folders as they stand in a message."""
-    return ", ".join(map(str, folders))
+def nowhere(what: str, data_dir: Path | None, problem: object, files: str, subfolder: str = "") -> InputError:
+    """Return the error for files that are in no folder and cannot be fetched; it says which ones to put there."""
+    places = ", ".join(map(str, search_folders(data_dir))) + (f" (and {subfolder}/ there)" if subfolder else "")
+    return InputError(
+        f"{what} neither in {places} nor can be fetched: {problem}; put {files} there, "
+        f"or name the folder that has them with --data-dir or the variable {DATA_VARIABLE}"
+    )
 
 
 def _absolute(path: Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nls_tune.errors import InputError
+from nls_tune.noise.corruption import checked_labels
 
 _PERCENTILES = (2.5, 97.5)
 #: A probability counts as at its threshold in spite of rounding: a mean of equal numbers need not be that number.
@@ -187,20 +188,15 @@ def _bootstrap(
 
 
 def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    table, noisy = np.asarray(probabilities), np.asarray(labels)
+    table = np.asarray(probabilities)
     if table.ndim != 2 or not len(table) or table.shape[1] < 2 or table.dtype.kind != "f":
         raise InputError(
             "probabilities must be floats of shape (N, K), N at least 1 and K at least 2, "
             f"got {table.dtype} of shape {table.shape}"
         )
-    if noisy.shape != (len(table),) or noisy.dtype.kind not in "ui":
-        raise InputError(
-            f"labels must be integers of shape ({len(table)},), one per row of probabilities, "
-            f"got {noisy.dtype} of shape {noisy.shape}"
-        )
-    if noisy.min() < 0 or noisy.max() >= table.shape[1]:
-        bad = noisy.min() if noisy.min() < 0 else noisy.max()
-        raise InputError(f"labels must be from 0 to {table.shape[1] - 1}, got {bad}; number the classes from 0")
+    noisy = checked_labels(labels, table.shape[1], "labels")
+    if len(noisy) != len(table):
+        raise InputError(f"labels must be of shape ({len(table)},), one per row of probabilities, got {noisy.shape}")
     if not (np.isfinite(table).all() and table.min() >= 0 and table.max() <= 1 + _TOLERANCE):
         raise InputError("probabilities must be finite and from 0 to 1; apply softmax to logits first")
-    return table, noisy.astype(np.int64)
+    return table, noisy

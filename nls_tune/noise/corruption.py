@@ -38,7 +38,7 @@ def apply_transition(labels: ArrayLike, matrix: ArrayLike, noise_seed: int) -> N
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     transition = checked_matrix(matrix, matrix.shape[0] if matrix.ndim else 0, "the transition matrix")
-    clean = _checked_labels(labels, len(transition), "labels")
+    clean = checked_labels(labels, len(transition), "labels")
     uniforms = _generator(noise_seed).random(len(clean))
     noisy = np.empty_like(clean)
     cumulative = transition.cumsum(axis=1)
@@ -69,7 +69,7 @@ def instance_dependent(
         InputError: Arguments that break these rules, a rate outside [0, 1], fewer than 2 classes or a negative seed.
     """
     rate = checked_noise(rate, num_classes)
-    clean = _checked_labels(labels, num_classes, "labels")
+    clean = checked_labels(labels, num_classes, "labels")
     table = np.asarray(features)
     if table.ndim < 2 or len(table) != len(clean) or table.dtype.kind not in "uif":
         raise InputError(
@@ -121,13 +121,13 @@ def corrupt_labels(
     Raises:
         InputError: Labels out of range, or a level that this dataset cannot have.
     """
-    clean = _checked_labels(labels, num_classes, "labels")
+    clean = checked_labels(labels, num_classes, "labels")
     rate, source, sets = level.rate or 0.0, level.source or "", human_labels or {}
     match level.kind:
         case "clean":
             return clean.copy()
         case "human" if source in sets:
-            human = _checked_labels(sets[source], num_classes, f"the labels of '{level}'")
+            human = checked_labels(sets[source], num_classes, f"the labels of '{level}'")
             _same_length(clean, human)
             return human.copy()
         case "instance" if features is not None:
@@ -279,7 +279,7 @@ def _truncated_normal(mean: float, uniforms: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.interp(uniforms, cumulative, grid), dtype=np.float64)
 
 
-def _checked_labels(labels: ArrayLike, num_classes: int | None, what: str) -> NDArray[np.int64]:
+def checked_labels(labels: ArrayLike, num_classes: int | None, what: str) -> NDArray[np.int64]:
     """Return the labels as int64 of shape (N,), or refuse them."""
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "ui" and array.size):
@@ -295,7 +295,7 @@ def _checked_labels(labels: ArrayLike, num_classes: int | None, what: str) -> ND
 def _checked_pair(
     clean: ArrayLike, noisy: ArrayLike, num_classes: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    before, after = _checked_labels(clean, num_classes, "clean"), _checked_labels(noisy, num_classes, "noisy")
+    before, after = checked_labels(clean, num_classes, "clean"), checked_labels(noisy, num_classes, "noisy")
     _same_length(before, after)
     return before, after
 

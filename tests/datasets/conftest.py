@@ -17,7 +17,6 @@ _REAL = Path(os.environ[DATA_VARIABLE]).absolute() if os.environ.get(DATA_VARIAB
 def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep every test away from the data and the cache of whoever runs it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("nls_tune.datasets.cache._warned", False)
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
 
 

@@ -11,6 +11,7 @@ from commands import SEARCH, run_search, started, wait_until
 
 from nls_tune import read_epochs, read_trials
 from nls_tune.allocation.allocator import Allocator
+from nls_tune.plan.level import GroupKey
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
@@ -43,16 +44,16 @@ def arguments_of(sampler: str, folder) -> tuple[list[str], dict]:
     return arguments, settings
 
 
-def rebuilt(settings: dict, path) -> dict[str, list[tuple]]:
+def rebuilt(settings: dict, path) -> dict[GroupKey, list]:
     """The studies and rungs that a session would begin with."""
     plan = make_plan(check_search_settings(**settings, out=path), 0, progress=False)
     allocator = Allocator(plan.groups(), plan.rungs(), seed=0, sampler=plan.settings.sampler)
     adopt_results(plan, LevelData(plan), RunDirectory(path), allocator, make_progress(plan, 2))
     found = {}
     for group in plan.groups():
-        trials = [(t.state.name, t.value, sorted(t.params.items())) for t in allocator.study(group.key).trials]
-        rungs = allocator._groups[group.key].rungs._values
-        found[group.key] = [*trials, sorted((level, sorted(values)) for level, values in rungs.items())]
+        state = allocator._groups[group.key]
+        trials = [(t.state.name, t.value, sorted(t.params.items())) for t in state.study.trials]
+        found[group.key] = [*trials, sorted((level, sorted(values)) for level, values in state.rungs._values.items())]
     return found
 
 
@@ -90,8 +91,7 @@ def test_no_trial_is_lost_or_run_twice(tmp_path, sampler):
         lengths = read_epochs(folder / "run").groupby("trial_id").size()
         assert (lengths.reindex(trials.index) == trials["epochs"]).all()
         # The studies hold what the rows say: every trial once, with its outcome.
-        for key, content in rebuilt(settings, folder / "run").items():
-            level, arm = key.rsplit("/", 1)
+        for (level, arm), content in rebuilt(settings, folder / "run").items():
             mine = trials[(trials["noise_level"] == level) & (trials["arm"] == arm)]
             states = pd.Series([trial[0] for trial in content[:-1]]).value_counts().to_dict()
             expected = mine["status"].map({"completed": "COMPLETE", "stopped": "PRUNED", "diverged": "COMPLETE"})

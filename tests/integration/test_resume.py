@@ -102,53 +102,42 @@ class TestCtrlC:
         command = f"python -m nls_tune.search {shlex.join(ARGUMENTS)}"
         assert done.out.splitlines()[-1].endswith(f"To go on: {command}")
         assert "Traceback" not in done.out
-        assert done.out.count("Results: ") == 1  # before the trials; the table ends with it, too
-
-    def test_what_was_running_has_a_row_that_says_so(self, interrupted):
-        statuses = interrupted.rows_between["status"]
-        assert set(statuses) <= ENDED | {"interrupted"}
-        assert 1 <= (statuses == "interrupted").sum() <= 2
-
-    def test_the_state_of_what_was_running_was_saved(self, interrupted):
-        between = interrupted.rows_between
-        running = set(between.index[between["status"] == "interrupted"])
-        assert interrupted.epochs_saved
-        assert set(interrupted.epochs_saved) <= running
-        assert all(0 < epochs < EPOCHS for epochs in interrupted.epochs_saved.values())
-
-    def test_run_json_says_so(self, interrupted):
+        assert done.out.count("Results: ") == 1  # before the trials; the table would end with it as well
         sessions = json.loads((interrupted.run / "run.json").read_text())["sessions"]
         assert len(sessions) == 2
         assert all(session["finished_at"] for session in sessions)
 
+    def test_what_was_running_has_a_row_that_says_so_and_its_state_was_saved(self, interrupted):
+        between = interrupted.rows_between
+        running = set(between.index[between["status"] == "interrupted"])
+        assert set(between["status"]) <= ENDED | {"interrupted"}
+        assert 1 <= len(running) <= 2
+        assert interrupted.epochs_saved
+        assert set(interrupted.epochs_saved) <= running
+        assert all(0 < epochs < EPOCHS for epochs in interrupted.epochs_saved.values())
 
-class TestSecondProcess:
-    def test_it_is_refused(self, interrupted):
+    def test_a_second_process_is_refused(self, interrupted):
         assert interrupted.second.has_failed_in_one_line(), interrupted.second
         assert "another search is writing to" in interrupted.second.err
         assert str(interrupted.run) in interrupted.second.err
 
 
 class TestResumed:
-    def test_it_finishes(self, interrupted):
+    def test_it_finishes_and_every_trial_is_there_once_and_complete(self, interrupted):
         assert (interrupted.resumed.code, interrupted.resumed.err) == (0, "")
         assert json.loads((interrupted.run / "run.json").read_text())["status"] == "finished"
-
-    def test_every_trial_is_there_once_and_complete(self, interrupted):
+        assert list((interrupted.run / "checkpoints").iterdir()) == []
         trials = rows(interrupted.run)
         assert len(trials) == trials.index.nunique() == 5
         assert set(trials["status"]) <= ENDED
         assert trials.groupby("arm").size().to_dict() == {"ce": 1, "negative": 3, "positive": 1}
 
-    def test_only_what_was_missing_was_run(self, interrupted):
-        adopted = (interrupted.rows_between["status"] != "interrupted").sum()
-        lines = re.findall(r"^\[(\d)/5\]", interrupted.resumed.out, re.MULTILINE)
-        assert [int(number) for number in lines] == list(range(adopted + 1, 6))
-
-    def test_adopted_rows_are_untouched(self, interrupted):
+    def test_only_what_was_missing_was_run_and_adopted_rows_are_untouched(self, interrupted):
         before = interrupted.rows_between
         adopted = before[before["status"] != "interrupted"]
         assert not adopted.empty
+        lines = re.findall(r"^\[(\d)/5\]", interrupted.resumed.out, re.MULTILINE)
+        assert [int(number) for number in lines] == list(range(len(adopted) + 1, 6))
         # A column of whole numbers becomes one of floats where a value is missing.
         pd.testing.assert_frame_equal(rows(interrupted.run).loc[adopted.index], adopted, check_dtype=False)
 
@@ -156,9 +145,6 @@ class TestResumed:
         epochs = read_epochs(interrupted.run)
         marked = set(epochs.loc[epochs["seconds"] == MARK, "trial_id"])
         assert marked == set(interrupted.epochs_saved)
-
-    def test_no_checkpoint_is_left(self, interrupted):
-        assert list((interrupted.run / "checkpoints").iterdir()) == []
 
     def test_the_numbers_are_those_of_a_training_that_nothing_stops(self, interrupted):
         trials, epochs = read_trials(interrupted.run), read_epochs(interrupted.run)
@@ -214,14 +200,10 @@ def moved(tmp_path_factory) -> Moved:
 
 
 class TestKilledAndMoved:
-    def test_what_had_ended_was_not_run_again(self, moved):
-        assert moved.rows_between.loc[moved.killed.index, "finished_at"].equals(moved.killed["finished_at"])
-
-    def test_it_goes_on_where_it_is_now(self, moved):
+    def test_it_goes_on_where_it_is_now_and_what_had_ended_is_not_run_again(self, moved):
         assert f"Results: {moved.run}" in moved.terminated.out
         assert not moved.old.exists()
-
-    def test_every_trial_is_there_once_and_complete(self, moved):
+        assert moved.rows_between.loc[moved.killed.index, "finished_at"].equals(moved.killed["finished_at"])
         trials = rows(moved.run)
         assert len(trials) == 5
         assert set(trials["status"]) <= ENDED
@@ -234,11 +216,7 @@ class TestKilledAndMoved:
         for name in ("best_val_accuracy", "best_epoch", "last_test_accuracy", "val_correct_at_best"):
             pd.testing.assert_series_equal(first.loc[both, name], second.loc[both, name], check_dtype=False)
 
-
-class TestTermination:
-    """Batch systems send SIGTERM."""
-
-    def test_it_ends_in_order_with_the_table(self, moved):
+    def test_a_batch_system_s_sigterm_ends_it_in_order_with_the_table(self, moved):
         done = moved.terminated
         assert (done.code, done.err) == (130, "")
         assert "--out run" in done.out

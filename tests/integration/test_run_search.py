@@ -97,37 +97,26 @@ def test_tensorboard_has_every_trial(found):
         assert [s.step for s in events.Scalars("accuracy/val")] == list(range(1, row["epochs"] + 1))
 
 
-def test_event_files_of_earlier_sessions_are_written_when_they_are_asked_for(found):
-    """The flags are not part of what a run is, and a finished run can be given them."""
-    folder = found.run / "tensorboard"
-    files = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")}
-    shutil.rmtree(folder)
-    assert run_search(out=found.run, tensorboard=True, **FOUND) == found
-    assert {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")} == files
-
-
 def test_a_finished_run_asks_no_tracker_and_writes_only_the_event_files_that_it_lacks(found):
-    settings = {**FOUND, "out": found.run}
+    """The flags are not part of what a run is, and a finished run can be given them."""
+    settings, text = {**FOUND, "out": found.run}, io.StringIO()
     lost, *others = sorted((found.run / "tensorboard").rglob("*tfevents*"))
+    content = lost.read_bytes()
     lost.unlink()
     for file in others:
         os.utime(file, ns=(0, 0))
-    nobody = "http://127.0.0.1:9"
-    assert run_search(tensorboard=True, mlflow=nobody, **settings) == found
-    assert lost.exists()
+    nobody, console = "http://127.0.0.1:9", Console(file=text, width=100)
+    assert run_search(tensorboard=True, mlflow=nobody, console=console, **settings) == found
+    assert "symmetric:0.4: use " in text.getvalue()
+    assert lost.read_bytes() == content
     assert {file.stat().st_mtime_ns for file in others} == {0}
     # With something left to do it is asked, and the run stays as it is.
     with pytest.raises(InputError, match="--mlflow must be a tracking URI that answers"):
         run_search(mlflow=nobody, **{**settings, "confirm_seeds": 1})
+    with pytest.raises(InputError, match=r"settings\.seed: 0 -> 1"):
+        run_search(seed=1, **settings)
     content = json.loads((found.run / "run.json").read_text())
     assert (content["status"], len(content["sessions"])) == ("finished", 1)
-
-
-def test_the_same_call_returns_the_same_again(found, session):
-    text = io.StringIO()
-    again = run_search(out=found.run, console=Console(file=text, width=100), **FOUND)
-    assert again == found
-    assert "symmetric:0.4: use " in text.getvalue()
 
 
 def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
@@ -143,11 +132,6 @@ def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
     assert after.index.equals(before.index)
     assert after["best_val_accuracy"].equals(before["best_val_accuracy"])
     assert (after["finished_at"] != before["finished_at"]).tolist() == [True, False, False, False]
-
-
-def test_other_settings_are_an_input_error(found):
-    with pytest.raises(InputError, match=r"settings\.seed: 0 -> 1"):
-        run_search(out=found.run, seed=1, **FOUND)
 
 
 def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_installed_it_plans_and_searches_anywhere_with_a_live_table_in_a_termina
     env = {"PYTHONPATH": str(installed)}
     planned = run_search("--dry-run", folder=tmp_path, env=env)
     assert (planned.code, planned.err) == (0, "")
-    arguments = ("--noise", "symmetric:0.4", "--epochs", "40", "--num-trials", "4", "--train-size", "500")
+    arguments = ("--noise", "symmetric:0.4", "--epochs", "20", "--num-trials", "4", "--train-size", "500")
     code, text = run_in_terminal((*SEARCH, *arguments, "--confirm-seeds", "0", "--out", "run"), tmp_path, env)
     assert code == 0, text
     assert len(read_trials(tmp_path / "run")) == 4
@@ -96,7 +96,7 @@ def test_installed_it_plans_and_searches_anywhere_with_a_live_table_in_a_termina
 
 
 def run_in_terminal(
-    command: tuple[str, ...], folder: Path, env: dict[str, str], seconds: float = 100.0
+    command: tuple[str, ...], folder: Path, env: dict[str, str], seconds: float = 200.0
 ) -> tuple[int, str]:
     """Run a program with a terminal of its own of 80 columns; return its exit code and all that was shown."""
     master, slave = pty.openpty()
