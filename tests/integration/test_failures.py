@@ -44,13 +44,10 @@ def troubled(tmp_path_factory) -> Troubled:
     return Troubled(done, folder / "run", failing)
 
 
-def test_the_search_goes_on(troubled):
+def test_the_search_goes_on_and_a_trial_that_fails_is_a_row_with_its_error_in_one_line(troubled):
     assert (troubled.done.code, troubled.done.err) == (0, "")
     assert f"\n{LEVEL}: use " in troubled.done.out
     assert "Traceback" not in troubled.done.out
-
-
-def test_a_trial_that_fails_is_a_row_with_its_error_in_one_line(troubled):
     rows = read_trials(troubled.run).set_index("trial_id")
     assert rows.loc[troubled.failing, "status"] == "failed"
     assert "FileExistsError" in rows.loc[troubled.failing, "error"]
