@@ -47,14 +47,8 @@ def trial_row(
         "trial_id": spec.trial_id,
         "stage": spec.stage,
         "arm": spec.settings.arm,
-        "dataset": dataset.name,
-        "num_classes": dataset.num_classes,
-        "noise_level": spec.noise_level,
-        "noise_rate": dataset.noise_rate,
-        "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
-        "noise_cancelling_rate": cancelling_rate(dataset),
+        **_data_columns(dataset, estimate),
         **config_columns(spec.settings),
-        "noise_seed": dataset.noise_seed,
         "status": status,
         "error": error,
         "epochs": len(epochs),
@@ -75,4 +69,16 @@ def trial_row(
         "node": report.node,
         "started_at": started_at,
         "finished_at": finished_at,
+    }
+
+
+def _data_columns(dataset: NoisyDataset, estimate: NoiseEstimate | None) -> dict[str, Any]:
+    return {
+        "dataset": dataset.name,
+        "num_classes": dataset.num_classes,
+        "noise_level": dataset.noise_level,
+        "noise_seed": dataset.noise_seed,
+        "noise_rate": dataset.noise_rate,
+        "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
+        "noise_cancelling_rate": cancelling_rate(dataset),
     }
