@@ -32,11 +32,14 @@ def trial_row(
     Args:
         spec: What the trial is.
         dataset: Its data.
-        estimate: The estimated noise of its level; None without an estimate.
+        estimate: The estimated noise of its level; None where that was not made.
         report: Its last report; None if it sent none.
         epochs: The metrics of its epochs, by epoch.
-        status, error: How it ended, and why it failed.
-        run_id, slot, started_at: The run, and where and when the trial ran in it.
+        status: How it ended.
+        error: Why, where it failed.
+        run_id: The run's id.
+        slot: Which of the run's slots it ran in.
+        started_at: When it started.
     """
     report = report or TrialReport(device="unknown", node="unknown")
     best, last = report.best_epoch, epochs[max(epochs)] if epochs else None
@@ -72,7 +75,7 @@ def trial_row(
     }
 
 
-def _data_columns(dataset: NoisyDataset, estimate: NoiseEstimate | None) -> dict[str, Any]:
+def _data_columns(dataset: NoisyDataset, estimate: NoiseEstimate | None) -> Row:
     return {
         "dataset": dataset.name,
         "num_classes": dataset.num_classes,
