@@ -28,15 +28,9 @@ class CompileError(NlsTuneError, RuntimeError):
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
-    """Return the error for a name that does not exist, with the nearest valid one.
+    """Return the error for a name that does not exist, with the nearest valid one and all of them in their order.
 
-    Args:
-        kind: What the name stands for, for example ``"dataset"``.
-        name: The name as given.
-        valid: The names that exist.
-
-    Returns:
-        An error to raise; its message lists the valid names in the order given.
+    ``kind`` says what the name stands for, for example ``"dataset"``.
     """
     names = list(valid)
     lowered = {n.lower(): n for n in names}
@@ -48,12 +42,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:
 def is_out_of_memory(error: BaseException | str, *, shared_gpu: bool = False) -> bool:
     """Whether an error, or the line ``Type: message`` that is left of it, means that memory ran out.
 
-    Only part of the GPU libraries raise ``torch.OutOfMemoryError``; cuBLAS and cuDNN show as RuntimeError.
-
-    Args:
-        error: The error, or its line.
-        shared_gpu: Whether others train on the same GPU. Then cuDNN's words for "no way to compute this" mean that its
-            workspace did not fit; with the GPU to itself they mean what they say.
+    Only part of the GPU libraries raise ``torch.OutOfMemoryError``; cuBLAS and cuDNN show as RuntimeError. Where others
+    train on the same GPU, ``shared_gpu``, cuDNN's words for "no way to compute this" mean that its workspace did not
+    fit; with the GPU to itself they mean what they say.
     """
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     signs = (*_OUT_OF_MEMORY, _NO_ENGINE) if shared_gpu else _OUT_OF_MEMORY

@@ -12,11 +12,8 @@ from typing import Any
 def json_text(value: Any, indent: str = "") -> str:
     """Return ``json.dumps(value, indent=2, default=str)`` without a line for every number of a matrix.
 
-    With 100 classes these lines are most of a file, and most of the time to write it.
-
-    Args:
-        value: Mappings, lists, tuples and plain values; any other object is written as its ``str``.
-        indent: The indentation of the line in which the value begins.
+    With 100 classes these lines are most of a file, and most of the time to write it. ``indent`` is the indentation of
+    the line in which the value begins.
     """
     inner = indent + "  "
     if isinstance(value, Mapping) and value:

@@ -82,14 +82,10 @@ def gls_loss(
 
 
 class GLSLoss(nn.Module):
-    """``gls_loss`` as a module; takes the place of ``torch.nn.CrossEntropyLoss`` for class indices.
+    """``gls_loss`` as a module, with its arguments; takes the place of ``torch.nn.CrossEntropyLoss`` for class indices.
 
-    Args:
-        smooth_rate: As in ``gls_loss``. A tensor becomes a buffer outside ``state_dict`` (so that the state
-            stays that of ``CrossEntropyLoss``), an ``nn.Parameter`` a parameter.
-        weight: One weight per class, shape (C,); a buffer, as in ``CrossEntropyLoss``.
-        ignore_index: The label whose samples do not count; None: every label is a class.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+    A rate that is a tensor becomes a buffer outside ``state_dict`` (so that the state stays that of
+    ``CrossEntropyLoss``), an ``nn.Parameter`` a parameter. ``weight`` is a buffer, as in ``CrossEntropyLoss``.
 
     Raises:
         ValueError: A rate above 1 or not finite, or an unknown reduction.

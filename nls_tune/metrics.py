@@ -12,21 +12,13 @@ Objective = Literal["best", "last"]
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """The metrics of one epoch.
+    """The metrics of one epoch; the first is 1, its phase ``warmup`` or ``gls``.
 
-    Attributes:
-        epoch: 1-based.
-        phase: ``warmup`` or ``gls``.
-        lr: Learning rate.
-        train_loss: Mean of the loss that was minimised, over the epoch's training samples.
-        train_accuracy: Share of training samples whose noisy label was predicted, while training.
-        val_loss: Mean cross-entropy against the noisy validation labels.
-        val_accuracy: Share of validation samples whose noisy label is predicted.
-        test_accuracy: Share of test samples whose clean label is predicted; None without a test set. Recorded,
-            never selected on.
-        diverged: Whether loss or parameters were not finite at the end of the epoch.
-        seconds: Wall time of the epoch, evaluation included.
-        peak_memory_bytes: Peak of allocated device memory (CUDA) or of the process (CPU).
+    ``train_loss`` is the mean of the loss that was minimised and ``train_accuracy`` the share of noisy labels that were
+    predicted, both while training; ``val_loss`` is the mean cross-entropy against the noisy validation labels.
+    ``test_accuracy``, against clean labels, is None without a test set; it is recorded, never selected on.
+    ``diverged`` says that loss or parameters were not finite at the end. ``seconds`` include the evaluation, and
+    ``peak_memory_bytes`` is that of allocated device memory (CUDA) or of the process (CPU).
     """
 
     epoch: int
@@ -50,7 +42,7 @@ class Best(NamedTuple):
 
 
 def best_epoch(val_accuracies: Sequence[float], first_counting: int = 1, objective: Objective = "best") -> Best | None:
-    """Return the epoch that a user would deploy.
+    """Return the epoch that a user would deploy and its accuracy, or None before the first epoch that counts.
 
     It is the epoch with the highest validation accuracy, smoothed by a centred mean over 3 epochs (2 at the
     ends, 1 where only one counts); the earliest on ties. With ``objective="last"`` it is the last epoch and
@@ -60,9 +52,6 @@ def best_epoch(val_accuracies: Sequence[float], first_counting: int = 1, objecti
         val_accuracies: Validation accuracy of epochs 1, 2, ... so far; epochs that diverged left out.
         first_counting: The first (1-based) epoch that may be chosen; the smoothing sees no earlier one either.
         objective: ``best`` or ``last``.
-
-    Returns:
-        The epoch and its (smoothed) accuracy, or None before the first epoch that counts.
     """
     counted = val_accuracies[first_counting - 1 :]
     if not counted:

@@ -26,14 +26,7 @@ _LABEL_COLUMNS = {"cifar10": ("label",), "cifar100": ("fine_label", "label")}
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """Where the images of a dataset were found.
-
-    Args:
-        kind: ``"parquet"``, or ``"torchvision"`` for the folder of the Python version.
-        folder: The folder that holds the files.
-        train: The files of the labelled samples; of ``"torchvision"``, all files.
-        test: The files of the test samples.
-    """
+    """Where the images of a dataset were found; ``train`` holds all files of torchvision's folder."""
 
     kind: Literal["parquet", "torchvision"]
     folder: Path

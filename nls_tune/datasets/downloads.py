@@ -43,12 +43,8 @@ def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, prog
     beside it under a hidden name and is continued, by this call or a later one, if the server can do that. Of
     several processes that want the same file, one downloads it and the others wait for it.
 
-    Args:
-        url: An http or https address.
-        path: The place of the file; its folder is made.
-        checksum: The algorithm and the hexadecimal digest of the file, such as ``"sha256:9f86..."``.
-        timeout: Seconds to wait for the server's first answer, and then for each piece.
-        progress: How to show the progress.
+    The folder of ``path`` is made. ``checksum`` is an algorithm and a hexadecimal digest, such as ``"sha256:9f86..."``,
+    and ``timeout`` the seconds to wait for the server's first answer, and then for each piece.
 
     Raises:
         DownloadError: The server did not answer in time, has no such file, kept breaking off or sent another

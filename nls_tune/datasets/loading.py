@@ -58,8 +58,7 @@ def load_dataset(
         val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
         train_size: The number of training samples; None: all that do not validate.
         split_seed: The seed of the split.
-        progress: True: bars on stderr if that is a terminal; False: nothing; a function: called with a
-            description, the amount done and the total.
+        progress: As `Progress` says.
 
     Raises:
         InputError: The files cannot be found, fetched or read, the dataset cannot have this noise (checked before

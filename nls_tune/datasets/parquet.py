@@ -53,17 +53,10 @@ def read_images(
     image_shape: tuple[int, ...],
     progress: Progress = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read and decode the images of Parquet files, in order.
+    """Read and decode the images of Parquet files, in order: (N, C, H, W) uint8, and labels (N,) int64.
 
-    Args:
-        shards: The files.
-        label_columns: The names that the label column may have; the first one present is taken.
-        num_classes: The number of classes K; labels are 0 to K - 1.
-        image_shape: (C, H, W) of every image; C is 1 (grey) or 3 (RGB).
-        progress: How to show the progress.
-
-    Returns:
-        Images (N, C, H, W) uint8 and labels (N,) int64.
+    The label column is the first of ``label_columns`` that is there, with labels 0 to ``num_classes`` - 1. Every image
+    has the shape (C, H, W); C is 1 (grey) or 3 (RGB).
 
     Raises:
         InputError: A file cannot be read, lacks a column, has a label out of range or an image that cannot be

@@ -20,16 +20,9 @@ _CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 class DatasetInfo:
     """One dataset, as far as it is known without loading it.
 
-    Args:
-        name: The name on the command line.
-        num_classes: The number of classes K.
-        input_shape: The shape of one sample: (C, H, W) of uint8 images, (D,) of float32 features.
-        default_levels: The noise levels that a search takes when none are given.
-        human_names: The names of the human label sets, without ``human:``.
-        class_map: Where asymmetric noise sends a class, clean to noisy; None if the dataset defines no map.
-        default_val_fraction: The share of the labelled samples that becomes the validation split.
-        num_labelled: The number of labelled samples: training and validation together.
-        num_test: The number of test samples.
+    ``input_shape`` is that of one sample: (C, H, W) of uint8 images, (D,) of float32 features. ``human_names`` name the
+    human label sets, without ``human:``. ``class_map`` says where asymmetric noise sends a class, clean to noisy; None
+    if the dataset defines no map. ``num_labelled`` counts training and validation samples together.
     """
 
     name: str

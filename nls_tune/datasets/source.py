@@ -16,16 +16,9 @@ _CHUNK = 5_000
 class Source:
     """Clean data, as the files of a dataset give it.
 
-    Args:
-        info: What the dataset is.
-        inputs: (N, C, H, W) uint8 images or (N, D) float32 features.
-        labels: (N,) int64, clean.
-        test_inputs: Like ``inputs``.
-        test_labels: Like ``labels``.
-        input_mean: (C,) or (D,) float32, over ``inputs``; images count from 0 to 1, not to 255.
-        input_std: Like ``input_mean``; 1 where the values do not vary.
-        fingerprint: SHA-256 (hex) of inputs and clean labels, labelled and test.
-        human_labels: (N,) int64 each, by name without ``human:``.
+    ``inputs`` are (N, C, H, W) uint8 images or (N, D) float32 features, and all labels (N,) int64; ``human_labels`` are
+    named without ``human:``. ``input_mean`` and ``input_std`` are those of `input_statistics` over ``inputs``, and
+    ``fingerprint`` is the SHA-256 (hex) of inputs and clean labels, labelled and test.
     """
 
     info: DatasetInfo
@@ -50,14 +43,9 @@ def hash_arrays(*arrays: np.ndarray, seed: str = "") -> str:
 
 
 def input_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation of each channel or feature.
+    """Return the mean and the standard deviation of each channel or feature, float32 of shape (C,) or (D,).
 
-    Args:
-        inputs: (N, C, H, W) uint8, which count as 0 to 1, or (N, D) floats.
-
-    Returns:
-        Mean and standard deviation, float32 of shape (C,) or (D,); a standard deviation of 0 is given as 1, so
-        that dividing by it is safe.
+    Images, uint8, count from 0 to 1. A standard deviation of 0 is given as 1, so that dividing by it is safe.
     """
     if inputs.dtype == np.uint8:
         # A histogram is exact, and needs no float copy of the images.

@@ -16,14 +16,7 @@ def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
     The j-th sample of a class may take the places from ``floor(j * N / n)`` up to, but not including,
     ``ceil((j + 1) * N / n)``; giving each place to the sample whose time runs out first meets all of these
     windows (Steiner and Yeomans, Management Science 39(6), 1993). Whole numbers only, so no rounding can differ
-    between machines.
-
-    Args:
-        labels: (N,) integers.
-        rng: Decides which sample of a class comes first; nothing else is random.
-
-    Returns:
-        (N,) int64, a permutation of 0..N-1.
+    between machines. ``rng`` decides which sample of a class comes first; nothing else is random.
     """
     total = len(labels)
     arrivals: list[list[tuple[int, int, int]]] = [[] for _ in range(total)]

@@ -33,13 +33,7 @@ _NO_COMPILE = "leave --compile out or use off"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, as torch sees it.
-
-    Attributes:
-        name: Name of the model.
-        bfloat16: Whether it computes bfloat16 itself.
-        triton: Whether it is new enough for the kernels that compiling makes.
-    """
+    """A GPU, as torch sees it: whether it computes bfloat16 itself, and is new enough for the kernels of compiling."""
 
     name: str
     bfloat16: bool
@@ -48,12 +42,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs that this process may use.
-
-    Attributes:
-        found: The GPUs in torch's order.
-        problem: Why there are none although the machine seems to have some; None where nothing is wrong.
-    """
+    """The GPUs that this process may use, in torch's order, or the problem where the machine seems to have some."""
 
     found: tuple[Gpu, ...] = ()
     problem: str | None = None

@@ -27,13 +27,9 @@ Matrix = tuple[tuple[float, ...], ...]
 class TransitionEstimate:
     """The estimate that confident learning makes of the noise.
 
-    Attributes:
-        noise_rate: Share of wrong labels: 1 minus the trace of ``joint``.
-        low: Lower end of the 95 % bootstrap interval of the noise rate, which knows sampling error but no bias.
-        high: Upper end.
-        joint: (K, K), sums to 1: the share of samples by latent class (rows) and noisy label (columns).
-        prior: (K,): the shares of the latent classes, the row sums of ``joint``.
-        matrix: (K, K) transition matrix, the rows of ``joint`` over their sums; identity where a class is empty.
+    ``joint`` (K, K) holds the share of samples by latent class (rows) and noisy label (columns). ``noise_rate`` is 1
+    minus its trace, with a 95 % bootstrap interval from ``low`` to ``high``; ``prior`` (K,) are its row sums, and
+    ``matrix`` (K, K) its rows over their sums, identity where a class is empty.
     """
 
     noise_rate: float
@@ -54,7 +50,7 @@ class NoiseEstimate:
         num_classes: Number of classes K.
         num_samples: Number of labelled samples, training and validation.
         noise_rate: Estimated share of wrong labels.
-        low: Lower end of the 95 % bootstrap interval, which knows sampling error but no bias.
+        low: Lower end of its 95 % bootstrap interval.
         high: Upper end.
         matrix: Estimated transition matrix, K rows (clean class) of K (noisy class).
         noise_cancelling_rate: Smooth rate that cancels symmetric noise at ``noise_rate``; None if there is none.
@@ -106,7 +102,7 @@ def estimate_transition(
     (label, latent class) are scaled so that each label has the share of the samples that it has in the data; a
     label of which no sample is confident counts as right.
 
-    The interval does not know what biases the estimate:
+    The bootstrap interval, widened where needed to hold the estimate, knows sampling error but no bias:
 
     * Errors of a weak model look like wrong labels: too much noise.
     * Probabilities of samples that the model was trained on, or chosen by, agree with the labels: too little.
@@ -120,9 +116,6 @@ def estimate_transition(
         labels: (N,) noisy labels.
         seed: Seed of the bootstrap.
         num_resamples: Number of resamples of the bootstrap; thresholds are computed again in each.
-
-    Returns:
-        The estimate. The interval is widened, where needed, to hold the point.
 
     Raises:
         InputError: Shapes that do not fit, labels out of range, or numbers that are not probabilities.

@@ -62,15 +62,11 @@ def instance_dependent(
     All is computed in float64: another order of summation in the matrix product moves a probability by about 1e-12,
     which changes a label with that probability.
 
-    Args:
-        features: Shape (N, ...), finite; flattened to (N, S) and standardised, constant features counting 0.
-        labels: Clean labels, integers of shape (N,).
-        rate: The expected share of flipped labels, in [0, 1].
-        num_classes: The number of classes K, at least 2.
-        noise_seed: A non-negative integer; the only source of randomness.
+    ``features``, finite and of shape (N, ...), are flattened to (N, S) and standardised, constant ones counting 0;
+    ``labels`` are clean, integers of shape (N,), and ``rate`` is the expected share that flips.
 
     Raises:
-        InputError: Arguments that break these rules.
+        InputError: Arguments that break these rules, a rate outside [0, 1], fewer than 2 classes or a negative seed.
     """
     rate = checked_noise(rate, num_classes)
     clean = _checked_labels(labels, num_classes, "labels")
@@ -118,14 +114,9 @@ def corrupt_labels(
 ) -> NDArray[np.int64]:
     """Return the labels as the noise level leaves them; a copy, shape (N,).
 
-    Args:
-        level: The noise level.
-        labels: Clean labels, integers of shape (N,).
-        num_classes: The number of classes K.
-        noise_seed: A non-negative integer; the only source of randomness.
-        features: Shape (N, ...); needed by ``instance``.
-        class_map: Clean class to noisy class, where the dataset defines one; needed by ``asymmetric``.
-        human_labels: The dataset's human label sets by name, each of shape (N,); needed by ``human``.
+    ``labels`` are clean, integers of shape (N,), and ``noise_seed``, at least 0, is the only source of randomness.
+    ``instance`` needs ``features`` of shape (N, ...), ``asymmetric`` a ``class_map`` of clean to noisy classes, and
+    ``human`` the dataset's human label sets by name, each of shape (N,).
 
     Raises:
         InputError: Labels out of range, or a level that this dataset cannot have.
@@ -161,18 +152,13 @@ def corrupt_labels(
 def transition_matrix(clean: ArrayLike, noisy: ArrayLike, num_classes: int | None = None) -> NDArray[np.float64]:
     """Return the (K, K) shares of noisy labels within each clean class.
 
-    A class without samples has an identity row: nothing says that its labels would change.
-
-    Args:
-        clean: Clean labels, integers of shape (N,).
-        noisy: Noisy labels of the same samples.
-        num_classes: K; by default the highest label plus 1.
+    A class without samples has an identity row: nothing says that its labels would change. K is by default the
+    highest label plus 1.
 
     Raises:
         InputError: Labels out of range, of different lengths, or none at all without ``num_classes``.
     """
-    before, after = _checked_labels(clean, num_classes, "clean"), _checked_labels(noisy, num_classes, "noisy")
-    _same_length(before, after)
+    before, after = _checked_pair(clean, noisy, num_classes)
     if num_classes is None:
         if not len(before):
             raise InputError("a transition matrix of no labels has no size; give num_classes")
@@ -190,8 +176,7 @@ def noise_rate(clean: ArrayLike, noisy: ArrayLike) -> float:
     Raises:
         InputError: Labels of different lengths, or none.
     """
-    before, after = _checked_labels(clean, None, "clean"), _checked_labels(noisy, None, "noisy")
-    _same_length(before, after)
+    before, after = _checked_pair(clean, noisy)
     if not len(before):
         raise InputError("the noise rate of no labels is not defined; give at least one label")
     return float(np.mean(before != after))
@@ -305,6 +290,14 @@ def _checked_labels(labels: ArrayLike, num_classes: int | None, what: str) -> ND
         rule = "not be negative" if num_classes is None else f"be from 0 to {num_classes - 1}"
         raise InputError(f"{what} must {rule}, got {bad}; number the classes from 0 without gaps")
     return array
+
+
+def _checked_pair(
+    clean: ArrayLike, noisy: ArrayLike, num_classes: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    before, after = _checked_labels(clean, num_classes, "clean"), _checked_labels(noisy, num_classes, "noisy")
+    _same_length(before, after)
+    return before, after
 
 
 def _same_length(clean: NDArray[np.int64], noisy: NDArray[np.int64]) -> None:

@@ -18,11 +18,9 @@ _EXAMPLES = {"matrix": "matrix:FILE", "human": "human:worst"} | {kind: f"{kind}:
 class NoiseLevel:
     """One kind and strength of label noise; ``str()`` gives its one stored spelling.
 
-    Args:
-        kind: ``clean``, ``symmetric``, ``pairflip``, ``asymmetric``, ``instance``, ``matrix``, ``human`` or
-            ``given``, in any case.
-        rate: The share of flipped labels, in [0, 1], for the kinds written ``KIND:RATE``; else None.
-        source: The file of ``matrix``, the label set of ``human`` (aliases are mapped), else None.
+    The kinds ``symmetric``, ``pairflip``, ``asymmetric`` and ``instance`` have a ``rate``, the share of flipped labels
+    in [0, 1]. ``matrix`` has a file and ``human`` a label set (aliases are mapped) as its ``source``; ``clean`` and
+    ``given`` have neither. Kinds may be given in any case.
 
     Raises:
         InputError: An unknown kind or label set, or a rate or source that is missing, out of range or not wanted.
