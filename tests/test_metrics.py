@@ -41,15 +41,6 @@ def test_the_last_epoch_counts_with_its_plain_accuracy(values, first):
     assert best_epoch(values, first, "last") == expected
 
 
-@given(accuracies, accuracies, accuracies)
-def test_what_came_before_the_first_epoch_that_counts_has_no_influence(before, other, after):
-    if len(before) > len(other):
-        before = before[: len(other)]
-    other = other[: len(before)]
-    first = len(before) + 1
-    assert best_epoch(before + after, first) == best_epoch(other + after, first)
-
-
 @pytest.mark.parametrize(
     ("values", "first", "expected"),
     [
@@ -66,9 +57,3 @@ def test_what_came_before_the_first_epoch_that_counts_has_no_influence(before, o
 )
 def test_known_best_epochs(values, first, expected):
     assert best_epoch(values, first) == expected
-
-
-@pytest.mark.parametrize("objective", ["best", "last"])
-@pytest.mark.parametrize(("values", "first"), [([], 1), ([0.5, 0.6], 3)])
-def test_there_is_none_before_the_first_epoch_that_counts(values, first, objective):
-    assert best_epoch(values, first, objective) is None

@@ -19,24 +19,11 @@ _SPLIT_STREAM = 0x5B11
 class NoisyDataset:
     """Data to train on, as numpy arrays: Ray shares those between processes without a copy.
 
-    Arrays are those of a `Source`; clean labels and a test set may be None where they are not known.
-
-    Args:
-        name: The dataset.
-        noise_level: The noise level in its one spelling, for example ``symmetric:0.4``.
-        noise_seed: The seed of the noise.
-        num_classes: The number of classes K.
-        inputs: (N, C, H, W) uint8 or (N, D) float32, all labelled samples.
-        noisy_labels: (N,) int64.
-        clean_labels: (N,) int64.
-        train_indices: int64, sorted: the rows to train on.
-        val_indices: int64, sorted, none of them in ``train_indices``: the rows to choose by.
-        test_inputs: Like ``inputs``.
-        test_labels: int64, clean.
-        input_mean: (C,) or (D,) float32, over ``inputs``.
-        input_std: Like ``input_mean``.
-        noise_rate: The share of wrong labels among the N, before the training split was made smaller.
-        fingerprint: SHA-256 (hex) of the data, the noisy labels and the split.
+    Inputs, their statistics and labels are as in a `Source`; clean labels (and the noise rate) and the test set are
+    None where they are not known. ``noise_level`` has its one spelling, for example ``symmetric:0.4``. The sorted rows
+    ``train_indices`` are to train on and ``val_indices``, none of them the same, to choose by. ``noise_rate`` is the
+    share of wrong labels before the training split was made smaller; ``fingerprint`` is the SHA-256 (hex) of the data,
+    the noisy labels and the split.
     """
 
     name: str

@@ -11,12 +11,7 @@ import warnings
 
 
 def probe() -> dict[str, object]:
-    """Ask torch for the GPUs that this process may use.
-
-    Returns:
-        ``gpus``: for each its ``name``, whether it computes ``bfloat16`` itself, and whether it is new enough for
-        ``triton``; ``problem``: why there is none, as far as torch tells, else None.
-    """
+    """Return the fields of each of the ``gpus`` that this process may use, and why torch sees none, the ``problem``."""
     import torch
 
     with warnings.catch_warnings(record=True) as caught:

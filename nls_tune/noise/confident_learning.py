@@ -44,23 +44,11 @@ class TransitionEstimate:
 class NoiseEstimate:
     """The noise of a dataset, estimated from its noisy labels: plain values, made by ``nls_tune.training.estimate``.
 
-    Attributes:
-        dataset: Name of the dataset.
-        noise_level: The level in its stored spelling.
-        num_classes: Number of classes K.
-        num_samples: Number of labelled samples, training and validation.
-        noise_rate: Estimated share of wrong labels.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        matrix: Estimated transition matrix, K rows (clean class) of K (noisy class).
-        noise_cancelling_rate: Smooth rate that cancels symmetric noise at ``noise_rate``; None if there is none.
-        accuracy: Share of the samples whose noisy label the out-of-sample models predict.
-        true_noise_rate: Share of these samples whose label is wrong; None where clean labels are unknown.
-        true_matrix: Their transition matrix; None likewise.
-        model: Name of the network.
-        folds: Models that were trained, each on all samples but one part.
-        best_epochs: The epoch of each of them that predicts its part.
-        seconds: Wall time.
+    ``noise_rate``, its 95 % bootstrap interval from ``low`` to ``high``, and the transition ``matrix``, K rows (clean
+    class) of K (noisy class), are estimated from ``num_samples`` labels, training and validation. Their true values are
+    None where clean labels are unknown, the ``noise_cancelling_rate`` where none exists. Each of ``folds`` models was
+    trained on all samples but one part, whose noisy labels it predicts at its epoch of ``best_epochs`` with the
+    ``accuracy``.
     """
 
     dataset: str

@@ -19,16 +19,9 @@ Prior = Literal["true noise", "estimate", "unknown", "none"]
 class LevelPlan:
     """What is known of a noise level before its first trial.
 
-    Attributes:
-        dataset: The data with this level's labels.
-        noise_rate: Share of wrong labels before ``train_size``, None where unknown.
-        noise_cancelling_rate: r* of the true noise, None where it does not exist or is unknown.
-        quotas: Trials by arm.
-        start: Start points by arm.
-        weight: Trials relative to those of a level of weight 1.
-        warm: What an earlier run gave to the start points.
-        needs_estimate: Whether the noise is to be estimated before the trials.
-        estimate: What that found; None before, and where it is not done.
+    ``noise_rate`` is the share of wrong labels before ``train_size``, ``noise_cancelling_rate`` r* of the true noise;
+    both are None where unknown. ``quotas`` (trials) and ``start`` points are by arm; ``warm`` are the start points of
+    an earlier run. ``estimate`` is None where the noise is not estimated, and before that is done.
     """
 
     dataset: NoisyDataset
@@ -67,16 +60,10 @@ class GroupKey(NamedTuple):
 
 
 def cancelling_rate(dataset: NoisyDataset) -> float | None:
-    """Return the noise-cancelling rate of a dataset's noise.
+    """Return the noise-cancelling rate of a dataset's noise; None where the noise is unknown or it does not exist.
 
-    Of symmetric noise it is that of its nominal rate, of other noise the symmetric equivalent of the observed
+    For symmetric noise it is that of the nominal rate, for other noise the symmetric equivalent of the observed
     share of wrong labels.
-
-    Args:
-        dataset: With clean labels, or with symmetric noise.
-
-    Returns:
-        The rate, or None where the noise is unknown or the rate does not exist.
     """
     level = parse_noise_level(dataset.noise_level)
     noise_rate = dataset.noise_rate

@@ -13,11 +13,7 @@ from nls_tune.spaces.settings import TrainingSettings
 
 
 class LevelData:
-    """The datasets of a run: those of its search, and others that are made once, when they are first asked for.
-
-    Args:
-        plan: The search's plan; its own datasets are there already.
-    """
+    """The datasets of a run: those of its search's plan, and others that are made once, when first asked for."""
 
     def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
@@ -51,13 +47,8 @@ class LevelData:
     ) -> TrialSpec:
         """Return a trial on one of the datasets, which is loaded: the trial's name depends on its fingerprint.
 
-        Args:
-            level: The noise level.
-            settings: What it trains.
-            stage: The stage that it belongs to.
-            noise_seed: Seed of its draw of the noise; None for the search's own.
-            judged_at: Epochs at which a scheduler looks at it.
-            stop_at: The epoch after which a trial on all labels ends.
+        ``noise_seed`` is None for the search's own draw of the noise. A scheduler looks at the trial at the epochs
+        ``judged_at``, and one on all labels ends after ``stop_at``.
         """
         dataset = self.load(DataName(level, noise_seed, stage == ON_ALL_LABELS))
         name = trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)

@@ -19,16 +19,7 @@ def weighted_trials(space: SearchSpace, weight: float) -> int:
 
 
 def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: SearchSettings) -> tuple[str, ...]:
-    """Return what the user should know before a search starts.
-
-    Args:
-        space: The search space with the user's budget applied.
-        levels: The plans of the levels.
-        settings: What the user asked for.
-
-    Returns:
-        The notes, one sentence each.
-    """
+    """Return what the user should know before a search starts, one sentence each."""
     notes = [
         f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
         for level in levels

@@ -44,15 +44,8 @@ _IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 class SearchPlan:
     """A search, ready to run.
 
-    Attributes:
-        settings: What the user asked for.
-        info: Of the dataset.
-        space: With preset, overrides and the user's budget applied.
-        preset: The preset that was taken.
-        preset_reason: Why.
-        levels: In the order of the command.
-        notes: What the user should know before it starts, one sentence each.
-        source: The clean data.
+    The ``space`` has preset, overrides and the user's budget applied; the ``levels`` are in the order of the command.
+    ``notes`` are what the user should know before it starts, one sentence each.
     """
 
     settings: SearchSettings
@@ -174,15 +167,7 @@ class SearchPlan:
 
 
 def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = True) -> SearchPlan:
-    """Check everything, load the data and plan the search. No Ray process is started.
-
-    Args:
-        settings: What the user asked for.
-        num_gpus: GPUs of the machine or the cluster.
-        progress: Whether downloads show a progress bar.
-
-    Returns:
-        The plan.
+    """Check everything, load the data and plan the search on a machine or cluster. No Ray process is started.
 
     Raises:
         InputError: For anything that cannot work.
@@ -194,7 +179,8 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         check_level(info, level)
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
-    _check_training(space, info)
+    for model in setting_values(space, "model"):
+        check_model(model, info.input_shape)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     weights = parse_level_weights(settings.level_weight, levels)
     if weights and settings.sampler == "grid":
@@ -207,7 +193,8 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
         for dataset in datasets
     ]
-    _check_batches(space, plans[0].dataset)
+    for corner in space.corner_settings():
+        check_fit(corner, datasets[0].num_train, datasets[0].input_shape)
     notes = plan_notes(space, plans, settings)
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
 
@@ -264,14 +251,3 @@ def _start(
     """Start points by arm: three rates at the defaults of the space, its own, and those of an earlier run."""
     rates = [0.0, USUAL_RATE, *([] if prior is None else [prior])]
     return {arm: with_warm_points(space.arm(arm).start(rates), arm, warm) for arm in quotas}
-
-
-def _check_training(space: SearchSpace, info: DatasetInfo) -> None:
-    """Check model and image settings against the dataset before anything is loaded."""
-    for name in setting_values(space, "model"):
-        check_model(name, info.input_shape)
-
-
-def _check_batches(space: SearchSpace, dataset: NoisyDataset) -> None:
-    for settings in space.corner_settings():
-        check_fit(settings, dataset.num_train, dataset.input_shape)

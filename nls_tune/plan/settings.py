@@ -53,13 +53,9 @@ def _trials_per_gpu(value: Any) -> int:
 
 @dataclass(frozen=True)
 class Flag:
-    """The flag of a field.
+    """The flag of a field: ``read`` turns what was given, on the command line text, into the field's value.
 
-    Attributes:
-        help: What the flag does.
-        metavar: The value's name in the help; by default its type.
-        read: Turns what was given, on the command line text, into the field's value.
-        name: The flag; by default ``--`` and the field's name.
+    By default its ``name`` is ``--`` and the field's, and its ``metavar`` in the help the field's type.
     """
 
     help: str

@@ -38,14 +38,10 @@ def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
     changes = {name: value for name, value in given.items() if value is not None}
     space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
     space.check_settings()
-    _check_confirmation(settings, space)
-    return space
-
-
-def _check_confirmation(settings: SearchSettings, space: SearchSpace) -> None:
     asked = {"--noise-draws": settings.noise_draws, "--confirm-on all": settings.confirm_on == "all"}
     if flags := [flag for flag, given in asked.items() if given and space.budget.confirm_seeds == 0]:
         raise InputError(f"{flags[0]} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
+    return space
 
 
 def grid_quotas(space: SearchSpace) -> dict[Arm, int]:

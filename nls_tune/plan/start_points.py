@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WarmPoint:
-    """A start point that an earlier run gave.
-
-    Attributes:
-        arm: Of its rate.
-        config: In the space of this run.
-        noise_level: Of the earlier run, where it was selected.
-    """
+    """A start point in the space of this run, and the noise level at which an earlier run selected it."""
 
     arm: Arm
     config: Config
@@ -40,19 +34,11 @@ class WarmPoint:
 def read_warm_points(
     run: Path, space: SearchSpace, noise_rates: Mapping[str, float | None]
 ) -> dict[str, tuple[WarmPoint, ...]]:
-    """Return the configurations that an earlier run selected, moved into the space of this one.
+    """Return the configurations that an earlier run selected, by level of this run and moved into its space.
 
     Each arm of a level takes what was selected at the same noise level, else at the level whose noise rate is
-    nearest; where a rate is unknown, at the first level of the earlier run.
-
-    Args:
-        run: Directory of the earlier run.
-        space: Of this run.
-        noise_rates: Share of wrong labels by noise level of this run.
-
-    Returns:
-        By level of this run, at most one point an arm. An arm in which the earlier run completed no trial, or
-        whose rate lies in another arm once it is moved into the space, has none.
+    nearest; where a rate is unknown, at the first level of the earlier run. An arm in which the earlier run completed
+    no trial, or whose rate lies in another arm once it is moved into the space, has none.
 
     Raises:
         InputError: If the folder is not a run, or no search trial was completed there.
@@ -112,12 +98,7 @@ def _into(space: SearchSpace, settings: TrainingSettings) -> Config:
 def stored_warm_points(out: Path | None, run: Path) -> dict[str, tuple[WarmPoint, ...]] | None:
     """Return the points that a run wrote down when it began: the earlier run may have changed since, or be gone.
 
-    Args:
-        out: Directory of this run.
-        run: Directory of the earlier run.
-
-    Returns:
-        By level; None if this run has not begun, or began with points of another run.
+    They are by level; None if this run, ``out``, has not begun, or began with points of another run than ``run``.
 
     Raises:
         InputError: If run.json cannot be read.

@@ -13,14 +13,9 @@ _LARGEST_WEIGHT = 1000.0
 
 
 def parse_level_weights(texts: Sequence[str], levels: Sequence[NoiseLevel]) -> dict[str, float]:
-    """Return the weights of noise levels.
+    """Return the weights that were given, by level in its stored spelling, in the order of the levels.
 
-    Args:
-        texts: ``LEVEL=WEIGHT``, or several of these in a comma-separated list.
-        levels: The run's noise levels.
-
-    Returns:
-        The weights that were given, by level in its stored spelling, in the order of the levels.
+    Each text is ``LEVEL=WEIGHT``, or several of these in a comma-separated list.
 
     Raises:
         InputError: For a level that the run does not have or that is given twice, and for a weight that is not
@@ -31,20 +26,16 @@ def parse_level_weights(texts: Sequence[str], levels: Sequence[NoiseLevel]) -> d
         name, equals, value = item.rpartition("=")
         if not equals:
             raise InputError(f"--level-weight must be LEVEL=WEIGHT, got {item!r}; write for example {stored[0]}=2")
-        level = _stored_spelling(name)
+        try:
+            level = str(parse_noise_level(name))
+        except InputError:
+            level = name  # is refused in the next lines
         if level not in stored:
             raise InputError(f"--level-weight: {unknown_name('noise level of this run', name, stored)}")
         if level in found:
             raise InputError(f"--level-weight names {level!r} twice, got {item!r}; give one weight per level")
         found[level] = _weight(value, item)
     return {level: found[level] for level in stored if level in found}
-
-
-def _stored_spelling(name: str) -> str:
-    try:
-        return str(parse_noise_level(name))
-    except InputError:
-        return name  # the caller says which levels there are
 
 
 def _weight(value: str, item: str) -> float:

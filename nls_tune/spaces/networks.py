@@ -14,12 +14,7 @@ InputShape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """The inputs that a network takes.
-
-    Attributes:
-        min_side: The smallest side of an image in pixels; 0 for inputs of any shape, also flat ones.
-        reason: Why the network takes no smaller images.
-    """
+    """The smallest side in pixels of an image that a network takes, and why; 0 for inputs of any shape, also flat."""
 
     min_side: int
     reason: str = ""

@@ -42,9 +42,6 @@ def load_space(
         overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
             of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
 
-    Returns:
-        The space.
-
     Raises:
         InputError: If the file cannot be found, read or parsed, or breaks a rule; the message names the file,
             the key, the value, the rule and, for names, the nearest valid one.

@@ -147,10 +147,7 @@ OWN_COLUMNS = ("smooth_rate", "warmup_epochs", "lr", "seed")
 def describe_validation_error(error: ValidationError, where: str = "", skip: Collection[str] = ()) -> str:
     """Turn pydantic's report into one line: place, rule and value of the first problem, and how many more there are.
 
-    Args:
-        error: The report.
-        where: What to put before the message, for example a file name.
-        skip: Parts of the place that the user has not written.
+    ``where``, for example a file name, stands before the message; the parts ``skip`` of a place are not the user's.
     """
     first, more = error.errors()[0], error.error_count() - 1
     key = ".".join(str(part) for part in first["loc"] if part not in skip)

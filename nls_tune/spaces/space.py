@@ -59,13 +59,9 @@ class Budget(BaseModel):
 class SearchSpace(BaseModel):
     """A checked search space, with its preset applied.
 
-    Attributes:
-        name: The file's name.
-        space: Searched training settings by name; smooth_rate is always among them.
-        arms: Shares of a level's trials by arm.
-        fixed: Training settings that every trial shares.
-        start: Configurations that are always run; settings that they do not name take their defaults.
-        budget: The cost of the search.
+    ``space`` holds the searched training settings by name, smooth_rate always among them; ``fixed`` those that every
+    trial shares. ``arms`` are the shares of a level's trials, and ``start`` configurations that are always run;
+    settings that they do not name take their defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -20,16 +20,12 @@ def test_the_data_are_the_same_on_every_machine(name, fingerprint):
     assert load_source(name).fingerprint == fingerprint
 
 
-def test_twonorm_s_best_rule_has_its_known_accuracy():
+def test_twonorm_has_the_stated_means_and_its_best_rule_the_known_accuracy():
     source = load_source("twonorm")
     for inputs, labels in ((source.inputs, source.labels), (source.test_inputs, source.test_labels)):
         accuracy = np.mean((inputs.sum(axis=1) < 0) == labels)
         expected = 0.5 * (1 + math.erf(2 / math.sqrt(2)))
         assert accuracy == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / len(labels)))
-
-
-def test_twonorm_has_the_stated_means():
-    source = load_source("twonorm")
     for label, sign in ((0, 1), (1, -1)):
         mean = source.inputs[source.labels == label].mean(axis=0)
         assert mean == pytest.approx(sign * 2 / math.sqrt(20), abs=5 / math.sqrt(4000))

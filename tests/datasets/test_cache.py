@@ -77,11 +77,9 @@ def flip_a_bit(entry):
 DAMAGE = {
     "truncated": lambda entry: (entry / "inputs.npy").write_bytes((entry / "inputs.npy").read_bytes()[:-5]),
     "changed": flip_a_bit,
-    "empty": lambda entry: (entry / "labels.npy").write_bytes(b""),
     "missing": lambda entry: (entry / "labels.npy").unlink(),
     "no facts": lambda entry: (entry / "meta.json").unlink(),
     "torn facts": lambda entry: (entry / "meta.json").write_text('{"arrays": {"inp'),
-    "strange facts": lambda entry: (entry / "meta.json").write_text("[]"),
     "pickle": lambda entry: np.save(entry / "labels.npy", np.array([{}], dtype=object), allow_pickle=True),
 }
 

@@ -56,16 +56,6 @@ def test_classes_are_balanced(load_real, name):
     assert set(np.bincount(source.test_labels)) == {10_000 // source.info.num_classes}
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10n", "cifar100n"])
-def test_the_second_load_is_the_same(load_real, suite_cache, real_data, monkeypatch, name):
-    first = load_real(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(suite_cache))
-    second = load_source(name, data_dir=real_data, progress=False)
-    assert second.fingerprint == first.fingerprint
-    assert np.array_equal(second.inputs, first.inputs)
-    assert np.array_equal(second.test_labels, first.test_labels)
-
-
 def test_the_python_version_made_from_it_has_the_published_md5_and_loads_the_same(load_real, real_data, tmp_path):
     import pyarrow.parquet as pq
 

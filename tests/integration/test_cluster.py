@@ -58,12 +58,18 @@ def searched(address, tmp_path_factory) -> tuple[Done, Path]:
     # A worker finds the package although the cluster was not started where it is. "auto" is the cluster of
     # RAY_ADDRESS before any other, and must not be somebody else's on this machine.
     env = {**ENVIRONMENT, "RAY_ADDRESS": address}
-    done = run_search(*ARGUMENTS, "--out", "run", "--address", "auto", folder=folder, env=env, seconds=120)
+    arguments = (*ARGUMENTS, "--out", "run", "--address", "auto", "--warmup-store", "store")
+    done = run_search(*arguments, folder=folder, env=env, seconds=120)
     return done, folder / "run"
 
 
-def test_it_succeeds_and_says_nothing_on_stderr(searched):
-    assert (searched[0].code, searched[0].err) == (0, "")
+def test_it_succeeds_leaves_no_checkpoint_and_fills_the_store_of_warm_ups(searched):
+    done, run = searched
+    assert (done.code, done.err) == (0, "")
+    assert list((run / "checkpoints").iterdir()) == []
+    stored = list((run.parent / "store").iterdir())  # and no file that looked whether the nodes see the folder
+    assert stored
+    assert all(list(warmup.glob("epoch-*.pt")) for warmup in stored)
 
 
 def test_the_trials_are_those_of_a_search_on_this_machine(searched, watched_search):
@@ -81,37 +87,17 @@ def test_the_trials_are_those_of_a_search_on_this_machine(searched, watched_sear
         pd.testing.assert_series_equal(here.loc[ended, name], there.loc[ended, name])
 
 
-def test_no_checkpoint_is_left(searched):
-    assert list((searched[1] / "checkpoints").iterdir()) == []
-
-
-def test_the_cluster_goes_on(searched, address):
+def test_the_cluster_goes_on_and_can_be_named_by_its_address(searched, address, tmp_path):
     assert is_healthy(address)
-
-
-def test_it_can_be_named_by_its_address(address, tmp_path):
-    arguments = ("--noise", "symmetric:0.4", "--epochs", "4", "--num-trials", "1", "--train-size", "300")
-    arguments = (*arguments, "--preset", "cpu", "--confirm-seeds", "0", "--out", "run", "--address", address)
-    store = ("--warmup-store", "store", "--set", "warmup_epochs.default=1")
-    done = run_search(*arguments, *store, folder=tmp_path, env=ENVIRONMENT)
+    done = run_search(*ARGUMENTS, "--address", address, "--dry-run", folder=tmp_path, env=ENVIRONMENT)
     assert (done.code, done.err) == (0, "")
-    assert len(read_trials(tmp_path / "run")) == 1
-    (warmup,) = (tmp_path / "store").iterdir()  # and no file that looked whether the nodes see the folder
-    assert (warmup / "epoch-0001.pt").exists()
+    assert "2 noise levels, 12 trials" in done.out
 
 
-class TestWrongAddress:
-    def refused(self, folder: Path, address: str) -> Done:
-        done = run_search(*ARGUMENTS, "--out", "run", "--address", address, folder=folder, env=ENVIRONMENT, seconds=30)
-        assert done.has_failed_in_one_line(), done
-        assert f"no Ray cluster answers at {address!r}" in done.err
-        assert not (folder / "run").exists()
-        return done
-
-    def test_nothing_listens_there(self, tmp_path):
-        done = self.refused(tmp_path, f"127.0.0.1:{free_port()}")
-        assert "ray start --head" in done.err
-
-    @pytest.mark.parametrize("address", ["no such address", "127.0.0.1:port"])
-    def test_it_is_no_address(self, tmp_path, address):
-        self.refused(tmp_path, address)
+@pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "no such address", "127.0.0.1:port"])
+def test_an_address_without_a_cluster_is_refused(tmp_path, address):
+    done = run_search(*ARGUMENTS, "--out", "run", "--address", address, folder=tmp_path, env=ENVIRONMENT)
+    assert done.has_failed_in_one_line(), done
+    assert f"no Ray cluster answers at {address!r}" in done.err
+    assert "ray start --head" in done.err
+    assert not (tmp_path / "run").exists()

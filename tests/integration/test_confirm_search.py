@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(session, tmp_path_factory):
     out = tmp_path_factory.mktemp("confirm") / "run"
     console = Console(record=True, width=100, quiet=False, file=(out.parent / "screen.txt").open("w"))
     result = run_search("twonorm", **SETTINGS, confirm_seeds=2, out=out, console=console)
@@ -126,7 +126,8 @@ def test_a_finished_run_goes_on_with_all_labels(continued):
 
 def test_a_cut_confirmation_lists_what_is_missing(run):
     result, _ = run
-    plan = make_plan(check_search_settings(dataset="twonorm", **_as_settings(), confirm_seeds=2), 0)
+    settings = {**SETTINGS, "noise": tuple(SETTINGS["noise"].split(","))}
+    plan = make_plan(check_search_settings(dataset="twonorm", **settings, confirm_seeds=2), 0)
     trials = read_trials(result.run)
     data = LevelData(plan)
     assert missing_trials(plan, data, trials) == []
@@ -135,13 +136,3 @@ def test_a_cut_confirmation_lists_what_is_missing(run):
     trials = trials[trials.trial_id != lost]
     trials.loc[trials.trial_id == cut, "status"] = "interrupted"
     assert {spec.trial_id for spec in missing_trials(plan, data, trials)} == {lost, cut}
-
-
-def test_zero_seeds_turn_it_off():
-    settings = {**_as_settings(), "noise_draws": False, "confirm_seeds": 0}
-    plan = make_plan(check_search_settings(dataset="twonorm", **settings), 0)
-    assert plan.confirm_seeds() == []
-
-
-def _as_settings():
-    return {**SETTINGS, "noise": tuple(SETTINGS["noise"].split(","))}

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from estimates import hide_the_truth
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 from sabotage import sabotage
 
@@ -23,15 +22,7 @@ from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
 
 pytestmark = pytest.mark.timeout(150)
 SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
-
-
-@pytest.fixture(scope="module")
-def session():
-    """A Ray session of the caller's. It has one CPU: two workers that import torch at once take twice as long."""
-    ray = pytest.importorskip("ray")
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+FOUND = {**SETTINGS, "overrides": {"lr.low": 1e-3, "momentum": 0.8}}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +32,7 @@ def found(session, tmp_path_factory) -> SearchResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         patch.chdir(out.parent)
-        overrides = {"lr.low": 1e-3, "momentum": 0.8}
-        return run_search("twonorm", out=out, overrides=overrides, tensorboard=True, mlflow="file:store", **SETTINGS)
+        return run_search("twonorm", out=out, tensorboard=True, mlflow="file:store", **FOUND)
 
 
 def test_it_returns_what_the_command_prints(found):
@@ -60,17 +50,14 @@ def test_the_callers_session_is_left_open(found, session):
     assert session.get(session.remote(lambda: 42).remote()) == 42
 
 
-def test_overrides_reach_the_trials(found):
+def test_overrides_reach_the_trials_and_the_folder_may_have_any_name(found):
+    assert found.run.name == "a run #1 [%20é]"
+    assert json.loads((found.run / "run.json").read_text())["status"] == "finished"
+    assert not (found.run / "warmups").exists()
     trials = read_trials(found.run)
     assert len(trials) == 4
     assert set(trials["config_momentum"]) == {0.8}
     assert trials["lr"].min() >= 1e-3
-
-
-def test_the_folder_may_have_any_name(found):
-    assert found.run.name == "a run #1 [%20é]"
-    assert json.loads((found.run / "run.json").read_text())["status"] == "finished"
-    assert not (found.run / "warmups").exists()
 
 
 def test_mlflow_has_what_parquet_has(found, monkeypatch):
@@ -115,13 +102,12 @@ def test_event_files_of_earlier_sessions_are_written_when_they_are_asked_for(fou
     folder = found.run / "tensorboard"
     files = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")}
     shutil.rmtree(folder)
-    overrides = {"lr.low": 1e-3, "momentum": 0.8}
-    assert run_search(out=found.run, overrides=overrides, tensorboard=True, **SETTINGS) == found
+    assert run_search(out=found.run, tensorboard=True, **FOUND) == found
     assert {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*tfevents*")} == files
 
 
 def test_a_finished_run_asks_no_tracker_and_writes_only_the_event_files_that_it_lacks(found):
-    settings = {**SETTINGS, "overrides": {"lr.low": 1e-3, "momentum": 0.8}, "out": found.run}
+    settings = {**FOUND, "out": found.run}
     lost, *others = sorted((found.run / "tensorboard").rglob("*tfevents*"))
     lost.unlink()
     for file in others:
@@ -139,8 +125,7 @@ def test_a_finished_run_asks_no_tracker_and_writes_only_the_event_files_that_it_
 
 def test_the_same_call_returns_the_same_again(found, session):
     text = io.StringIO()
-    overrides = {"lr.low": 1e-3, "momentum": 0.8}
-    again = run_search(out=found.run, overrides=overrides, console=Console(file=text, width=100), **SETTINGS)
+    again = run_search(out=found.run, console=Console(file=text, width=100), **FOUND)
     assert again == found
     assert "symmetric:0.4: use " in text.getvalue()
 
@@ -152,7 +137,7 @@ def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
     before = read_trials(path).set_index("trial_id").sort_index()
     lost = before.index[0]
     (path / "trials" / f"{lost}.parquet").unlink()
-    again = run_search("twonorm", out=path, overrides={"lr.low": 1e-3, "momentum": 0.8}, **SETTINGS)
+    again = run_search("twonorm", out=path, **FOUND)
     assert again.status == "finished"
     after = read_trials(path).set_index("trial_id").sort_index()
     assert after.index.equals(before.index)
@@ -162,7 +147,7 @@ def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
 
 def test_other_settings_are_an_input_error(found):
     with pytest.raises(InputError, match=r"settings\.seed: 0 -> 1"):
-        run_search(out=found.run, overrides={"lr.low": 1e-3, "momentum": 0.8}, seed=1, **SETTINGS)
+        run_search(out=found.run, seed=1, **FOUND)
 
 
 def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, monkeypatch):
@@ -243,8 +228,7 @@ def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_pat
     assert read_epochs(result.run)["diverged"].any()
 
 
-@pytest.mark.parametrize(("scheduler", "saves"), [(WorkerSavingScheduler, True), (FIFOScheduler, False)])
-def test_no_worker_starts_in_vain(session, tmp_path, scheduler, saves):
+def test_every_worker_that_starts_trains(session, tmp_path):
     """The first trial ends before the second worker is there; by Tune's own order that one is given up."""
 
     class Trial(tune.Trainable):
@@ -271,7 +255,7 @@ def test_no_worker_starts_in_vain(session, tmp_path, scheduler, saves):
             metric="value",
             mode="max",
             search_alg=ListSearcher([{"number": i} for i in range(8)], metric="value"),
-            scheduler=scheduler(),
+            scheduler=WorkerSavingScheduler(),
             num_samples=8,
             max_concurrent_trials=2,
             reuse_actors=True,
@@ -283,7 +267,7 @@ def test_no_worker_starts_in_vain(session, tmp_path, scheduler, saves):
         ),
     ).fit()
     started, trained = (len(list(tmp_path.glob(f"{what}-*"))) for what in ("started", "trained"))
-    assert (started == trained) == saves
+    assert started == trained
 
 
 def test_shared_warm_ups_change_no_number(session, tmp_path):

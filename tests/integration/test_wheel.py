@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import select
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from commands import REPOSITORY, run_search
+from commands import REPOSITORY, SEARCH, environment, run_search
 
 from nls_tune import read_trials
 from nls_tune.spaces.reading import shipped_spaces
@@ -57,7 +61,7 @@ def test_it_holds_every_module_and_nothing_else(wheel):
     assert modules <= names
     other = {name for name in names - modules if not name.startswith("nls_tune/_search_spaces/")}
     names = ("page.html.j2", "page.css", "page.js", "theme.js", "unpack.js")
-    templates = {f"nls_tune/report/templates/{name}" for name in names}
+    templates = {f"nls_tune/report/html/templates/{name}" for name in names}
     assert other == {"nls_tune/py.typed", *templates}
 
 
@@ -72,14 +76,49 @@ def test_it_names_its_command_and_what_it_needs(wheel):
     assert re.search(r"^Requires-Python: .*>=3\.11", text, re.MULTILINE)
 
 
-def test_installed_it_plans_and_searches_anywhere(installed, tmp_path):
+def test_installed_it_plans_and_searches_anywhere_with_a_live_table_in_a_terminal(installed, tmp_path):
     env = {"PYTHONPATH": str(installed)}
     planned = run_search("--dry-run", folder=tmp_path, env=env)
     assert (planned.code, planned.err) == (0, "")
-    arguments = ("--noise", "symmetric:0.4", "--epochs", "6", "--num-trials", "4", "--train-size", "500")
-    done = run_search(*arguments, "--confirm-seeds", "0", "--out", "run", folder=tmp_path, env=env, seconds=120)
-    assert (done.code, done.err) == (0, "")
+    arguments = ("--noise", "symmetric:0.4", "--epochs", "40", "--num-trials", "4", "--train-size", "500")
+    code, text = run_in_terminal((*SEARCH, *arguments, "--confirm-seeds", "0", "--out", "run"), tmp_path, env)
+    assert code == 0, text
     assert len(read_trials(tmp_path / "run")) == 4
+    assert "\x1b[" in text
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert re.search(r"noise level\s+done\s+running\s+stopped\s+diverged\s+failed", plain)
+    assert re.search(r"symmetric:0\.4\s+[0-4]/4\s+[0-2]\s", plain)
+    assert "of 4 trials" in plain
+    assert "[1/4]" not in plain  # lines are for those who have no terminal
+    end = plain[plain.rindex("of 4 trials") :]
+    assert re.search(r"symmetric:0\.4: use ", end)
+    assert "Results: " in end
+
+
+def run_in_terminal(
+    command: tuple[str, ...], folder: Path, env: dict[str, str], seconds: float = 100.0
+) -> tuple[int, str]:
+    """Run a program with a terminal of its own of 80 columns; return its exit code and all that was shown."""
+    master, slave = pty.openpty()
+    env = environment({**env, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "40", "NO_COLOR": None})
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env) as process:
+        os.close(slave)
+        shown, deadline = b"", time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not select.select([master], [], [], 0.2)[0]:
+                continue
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            shown += part
+        else:
+            process.kill()
+        code = process.wait()
+    os.close(master)
+    return code, shown.decode(errors="replace")
 
 
 def test_installed_it_knows_the_spaces_of_the_repository_and_its_version(installed, tmp_path):

@@ -14,10 +14,9 @@ from nls_tune.errors import InputError
 from nls_tune.machine import gpu_probe, hardware
 from nls_tune.machine.hardware import Gpu, Gpus, check_compile, check_precision, find_gpus
 
-T4, H100, V100, P100 = (
+T4, H100, P100 = (
     Gpu("Tesla T4", bfloat16=False, triton=True),
     Gpu("NVIDIA H100", bfloat16=True, triton=True),
-    Gpu("Tesla V100", bfloat16=False, triton=True),
     Gpu("Tesla P100", bfloat16=False, triton=False),
 )
 
@@ -134,22 +133,12 @@ def test_traces_of_gpus(tmp_path, monkeypatch):
     assert hardware._may_have_gpu(tmp_path / "none", tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    ("precisions", "gpus", "lacking"),
-    [
-        (["bfloat16"], (), None),  # a CPU computes in any
-        (["auto", "float32"], (T4,), None),
-        (["bfloat16"], (H100,), None),
-        (["bfloat16"], (T4,), "Tesla T4"),
-        (["float32", "bfloat16"], (H100, V100), "Tesla V100"),
-    ],
-)
-def test_precision(precisions, gpus, lacking):
-    if lacking is None:
-        check_precision(precisions, gpus)
-        return
-    with pytest.raises(InputError, match=f"needs GPUs that compute it, got {lacking}, which does not; use --precision"):
-        check_precision(precisions, gpus)
+def test_precision():
+    check_precision(["bfloat16"], ())  # a CPU computes in any
+    check_precision(["auto", "float32"], (T4,))
+    check_precision(["bfloat16"], (H100,))
+    with pytest.raises(InputError, match="needs GPUs that compute it, got Tesla T4, which does not; use --precision"):
+        check_precision(["float32", "bfloat16"], (H100, T4))
 
 
 @pytest.fixture
@@ -221,15 +210,12 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("gpus", "arguments", "parts"),
         [
-            ((T4,), ("--precision", "bfloat16"), ("got Tesla T4", "use --precision float32 or auto")),
-            ((H100, T4), ("--set", "precision=bfloat16", "--dry-run"), ("got Tesla T4",)),
+            ((H100, T4), ("--precision", "bfloat16"), ("got Tesla T4", "use --precision float32 or auto")),
             ((H100, P100), ("--compile", "on"), ("got Tesla P100", "--compile on needs GPUs")),
             ((H100,), ("--set", "batch_size=4001"), ("4000 training samples, got 4001", "--set batch_size=N")),
             ((H100,), ("--trials-per-gpu", "100"), ("--trials-per-gpu", "100", "1 to 99")),
-            ((H100,), ("--trials-per-gpu", "0"), ("--trials-per-gpu", "1 to 99")),
             ((), ("--trials-per-gpu", "2"), ("--trials-per-gpu 2 needs a GPU", "leave it out")),
             ((H100,), ("--cpus-per-trial", "100000"), ("--cpus-per-trial", "100000", "lower it")),
-            ((H100,), ("--cpus-per-trial", "0"), ("--cpus-per-trial", "0")),
         ],
     )
     def test_refused(self, searched, gpus, arguments, parts):
@@ -237,11 +223,6 @@ class TestCommand:
         assert done.has_failed_in_one_line(), done
         for part in parts:
             assert part in done.err
-
-    def test_without_a_compiler(self, searched, toolchain):
-        done = searched(Gpus(), "--compile", "on")
-        assert done.has_failed_in_one_line(), done
-        assert "C++ compiler" in done.err
 
     def test_what_fits_goes_on_and_is_said(self, searched, monkeypatch):
         monkeypatch.setattr("nls_tune.tune.cluster.os.sched_getaffinity", lambda pid: set(range(4)))

@@ -85,19 +85,14 @@ def test_each_arm_takes_what_was_selected_at_its_level(make, earlier):
     assert len(level.start["positive"]) == 1
 
 
-def test_another_level_takes_the_one_with_the_nearest_noise_rate(make, earlier):
+def test_another_level_takes_the_one_with_the_nearest_noise_rate_and_an_unknown_rate_the_first(make, earlier):
     earlier.add("symmetric:0.1", -0.5, noise_rate=0.1)
     earlier.add("pairflip:0.35", -1.5, noise_rate=0.35)
     earlier.add("given", -2.5, noise_rate=None)
     plan = make("symmetric:0.4,symmetric:0.2")
     assert [p.warm[0].noise_level for p in plan.levels] == ["pairflip:0.35", "symmetric:0.1"]
-
-
-def test_an_unknown_noise_rate_takes_the_first_level(make, earlier):
-    earlier.add("symmetric:0.1", -0.5, noise_rate=0.1)
-    earlier.add("symmetric:0.4", -1.5, noise_rate=0.4)
-    found = read_warm_points(earlier.directory.path, make().space, {"given": None})
-    assert [p.noise_level for p in found["given"]] == ["symmetric:0.1"]
+    found = read_warm_points(earlier.directory.path, plan.space, {"human:worst": None})
+    assert [p.noise_level for p in found["human:worst"]] == ["symmetric:0.1"]
 
 
 def test_a_point_is_moved_into_the_space(make, earlier):
@@ -154,6 +149,5 @@ def test_a_run_that_gives_nothing(make, earlier, changes, message):
 
 def test_another_earlier_run_is_another_search(make, earlier):
     earlier.add("symmetric:0.4", -2.0)
-    plan = make()
-    assert plan.identity()["settings"]["warm_start"] == str(earlier.directory.path)
+    assert make().identity()["settings"]["warm_start"] == str(earlier.directory.path)
     assert "warm_start" not in make(warm_start=None).identity()["settings"]

@@ -128,9 +128,6 @@ def test_numbers_may_be_written_without_a_dot(write):
     space = load_space(write(text))
     config = space.arm("negative").start([])[0]
     assert space.arm("negative").encode(config)["lr"] == 0.001
-
-
-def test_choices_may_be_written_without_a_dot(write):
     lr = "lr: {type: choice, values: [1e-3, 1e-2], default: 1e-3}"
     text = "\n".join(f"  {lr}" if line.startswith("  lr:") else line for line in SPACE.splitlines())
     part = load_space(write(text)).arm("ce")
