@@ -27,8 +27,8 @@ class RunAtLevel:
         num_trials: Search trials of the level.
         train_seconds: Their device time together.
         arm: The recommended configuration's arm; None, like the fields that follow, where the run has none.
-        val_accuracy: Of the search's trial with that configuration; None where it has none.
-        test_accuracy_at_best: Of the same trial; None also without a test set.
+        val_accuracy: The accuracy of the search's trial with that configuration; None without such a trial.
+        test_accuracy_at_best: The same trial's; None also without a test set.
         confirmed: Test accuracy at the best epoch over fresh seeds of the recommended configuration.
         against_ce: The same minus the strongest CE's, seed by seed.
         against_first: This run's recommended trial minus that of the first run, on test; None for the first run,

@@ -43,8 +43,8 @@ class AllLabels:
             later, none where all diverged.
         num_diverged: How many of the seeds diverged.
         test: Accuracy on clean test labels.
-        difference: To the CE that is the strongest on the split, seed by seed; None for that one itself, and without
-            common seeds.
+        difference: The difference to the CE that is the strongest on the split, seed by seed; None for that CE
+            itself, and without common seeds.
     """
 
     epochs: tuple[int, ...]

@@ -42,7 +42,7 @@ def by_level(rows: pd.DataFrame, levels: Sequence[str] = ()) -> list[tuple[str, 
     """Return the rows of each noise level that has some.
 
     Args:
-        rows: With the column ``noise_level``.
+        rows: Rows with the column ``noise_level``.
         levels: The order of the levels; by default that of their first rows.
     """
     names = in_order(rows["noise_level"].tolist(), levels)

@@ -29,7 +29,7 @@ class SearchResult:
         run: The run directory.
         status: ``finished`` or ``interrupted``.
         levels: One summary a noise level.
-        confirmation: What fresh seeds say, one a level; empty without a confirmation.
+        confirmation: What fresh seeds say, one entry per level; empty without a confirmation.
     """
 
     run: Path

@@ -25,9 +25,9 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
     On a cluster with GPUs they are made on one of them: the machine of the command need not have any.
 
     Args:
-        plan: Of the search.
+        plan: The search's plan.
         run: Its directory.
-        content: Of run.json.
+        content: run.json.
         slots: What a trial gets.
         console: Where to say what is made.
 
@@ -68,7 +68,7 @@ def estimate_level(
     """Estimate the noise of a level of a search with cross-entropy at the defaults of its space.
 
     Args:
-        plan: Of the search.
+        plan: The search's plan.
         level: One of its levels.
         folds: 2 to 20.
         progress: Whether to show a bar on stderr if that is a terminal.

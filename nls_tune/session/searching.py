@@ -54,7 +54,7 @@ def adopt_results(
         data: The datasets of the run.
         run: The run directory.
         allocator: Nothing asked from it yet.
-        progress: To count the adopted trials in.
+        progress: Counts the adopted trials.
 
     Returns:
         How many trials were adopted.

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
@@ -124,6 +124,7 @@ class Session:
         self._stack = ExitStack()
         self._resources: dict[str, float] = {}
         self._checked = False
+        self._outcome: Literal["finished", "interrupted"]
         self._plan: SearchPlan
         self._data: LevelData
         self._content: RunJson
@@ -303,8 +304,8 @@ class Session:
             self._trackers,
         )
         self._content.ended_by = None if ended_by == "interrupted" else ended_by
-        self._content.status = "interrupted" if ended_by == "interrupted" else "finished"
-        if self._content.status == "finished":
+        self._outcome = "interrupted" if ended_by == "interrupted" else "finished"
+        if self._outcome == "finished":
             self.run.remove_warmups()  # the confirmation has other seeds
 
     def confirm(self) -> None:
@@ -315,8 +316,8 @@ class Session:
         if stages and self.settings.confirm_on == "all":
             stages.append(missing_on_all_labels)
         for missing in stages:
-            if self._content.status == "finished":
-                self._content.status = confirm(
+            if self._outcome == "finished":
+                self._outcome = confirm(
                     self._plan,
                     self._data,
                     self.run,
@@ -326,10 +327,12 @@ class Session:
                     missing,
                     self._trackers,
                 )
-        if self._content.status == "finished":
+        if self._outcome == "finished":
             self.run.remove_warmups()
             remove_unwanted_checkpoints(self.run)
             self.run.copy_parts()
+        # Not before: until all stages have ended the run goes on, and whoever watches it reads that here.
+        self._content.status = self._outcome
 
     def conclude(self) -> SearchResult:
         """Summarise the run, write what was found, and print it.

@@ -47,7 +47,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
 
     Args:
-        address: Of an existing cluster; None starts Ray here. A session that the caller has opened is used
+        address: The address of an existing cluster; None starts Ray here. A session that the caller has opened is used
             and left open.
 
     Yields:
@@ -180,7 +180,7 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
     """Work out how many trials run at once and what each gets.
 
     Args:
-        resources: Of the cluster.
+        resources: The resources of the cluster.
         settings: What the user asked for.
         trials_per_gpu: By default those of the settings.
 

@@ -32,13 +32,13 @@ def trial_row(
     Args:
         spec: What the trial is.
         dataset: Its data.
-        estimate: The estimated noise of its level; None without an estimate.
+        estimate: The estimated noise of its level; None where that was not made.
         report: Its last report; None if it sent none.
         epochs: The metrics of its epochs, by epoch.
         status: How it ended.
-        error: Why it failed.
+        error: Why, where it failed.
         run_id: The run's id.
-        slot: The slot of the run in which it ran.
+        slot: Which of the run's slots it ran in.
         started_at: When it started.
     """
     report = report or TrialReport(device="unknown", node="unknown")
@@ -48,7 +48,10 @@ def trial_row(
     return {
         "run_id": run_id,
         "trial_id": spec.trial_id,
-        **_facts(spec, dataset, estimate),
+        "stage": spec.stage,
+        "arm": spec.settings.arm,
+        **_data_columns(dataset, estimate),
+        **config_columns(spec.settings),
         "status": status,
         "error": error,
         "epochs": len(epochs),
@@ -72,17 +75,13 @@ def trial_row(
     }
 
 
-def _facts(spec: TrialSpec, dataset: NoisyDataset, estimate: NoiseEstimate | None) -> Row:
-    """Return what was known of a trial before it began."""
+def _data_columns(dataset: NoisyDataset, estimate: NoiseEstimate | None) -> Row:
     return {
-        "stage": spec.stage,
-        "arm": spec.settings.arm,
         "dataset": dataset.name,
         "num_classes": dataset.num_classes,
-        "noise_level": spec.noise_level,
+        "noise_level": dataset.noise_level,
+        "noise_seed": dataset.noise_seed,
         "noise_rate": dataset.noise_rate,
         "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
         "noise_cancelling_rate": cancelling_rate(dataset),
-        **config_columns(spec.settings),
-        "noise_seed": dataset.noise_seed,
     }

@@ -179,11 +179,17 @@ def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, mo
     monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: "trials")
     monkeypatch.setattr("nls_tune.session.confirming.confirm_configurations", lambda plan, trials: selected)
-    monkeypatch.setattr("nls_tune.session.confirming.run_experiment", lambda *arguments: None)
+    seen: list[str] = []
+
+    def look(*arguments, **options):
+        seen.append(json.loads((tmp_path / "run.json").read_text())["status"])
+
+    monkeypatch.setattr("nls_tune.session.confirming.run_experiment", look)
     console = Console(file=io.StringIO(), width=200)
     settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=3)
     result = session.run_settings(settings, console, dry_run=False)
     assert ("Confirmation with 3 fresh seeds" in console.file.getvalue()) == bool(left)
+    assert seen == (["running"] if left else [])  # for whoever watches, and for a kill
     assert result.status == ("interrupted" if left else "finished")
 
 

@@ -87,7 +87,7 @@ def fitted_picture(progress: SearchProgress, elapsed: float, console: Console, *
     """Draw a search so that it fits into a terminal.
 
     Args:
-        progress: Where it stands.
+        progress: The state of the search.
         elapsed: Seconds since it began.
         console: The terminal.
         lines_kept: Lines of the terminal that the caller needs for something else.
@@ -111,7 +111,7 @@ def picture(
     With usual names of levels no line is longer than 80 characters; longer ones are cut by the console.
 
     Args:
-        progress: Where it stands.
+        progress: The state of the search.
         elapsed: Seconds since it began.
         height: The most lines; if more are needed, the last one says how many are left out. None draws all.
         ascii_only: Whether the console can only show ASCII.
