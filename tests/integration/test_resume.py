@@ -78,7 +78,7 @@ def interrupted(tmp_path_factory) -> Interrupted:
         # While Ray starts: afterwards the trials might all have ended before the other command has.
         wait_until(lambda: (path / "run.json").exists(), "the search has its folder")
         second = run_search(*ARGUMENTS, folder=folder)
-        wait_until(lambda: num_rows(path) >= 1 and running(path), "a trial has ended and another one is running")
+        wait_until(lambda: num_rows(path) >= 1 and running(path), "a trial has ended and another one is running", 100)
         program.press_ctrl_c()
         time.sleep(0.2)
         program.press_ctrl_c()  # what the first one saves is saved; the table is left out
@@ -185,7 +185,7 @@ def moved(tmp_path_factory) -> Moved:
     folder, other = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("elsewhere")
     old, path = folder / "run", other / "run"
     with started(*SEARCH, *ARGUMENTS, folder=folder) as program:
-        wait_until(lambda: num_rows(old) >= 1 and running(old), "a trial has ended and another runs")
+        wait_until(lambda: num_rows(old) >= 1 and running(old), "a trial has ended and another runs", 100)
         program.kill()
     killed = rows(old)
     shutil.move(old, path)
