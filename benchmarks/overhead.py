@@ -348,7 +348,7 @@ def share_of_writing(out: Path, **options: Any) -> dict[str, Any]:
 
 def readme_table(evidence: dict[str, Any]) -> list[str]:
     """Return README's table of the evidence."""
-    lines = ["| a trial | seconds besides its training, median (10 to 90 %) | training |", "|---|---|---|"]
+    lines = ["| per trial | seconds besides its training, median (10 to 90 %) | training |", "|---|---|---|"]
     for name, row in evidence["overhead"].items():
         spread = f"{row['overhead_seconds_p10']:.3f} to {row['overhead_seconds_p90']:.3f}"
         lines.append(f"| {name} | {row['overhead_seconds']:.3f} ({spread}) | {row['train_seconds']:.2f} s |")

@@ -15,6 +15,17 @@ hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
 
+#: Folders whose tests start Ray or whole programs.
+_SLOW = {"integration", "benchmarks"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts Ray or whole programs: the fast set is the rest."""
+    for item in items:
+        if _SLOW & set(item.path.parts):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def suite_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache folder of all tests that need none of their own, so that images are decoded once."""

@@ -42,6 +42,11 @@ def test_milestones_count_from_the_start_of_the_gls_phase():
     assert rates == [9, 9, 1, 0.5, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_milestones_are_for_the_step_schedule_alone(schedule):
+    assert rates_of(epochs=6, schedule=schedule, milestones=(1,)) == rates_of(epochs=6, schedule=schedule)
+
+
 @given(st.integers(0, 20), st.integers(1, 40))
 def test_cosine_falls_from_lr_towards_zero_over_the_gls_phase(warmup, length):
     rates = rates_of(epochs=warmup + length, warmup_epochs=warmup, lr=0.5, schedule="cosine")[warmup:]
