@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from nls_tune.errors import InputError
 from nls_tune.noise.corruption import checked_labels
 
+#: The number of folds where none is given.
+DEFAULT_FOLDS = 3
 _PERCENTILES = (2.5, 97.5)
 #: A probability counts as at its threshold in spite of rounding: a mean of equal numbers need not be that number.
 _TOLERANCE = 1e-6

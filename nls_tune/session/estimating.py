@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nls_tune.datasets.progress import show_progress
-from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate
 from nls_tune.session.beginning import planned_levels
-from nls_tune.training.estimate import DEFAULT_FOLDS, estimate_noise
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +75,8 @@ def estimate_level(
     Raises:
         InputError: As ``estimate_noise``.
     """
+    from nls_tune.training.estimate import estimate_noise  # torch, which the process of a search does without
+
     settings = plan.training_settings(plan.space.default(smooth_rate=0.0))
     total = folds * settings.epochs
     with show_progress(progress, f"Noise of {level.level}: epochs of {folds} models", total) as report:

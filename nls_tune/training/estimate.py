@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,16 +14,11 @@ from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
 from nls_tune.metrics import best_epoch
 from nls_tune.noise import noise_cancelling_rate, noise_rate, transition_matrix
-from nls_tune.noise.confident_learning import NoiseEstimate, as_tuples, estimate_transition
+from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate, as_tuples, estimate_transition
 from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.devices import empty_cache, fastest_kernels
 from nls_tune.training.training import Training
-
-if TYPE_CHECKING:
-    pass
-
-DEFAULT_FOLDS = 3
 
 _FOLD_STREAM = 0xF01D
 #: Epochs without a new best one, as a share of all and at least, after which a model has begun to memorise the noise.
