@@ -48,8 +48,6 @@ FILES: dict[str, str | bytes] = {
     "text.yaml": _changed("high: 0.1", "high: much"),
     "twice.yaml": _changed("{model: mlp}", "{model: mlp, lr: 0.1}"),
     "start.yaml": SPACE + "start: [{smooth_rate: -20}]\n",
-    "warmup.yaml": _changed("high: 2", "high: 6"),
-    "no_rate.yaml": "space:\n  lr: {type: float, low: 0.1, high: 0.2, default: 0.1}\n",
     "sums.csv": "0.9, 0.2\n0.1, 0.9\n",
     "three.csv": "1 0 0\n0 1 0\n0 0 1\n",
     "negative.csv": "1.2, -0.2\n0, 1\n",
@@ -58,7 +56,6 @@ FILES: dict[str, str | bytes] = {
     "foreign/notes.txt": "text",
     "torn/run.json": '{"schema_version": 1, "run',
     "newer/run.json": '{"schema_version": 1000}',
-    "little/run.json": '{"schema_version": 1}',
 }
 
 
@@ -69,7 +66,6 @@ NAMES = [
     ("--dataset cifar10n --noise human:noisy", "human:noisy", "human:worst", "human:aggre"),
     ("--dataset cifar100 --noise human:worst", "cifar100 has no human labels", "cifar10n"),
     ("--model mpl", "unknown model 'mpl'", "did you mean 'mlp'?"),
-    ("--dataset cifar10 --model resnet43", "unknown model 'resnet43'", "did you mean 'resnet34'?"),
     ("--space twonrom", "unknown search space 'twonrom'", "did you mean 'twonorm'?", "paper_grid"),
     ("--preset tpu", "--preset", "'tpu'", "'gpu'"),
     ("--objective bst", "--objective", "'bst'", "'best'"),
@@ -77,7 +73,6 @@ NAMES = [
     ("--set lrr=1", "--set", "'lrr'", "did you mean 'lr'?"),
     ("--set optimizer=adam", "optimizer", "'adam'", "'adamw'"),
     ("--epoch 3", "--epoch", "--epochs"),
-    ("--num-trails 3", "--num-trails", "--num-trials"),
     ("twonorm", "twonorm"),
 ]
 RANGES = [
@@ -96,14 +91,12 @@ RANGES = [
     ("--level-weight symmetric:0.5=2", "--level-weight", "'symmetric:0.5'", "symmetric:0, symmetric:0.1"),
     ("--level-weight symmetric:0.4=0", "--level-weight", "above 0", "'symmetric:0.4=0'"),
     ("--level-weight symmetric:0.4=inf", "--level-weight", "at most 1000", "inf"),
-    ("--level-weight symmetric:0.4=much", "--level-weight", "'symmetric:0.4=much'"),
     ("--level-weight symmetric:0.4", "LEVEL=WEIGHT", "'symmetric:0.4'"),
     ("--level-weight symmetric:0.4=1,symmetric:0.40=2", "--level-weight", "twice"),
     ("--level-weight clean=2 --noise clean --sampler grid --set lr=0.1", "--level-weight", "--sampler grid"),
     ("--noise-seed 4294967296", "--noise-seed", "4294967296"),
     ("--cpus-per-trial 10000", "--cpus-per-trial", "10000"),
     ("--trials-per-gpu auto", "--trials-per-gpu", "from 1 to 99", "got 'auto'"),
-    ("--set batch_size=5000", "batch_size", "4000", "5000"),
     ("--train-size 100", "batch_size", "100", "128"),
     ("--set batch_size=1", "batch_size", "greater than or equal to 2", "got 1"),
     ("--set lr=-1", "lr", "greater than 0", "got -1"),
@@ -123,8 +116,6 @@ RANGES = [
     ("--model small_cnn", "small_cnn", "images", "mlp"),
     ("--dataset digits --model cnn9", "cnn9", "12 x 12", "8 x 8"),
     ("--dataset digits --train-size 5", "train_size", "10", "5"),
-    ("--transfer", "--transfer"),
-    ("--vectorize", "--vectorize"),
     ("--dataset digits --set crop_padding=9", "crop_padding", "8", "9"),
 ]
 SPACES = [
@@ -139,8 +130,6 @@ SPACES = [
     ("--space text.yaml", "text.yaml: space.lr.high: ", "'much'"),
     ("--space twice.yaml", "twice.yaml", "lr stands in both space and fixed"),
     ("--space start.yaml", "start", "smooth_rate", "-20"),
-    ("--space warmup.yaml", "warmup", "at least one GLS epoch", "6 of 6"),
-    ("--space no_rate.yaml", "no_rate.yaml", "smooth_rate"),
 ]
 MATRICES = [
     ("--noise asymmetric:0.3", "twonorm defines none", "pairflip:0.3", "matrix:FILE"),
@@ -161,7 +150,6 @@ PLACES = [
     ("--out foreign", "--out must be empty or a run", "foreign"),
     ("--out torn", "torn", "run.json", "cannot be read"),
     ("--out newer", "newer", "schema version 1000"),
-    ("--out little", "little", "run.json", "cannot be read"),
     ("--warm-start foreign", "--warm-start", "is not a run"),
 ]
 
@@ -298,7 +286,6 @@ def test_missing_data_without_a_network(refused_without_ray, tmp_path, answers):
         ({"time_budget": float("nan")}, "--time-budget: .*got nan"),
         ({"mlflow": ""}, "--mlflow: .*at least 1 character"),
         ({"overrides": {"lrr": 1}}, "did you mean 'lr'"),
-        ({"overrides": {"model": "mpl"}}, "did you mean 'mlp'"),
         ({"space": "nowhere.yaml"}, r"nowhere\.yaml does not exist"),
         ({"out": "/dev/null/run"}, "--out"),
         ({"train_size": 100}, "batch_size"),

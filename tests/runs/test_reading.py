@@ -132,11 +132,10 @@ def test_a_missing_folder_of_parts_is_a_problem(run, folder):
 
 
 def test_a_run_that_died_before_its_first_trial_has_frames_without_rows(tmp_path):
-    run = write_fake_run(tmp_path / "run", trials=0, status="running")
-    found = load_run(run)
+    found = load_run(write_fake_run(tmp_path / "run", trials=0, status="running"))
     assert (found.status, found.problems, found.levels) == ("crashed", (), ("symmetric:0.2", "symmetric:0.4"))
-    assert (found.trials.columns.tolist(), len(found.trials)) == (trial_schema().names, 0)
-    assert (found.epochs.columns.tolist(), len(found.epochs)) == (epoch_schema().names, 0)
+    for frame, schema in ((found.trials, trial_schema()), (found.epochs, epoch_schema())):
+        assert (frame.columns.tolist(), len(frame)) == (schema.names, 0)
 
 
 # Status
