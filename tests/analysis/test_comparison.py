@@ -74,6 +74,9 @@ def test_differences_are_the_settings_that_differ(runs):
     assert compare([runs[0], replace(runs[0], name="copy")]).differences == ()
     bare = replace(runs[1], content=runs[1].content.model_copy(update={"identity": RunIdentity()}))
     assert dict(compare([runs[0], bare]).differences)["dataset"] == ("twonorm", None)
+    with pytest.raises(ValueError, match="at least two runs, got 1"):
+        compare(runs[:1])
+    assert analyze(runs[:1]).comparison is None
 
 
 def test_a_run_without_results_is_there_and_empty(runs):
@@ -82,9 +85,3 @@ def test_a_run_without_results_is_there_and_empty(runs):
         found = {at.run: at for at in next(x for x in compare(order).levels if x.noise_level == "symmetric:0.4").runs}
         assert (found["empty"].num_trials, found["empty"].arm, found["empty"].against_first) == (0, None, None)
         assert found["first"].against_first is None
-
-
-def test_one_run_is_no_comparison(runs):
-    with pytest.raises(ValueError, match="at least two runs, got 1"):
-        compare(runs[:1])
-    assert analyze(runs[:1]).comparison is None

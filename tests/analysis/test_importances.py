@@ -36,8 +36,9 @@ def by_hand(frame, evaluator):
     }
     study = optuna.create_study(direction="maximize")
     for row in frame.to_dict("records"):
-        params = {"smooth_rate": math.log(1 - row["smooth_rate"]), "warmup_epochs": row["warmup_epochs"], "lr": row["lr"]}  # fmt: skip # noqa: E501
-        study.enqueue_trial(params)
+        study.enqueue_trial(
+            {**{name: row[name] for name in distributions}, "smooth_rate": math.log(1 - row["smooth_rate"])}
+        )
         study.tell(study.ask(distributions), row["best_val_accuracy"])
     return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
@@ -86,27 +87,22 @@ def test_why_there_are_none(frame, num, reason):
     assert found.reason.startswith(reason)
 
 
-def test_a_rate_of_1_and_collapsed_trials_are_no_trouble():
+def test_a_rate_of_1_and_collapsed_trials_are_no_trouble_and_confirmation_trials_take_no_part():
     frame = table(30)
     frame.loc[0, "smooth_rate"] = 1.0
     frame.loc[1, "best_val_accuracy"] = 0.0
     (found,) = importances(frame)
     assert found.reason is None
     assert all(math.isfinite(one.ped_anova) and math.isfinite(one.fanova) for one in found.importances)
+    assert importances(table(30, stage="confirm")) == ()
 
 
-def test_of_many_trials_an_even_sample_is_taken_always_the_same(monkeypatch, capfd, recwarn):
+def test_of_many_trials_a_sample_is_taken_always_the_same(monkeypatch, capfd, recwarn):
     monkeypatch.setattr(module, "MAX_TRIALS", 80)
     monkeypatch.setattr(module, "LEAST_TRIALS_PER_LEVEL", 30)
     frame = pd.concat([table(200, level=level, seed=i) for i, level in enumerate(("b", "a"))], ignore_index=True)
     found = importances(frame, ["a", "nowhere", "b"])
     assert [(one.noise_level, one.num_trials) for one in found] == [("a", 40), ("b", 40)]
     assert importances(frame, ["a", "b"]) == found
-    picked = module._even_sample(200, 40)
-    assert (picked // 5).tolist() == list(range(40))
     assert capfd.readouterr() == ("", "")
     assert not [w for w in recwarn if "optuna" in str(w.filename)]
-
-
-def test_confirmation_trials_take_no_part():
-    assert importances(table(30, stage="confirm")) == ()

@@ -28,9 +28,8 @@ def test_cells_hold_the_best_and_the_number_of_their_completed_trials(run):
     for each in found:
         rows = run.trials[run.trials["noise_level"] == each.noise_level]
         done = rows[rows["status"] == "completed"]
-        groups = done.groupby(
-            [cells(done[each.setting], each.value_edges), cells(done["smooth_rate"], each.rate_edges)]
-        )
+        by = [cells(done[each.setting], each.value_edges), cells(done["smooth_rate"], each.rate_edges)]
+        groups = done.groupby(by)
         best, counts = groups["best_val_accuracy"].max(), groups.size()
         assert counts.sum() == len(done)
         for line in range(len(each.value_edges) - 1):
@@ -94,11 +93,7 @@ def test_no_trial_is_lost_and_what_does_not_differ_is_left_out(values):
         assert np.sum(each.counts) == completed
         assert (np.diff(each.rate_edges) >= 0).all()
         assert (np.diff(each.value_edges) > 0).all()
-        assert all(
-            (b is None) == (c == 0)
-            for line in zip(each.best, each.counts, strict=True)
-            for b, c in zip(*line, strict=True)
-        )
+        assert [[b is None for b in line] for line in each.best] == [[c == 0 for c in line] for line in each.counts]
 
 
 def test_nothing_completed_or_nothing_of_the_search_says_nothing(tmp_path):
@@ -107,9 +102,7 @@ def test_nothing_completed_or_nothing_of_the_search_says_nothing(tmp_path):
     assert interactions(trials_frame(rows)) == ()
     bad = load_run(write_fake_run(tmp_path / "run", all_diverged=True))
     assert interactions(bad.trials, bad.levels) == ()
-
-
-def test_a_trial_without_an_epoch_that_counts_is_a_point_without_accuracy():
+    # A trial without an epoch that counts is a point without accuracy.
     lost = trial_row({"smooth_rate": -1.0, "lr": 0.2}, best_val_accuracy=None, best_epoch=None, status="diverged")
     rows = [trial_row({"smooth_rate": 0.0, "lr": 0.1}), lost]
     (found,) = interactions(trials_frame(rows))

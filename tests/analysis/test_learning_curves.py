@@ -54,11 +54,8 @@ def test_roles_selected_by_arm_then_default_ce_then_the_best_of_the_others(run):
     few = curves_of(run, max_others=0)
     assert all(curve.role != "other" for level in few for curve in level.curves)
     assert [level.num_trials for level in few] == [40, 40]
-
-
-def test_without_defaults_no_curve_is_the_default_ce(run):
-    levels = learning_curves(run.trials, run.epochs, run.levels)
-    assert {curve.role for level in levels for curve in level.curves} == {"selected", "other"}
+    without_defaults = learning_curves(run.trials, run.epochs, run.levels)
+    assert {curve.role for level in without_defaults for curve in level.curves} == {"selected", "other"}
 
 
 def test_the_default_ce_has_all_defaults_lists_and_choices_among_them():
@@ -109,10 +106,9 @@ def test_a_trial_without_a_row_runs_and_its_epochs_say_what_it_is(tmp_path):
 def test_a_trial_in_its_warmup_has_no_epoch_that_counts():
     trials = trials_frame([trial_row({"smooth_rate": -1.0, "warmup_epochs": 5})])
     (level,) = learning_curves(trials.iloc[:0], epochs_of(trials))
-    assert (level.curves[0].best_epoch, level.curves[0].warmup_epochs) == (None, 3)
-    assert level.curves[0].epochs == (1, 2, 3)
-    assert level.curves[0].val_accuracy == (0.5, 0.4, 0.6)
-    assert level.curves[0].test_accuracy == (None, None, None)
+    (curve,) = level.curves
+    assert (curve.best_epoch, curve.warmup_epochs, curve.epochs) == (None, 3, (1, 2, 3))
+    assert (curve.val_accuracy, curve.test_accuracy) == ((0.5, 0.4, 0.6), (None,) * 3)
 
 
 def test_what_runs_beside_a_confirmation_is_not_taken_for_the_search(run):

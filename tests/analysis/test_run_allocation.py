@@ -47,8 +47,7 @@ def test_slots_do_not_overlap_and_are_as_few_as_possible(spans):
     fewest = 0
     for device in {span[2:] for span in spans}:
         mine = [(start, length) for start, length, *rest in spans if tuple(rest) == device]
-        at_once = [sum(s <= start < s + n for s, n in mine) for start, _ in mine]
-        fewest += max(1, *at_once)
+        fewest += max(1, *(sum(s <= start < s + n for s, n in mine) for start, _ in mine))
     assert found.num_slots == len(by_slot) == fewest
     assert sorted(by_slot) == list(range(fewest))
 
@@ -116,6 +115,7 @@ def at(seconds):
         ([(-5, None), (1000, None)], 980),  # killed: the last end of its trials stands for its own
         ([(1000, 1030), (-5, 25)], 975),
         ([(-5, 25), (300, 310), (1000, 1030)], 965),  # one without a trial
+        ([(-5, 25), (300, None), (1000, 1030)], 975),  # one that was killed without a trial ends when it began
         ([(-500, -400), (-5, 25), (1000, 1030)], 975),  # before the first trial nobody waits
         ([(-5, 1030)], 0),
         ([], 0),
@@ -153,8 +153,7 @@ def test_no_sessions_make_a_time_negative_or_a_slot_more_than_busy(sessions, spa
     trials = trials_frame(rows_of(spans)).assign(train_seconds=[300.0 * (i % 3) for i in range(len(spans))])
     found = allocate(trials, content)
     first, last = min(start for start, *_ in spans), max(start + max(0, length) for start, length, *_ in spans)
-    assert found.wall_seconds >= 0
-    assert found.paused_seconds >= 0
+    assert min(found.wall_seconds, found.paused_seconds) >= 0
     assert found.wall_seconds + found.paused_seconds == last - first
     assert 0 <= found.busy_share <= 1 + 1e-12
     starts = [span.start_seconds for span in found.spans]
@@ -166,17 +165,7 @@ def test_no_sessions_make_a_time_negative_or_a_slot_more_than_busy(sessions, spa
         assert span.start_seconds + span.seconds <= found.wall_seconds
 
 
-def test_a_killed_session_without_a_trial_ends_no_earlier_than_it_began():
-    # The second session ended none of its trials; the last end of a trial lies before its own start.
-    trials = trials_frame(rows_of([(0, 90, "a", "x"), (2010, 80, "a", "x")]))
-    sessions = [{"started_at": at(-5), "finished_at": at(100)}, {"started_at": at(1000)}, {"started_at": at(2000)}]
-    found = allocate(trials, sessions)
-    assert (found.paused_seconds, found.wall_seconds) == (900 + 1000, 190)
-    assert [(span.start_seconds, span.seconds) for span in found.spans] == [(0, 90), (110, 80)]
-
-
 def test_a_run_whose_confirmation_trained_batches_is_read():
-    """As versions before this one could: the trials of a batch, which overlap, have a slot each."""
     trials = trials_frame(rows_of([(0, 10, "a", "x"), (20, 10, "a", "x"), (20, 12, "a", "x")]))
     batches = {"batches": {"confirm": {"001": 0, "002": 0}}, "unbatched_at": at(15)}
     found = allocate(trials, [{"started_at": at(-5), **batches}])

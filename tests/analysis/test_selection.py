@@ -9,8 +9,6 @@ from trial_rows import trial_row, trials_frame
 from nls_tune.analysis.selection import best_first, select
 from nls_tune.runs.schemas import STATUSES
 
-NOT_COMPLETED = [status for status in STATUSES if status != "completed"]
-
 
 def trials_of(accuracies, **changes):
     """Trials that started one after the other."""
@@ -31,19 +29,15 @@ def test_the_highest_objective_is_selected_the_earlier_trial_on_ties_in_whatever
     assert ranked == sorted([value / 8 for value in values], reverse=True)
 
 
-@pytest.mark.parametrize("status", NOT_COMPLETED)
-def test_only_completed_trials_are_selected(status):
+@pytest.mark.parametrize("status", [status for status in STATUSES if status != "completed"])
+def test_only_completed_trials_with_an_objective_are_selected(status):
     frame = trials_frame([*trials_of([0.9], status=status), *trials_of([0.5])])
     assert select(frame)["best_val_accuracy"] == 0.5
-    assert select(frame[frame["status"] == status]) is None
+    for rows in (trials_of([0.9], status=status), [], [trial_row(best_val_accuracy=None, best_epoch=None)]):
+        assert select(trials_frame(rows)) is None
 
 
 def test_the_test_set_takes_no_part():
     right, wrong = np.ones(10, bool), np.zeros(10, bool)
     worse, better = trials_of([0.6], test_correct=right), trials_of([0.7], test_correct=wrong)
     assert select(trials_frame(worse + better))["best_val_accuracy"] == 0.7
-
-
-@pytest.mark.parametrize("rows", [[], [trial_row(best_val_accuracy=None, best_epoch=None)]])
-def test_nothing_is_selected_where_nothing_has_an_objective(rows):
-    assert select(trials_frame(rows)) is None

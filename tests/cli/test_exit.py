@@ -25,7 +25,7 @@ def ending(outcome: object) -> typer.Typer:
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @program.command()
-    def _program(number: int = 1) -> object:
+    def _program() -> object:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -48,11 +48,7 @@ def small_run(tmp_path_factory) -> Path:
         (InputError("the rule, the value\n  and the way out"), 2, "error: the rule, the value and the way out\n"),
         (RuntimeError("every trial failed"), 1, "error: every trial failed\n"),
         (OSError("no space left on device"), 1, "error: no space left on device\n"),
-        (
-            OSError(errno.ENOSPC, "No space left on device"),
-            1,
-            "error: No space left on device; make room and give the same command again\n",
-        ),
+        (OSError(errno.ENOSPC, "Full"), 1, "error: Full; make room and give the same command again\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: Permission denied: /x\n"),
         (typer.Abort(), 130, "error: interrupted\n"),
     ],
@@ -67,17 +63,11 @@ def test_an_interrupted_program_shows_no_traceback(capsys):
     assert capsys.readouterr().err in ("", "error: interrupted\n")
 
 
-def test_a_usage_error_is_bad_input(capsys):
-    assert run_app(ending(None), ["--number", "many"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: Invalid value for '--number'")
-    assert err.count("\n") == 1
-
-
-def test_a_defect_of_the_program_is_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        run_app(ending(ZeroDivisionError("a defect")), [])
+@pytest.mark.parametrize("outcome", [ZeroDivisionError("a defect"), SystemExit(3)])
+def test_a_defect_is_not_hidden_and_a_program_that_ends_itself_keeps_its_code(outcome):
+    with pytest.raises(type(outcome)) as ended:
+        run_app(ending(outcome), [])
+    assert ended.value.args == outcome.args
 
 
 @pytest.mark.parametrize(
@@ -87,10 +77,7 @@ def test_a_defect_of_the_program_is_not_hidden():
         (["/x/search.py", "--out", "here"], "python -m nls_tune.search --out here"),
         (["/x/search.py", "--out=here"], "python -m nls_tune.search --out=here"),
         (["/usr/bin/nls-tune", "search"], "nls-tune search --out 'runs/my run'"),
-        (
-            ["s.py", "--set", "milestones=[1, 2]", "--out", "o"],
-            "python -m nls_tune.search --set 'milestones=[1, 2]' --out o",
-        ),
+        (["s.py", "--set", "a=[1, 2]", "--out", "o"], "python -m nls_tune.search --set 'a=[1, 2]' --out o"),
     ],
 )
 def test_the_command_that_resumes(monkeypatch, argv, command):
@@ -105,14 +92,12 @@ class TestNlsTune:
         alone = run_search("--help", folder=tmp_path)
         assert done.out.partition("Options:")[2] == alone.out.partition("Options:")[2] != ""
 
-    def test_without_a_command_it_prints_its_help(self, tmp_path):
+    def test_without_a_command_it_prints_its_help_and_a_wrong_one_is_named(self, tmp_path):
         done = run(*NLS_TUNE, folder=tmp_path)
         text = done.out + done.err
         assert "error:" not in text
         assert "Usage: nls-tune" in text
         assert "\n  search " in text
-
-    def test_a_command_that_does_not_exist(self, tmp_path):
         done = run(*NLS_TUNE, "serch", folder=tmp_path)
         assert done.has_failed_in_one_line(), done
         assert "'search'" in done.err
@@ -137,23 +122,17 @@ class TestDryRun:
         assert rows["symmetric:0.2"] == ["20.0", "%", "−0.6667", "2", "2", "4"]
         assert rows["clean"] == ["0.0", "%", "0", "2", "2", "4"]
 
-    def test_scaled_warm_ups_are_shown(self, capsys):
-        assert run_app(app, ["--epochs", "12", "--dry-run"]) == 0
-        assert "warmup_epochs: 0 to 3 (default 1)" in capsys.readouterr().out  # 0 to 10, default 4, at 40 epochs
-
-    def test_an_arm_that_goes_empty_is_said(self, capsys):
-        assert run_app(app, ["--num-trials", "1", "--dry-run"]) == 0
-        notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
+    def test_scaled_warm_ups_are_shown_and_an_arm_that_goes_empty_is_said(self, capsys):
+        assert run_app(app, ["--epochs", "12", "--num-trials", "1", "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert "warmup_epochs: 0 to 3 (default 1)" in out  # 0 to 10, default 4, at 40 epochs
+        notes = [line for line in out.splitlines() if line.startswith("Note: ")]
         assert {note.split()[2] for note in notes if "gets no trial" in note} == {"positive", "negative"}
 
     def test_the_plan_can_be_printed_where_there_is_no_unicode(self, tmp_path):
         """Minus signs and dashes are decoration: a Latin-1 locale must not end the program."""
         done = run(*SEARCH, "--dry-run", folder=tmp_path, env={"PYTHONIOENCODING": "latin-1"})
         assert (done.code, done.err) == (0, "")
-
-    def test_a_pipe_that_closes_is_no_traceback(self, tmp_path):
-        done = run("bash", "-c", f"{' '.join(SEARCH)} --dry-run | true; echo ${{PIPESTATUS[0]}}", folder=tmp_path)
-        assert (done.out, done.err) == ("141\n", "")
 
 
 @pytest.mark.parametrize(
@@ -172,9 +151,3 @@ def test_every_command_ends_quietly_when_nobody_reads_its_output(command, small_
         code = run_app(cli.app, command.replace("RUN", str(small_run)).split())
     assert code == 141
     assert capfd.readouterr().err == ""
-
-
-def test_a_program_that_ends_itself_keeps_its_code():
-    with pytest.raises(SystemExit) as ended:
-        run_app(ending(SystemExit(3)), [])
-    assert ended.value.code == 3

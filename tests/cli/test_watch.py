@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -97,11 +98,9 @@ def test_the_counts_and_bests_are_those_of_the_rows(finished, capsys):
 def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
     watched = WatchedRun(going_on)
     assert watched.status == "running"
-    names = {p.stem for p in (going_on / "epochs").glob("*.parquet")} - {
-        p.stem for p in (going_on / "trials").glob("*.parquet")
-    }
+    with_epochs, with_row = ({p.stem for p in (going_on / x).glob("*.parquet")} for x in ("epochs", "trials"))
     running = watched.progress.running
-    assert set(running) == names
+    assert set(running) == with_epochs - with_row
     assert {trial.slot for trial in running.values()} == {0, 1}
     epochs = read_epochs(going_on)
     for name, trial in running.items():
@@ -115,9 +114,8 @@ def test_trials_without_a_row_run_in_their_slots_until_it_comes(going_on):
     shutil.copy(going_on / "epochs" / f"{first}.parquet", going_on / "epochs" / "other.parquet")
     watched.refresh()
     assert [row["trial_id"] for row in watched.new_rows] == [first]
-    assert {name: trial.slot for name, trial in watched.progress.running.items()} == {
-        second: 1
-    }  # other's rows are not its
+    # The rows of other.parquet are those of another trial.
+    assert {name: trial.slot for name, trial in watched.progress.running.items()} == {second: 1}
     run.write_epochs([{**r, "trial_id": "third"} for r in epochs[epochs["trial_id"] == first].to_dict("records")])
     watched.refresh()
     assert {name: trial.slot for name, trial in watched.progress.running.items()} == {second: 1, "third": 0}
@@ -173,21 +171,16 @@ def test_trials_of_an_earlier_session_do_not_run_and_interrupted_ones_do_not_cou
     change_json(going_on, status="interrupted")
     watched.refresh()
     assert watched.progress.num_ended == 24
-
-
-def test_a_trial_that_runs_again_runs_although_it_has_a_row(going_on):
-    row = {**rows_of(going_on)[0], "status": "interrupted", "error": None}
-    RunDirectory(going_on).write_trial(row)
-    name = row["trial_id"]
+    # One that runs again has a row and goes on.
+    change_json(going_on, status="running")
+    name = rows_of(going_on)[0]["trial_id"]
     assert name not in WatchedRun(going_on).progress.running
-    part = going_on / "epochs" / f"{name}.parquet"
-    os.utime(part, ns=(time.time_ns() + 10**9,) * 2)
+    os.utime(going_on / "epochs" / f"{name}.parquet", ns=(time.time_ns() + 10**9,) * 2)
     assert name in WatchedRun(going_on).progress.running
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["this session", "an earlier one"])
 def test_a_trial_that_ran_out_of_memory_has_ended_unless_its_folder_waits_for_fewer_on_the_gpu(going_on, earlier):
-    """Whichever session wrote the row: what the allocator adopts is what is counted (``runs.runs_again``)."""
     run, rows = RunDirectory(going_on), rows_of(going_on)[:3]
     names = [row["trial_id"] for row in rows]
     for row in rows:
@@ -221,20 +214,17 @@ def test_a_confirmation_counts_its_own_trials(tmp_path):
         assert watched.progress.num_ended == 0
 
 
-def test_before_the_first_stage_the_plan_counts(going_on):
+def test_before_the_first_stage_the_plan_counts_and_then_the_time_budget_counts_down(going_on):
     content = read_raw(going_on)
     del content["sessions"][-1]["stage"]
     write_raw(going_on, **content)
     progress = WatchedRun(going_on).progress
     assert (progress.num_total, progress.epochs, progress.stage) == (24, 20, "search")
-
-
-def test_the_time_budget_counts_down(going_on):
     began = pd.Timestamp.now("UTC") - pd.Timedelta(seconds=100)
     change_json(going_on, {"time_budget": 1000.0, "started_at": began.isoformat()})
     watched = WatchedRun(going_on)
-    assert 895 < watched.progress.budget.left() < 900
-    assert 100 < watched.elapsed() < 105
+    assert watched.progress.budget.left() < 900
+    assert watched.elapsed() > 100
 
 
 def test_what_changes_is_told_line_by_line_until_the_run_ends(finished, tmp_path, capsys, monkeypatch):
@@ -257,17 +247,19 @@ def test_what_changes_is_told_line_by_line_until_the_run_ends(finished, tmp_path
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("; ")[0].endswith(f"/24] search of {run}")
     told = [line for line in lines if line.startswith("[") and " of " not in line]
-    trials = read_trials(run)
-    for _, row in trials.iterrows():
-        said = [line for line in told if f"{row['noise_level']} r=" in line and f"lr={row['lr']:.4g}" in line]
-        assert len(said) <= 1
-        assert all(f": {row['status']}, {row['epochs']} epochs" in line for line in said)
     assert len(told) == 5
+    for row in read_trials(run).to_dict("records"):
+        (line,) = (x for x in told if f"{row['noise_level']} r=" in x and f"lr={row['lr']:.4g}" in x)
+        assert f": {row['status']}, {row['epochs']} epochs" in line
     assert f"{run}: finished" in lines
 
 
-def test_a_run_that_was_killed_is_said_so(going_on, capsys):
-    shutil.rmtree(going_on / "checkpoints")
+def test_one_look_at_a_run_that_goes_on_and_one_after_it_was_killed(going_on, capsys):
+    assert run_app(app, ["watch", str(going_on), "--once"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{going_on}: search goes on\n")
+    assert " epoch " in out
+    assert " left\n" in out
     (going_on / ".lock").unlink()
     assert run_app(app, ["watch", str(going_on)]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -275,34 +267,23 @@ def test_a_run_that_was_killed_is_said_so(going_on, capsys):
     assert lines[-1].startswith("No process holds this run any more: it was killed with 2 trials running; ")
 
 
-def test_one_look_at_a_run_that_goes_on(going_on, capsys):
-    assert run_app(app, ["watch", str(going_on), "--once"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"{going_on}: search goes on\n")
-    assert " epoch " in out
-    assert " left\n" in out
-
-
 def test_runs_without_a_trial(tmp_path, capsys):
     run = write_fake_run(tmp_path / "run", levels=LEVELS, trials=0)
     shutil.rmtree(run / "epochs")
     assert run_app(app, ["watch", str(run)]) == 0
     assert "0 of 0 trials" in capsys.readouterr().out
+
+
+def test_what_is_refused(finished, tmp_path, capsys):
     assert run_app(app, ["watch", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path} is not a run: it has no run.json\n"
-
-
-@pytest.mark.parametrize("interval", ["0", "-1", "nan", "4000"])
-def test_intervals_that_are_refused(finished, interval, capsys):
-    assert run_app(app, ["watch", str(finished), f"--interval={interval}"]) == 2
-    assert "--interval must be 0.1 to 3600 seconds" in capsys.readouterr().err
+    for interval in ("0", "nan", "4000"):
+        assert run_app(app, ["watch", str(finished), f"--interval={interval}"]) == 2
+        assert "--interval must be 0.1 to 3600 seconds" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_watch_and_not_the_run(going_on, capsys, monkeypatch):
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(watch_module.time, "sleep", interrupt)
+    monkeypatch.setattr(watch_module.time, "sleep", Mock(side_effect=KeyboardInterrupt))
     before = files(going_on)
     assert run_app(app, ["watch", str(going_on)]) == 130
     assert "goes on" in capsys.readouterr().out

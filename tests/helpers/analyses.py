@@ -68,32 +68,25 @@ def make_run(
     ]
     trials = trials_frame(rows)
     every = range(len(levels))
+    content = _content(text, levels, status)
+    best_rates = tuple(
+        BestRate(level, 0.1 + 0.1 * k, None, -1.0 - k, "negative", -1.5, -3.0, -0.5) for k, level in enumerate(levels)
+    )
+    shares = (Importance("smooth_rate", 0.7, 0.55), Importance(text, 0.3, 0.45))
     return RunAnalysis(
-        run=Run(
-            Path("/runs") / name, name, status, _content(text, levels, status), levels, trials, pd.DataFrame(), problems
-        ),
+        run=Run(Path("/runs") / name, name, status, content, levels, trials, pd.DataFrame(), problems),
         recommendations=tuple(_recommendation(level, confirmed) for level in levels),
         summaries=tuple(_summary(k, levels[k], has_test) for k in every),
         confirmations=tuple(_confirmation(k, levels[k], has_test) for k in every) if confirmed else (),
         rate_curves=tuple(_curve(k, levels[k], has_test, text) for k in every),
-        rate_against_noise=RateAgainstNoise(
-            2,
-            tuple(
-                BestRate(level, 0.1 + 0.1 * k, None, -1.0 - k, "negative", -1.5, -3.0, -0.5)
-                for k, level in enumerate(levels)
-            ),
-            (0.0, 0.2, 0.4),
-            (0.0, -2 / 3, -4.0),
-        ),
+        rate_against_noise=RateAgainstNoise(2, best_rates, (0.0, 0.2, 0.4), (0.0, -2 / 3, -4.0)),
         learning_curves=tuple(_learning(k, levels[k], has_test, text) for k in every),
         interactions=tuple(
             _interaction(k, levels[k], setting, text) for k in every for setting in ("lr", "warmup_epochs")
         ),
-        importances=tuple(
-            LevelImportances(level, 5, (Importance("smooth_rate", 0.7, 0.55), Importance(text, 0.3, 0.45)), None)
-            if k == 0
-            else LevelImportances(level, 5, (), f"Too few trials at {text}.")
-            for k, level in enumerate(levels)
+        importances=(
+            LevelImportances(levels[0], 5, shares, None),
+            *(LevelImportances(level, 5, (), f"Too few trials at {text}.") for level in levels[1:]),
         ),
         allocation=_allocation(levels, text),
     )
@@ -256,10 +249,9 @@ def _learning(level: int, name: str, has_test: bool, text: str) -> LevelCurves:
 
 def _interaction(level: int, name: str, setting: Any, text: str) -> Interaction:
     values = _LRS if setting == "lr" else _WARMUPS
+    statuses = ("completed",) * 5 + ("diverged",) * 2
     points = tuple(
-        InteractionPoint(
-            f"{text} {i}", r, float(values[i]), accuracy(level, i, "val"), "completed" if i < 5 else "diverged"
-        )
+        InteractionPoint(f"{text} {i}", r, float(values[i]), accuracy(level, i, "val"), statuses[i])
         for i, r in enumerate(RATES)
     )
     edges = (0.0001, 0.001, 0.01, 0.1) if setting == "lr" else (-0.5, 2.5, 4.5, 6.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,9 +34,7 @@ class Done:
 
 
 def is_one_line_error(text: str) -> bool:
-    return (
-        text.startswith("error: ") and text.count("\n") == 1 and "Traceback" not in text and not set("╭╰│") & set(text)
-    )
+    return re.fullmatch(r"error: [^\n╭╰│]+\n", text) is not None and "Traceback" not in text
 
 
 def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -51,16 +50,12 @@ def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, st
 
 
 class ModulesAtTheEnd:
-    """Notes which modules a search that runs as a command has loaded when it ends.
-
-    Args:
-        folder: For what this needs.
-    """
+    """Notes which modules a search that runs as a command has loaded when it ends."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._file = folder / "modules"
-        # Every Python runs this when it starts, those of Ray's workers, too.
+        # Every Python runs this when it starts, also those of Ray's workers.
         (folder / "sitecustomize.py").write_text(
             "import atexit, pathlib, sys\n"
             "if 'nls_tune.search' in sys.orig_argv:\n"
@@ -118,7 +113,7 @@ class Program:
         self.process.wait()
         # Ray's agents look for their parent once a minute only, and do no harm.
         agents = {pid for pid, command in children.items() if command.endswith("Agent")}
-        wait_until(lambda: not any(is_alive(pid) for pid in {*children} - agents), "what it started is gone, too")
+        wait_until(lambda: not any(is_alive(pid) for pid in {*children} - agents), "what it started is gone")
         for pid in agents:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -52,26 +52,23 @@ def write_fake_run(
     seed: int = 0,
     trials_per_part: int = 1,
 ) -> Path:
-    """Write a run.
+    """Write a run into a new folder and return that.
 
     Args:
-        path: The folder; it must be new.
-        levels: Noise levels as stored, at least one; of those that are not symmetric no rate is known.
-        trials: Search trials a level.
-        epochs: Of a trial of full length, at least 4.
+        path: The folder.
+        levels: Noise levels as stored, at least one; only symmetric ones have a known rate.
+        trials: Search trials per level.
+        epochs: The length of a full trial, at least 4.
         num_classes: K.
         num_val: Validation samples.
         num_test: Test samples; 0 for no test set.
         confirm_seeds: Fresh seeds of the selected configurations and CE with the defaults.
-        unfinished: How many trials a level have epochs and no row: they run, or their process was killed.
+        unfinished: How many trials per level have epochs and no row: they run, or their process was killed.
         all_diverged: Whether every search trial diverged, without an epoch that counts.
-        dataset: Its name.
-        status: Of run.json.
-        seed: Of everything drawn here.
+        dataset: The dataset's name.
+        status: The status in run.json.
+        seed: The seed of everything drawn here.
         trials_per_part: 1 as in a real run; more is much quicker to write.
-
-    Returns:
-        The folder.
     """
     run = RunDirectory(path)
     run.create()
@@ -95,10 +92,8 @@ def write_fake_run(
                 epoch_tables += maker.epochs_of(made, common)
     _write_parts(run.trials, pa.concat_tables(row_tables), 1, trials_per_part)
     _write_parts(run.epochs, None, epoch_tables, trials_per_part)
-    frame = trial_frame(pa.concat_tables(row_tables))
-    run.write_json(
-        _run_json(makers, frame, common, levels=levels, trials=trials, epochs=epochs, seed=seed, status=status)
-    )
+    given = {"levels": levels, "trials": trials, "epochs": epochs, "seed": seed, "status": status}
+    run.write_json(_run_json(makers, trial_frame(pa.concat_tables(row_tables)), common, **given))
     return run.path
 
 
@@ -209,10 +204,10 @@ class _Level:
                     "epochs": length}  # fmt: skip
         columns["best_epoch"] = [None] * n if best is None else best + 1
         columns["best_val_accuracy"] = [None] * n if best is None else made["smooth"][np.arange(n), best]
-        for split, word in (("val", "val"), ("test", "test")):
+        for split in ("val", "test"):
             size, counts = len(self.difficulty[split]), made["counts"][split]
             known = size > 0
-            columns[f"last_{word}_accuracy"] = counts[np.arange(n), length - 1] / size if known else [None] * n
+            columns[f"last_{split}_accuracy"] = counts[np.arange(n), length - 1] / size if known else [None] * n
             at_best = None if best is None or not known else counts[np.arange(n), best]
             columns[f"{split}_correct_at_best"] = [None] * n if at_best is None else self.bits(split, at_best)
             if split == "test":

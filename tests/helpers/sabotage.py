@@ -11,16 +11,7 @@ from nls_tune.plan.settings import check_search_settings
 
 
 def sabotage(run: Path, *, smooth_rate: float, **settings: Any) -> str:
-    """Put a file where the folder of a start point's trial must be made.
-
-    Args:
-        run: The run directory of a search that has not begun.
-        smooth_rate: Of the start point.
-        **settings: Of the search.
-
-    Returns:
-        The name of the trial that will fail.
-    """
+    """Put a file where a search that has not begun must make the folder of a start point's trial; return its name."""
     plan = make_plan(check_search_settings(**settings), 0, progress=False)
     (level,) = plan.levels
     config = plan.space.default(smooth_rate=smooth_rate)

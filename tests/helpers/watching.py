@@ -66,7 +66,7 @@ class Reader:
         def with_duckdb(folder: Path) -> tuple[list[str], int]:
             table = f"read_parquet('{folder}/*.parquet')"
             columns = [row[0] for row in connection.execute(f"describe from {table}").fetchall()]
-            # Times with a zone would need pytz to become Python objects; counting reads all columns, too.
+            # Times with a zone would need pytz to become Python objects; counting reads all columns as well.
             counts = connection.execute(f"select count(*), count(columns(*)) from {table}").fetchall()
             return columns, counts[0][0]
 

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import duckdb
 import numpy as np
@@ -19,12 +20,7 @@ from nls_tune.files import write_atomically
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.runs.run_json import RunJson
-from nls_tune.runs.schemas import (
-    epoch_schema,
-    settings_of,
-    trial_schema,
-    unpack_correct,
-)
+from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema, unpack_correct
 
 TRIAL_COLUMNS, EPOCH_COLUMNS = trial_schema().names, epoch_schema().names
 NULLABLE = [field.name for field in trial_schema() if field.nullable]
@@ -67,19 +63,13 @@ def plain(value: Any) -> Any:
     return None if value is None or (np.isscalar(value) and pd.isna(value)) else value
 
 
-def test_rows_survive_writing_and_reading(run):
+def test_rows_survive_writing_and_reading_by_pandas_and_duckdb(run):
     rows = [full_row(), empty_row()]
     for row in rows:
         run.write_trial(row)
     for frame in (read_trials(run.path), pd.read_parquet(run.trials).sort_values("started_at")):
         assert list(frame.columns) == TRIAL_COLUMNS
         assert [{k: plain(v) for k, v in found.items()} for found in frame.to_dict("records")] == rows
-
-
-def test_duckdb_reads_the_same(run):
-    rows = [full_row(), empty_row()]
-    for row in rows:
-        run.write_trial(row)
     query = f"SELECT * EXCLUDE (started_at, finished_at) FROM '{run.trials}/*.parquet' ORDER BY started_at"
     found = duckdb.sql(query).fetchall()
     names = [n for n in TRIAL_COLUMNS if not n.endswith("ed_at")]
@@ -88,43 +78,42 @@ def test_duckdb_reads_the_same(run):
     assert [settings_of(row) for row in back] == [settings_of(row) for row in rows]
 
 
-def test_bits_are_one_a_sample_in_order(run):
+def test_trials_come_in_the_order_in_which_they_started_with_one_bit_per_sample(run):
     correct = np.random.default_rng(1).random(21) < 0.5
-    run.write_trial(trial_row(val_correct=correct))
-    (row,) = read_trials(run.path).to_dict("records")
-    assert (unpack_correct(row["val_correct_at_best"], row["num_val"]) == correct).all()
-
-
-def test_trials_come_in_the_order_in_which_they_started(run):
     for lr, minute in ((0.1, 3), (0.2, 1), (0.3, 2)):
-        run.write_trial(trial_row({"lr": lr}, minute=minute))
-    assert read_trials(run.path)["lr"].tolist() == [0.2, 0.3, 0.1]
+        run.write_trial(trial_row({"lr": lr}, minute=minute, val_correct=correct))
+    trials = read_trials(run.path)
+    assert trials["lr"].tolist() == [0.2, 0.3, 0.1]
+    assert (unpack_correct(trials["val_correct_at_best"][0], 21) == correct).all()
 
 
-@pytest.mark.parametrize("change", [{"colour": "red"}, None])
-def test_a_row_with_other_columns_is_refused(run, change):
-    row = {**trial_row(), **change} if change else {k: v for k, v in trial_row().items() if k != "lr"}
-    with pytest.raises(ValueError, match="colour" if change else "lr"):
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        (trial_row(colour="red"), "colour"),
+        ({name: value for name, value in trial_row().items() if name != "lr"}, "lr"),
+        (trial_row(lr=None), "lr"),
+        (trial_row(started_at=None), "started_at"),
+    ],
+)
+def test_a_row_with_other_columns_or_a_null_where_none_may_be_is_refused(run, row, named):
+    with pytest.raises((ValueError, pa.ArrowException), match=named):
         run.write_trial(row)
-    assert read_trials(run.path).empty
-
-
-@pytest.mark.parametrize("name", ["lr", "config_model", "started_at", "num_val"])
-def test_a_null_where_none_may_be_is_refused(run, name):
-    with pytest.raises((ValueError, pa.ArrowException), match=name):
-        run.write_trial(trial_row(**{name: None}))
     assert read_trials(run.path).empty
 
 
 def test_epochs_come_trial_by_trial(run):
     run.write_epochs([epoch_row(trial_id="b", epoch=e, test_accuracy=0.5) for e in (1, 2)])
-    run.write_epochs([epoch_row(trial_id="a", epoch=e, diverged=e == 2) for e in (1, 2)])
+    not_finite = {"train_loss": float("inf"), "val_loss": float("nan")}
+    run.write_epochs([epoch_row(trial_id="a", epoch=e, diverged=e == 2, **not_finite) for e in (1, 2)])
     frame = read_epochs(run.path)
     assert list(frame.columns) == EPOCH_COLUMNS
     assert list(zip(frame["trial_id"], frame["epoch"], strict=True)) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     assert frame["test_accuracy"].isna().tolist() == [True, True, False, False]
     assert frame["diverged"].dtype == bool
     assert frame.iloc[0]["peak_memory_bytes"] == 2**40
+    assert frame.iloc[0]["train_loss"] == np.inf
+    assert np.isnan(frame.iloc[0]["val_loss"])
 
 
 def test_rows_of_a_trial_are_replaced_whole(run):
@@ -136,17 +125,10 @@ def test_rows_of_a_trial_are_replaced_whole(run):
     assert len(read_epochs(run.path)) == 1
 
 
-def test_values_that_are_not_finite_are_kept(run):
-    run.write_epochs([epoch_row(train_loss=float("inf"), val_loss=float("nan"))])
-    found = read_epochs(run.path).iloc[0]
-    assert found["train_loss"] == np.inf
-    assert np.isnan(found["val_loss"])
-
-
 # The folder
 
 
-def test_a_run_is_readable_before_its_first_trial(run):
+def test_a_run_is_readable_before_its_first_trial_with_the_types_of_later(run):
     for frame, columns in (
         (read_trials(run.path), TRIAL_COLUMNS),
         (pd.read_parquet(run.trials), TRIAL_COLUMNS),
@@ -155,21 +137,14 @@ def test_a_run_is_readable_before_its_first_trial(run):
     ):
         assert frame.empty
         assert list(frame.columns) == columns
-
-
-def test_types_are_the_same_with_and_without_rows(run):
     before = read_trials(run.path).dtypes
     run.write_trial(full_row())
     after = read_trials(run.path).dtypes
     assert before["lr"] == after["lr"] == np.float64
     assert before["started_at"] == after["started_at"]
     assert str(after["started_at"].tz) == "UTC"
-
-
-def test_creating_a_run_again_keeps_what_is_there(run):
-    run.write_trial(trial_row())
     run.write_json(RunJson(schema_version=1, status="finished"))
-    RunDirectory(run.path).create()
+    RunDirectory(run.path).create()  # keeps what is there
     assert len(read_trials(run.path)) == 1
 
 
@@ -208,21 +183,18 @@ def test_paths_are_absolute_and_know_home(tmp_path, monkeypatch):
     assert RunDirectory("~/x").path == tmp_path / "home" / "x"
 
 
-def test_a_run_is_held_by_one_search(run):
-    with (
-        run.lock(),
-        pytest.raises(InputError, match="another search is writing to") as caught,
-        RunDirectory(run.path).lock(),
-    ):
+def test_a_run_is_held_by_one_search_until_that_ends_whether_it_failed_or_not(run):
+    other = RunDirectory(run.path)
+    with run.lock(), pytest.raises(InputError, match=f"another search is writing to {run.path}"), other.lock():
         pass
-    assert str(run.path) in str(caught.value)
+    with pytest.raises(KeyError), other.lock():
+        raise KeyError
+    with run.lock():
+        pass
 
 
 def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monkeypatch):
-    def flock(descriptor, operation):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
     other = RunDirectory(run.path)
     assert not other.is_held()
     with run.lock():
@@ -234,13 +206,6 @@ def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monke
     # Left behind by a process that was killed on another machine.
     (run.path / ".lock").write_text("999999\nanother\n")
     with pytest.raises(InputError, match="if no search runs, remove "), other.lock():
-        pass
-
-
-def test_a_run_is_free_again_after_a_search_whether_it_failed_or_not(run):
-    with pytest.raises(KeyError), run.lock():
-        raise KeyError
-    with run.lock():
         pass
 
 
@@ -297,9 +262,8 @@ def test_the_slot_may_be_missing_as_early_versions_wrote_none(run):
 
 @pytest.mark.parametrize("read", [read_trials, read_epochs])
 def test_a_folder_that_is_no_run_is_named(tmp_path, read):
-    with pytest.raises(InputError, match="is not a run") as caught:
+    with pytest.raises(InputError, match=f"{tmp_path / 'none'} is not a run"):
         read(tmp_path / "none")
-    assert str(tmp_path / "none") in str(caught.value)
 
 
 # run.json
@@ -318,23 +282,13 @@ def test_run_json_survives_writing_and_reading(run):
 # Writing
 
 
-def test_a_file_is_replaced_whole_and_nothing_is_left_over(tmp_path):
+def test_a_file_is_replaced_whole_and_a_write_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     for content in (b"old and long", b"new"):
         write_atomically(path, content)
         assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_atomically(path, b"old")
-
-    def fail(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
+        write_atomically(path, b"newer")
+    assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]

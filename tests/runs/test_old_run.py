@@ -69,14 +69,9 @@ def test_the_analysis_selects_the_highest_validation_accuracy():
     search = found.run.trials[(found.run.trials["stage"] == "search") & (found.run.trials["status"] == "completed")]
     best = search.loc[search.groupby(["noise_level", "arm"])["best_val_accuracy"].idxmax()]
     assert set(best["trial_id"]) == {trial_id for trial_id, _, _ in SELECTED.values()}
-    confirmed = {
-        level.noise_level: [
-            (one.config["smooth_rate"], one.config["lr"], pytest.approx(one.test_at_best.mean))
-            for one in level.configurations
-        ]
-        for level in found.confirmations
-    }
-    assert confirmed == CONFIRMED
+    for level in found.confirmations:
+        means = [(c.config["smooth_rate"], c.config["lr"], c.test_at_best.mean) for c in level.configurations]
+        assert means == [pytest.approx(expected) for expected in CONFIRMED[level.noise_level]]
 
 
 def test_the_page_is_written(run, capsys):
@@ -87,21 +82,18 @@ def test_the_page_is_written(run, capsys):
     assert "−0.04386" in page
 
 
-def test_it_is_exported_to_optuna(tmp_path):
+def test_it_is_exported(tmp_path, capsys):
     file = tmp_path / "journal"
     assert run_app(app, ["export", "optuna", str(OLD), str(file)]) == 0
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
     best = {s.study_name: s.best_trial for s in optuna.get_all_study_summaries(storage)}
-    found = {
-        tuple(name.split()[1:]): (trial.user_attrs["trial_id"], trial.value, trial.user_attrs["test_accuracy_at_best"])
-        for name, trial in best.items()
-    }
-    assert found == SELECTED
-
-
-def test_it_is_exported_to_tensorboard(tmp_path, capsys):
+    for name, trial in best.items():
+        found = (trial.user_attrs["trial_id"], trial.value, trial.user_attrs["test_accuracy_at_best"])
+        assert found == SELECTED[tuple(name.split()[1:])]
+    assert len(best) == len(SELECTED)
+    # And to TensorBoard.
     assert run_app(app, ["export", "tensorboard", str(OLD), str(tmp_path / "tb")]) == 0
-    assert capsys.readouterr().out.startswith("26 trials\n")
+    assert "26 trials\n" in capsys.readouterr().out
     assert len(list((tmp_path / "tb").rglob("*tfevents*"))) == 26
 
 
@@ -112,7 +104,7 @@ def test_it_is_watched_and_listed(run, capsys):
     assert '"finished"' in capsys.readouterr().out
 
 
-def test_the_same_command_prints_the_table_again_and_trains_nothing(run):
+def test_the_same_command_prints_the_table_again_and_trains_nothing_and_other_settings_are_refused(run, capsys):
     before = parts(run)
     done = run_search(*ARGUMENTS, "--out", str(run), folder=run.parent)
     assert (done.code, done.err) == (0, "")
@@ -123,9 +115,5 @@ def test_the_same_command_prints_the_table_again_and_trains_nothing(run):
     content = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert (content["status"], len(content["sessions"])) == ("finished", 1)
     assert pd.read_parquet(run / "trials").shape[0] == 26
-
-
-def test_other_settings_are_refused(run, capsys):
-    arguments = [*ARGUMENTS, "--out", str(run), "--seed", "1"]
-    assert run_app(app, ["search", *arguments]) == 2
+    assert run_app(app, ["search", *ARGUMENTS, "--out", str(run), "--seed", "1"]) == 2
     assert "is a run with other settings" in capsys.readouterr().err

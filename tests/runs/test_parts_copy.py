@@ -15,7 +15,7 @@ from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs import load_run, parts_copy
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
-from nls_tune.runs.parts_copy import COPY, LEAST_PARTS, SETTLED_NS, make_copy, read_folder
+from nls_tune.runs.parts_copy import COPY, SETTLED_NS, make_copy, read_folder
 from nls_tune.runs.reading import load_trials, read_epochs, read_trials
 from nls_tune.runs.schemas import epoch_schema, trial_schema
 from nls_tune.session import session
@@ -31,9 +31,8 @@ def settle(run):
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory):
-    run = RunDirectory(
-        write_fake_run(tmp_path_factory.mktemp("copied") / "run", trials=51, epochs=4, num_val=40, num_test=40)
-    )
+    path = tmp_path_factory.mktemp("copied") / "run"
+    run = RunDirectory(write_fake_run(path, trials=51, epochs=4, num_val=40, num_test=40))
     settle(run)
     run.copy_parts()
     return run
@@ -114,15 +113,13 @@ def test_a_part_replaced_by_one_of_the_same_size_and_time_counts_only_if_it_was_
     assert same(run)
 
 
-@pytest.mark.parametrize("damage", ["torn", "empty", "other", "older", "folder"])
+@pytest.mark.parametrize("damage", ["torn", "other", "older", "folder"])
 def test_a_copy_that_cannot_be_used_is_none(run, opened, damage):
     copy = run.trials / COPY
     content, table = copy.read_bytes(), pq.ParquetFile(copy).read()
     copy.unlink()
     if damage == "torn":
         copy.write_bytes(content[: len(content) // 2])
-    elif damage == "empty":
-        copy.touch()
     elif damage == "other":
         pq.write_table(pa.table({"a": [1]}), copy)
     elif damage == "older":
@@ -144,7 +141,6 @@ def test_few_parts_are_not_copied(tmp_path):
     run.copy_parts()
     assert not list(run.path.rglob(COPY))
     assert make_copy(run.trials, trial_schema()) is None
-    assert LEAST_PARTS > 10
 
 
 def test_the_list_of_runs_reads_no_epochs(run):
@@ -163,7 +159,6 @@ def test_the_list_of_runs_reads_no_epochs(run):
      ("interrupted", "finished", False)],
 )  # fmt: skip
 def test_a_session_copies_what_has_finished_and_nothing_on_the_way(run, monkeypatch, ended_by, confirmed, is_copied):
-    """A user who interrupts does not wait for it, and what goes on would change it soon."""
     for folder in (run.trials, run.epochs):
         (folder / COPY).unlink()
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: ended_by)

@@ -33,14 +33,9 @@ def test_counts_of_a_level():
 
 def test_the_best_is_that_of_completed_trials_by_arm():
     progress = make(a=9)
-    ends = [
-        ("ce", "completed", 0.6),
-        ("ce", "completed", 0.5),
-        ("ce", "stopped", 0.9),
-        ("negative", "completed", None),
-    ]
-    for i, (arm, status, value) in enumerate(ends):
-        progress.ended("a", arm, str(i), status, value, adopted=True)
+    for i, (status, value) in enumerate([("completed", 0.6), ("completed", 0.5), ("stopped", 0.9)]):
+        progress.ended("a", "ce", str(i), status, value, adopted=True)
+    progress.ended("a", "negative", "3", "completed", None, adopted=True)
     assert progress.levels["a"].best == {"ce": 0.6}
 
 
@@ -70,14 +65,6 @@ def test_trials_to_come_are_as_long_as_those_that_ended():
     assert progress.seconds_left() == 0
 
 
-def test_a_trial_that_has_not_reported_yet_is_still_to_be_trained():
-    progress = make(a=3)
-    run_trial(progress, "a", "1", epochs=10)
-    before = progress.seconds_left()
-    progress.started(running("a", "9"))
-    assert progress.seconds_left() == before
-
-
 def test_a_trial_that_failed_at_once_does_not_make_the_rest_free():
     progress = make(a=10)
     progress.started(running("a", "1"))
@@ -90,6 +77,8 @@ def test_a_trial_that_failed_at_once_does_not_make_the_rest_free():
 def test_the_estimate_is_at_most_what_is_left_of_the_time_budget():
     progress = make(a=10)
     run_trial(progress, "a", "1", epochs=10)
+    assert progress.seconds_left() == 9 * 20
+    progress.started(running("a", "9"))  # it has not reported yet: all of it is still to be trained
     assert progress.seconds_left() == 9 * 20
     progress.budget = TimeBudget(100.0, 40.0)
     assert progress.seconds_left() == 60

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +39,6 @@ def part(run: Path, folder: str, index: int = 0) -> Path:
     return sorted(path for path in (run / folder).iterdir() if path.name != "empty.parquet")[index]
 
 
-def rewrite(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path)
-
-
 def test_a_whole_run_is_read_as_the_strict_readers_read_it(run):
     found = load_run(run)
     pd.testing.assert_frame_equal(found.trials, read_trials(run))
@@ -58,7 +53,7 @@ def test_a_part_that_cannot_be_used_is_one_problem_and_the_rest_is_read(run):
     whole = load_run(run)
     torn, lacking = (part(run, "trials", i) for i in range(2))
     torn.write_bytes(torn.read_bytes()[:-10])
-    rewrite(lacking, pq.read_table(lacking).drop_columns(["lr"]))
+    pq.write_table(pq.read_table(lacking).drop_columns(["lr"]), lacking)
     (run / "epochs" / "notes.parquet").write_bytes(b"no\nParquet")
     (run / "epochs" / "folder.parquet").mkdir()
     (run / "trials" / ".new.parquet").write_bytes(b"half of a fi")
@@ -77,19 +72,12 @@ def test_a_part_that_cannot_be_used_is_one_problem_and_the_rest_is_read(run):
 
 
 def test_rows_that_cannot_be_are_left_out_and_named(run):
-    changes = {
-        "arm": "<b>best</b>",
-        "status": "won",
-        "smooth_rate": np.nan,
-        "lr": 0.0,
-        "val_correct_at_best": b"\xff",
-        "test_correct_at_best": b"",
-    }
+    changes = {"arm": "<b>best</b>", "status": "won", "smooth_rate": np.nan, "lr": 0.0, "val_correct_at_best": b"\xff"}
     names = []
     for index, (name, value) in enumerate(changes.items()):
         path = part(run, "trials", index)
         row = {**pq.read_table(path).to_pylist()[0], name: value}
-        rewrite(path, pa.Table.from_pylist([row], schema=trial_schema()))
+        pq.write_table(pa.Table.from_pylist([row], schema=trial_schema()), path)
         names.append(f"row of trial {row['trial_id']} whose {name} cannot be")
     found = load_run(run)
     assert len(found.trials) == len(read_trials(run)) - len(names)
@@ -97,8 +85,12 @@ def test_rows_that_cannot_be_are_left_out_and_named(run):
     assert len(found.problems) == len(names)
 
 
-def test_a_copy_of_a_part_counts_once(run):
+def test_a_copy_of_a_part_counts_once_and_other_writers_columns_and_order_do_not_matter(run):
     whole = load_run(run)
+    path = part(run, "trials", 1)
+    table = pq.read_table(path)
+    pq.write_table(table.select(table.column_names[::-1]).append_column("mine", pa.array([1])), path)
+    assert load_run(run).problems == ()
     for folder in ("trials", "epochs"):
         path = part(run, folder)
         shutil.copy(path, path.with_name(f"{path.stem} (1).parquet"))
@@ -110,15 +102,6 @@ def test_a_copy_of_a_part_counts_once(run):
         "trials/ has 1 rows twice",
         f"epochs/ has {length} rows twice",
     ]
-
-
-def test_other_writers_columns_and_their_order_do_not_matter(run):
-    whole = load_run(run)
-    path = part(run, "trials")
-    table = pq.read_table(path)
-    rewrite(path, table.select(table.column_names[::-1]).append_column("mine", pa.array([1])))
-    assert load_run(run).problems == ()
-    pd.testing.assert_frame_equal(load_run(run).trials, whole.trials)
 
 
 def test_a_part_that_vanishes_while_it_is_read_was_removed(run, monkeypatch):
@@ -149,11 +132,10 @@ def test_a_missing_folder_of_parts_is_a_problem(run, folder):
 
 
 def test_a_run_that_died_before_its_first_trial_has_frames_without_rows(tmp_path):
-    run = write_fake_run(tmp_path / "run", trials=0, status="running")
-    found = load_run(run)
+    found = load_run(write_fake_run(tmp_path / "run", trials=0, status="running"))
     assert (found.status, found.problems, found.levels) == ("crashed", (), ("symmetric:0.2", "symmetric:0.4"))
-    assert (found.trials.columns.tolist(), len(found.trials)) == (trial_schema().names, 0)
-    assert (found.epochs.columns.tolist(), len(found.epochs)) == (epoch_schema().names, 0)
+    for frame, schema in ((found.trials, trial_schema()), (found.epochs, epoch_schema())):
+        assert (frame.columns.tolist(), len(frame)) == (schema.names, 0)
 
 
 # Status
@@ -206,10 +188,10 @@ def test_a_search_does_not_mind_readers_that_look_at_its_lock(run):
     with (run / ".lock").open() as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
         assert not RunDirectory(run).is_held()  # another reader is no search
-        threading.Timer(0.1, lambda: fcntl.flock(reader, fcntl.LOCK_UN)).start()
-        begin = time.perf_counter()
+        left = []
+        threading.Timer(0.1, lambda: left.append(fcntl.flock(reader, fcntl.LOCK_UN))).start()
         with RunDirectory(run).lock():
-            assert time.perf_counter() - begin > 0.05
+            assert left
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -240,23 +222,18 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, make):
         b"",
         b'{"schema_version": 1, "sta',
         b"[]",
-        b"{}",
-        b"3",
         b"\xff",
         b"[" * 200_000,
         b'{"schema_version": "1", "status": "finished"}',
         b'{"schema_version": null, "status": "finished"}',
         b'{"schema_version": 1}',
         b'{"schema_version": 1, "status": "won"}',
-        b'{"schema_version": 1, "status": ["finished"]}',
         b'{"schema_version": 1, "status": "finished", "plan": 3}',
-        b'{"schema_version": 1, "status": "finished", "plan": [{"noise_level": 1, "trials": {}}]}',
         b'{"schema_version": 1, "status": "finished", "plan": [{"noise_level": "clean", "trials": {"ce": "x"}}]}',
         b'{"schema_version": 1, "status": "finished", "sessions": ["x"]}',
         b'{"schema_version": 1, "status": "finished", "identity": {"space": {"space": {"lr": 1}}}}',
-        b'{"schema_version": 1, "status": "finished", "identity": []}',
     ],
-    ids=range(18),
+    ids=range(13),
 )
 def test_a_run_json_that_makes_no_sense_is_refused_in_one_line(run, content):
     (run / "run.json").write_bytes(content)
@@ -265,23 +242,20 @@ def test_a_run_json_that_makes_no_sense_is_refused_in_one_line(run, content):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_newer_run_is_refused(run):
+def test_a_run_json_with_nothing_but_its_status_is_enough_and_a_newer_one_is_refused(run):
+    write_raw(run)
+    found = load_run(run)
+    assert set(found.levels) == {"symmetric:0.2", "symmetric:0.4"}
+    assert found.content.defaults == {}
     set_json(run, schema_version=2)
     with pytest.raises(InputError, match=r"schema version 2.*update nls_tune"):
         load_run(run)
 
 
-def test_a_run_json_with_nothing_but_its_status_is_enough(run):
-    write_raw(run)
-    found = load_run(run)
-    assert set(found.levels) == {"symmetric:0.2", "symmetric:0.4"}
-    assert found.content.defaults == {}
-
-
 # Several runs
 
 
-def test_runs_of_one_name_are_told_apart_by_their_parents(made, tmp_path, monkeypatch):
+def test_runs_of_one_name_are_told_apart_by_their_parents_and_each_is_given_once(made, tmp_path, monkeypatch):
     places = [tmp_path / place for place in ("a/same", "b/same", "b/x/same", "c/other", "b/link")]
     for place in places[:-1]:
         shutil.copytree(made, place)
@@ -292,9 +266,6 @@ def test_runs_of_one_name_are_told_apart_by_their_parents(made, tmp_path, monkey
     monkeypatch.chdir(tmp_path / "a" / "same")
     assert [run.name for run in load_runs([".", "../../c/other"])] == ["same", "other"]
     assert load_runs([]) == ()
-
-
-def test_a_run_can_be_given_once(made, tmp_path):
     (tmp_path / "link").symlink_to(made)
     for again in (made, made / ".." / made.name, tmp_path / "link"):
         with pytest.raises(InputError, match="given twice"):

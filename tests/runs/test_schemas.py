@@ -38,19 +38,13 @@ NULLABLE = {
 }  # fmt: skip
 
 
-def test_the_columns_of_trials_are_those_of_the_contract():
+def test_the_columns_are_those_of_the_contract():
     assert trial_schema().names == TRIAL_COLUMNS
     assert epoch_schema().names == EPOCH_COLUMNS
     for schema in (trial_schema(), epoch_schema()):
         assert schema.metadata[b"nls_tune.schema_version"] == str(SCHEMA_VERSION).encode()
-
-
-def test_only_what_can_be_unknown_is_nullable():
     assert {f.name for f in trial_schema() if f.nullable} == NULLABLE
     assert {f.name for f in epoch_schema() if f.nullable} == {"test_accuracy"}
-
-
-def test_settings_have_columns_of_their_type():
     schema = trial_schema()
     kinds = {"config_model": pa.string(), "config_schedule": pa.string(), "config_epochs": pa.int64(),
              "config_nesterov": pa.bool_(), "config_gamma": pa.float64(), "seed": pa.int64(),
@@ -62,9 +56,6 @@ def test_settings_have_columns_of_their_type():
 def test_padding_is_cut_off_when_bits_are_unpacked(correct):
     bits = np.packbits(np.array(correct)).tobytes()
     assert unpack_correct(bits, len(correct)).tolist() == correct
-
-
-# Settings
 
 
 positive = st.floats(1e-12, 1e6)
@@ -107,43 +98,21 @@ def test_settings_come_back_from_a_row(settings):
     frame = pa.Table.from_pylist([config_columns(settings)], schema=schema).to_pandas()
     assert settings_of(frame.to_dict("records")[0]) == settings
     assert settings_of(frame.iloc[0]) == settings
+    assert len(config_columns(settings)) == len(TrainingSettings.model_fields)
 
 
-def test_every_setting_has_one_column():
-    columns = config_columns(TrainingSettings())
-    assert len(columns) == len(TrainingSettings.model_fields)
-    assert set(columns) <= set(TRIAL_COLUMNS)
+SETTINGS = TrainingSettings(model="mlp", smooth_rate=-4.0, milestones=(3,))
+IDENTITY = ("f" * 64, "symmetric:0.4", 0, SETTINGS, "search")
 
 
-# Names
-
-
-IDENTITY = (
-    "f" * 64,
-    "symmetric:0.4",
-    0,
-    TrainingSettings(model="mlp", smooth_rate=-4.0, milestones=(3,)),
-    "search",
-)
-
-
-def test_a_trials_name_is_the_same_for_ever():
+@pytest.mark.parametrize("rate", [-4, -4.0, "-4"])
+def test_a_trials_name_is_the_same_for_ever_however_a_number_was_written(rate):
+    settings = TrainingSettings(model="mlp", smooth_rate=rate, milestones=[3])
     # If this changes, runs that were begun before cannot be resumed: raise the schema version.
-    assert trial_id(*IDENTITY) == "db47f5ef47436871"
+    assert trial_id(*IDENTITY[:3], settings, "search") == "db47f5ef47436871"
 
 
-@pytest.mark.parametrize(
-    ("place", "other"),
-    [(0, "e" * 64), (1, "symmetric:0.2"), (2, 1), (4, "confirm")],
-)
-def test_a_trials_name_changes_with_its_data_and_stage(place, other):
-    changed = list(IDENTITY)
-    changed[place] = other
-    assert trial_id(*changed) != trial_id(*IDENTITY)
-
-
-def test_a_trials_name_changes_with_every_setting():
-    settings = IDENTITY[3]
+def test_a_trials_name_changes_with_its_data_its_stage_and_every_setting():
     changes = {
         "model": "cnn9", "epochs": 7, "smooth_rate": -4.1, "warmup_epochs": 3, "lr": 0.5, "schedule": "step",
         "milestones": (4,), "gamma": 0.5, "warmup_lr": 0.5, "warmup_milestones": (1,), "warmup_gamma": 0.5,
@@ -151,15 +120,7 @@ def test_a_trials_name_changes_with_every_setting():
         "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
     }  # fmt: skip
     assert set(changes) == set(TrainingSettings.model_fields)
-    names = {trial_id(*IDENTITY)}
-    for name, value in changes.items():
-        assert getattr(settings, name) != value
-        other = settings.model_copy(update={name: value})
-        names.add(trial_id(*IDENTITY[:3], other, IDENTITY[4]))
-    assert len(names) == 1 + len(changes)
-
-
-@pytest.mark.parametrize("rate", [-4, -4.0, "-4"])
-def test_a_trials_name_does_not_depend_on_how_a_number_was_written(rate):
-    settings = TrainingSettings(model="mlp", smooth_rate=rate, milestones=[3])
-    assert trial_id(*IDENTITY[:3], settings, "search") == trial_id(*IDENTITY)
+    others = [(3, SETTINGS.model_copy(update={name: value})) for name, value in changes.items()]
+    others += [(0, "e" * 64), (1, "symmetric:0.2"), (2, 1), (4, "confirm")]
+    names = {trial_id(*IDENTITY)} | {trial_id(*IDENTITY[:i], other, *IDENTITY[i + 1 :]) for i, other in others}
+    assert len(names) == 1 + len(others)

@@ -46,13 +46,9 @@ def test_the_time_is_saved_now_and_then_for_the_case_of_a_kill(clock):
     assert saved == [10.0, 20.0, 30.0]
 
 
-def test_without_a_limit_it_only_counts(clock):
-    budget = TimeBudget(None, 1e9)
-    budget.start()
-    assert (budget.left(), budget.used_up()) == (None, False)
-
-
-def test_a_search_that_never_began_saves_nothing(clock):
+def test_without_a_limit_it_only_counts_and_a_search_that_never_began_saves_nothing(clock):
     saved: list[float] = []
-    TimeBudget(1.0, 0.0, saved.append).stop()
-    assert saved == []
+    budget = TimeBudget(None, 1e9, saved.append)
+    budget.stop()
+    budget.start()
+    assert (budget.left(), budget.used_up(), saved) == (None, False, [])

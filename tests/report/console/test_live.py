@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
+from itertools import pairwise
 
 import pytest
 from rich.cells import cell_len
@@ -26,11 +26,8 @@ def line_of(budget: TimeBudget) -> str:
     return text.getvalue()
 
 
-def test_the_time_left_is_estimated():
+def test_the_time_left_is_estimated_and_the_time_budget_is_shown_and_bounds_it():
     assert line_of(TimeBudget()) == "[1/3] a trial ended; about 3 min 20 s left\n"
-
-
-def test_the_time_budget_is_shown_and_bounds_the_estimate():
     assert line_of(TimeBudget(100.0, 10.0)).endswith("; about 1 min 30 s left, 1 min 30 s of the time budget left\n")
     assert line_of(TimeBudget(1000.0)).endswith("; about 3 min 20 s left, 16 min 40 s of the time budget left\n")
 
@@ -59,9 +56,8 @@ def test_the_picture_of_a_search():
     assert lines[0].split("  ")[0] == "noise level"
     assert lines[2].split() == ["symmetric:0.1", "1/100", "1", "0", "0", "0", "–", "–", "54.9", "%"]
     # The curve of the level's best: 40 epochs in 24 characters, lowest and highest accuracy.
-    begin, end = lines[6].split("  ▁"), lines[6].endswith("█ 51.0 % to 54.9 %")
-    assert begin[0].split() == ["symmetric:0.1", "r", "<", "0", "−1.5"]
-    assert end
+    assert lines[6].split("  ▁")[0].split() == ["symmetric:0.1", "r", "<", "0", "−1.5"]
+    assert lines[6].endswith("█ 51.0 % to 54.9 %")
     assert lines[8:13] == [
         "now",
         " 1 symmetric:0.1 r > 0     0.25  epoch  7 of 40, val 70.0 % ▁▂▃▅▆▇█",
@@ -75,8 +71,8 @@ def test_the_picture_of_a_search():
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize("num_levels", [1, 5, 40])
-@pytest.mark.parametrize("height", [1, 2, 3, 5, 8, 13, 24, 50])
+@pytest.mark.parametrize("num_levels", [1, 40])
+@pytest.mark.parametrize("height", [1, 2, 3, 5, 13, 24, 50])
 def test_the_picture_is_cut_to_the_height_and_says_how_much_is_left_out(num_levels, height):
     progress = make(max(3, num_levels), slots=num_levels)
     whole, lines = lines_of(picture(progress, 1)), lines_of(picture(progress, 1, height=height))
@@ -89,16 +85,7 @@ def test_the_picture_is_cut_to_the_height_and_says_how_much_is_left_out(num_leve
         assert lines[-1] == f"{len(whole) - len(lines) + 1} lines left out: the terminal is too low"
         assert len(lines) >= height - 1  # a section goes with its header
     # A header never stands without a row.
-    assert all(
-        after.startswith((" 1 ", "symmetric:")) for before, after in itertools.pairwise(lines) if before == "now"
-    )
-
-
-def test_a_terminal_is_never_filled_to_its_last_line():
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=12)
-    progress = make(30)
-    assert len(fitted_picture(progress, 1, console).renderables) == 11
-    assert len(fitted_picture(progress, 1, console, lines_kept=2).renderables) == 9
+    assert all(after.startswith((" 1 ", "symmetric:")) for before, after in pairwise(lines) if before == "now")
 
 
 def test_a_console_without_unicode_gets_ascii():
@@ -138,6 +125,9 @@ def test_the_live_view_redraws_in_place_and_leaves_nothing_behind():
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=80, height=10, legacy_windows=False)
     progress = make(30)
+    # A terminal is never filled to its last line.
+    assert len(fitted_picture(progress, 1, console).renderables) == 9
+    assert len(fitted_picture(progress, 1, console, lines_kept=2).renderables) == 7
     view = ProgressView(progress, console)
     view.start()
     view.trial_ended("a line")

@@ -14,20 +14,11 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 def test_heights_rise_from_the_lowest_to_the_highest_value():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == BLOCKS
     assert sparkline([0.7, 0.5, 0.6], 10) == "█▁▅"
-
-
-def test_neighbours_are_averaged_where_there_are_more_values_than_characters():
     assert sparkline([0, 2, 4, 4, 9, 7], 3) == "▁▄█"  # the means 1, 4 and 8
-
-
-def test_a_flat_curve_a_gap_and_no_curve():
     assert sparkline([0.5] * 3, 5) == "▄▄▄"
     assert sparkline([0.1, math.nan, math.inf, 0.2], 9) == "▁  █"
     assert sparkline([math.nan], 9) == " "
     assert sparkline([], 9) == ""
-
-
-def test_a_width_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         sparkline([1.0], 0)
 

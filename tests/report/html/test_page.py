@@ -20,7 +20,7 @@ from fake_runs import write_fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nls_tune.analysis.analysis import Analysis, RunAnalysis
+from nls_tune.analysis.analysis import Analysis
 from nls_tune.analysis.statistics import sample_mean
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
@@ -115,15 +115,12 @@ def test_every_number_of_the_rate_curves_is_the_dataclass(page, analysis):
                 if t["mode"] == "markers"
                 for x, y, detail in zip(t["x"], t["y"], t["customdata"], strict=True)
             }
+            at = {
+                p.trial_id: (round(-math.log(1 - p.smooth_rate), 4) + 0.0, round(100 * getattr(p, field), 2))
+                for p in curve.points
+            }
             assert drawn == {
-                (
-                    round(-math.log(1 - p.smooth_rate), 4) + 0.0,
-                    round(100 * getattr(p, field), 2),
-                    p.trial_id,
-                    f"{p.smooth_rate:g}".replace("-", "−"),
-                    p.warmup_epochs,
-                    f"{p.lr:g}",
-                )
+                (*at[p.trial_id], p.trial_id, f"{p.smooth_rate:g}".replace("-", "−"), p.warmup_epochs, f"{p.lr:g}")
                 for p in curve.points
             }
             lines = [t["y"] for t in by_axis[axis] if t.get("legendgroup") == "mean"]
@@ -195,9 +192,7 @@ def test_tables_are_the_dataclasses(page, analysis):
         assert (int(cell["Completed"]), int(cell["Trials"])) == (arm.num_completed, arm.num_trials)
     header, *rows = page.tables["confirmed"]
     cells = [dict(zip(header, row, strict=True)) for row in rows]
-    pairs = [
-        (c, m) for level in run.confirmations for c, m in zip(level.configurations, level.comparisons, strict=True)
-    ]
+    pairs = [pair for x in run.confirmations for pair in zip(x.configurations, x.comparisons, strict=True)]
     for cell, (found, comparison) in zip(cells, pairs, strict=True):
         mean, deviation = map(float, cell["Test, %"].split(" ± "))
         assert [mean, deviation] == percentages([found.test_at_best.mean, found.test_at_best.standard_deviation])
@@ -220,10 +215,9 @@ def test_a_comparison_shows_each_run_at_each_level():
     assert [(row[0], row[1]) for row in rows] == [(level, name) for level in LEVELS for name in names]
     traces = {t["name"]: t for t in page.figures["compare-accuracy"]["data"]}
     for index, name in enumerate(names):
-        of_run = [level.runs[index] for level in analysis.comparison.levels]
-        assert traces[name]["x"] == percentages(
-            r.confirmed.mean if r.confirmed else r.test_accuracy_at_best for r in of_run
-        )
+        at = [level.runs[index] for level in analysis.comparison.levels]
+        expected = [r.confirmed.mean if r.confirmed else r.test_accuracy_at_best for r in at]
+        assert traces[name]["x"] == percentages(expected)
     assert [t["name"] for t in page.figures["compare-gain"]["data"]] == ["first"]
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -244,9 +238,8 @@ def test_plotly_accepts_every_figure(page, theme):
 
     comparison = Page(render_page(make_comparison(("a", "b"), LEVELS))).figures
     for figure in (*page.figures.values(), *comparison.values()):
-        graph_objects.Figure(
-            themed(figure, PALETTES[theme])
-        )  # raises for a property or value that plotly does not know
+        # It raises for a property or value that plotly does not know.
+        graph_objects.Figure(themed(figure, PALETTES[theme]))
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "</script><b>x</b>", '"><img src=x onerror=alert(1)>', "%{x} &lt;b&gt;"])
@@ -259,18 +252,16 @@ def test_text_of_files_is_text(text):
     assert not {"b", "img"} & {tag for tag, _ in page.elements if tag != "title"}
     readable = text.encode(errors="replace").decode()
     assert readable in page.text
-    strings = list(strings_of(page.figures))
+    strings = strings_of(page.figures)
     assert any(plotly_text(readable)[:20] in s for s in strings)
     for found in strings:
-        bare = re.sub(
-            r"</?b>|<br>|<extra>.*?</extra>|%\{(x|y|z|text|customdata(\[\d\])?|fullData\.name)(:\.\df)?\}", "", found
-        )
+        ours = r"</?b>|<br>|<extra>.*?</extra>|%\{(x|y|z|text|customdata(\[\d\])?|fullData\.name)(:\.\df)?\}"
+        bare = re.sub(ours, "", found)
         assert "<" not in bare
         assert "%{" not in bare
 
 
-def test_names_that_are_no_unicode_are_written():
-    """Folders may have any bytes as their name, and JSON any escape."""
+def test_names_that_are_not_unicode_are_written():
     run = make_run(LEVELS, name="a\udcffb")
     content = run.run.content.model_copy(update={"run_id": "a\ud800b"})
     page = Page(page_bytes(Analysis((replace(run, run=replace(run.run, content=content)),), None)).decode())
@@ -278,14 +269,9 @@ def test_names_that_are_no_unicode_are_written():
 
 
 def strings_of(value):
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from strings_of(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from strings_of(part)
+    """Return all strings of a JSON value but its keys."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value] if isinstance(value, str) else [text for part in parts for text in strings_of(part)]
 
 
 def test_only_its_own_scripts_may_run_and_nothing_is_fetched(page):
@@ -306,22 +292,16 @@ def test_what_stands_under_a_plot_is_said_in_words_too(page):
     charts = [a for _, a in page.elements if a.get("class") == "chart"]
     assert {a["id"] for a in charts} == set(page.figures)
     for chart in charts:
-        assert chart["role"] == "img"
-        assert chart["tabindex"] == "0"
+        assert (chart["role"], chart["tabindex"]) == ("img", "0")
         assert re.search(r"\d", chart["aria-label"])
-
-
-def bare(found: RunAnalysis, **changes) -> RunAnalysis:
-    """A run of which nothing is known."""
-    lists = "recommendations summaries confirmations rate_curves learning_curves interactions importances"
-    empty = dict.fromkeys(lists.split(), ())
-    return replace(found, **{**empty, "rate_against_noise": None, "allocation": None, **changes})
 
 
 def test_a_run_without_trials_says_so_everywhere():
     run = make_run(LEVELS, status="running")
     content = RunJson.model_validate({"schema_version": 1, "status": "running"})
-    run = bare(run, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
+    lists = "recommendations summaries confirmations rate_curves learning_curves interactions importances"
+    empty = {**dict.fromkeys(lists.split(), ()), "rate_against_noise": None, "allocation": None}
+    run = replace(run, **empty, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
     page = Page(render_page(Analysis((run,), None)))
     assert page.figures == {}
     assert sum(a.get("class") == "empty" for _, a in page.elements) == 9
@@ -330,15 +310,11 @@ def test_a_run_without_trials_says_so_everywhere():
 
 
 def test_a_run_without_test_set_and_confirmation_shows_validation_only():
-    page = Page(
-        render_page(
-            make_analysis(LEVELS, has_test=False, confirmed=False, status="crashed", problems=("part 7 is torn",))
-        )
-    )
+    changes = {"has_test": False, "confirmed": False, "status": "crashed", "problems": ("part 7 is torn",)}
+    page = Page(render_page(make_analysis(LEVELS, **changes)))
     assert "yaxis2" not in page.figures["rate-0"]["layout"]
-    assert "There is no test set." in page.text
-    assert "No configuration has been trained again" in page.text
-    assert "part 7 is torn" in page.text
+    for part in ("There is no test set.", "No configuration has been trained again", "part 7 is torn"):
+        assert part in page.text
     assert "confirmed" not in page.tables
     header, *rows = page.tables["arms"]
     assert {row[header.index("Test, %")] for row in rows} == {"–"}
@@ -348,22 +324,14 @@ def test_numbers_that_are_none_draw_nothing():
     """One seed has no interval and no deviation; trials that diverged at once have no accuracy."""
     run = make_run(LEVELS)
     one = sample_mean([0.9])
-    level = run.confirmations[0]
-    configurations = tuple(
-        replace(c, seeds=(1,), validation=one, test_at_best=one, test_at_last=one) for c in level.configurations
-    )
-    comparisons = (
-        None,
-        *(replace(c, difference=sample_mean([0.01]), detectable=math.inf) for c in level.comparisons[1:]),
-    )
-    points = [replace(p, val_accuracy=None, status="diverged") for p in run.interactions[0].points]
-    cells = tuple(tuple(None for _ in row) for row in run.interactions[0].best)
-    run = replace(
-        run,
-        confirmations=(replace(level, configurations=configurations, comparisons=comparisons),),
-        interactions=(replace(run.interactions[0], points=tuple(points), best=cells),),
-    )
-    page = Page(render_page(Analysis((run,), None)))
+    level, cross = run.confirmations[0], run.interactions[0]
+    once = {"seeds": (1,), "validation": one, "test_at_best": one, "test_at_last": one}
+    difference = replace(level.comparisons[1], difference=sample_mean([0.01]), detectable=math.inf)
+    configurations = tuple(replace(c, **once) for c in level.configurations)
+    level = replace(level, configurations=configurations, comparisons=(None, difference, difference))
+    points = tuple(replace(p, val_accuracy=None, status="diverged") for p in cross.points)
+    cross = replace(cross, points=points, best=tuple((None,) * len(row) for row in cross.best))
+    page = Page(render_page(Analysis((replace(run, confirmations=(level,), interactions=(cross,)),), None)))
     assert page.figures["confirmed-0"]["data"][0]["error_x"]["array"] == [0.0]
     assert [t["name"] for t in page.figures["cross-0"]["data"]] == ["diverged"]
     header, *rows = page.tables["confirmed"]
@@ -401,8 +369,6 @@ def test_thinning_keeps_ends_and_order(count, most):
 
 
 class TestCommand:
-    """``nls-tune report``."""
-
     @pytest.fixture
     def run(self, tmp_path) -> Path:
         return write_fake_run(tmp_path / "fake", trials=8, epochs=6, confirm_seeds=2)
@@ -416,7 +382,6 @@ class TestCommand:
         trials = pd.read_parquet(run / "trials")
         header, *rows = page.tables["trials"]
         assert {row[header.index("Trial")] for row in rows} == set(trials["trial_id"])
-        assert [p.name for p in run.iterdir() if p.name.startswith(".report")] == []
 
     def test_several_runs_are_written_to_the_working_folder(self, run, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
@@ -436,11 +401,10 @@ class TestCommand:
     def test_bad_input_is_refused_in_one_line(self, run, tmp_path, monkeypatch, capsys, arguments, rule):
         monkeypatch.chdir(tmp_path)
         assert run_app(app, ["report", *arguments]) == 2
-        captured = capsys.readouterr()
-        assert captured.err.startswith("error: ")
-        assert rule in captured.err
-        assert captured.err.count("\n") == 1
-        assert captured.out == ""
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert err.startswith("error: ")
+        assert rule in err
 
     @pytest.mark.parametrize(
         "changes", [{"all_diverged": True}, {"trials": 1}, {"num_test": 0}, {"unfinished": 2, "status": "running"}]

@@ -1,7 +1,4 @@
-"""The report page in a browser: quiet, offline, usable with mouse, keyboard and screen reader, and text is text.
-
-Loading a page takes seconds, so that tests share two tabs; each leaves what it changed.
-"""
+"""The report page in a browser: two tabs that the tests share, each of which undoes what it changed."""
 
 from __future__ import annotations
 
@@ -79,8 +76,7 @@ def column(page, table: str, index: int) -> list[str]:
 
 def test_it_draws_every_plot_in_silence_and_asks_for_nothing(plain):
     tab = plain
-    drawn = tab.page.locator(".chart .main-svg").count()
-    assert drawn >= 3 * tab.page.locator(".panel:not([hidden]) .chart").count() > 0
+    assert tab.page.locator(".panel:not([hidden]) .chart").count() > 0
     assert tab.page.locator(".panel:not([hidden]) .chart:not(:has(.main-svg))").count() == 0
     assert tab.complaints == []
     assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [tab.path.as_uri()]
@@ -128,10 +124,7 @@ def test_tables_sort_by_click_and_key_and_filter(plain):
     assert column(page, "trials", 0) == ["symmetric:0.4"] * 2
     assert page.locator("#trials output").text_content() == "2 of 14 rows"
     page.locator("#trials-filter").fill("")
-
-
-def test_what_is_no_number_sorts_last_both_ways(plain):
-    page = plain.page
+    # What is not a number sorts last both ways.
     button = page.locator("#confirmed th", has_text="Against CE").locator("button")
     for _ in range(2):
         button.click()
