@@ -126,7 +126,7 @@ def test_the_progress_counts_what_is_done(searched):
     assert ended == sorted(ended)
     assert ended[-1] == 3
     assert "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB; it runs again" in searched.text
-    assert "Memory ran out with 4 trials on a GPU: 2 from now on" in searched.text
+    assert "Memory ran out with 4 trials per GPU: 2 from now on" in searched.text
     assert "Memory ran out with 2 trials on a GPU: 1 from now on" in searched.text
 
 
