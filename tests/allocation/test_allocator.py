@@ -11,7 +11,7 @@ import optuna
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from nls_tune.allocation.allocator import Allocator, Group, Outcome, Suggestion
@@ -24,29 +24,24 @@ LENGTH = 9
 RUNGS = Rungs.geometric(1, LENGTH, 3)
 
 
-def make_space(**changes: Any) -> SearchSpace:
-    space = {
+SPACE = SearchSpace(
+    name="a space",
+    space={
         "smooth_rate": {"type": "float", "low": -8, "high": 0.8, "scale": "log1m", "default": -1},
         "warmup_epochs": {"type": "int", "low": 0, "high": 4, "default": 2},
         "lr": {"type": "float", "low": 1e-4, "high": 0.1, "scale": "log", "default": 0.01},
-        **changes,
-    }
-    budget = {"epochs": LENGTH, "grace_epochs": 1}
-    return SearchSpace(name="a space", space=space, budget=budget)
-
-
-def grid_space() -> SearchSpace:
-    rates = {"type": "choice", "values": [0.2, 0.1, 0, -1, -2, -4, -8], "default": 0}
-    warmups = {"type": "choice", "values": [1, 3], "default": 1}
-    return SearchSpace(
-        name="grid",
-        space={"smooth_rate": rates, "warmup_epochs": warmups},
-        fixed={"lr": 0.1},
-        budget={"epochs": 9},
-    )
-
-
-SPACE, GRID = make_space(), grid_space()
+    },
+    budget={"epochs": LENGTH, "grace_epochs": 1},
+)
+GRID = SearchSpace(
+    name="grid",
+    space={
+        "smooth_rate": {"type": "choice", "values": [0.2, 0.1, 0, -1, -2, -4, -8], "default": 0},
+        "warmup_epochs": {"type": "choice", "values": [1, 3], "default": 1},
+    },
+    fixed={"lr": 0.1},
+    budget={"epochs": 9},
+)
 
 
 def make_groups() -> list[Group]:
@@ -58,9 +53,6 @@ def make_groups() -> list[Group]:
     ]
 
 
-# Splitting
-
-
 @given(st.integers(0, 500), st.lists(st.integers(0, 20), min_size=1, max_size=6))
 def test_largest_remainder_is_exact_where_fractions_say_so(total, shares):
     assume(sum(shares))
@@ -70,15 +62,6 @@ def test_largest_remainder_is_exact_where_fractions_say_so(total, shares):
     for i in by_remainder[: total - sum(expected)]:
         expected[i] += 1
     assert largest_remainder(total, shares) == expected
-
-
-def test_largest_remainder_gives_ties_to_the_first():
-    assert largest_remainder(5, [1, 1, 2]) == [1, 1, 3]
-    assert largest_remainder(2, [1, 1, 1]) == [1, 1, 0]
-    assert largest_remainder(2, [4, 1, 1]) == [2, 0, 0]
-
-
-# Rungs
 
 
 def test_rungs_are_geometric_and_below_the_end():
@@ -109,11 +92,7 @@ def test_a_trial_goes_on_if_it_is_among_the_best_that_its_rung_has_seen(events, 
         assert rungs.passes(clock, value) == expected
 
 
-# A search with made-up trials
-
-
 def epoch_seconds(suggestion: Suggestion) -> float:
-    """Groups differ by an order of magnitude, as networks on other data would."""
     return {"a/ce": 1.0, "a/negative": 0.2, "b/negative": 3.0}.get(suggestion.group, 1.0)
 
 
@@ -133,8 +112,6 @@ def value_at(suggestion: Suggestion, epoch: int) -> float | None:
 
 @dataclass
 class Trial:
-    """What a results file would hold of a trial."""
-
     suggestion: Suggestion
     outcome: Outcome = "completed"
     value: float | None = None
@@ -143,22 +120,13 @@ class Trial:
 
 
 class Search:
-    """Runs an allocator on slots, event by event; it can be cut anywhere."""
-
     def __init__(self, allocator: Allocator, slots: int) -> None:
         self.allocator, self.slots = allocator, slots
         self.now, self.order = 0.0, 0
         self.running: list[tuple[float, int, int, Trial]] = []
         self.asked: list[Suggestion] = []
         self.ended: list[Trial] = []
-        #: Device seconds by group, at every moment at which a trial is asked for.
-        self.balances: list[tuple[set[str], dict[str, float]]] = []
         self.spent: Counter[str] = Counter()
-
-    def _fill(self) -> None:
-        while len(self.running) < self.slots and (suggestion := self.allocator.ask()) is not None:
-            self.asked.append(suggestion)
-            self._push(Trial(suggestion), 1)
 
     def _push(self, trial: Trial, epoch: int) -> None:
         self.order += 1
@@ -166,40 +134,41 @@ class Search:
 
     def step(self) -> bool:
         """Run until the next epoch of any trial ends; False when there is nothing left."""
-        self._fill()
+        while len(self.running) < self.slots and (suggestion := self.allocator.ask()) is not None:
+            self.asked.append(suggestion)
+            self._push(Trial(suggestion), 1)
         if not self.running:
             return False
         self.now, _, epoch, trial = heapq.heappop(self.running)
-        suggestion = trial.suggestion
-        trial.seconds += epoch_seconds(suggestion)
-        self.spent[suggestion.group] += epoch_seconds(suggestion)
-        if kind_of(suggestion) % 11 == 0 and epoch == 2:
-            self._end(trial, "failed", None)
-            return True
-        if kind_of(suggestion) % 7 == 0 and epoch == 4:
-            self._end(trial, "diverged", trial.value)
-            return True
-        trial.value = value_at(suggestion, epoch)
-        if epoch == LENGTH:
-            self._end(trial, "completed", trial.value)
-            return True
-        if epoch in RUNGS.levels and trial.value is not None:
-            trial.rung_values[epoch] = trial.value
-        if self.allocator.report(suggestion.number, epoch, trial.value, trial.seconds):
+        trial.seconds += epoch_seconds(trial.suggestion)
+        self.spent[trial.suggestion.group] += epoch_seconds(trial.suggestion)
+        outcome = self._end_of(trial, epoch)
+        if outcome is None:
             self._push(trial, epoch + 1)
         else:
-            self._end(trial, "stopped", trial.value)
+            trial.outcome = outcome
+            self.allocator.tell(trial.suggestion.number, outcome, trial.value, trial.seconds)
+            self.ended.append(trial)
         return True
 
-    def _end(self, trial: Trial, outcome: Outcome, value: float | None) -> None:
-        trial.outcome, trial.value = outcome, value
-        self.allocator.tell(trial.suggestion.number, outcome, value, trial.seconds)
-        self.ended.append(trial)
+    def _end_of(self, trial: Trial, epoch: int) -> Outcome | None:
+        """Report an epoch; how the trial ends with it, None if it goes on."""
+        kind = kind_of(trial.suggestion)
+        if kind % 11 == 0 and epoch == 2:
+            trial.value = None
+            return "failed"
+        if kind % 7 == 0 and epoch == 4:
+            return "diverged"
+        trial.value = value_at(trial.suggestion, epoch)
+        if epoch == LENGTH:
+            return "completed"
+        if epoch in RUNGS.levels and trial.value is not None:
+            trial.rung_values[epoch] = trial.value
+        goes_on = self.allocator.report(trial.suggestion.number, epoch, trial.value, trial.seconds)
+        return None if goes_on else "stopped"
 
     def run(self, steps: int | None = None) -> Search:
-        while steps is None or steps > 0:
-            if not self.step():
-                break
+        while steps != 0 and self.step():
             steps = None if steps is None else steps - 1
         return self
 
@@ -225,11 +194,6 @@ def test_every_group_gets_exactly_its_trials_each_once_and_start_points_first(se
         assert len({name_of(config) for config in asked}) == len(asked) == group.num_trials
         assert asked[: len(group.start)] == list(group.start)
         assert all((config["smooth_rate"] == 0) == group.key.endswith("/ce") for config in asked)
-
-
-def test_a_finite_group_runs_every_point_once(searched):
-    found = [(s.config["smooth_rate"], s.config["warmup_epochs"]) for s in searched.asked if s.group == "b/negative"]
-    assert sorted(found) == [(r, w) for r in (-8, -4, -2, -1) for w in (1, 3)]
 
 
 def test_the_studies_know_how_every_trial_ended(searched):
@@ -291,9 +255,6 @@ def test_the_time_of_running_trials_counts():
         allocator.tell(quick.number, "completed", 0.5, 1.0)
 
 
-# Telling
-
-
 @pytest.mark.parametrize(
     ("outcome", "value", "state", "told"),
     [
@@ -329,12 +290,7 @@ def test_the_worst_value_is_the_groups_so_that_no_diverged_trial_is_the_best():
     assert allocator.study("a").best_value == -3.0
 
 
-# What the sampler draws again
-
-
 class Repeating(optuna.samplers.RandomSampler):
-    """A sampler that draws the same value for ever."""
-
     def sample_independent(self, study, trial, param_name, param_distribution):
         return 0.5
 
@@ -426,9 +382,6 @@ def test_a_key_is_any_object_whose_text_seeds_its_sampler():
     assert len({repr(s.config) for s in suggestions}) == 6  # the other group draws other numbers
 
 
-# Resuming
-
-
 def resumed(earlier: Search, seed: int = 1) -> Allocator:
     """An allocator that has adopted what ended, and puts first what was running."""
     allocator = Allocator(make_groups(), RUNGS, seed=seed)
@@ -466,12 +419,9 @@ def test_adopting_trials_is_as_good_as_having_run_them(steps):
     assert (old is None) == (new is None)
     if old is not None:
         assert old.group == new.group
-        for level in RUNGS.levels:
-            for value in (0.2, 0.45, 0.6, 0.75):
-                verdicts = [
-                    a.report(n, level, value, 1.0) for a, n in ((search.allocator, old.number), (again, new.number))
-                ]
-                assert verdicts[0] == verdicts[1]
+        reports = [(level, value, 1.0) for level in RUNGS.levels for value in (0.2, 0.45, 0.6, 0.75)]
+        before, after = ([a.report(s.number, *r) for r in reports] for a, s in ((search.allocator, old), (again, new)))
+        assert before == after
 
 
 @settings(max_examples=12)
@@ -494,43 +444,11 @@ def test_a_search_that_is_cut_anywhere_and_resumed_runs_everything_once(steps, s
         assert states[TrialState.WAITING] == 0
 
 
-def test_an_interrupted_trial_goes_on_before_anything_new():
-    part = SPACE.arm("ce")
-    half_done = {"smooth_rate": 0.0, "warmup_epochs": 3, "lr": 0.02}
-    allocator = Allocator([Group("a", part, 3, part.start([0.0]))], Rungs(()))
-    allocator.requeue("a", half_done)
-    assert [allocator.ask().config for _ in range(2)] == [half_done, *part.start([0.0])]
-
-
-def test_what_was_adopted_is_the_same_trial_after_its_way_through_training_settings():
-    # Results hold settings, in which every rate is a float; the space's file says -2.
-    part = GRID.arm("negative")
-    allocator = Allocator([Group("b/negative", part, 8, part.start([-4.0]))], Rungs(()))
-    training = [GRID.settings(part.decode(point), seed=0) for point in part.points()]
-    for done in training[:6]:
-        config = {name: getattr(done, name) for name in GRID.space}
-        allocator.adopt("b/negative", config, "completed", 0.5, 1.0, {})
-    left = [allocator.ask() for _ in range(2)]
-    found = sorted(GRID.settings(s.config, seed=0).model_dump_json() for s in left)
-    assert found == sorted(t.model_dump_json() for t in training[6:])
-
-
 def test_a_finite_group_with_a_start_point_runs_every_training_once():
     part = GRID.arm("negative")
     allocator = Allocator([Group("b/negative", part, 8, part.start([-2.0000000000000004]))], Rungs(()))
     found = {GRID.settings(allocator.ask().config, seed=0).model_dump_json() for _ in range(8)}
     assert len(found) == 8
-
-
-def test_a_configuration_with_a_list_can_be_adopted():
-    milestones = {"type": "choice", "values": [[], [2], [2, 4]], "default": []}
-    space = make_space(milestones=milestones)
-    part = space.arm("ce")
-    allocator = Allocator([Group("a", part, 9)], Rungs(()))
-    done = space.settings(space.default(smooth_rate=0.0, milestones=[2, 4]), seed=0)
-    config = {name: getattr(done, name) for name in space.space}
-    allocator.adopt("a", config, "completed", 0.5, 1.0, {})
-    assert allocator.study("a").trials[0].params["milestones"] == 2
 
 
 def test_a_new_seed_after_adoption_leaves_what_is_known():
@@ -539,3 +457,63 @@ def test_a_new_seed_after_adoption_leaves_what_is_known():
     allocator.reseed(99)
     assert {g.key: study_table(allocator, g) for g in make_groups()} == tables
     assert allocator.ask() is not None
+
+
+FINITE = DistributionSpace(
+    layers=IntDistribution(1, 5, step=2),
+    drop=FloatDistribution(0.0, 0.5, step=0.25),
+    norm=CategoricalDistribution(["batch", None]),
+    fixed=FloatDistribution(0.1, 0.1),
+)
+
+
+def ask_all(allocator: Allocator) -> list[dict]:
+    found = []
+    while (suggestion := allocator.ask()) is not None:
+        found.append(suggestion.config)
+        allocator.tell(suggestion.number, "completed", len(found) / 100, 1.0)
+    return found
+
+
+def test_points_are_all_combinations():
+    points = FINITE.points()
+    assert len(points) == 3 * 3 * 2
+    assert {p["layers"] for p in points} == {1, 3, 5}
+    assert {p["drop"] for p in points} == {0.0, 0.25, 0.5}
+    assert {p["norm"] for p in points} == {"batch", None}
+    assert {p["fixed"] for p in points} == {0.1}
+
+
+def test_a_real_parameter_has_no_points():
+    assert DistributionSpace(lr=FloatDistribution(0.1, 1), layers=IntDistribution(1, 2)).points() is None
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_a_finite_group_runs_every_point_once_and_ends(sampler):
+    allocator = Allocator([Group("a", FINITE, 30)], Rungs(()), sampler=sampler)
+    found = ask_all(allocator)
+    assert len(found) == 18
+    assert all(point in found for point in FINITE.points())
+
+
+def test_start_points_come_first_and_configurations_are_parameters():
+    space = DistributionSpace(lr=FloatDistribution(1e-5, 1, log=True), layers=IntDistribution(1, 9))
+    start = ({"lr": 0.5, "layers": 2}, {"layers": 3, "lr": 0.25})
+    found = ask_all(Allocator([Group("a", space, 6, start)], Rungs(()), seed=3))
+    assert found[:2] == list(start)
+    assert all(1e-5 <= c["lr"] <= 1 and c["layers"] in range(1, 10) for c in found)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({"lr": 0.5}, "must have"), ({"lr": 0.5, "x": 1, "layers": 1}, "must have"), ({"lr": 2.0, "layers": 1}, "lr")],
+)
+def test_a_start_point_outside_is_refused(config, message):
+    space = DistributionSpace(lr=FloatDistribution(0.1, 1), layers=IntDistribution(1, 2))
+    with pytest.raises(ValueError, match=message):
+        space.encode(config)
+
+
+def test_a_space_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        DistributionSpace()

@@ -58,32 +58,18 @@ def test_a_draw_has_other_wrong_labels_of_the_same_samples(drawn):
     assert data.load(DataName("symmetric:0.4", 20)) is search
 
 
-def test_without_draws_the_data_are_those_of_the_search():
-    plan = plan_of()
-    for spec in missing_trials(plan, LevelData(plan), searched(plan)):
-        assert spec.data == (spec.noise_level, None, False)
+def test_without_draws_the_data_are_those_of_the_search_and_trials_have_other_names(drawn):
+    plan = plan_of(seed=5, noise_seed=20)
+    undrawn = missing_trials(plan, LevelData(plan), searched(plan))
+    assert {spec.data for spec in undrawn} == {(level, None, False) for level in LEVELS}
+    with_draws = missing_trials(drawn, LevelData(drawn), searched(drawn))
+    for level in LEVELS:
+        names, others = ({s.trial_id for s in part if s.noise_level == level} for part in (undrawn, with_draws))
+        assert (names == others) if level == "clean" else not names & others
     assert plan.notes == ()
-
-
-def test_the_trials_of_a_draw_have_names_of_their_own(drawn):
-    names = [
-        {s.trial_id for s in missing_trials(plan, LevelData(plan), searched(plan)) if s.noise_level == level}
-        for plan in (drawn, plan_of(seed=5, noise_seed=20))
-        for level in LEVELS
-    ]
-    assert not names[0] & names[2]
-    assert names[1] == names[3]
-
-
-def test_it_says_which_labels_are_not_drawn(drawn):
     assert drawn.notes == ("the labels of clean are not drawn: the confirmation keeps them for all seeds",)
     assert drawn.identity()["settings"]["noise_draws"] is True
-    assert "noise_draws" not in plan_of().identity()["settings"]
-
-
-def test_draws_without_a_confirmation_are_refused():
-    with pytest.raises(InputError, match="--noise-draws needs a confirmation"):
-        plan_of(noise_draws=True, confirm_seeds=0)
+    assert "noise_draws" not in plan.identity()["settings"]
 
 
 @pytest.mark.parametrize(("best", "end"), [([7], 7), ([9, 1, 4], 4), ([4, 5], 5), ([3, 5], 4), ([1, 2, 3, 40], 3)])
@@ -126,11 +112,7 @@ def test_on_all_labels_each_configuration_ends_after_its_median_best_epoch():
     assert ends == {(*key, seed): end for key, end in expected.items() for seed in (6, 7)}
     assert {s.settings.epochs for s in found} == {6}  # the schedule is that of the split
     assert {s.stage for s in found} == {"confirm_all"}
-    assert {s.data for s in found} == {
-        ("clean", None, True),
-        ("symmetric:0.4", 21, True),
-        ("symmetric:0.4", 22, True),
-    }
+    assert {s.data for s in found} == {("clean", None, True), ("symmetric:0.4", 21, True), ("symmetric:0.4", 22, True)}
     assert not {s.trial_id for s in found} & set(trials["trial_id"])
 
 
@@ -150,8 +132,18 @@ def test_only_what_has_no_row_on_all_labels_is_missing():
 
 def test_a_finished_run_may_go_on_with_all_labels():
     assert plan_of(confirm_on="all").identity() == plan_of().identity()
-    with pytest.raises(InputError, match="--confirm-on all needs a confirmation, and --confirm-seeds is 0; raise it"):
-        plan_of(confirm_on="all", confirm_seeds=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"confirm_on": "all"}, "--confirm-on all needs a confirmation, and --confirm-seeds is 0; raise it"),
+        ({"noise_draws": True}, "--noise-draws needs a confirmation"),
+    ],
+)
+def test_what_needs_a_confirmation_is_refused_without_one(settings, message):
+    with pytest.raises(InputError, match=message):
+        plan_of(**settings, confirm_seeds=0)
 
 
 def test_the_data_of_a_draw_on_all_labels(drawn):

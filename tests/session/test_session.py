@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from contextlib import nullcontext
@@ -22,8 +21,10 @@ from nls_tune.runs.reading import read_status
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.session import session
 from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.tune.cluster import Slots
 
 SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "num_trials": 4, "epochs": 6, "train_size": 500}
+SLOTS = Slots(count=1, cpus_per_trial=1, gpus_per_trial=0)
 
 
 class Stopped(Exception):  # noqa: N818
@@ -45,31 +46,39 @@ def made(monkeypatch) -> list[str]:
     monkeypatch.setattr("nls_tune.session.estimating.estimate_level", estimate_level)
     monkeypatch.setattr("nls_tune.session.session.Session.search", stop)
     monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: pytest.MonkeyPatch.context())
-    monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: session_slots())
+    monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: SLOTS)
     return levels
 
 
-def session_slots():
-    from nls_tune.tune.cluster import Slots
+@pytest.fixture
+def unknown(made, monkeypatch) -> list[str]:
+    """The levels whose noise was estimated, of data whose true noise nobody knows."""
+    hide_the_truth(monkeypatch)
+    return made
 
-    return Slots(count=1, cpus_per_trial=1, gpus_per_trial=0)
+
+def run(out, console=None, **changes):
+    settings = check_search_settings(**{**SETTINGS, "out": out, **changes})
+    return session.run_settings(settings, console, dry_run=False)
+
+
+def content_of(out) -> dict:
+    return json.loads((out / "run.json").read_text())
 
 
 def start(out, **changes) -> str:
     console = Console(file=io.StringIO(), width=200)
     with pytest.raises(Stopped):
-        session.run_settings(check_search_settings(**{**SETTINGS, "out": out, **changes}), console, dry_run=False)
+        run(out, console, **changes)
     return console.file.getvalue()
 
 
 def estimates_in(out) -> list[float | None]:
-    plan = json.loads((out / "run.json").read_text())["plan"]
-    return [facts["estimate"] and facts["estimate"]["noise_rate"] for facts in plan]
+    return [facts["estimate"] and facts["estimate"]["noise_rate"] for facts in content_of(out)["plan"]]
 
 
 @pytest.mark.parametrize(("gpus", "where"), [(1.0, "cluster"), (0.0, "here")])
-def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(made, monkeypatch, tmp_path, gpus, where):
-    hide_the_truth(monkeypatch)
+def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(unknown, monkeypatch, tmp_path, gpus, where):
     there: list[str] = []
 
     def estimate_on_cluster(plan, level):
@@ -80,82 +89,65 @@ def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(made, monkeypatch, 
     monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
     monkeypatch.setattr("nls_tune.tune.cluster.check_shared", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.check_machine", lambda *arguments: None)
-    monkeypatch.setattr(
-        "nls_tune.tune.cluster.slots_of", lambda *arguments: replace(session_slots(), gpus_per_trial=gpus)
-    )
+    monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: replace(SLOTS, gpus_per_trial=gpus))
     text = start(tmp_path / "run", address="head:6379", preset="cpu")
-    assert (there, made) == ((list(SETTINGS["noise"]), []) if where == "cluster" else ([], list(SETTINGS["noise"])))
+    assert (there, unknown) == ((list(SETTINGS["noise"]), []) if where == "cluster" else ([], list(SETTINGS["noise"])))
     assert text.count("from its noisy labels on a GPU of the cluster") == len(there)
     assert None not in estimates_in(tmp_path / "run")
 
 
-def test_unknown_noise_is_estimated_before_the_trials_and_kept(made, monkeypatch, tmp_path):
-    hide_the_truth(monkeypatch)
+def test_unknown_noise_is_estimated_before_the_trials_and_kept(unknown, tmp_path):
+    hint = "Start points hold the noise-cancelling rate of the estimated noise"
     text = start(tmp_path)
-    assert made == ["symmetric:0.2", "symmetric:0.4"]
+    assert unknown == ["symmetric:0.2", "symmetric:0.4"]
     assert estimates_in(tmp_path) == [0.3, 0.3]
-    first, second = json.loads((tmp_path / "run.json").read_text())["plan"]
+    first, second = content_of(tmp_path)["plan"]
     assert (first["noise_rate"], first["noise_cancelling_rate"]) == (None, None)
     assert [point["smooth_rate"] for point in second["start"]["negative"]] == [-1.5]
     assert "noise rate 30.0 % [25.0, 35.0], bootstrap 95 %; 1.0 s" in text
-    assert text.index("bootstrap") < text.index("Start points hold the noise-cancelling rate of the estimated noise")
+    assert text.index("bootstrap") < text.index(hint)
+    unknown.clear()
+    assert hint in start(tmp_path)  # the run goes on and reads its estimates
+    assert unknown == []
 
 
-def test_a_run_that_goes_on_reads_its_estimates(made, monkeypatch, tmp_path):
-    hide_the_truth(monkeypatch)
-    start(tmp_path)
-    made.clear()
-    text = start(tmp_path)
-    assert made == []
-    assert "Start points hold the noise-cancelling rate of the estimated noise" in text
-
-
-def test_a_run_that_was_interrupted_between_two_estimates_makes_the_other(made, monkeypatch, tmp_path):
-    hide_the_truth(monkeypatch)
-
+def test_a_run_that_was_interrupted_between_two_estimates_makes_the_other(unknown, monkeypatch, tmp_path):
     def interrupted(plan, level, **kwargs):
         if level.level == "symmetric:0.4":
             raise KeyboardInterrupt
         return estimate_of(level.level)
 
-    settings = check_search_settings(**SETTINGS, out=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("nls_tune.session.estimating.estimate_level", interrupted)
-        result = session.run_settings(settings, None, dry_run=False)
-    assert result.status == "interrupted"
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+        assert run(tmp_path).status == "interrupted"
+    assert content_of(tmp_path)["status"] == "interrupted"
     assert estimates_in(tmp_path) == [0.3, None]
     start(tmp_path)
-    assert made == ["symmetric:0.4"]
+    assert unknown == ["symmetric:0.4"]
     assert estimates_in(tmp_path) == [0.3, 0.3]
 
 
-def test_run_json_says_that_a_session_works_before_its_trials(made, monkeypatch, tmp_path):
-    """Whoever watches a run that is resumed sees neither how the session before ended nor what that one ran."""
-    hide_the_truth(monkeypatch)
+def test_run_json_says_that_a_session_works_before_its_trials(unknown, monkeypatch, tmp_path):
     seen: list[tuple[str, str, int]] = []
 
     def look(plan, level, **kwargs):
-        content, (_, status) = json.loads((tmp_path / "run.json").read_text()), read_status(RunDirectory(tmp_path))
+        content, (_, status) = content_of(tmp_path), read_status(RunDirectory(tmp_path))
         seen.append((content["status"], status, len(content["sessions"])))
         assert content["sessions"][-1]["finished_at"] is None
         raise KeyboardInterrupt
 
-    settings = check_search_settings(**SETTINGS, out=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("nls_tune.session.estimating.estimate_level", look)
         for _ in range(2):
-            assert session.run_settings(settings, None, dry_run=False).status == "interrupted"
+            assert run(tmp_path).status == "interrupted"
     assert seen == [("running", "running", 1), ("running", "running", 2)]
-    sessions = json.loads((tmp_path / "run.json").read_text())["sessions"]
+    sessions = content_of(tmp_path)["sessions"]
     assert [bool(each["finished_at"]) for each in sessions] == [True, True]
     start(tmp_path)
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+    assert content_of(tmp_path)["status"] == "failed"
 
 
-def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(made, monkeypatch, tmp_path, capsys):
-    hide_the_truth(monkeypatch)
-
+def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(unknown, monkeypatch, tmp_path, capsys):
     def press(*arguments, **more):
         raise KeyboardInterrupt
 
@@ -165,7 +157,7 @@ def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(made, monke
     assert run_app(app, ["--epochs", "6", "--out", str(tmp_path)]) == 130
     said = [line for line in capsys.readouterr().out.splitlines() if line]
     assert said[-1].endswith(f"To go on: nls-tune search --epochs 6 --out {tmp_path}")
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    assert content_of(tmp_path)["status"] == "interrupted"
     with pytest.raises(KeyboardInterrupt) as raised:
         session.run_search(epochs=6, out=tmp_path)
     assert raised.value.run == tmp_path
@@ -173,36 +165,32 @@ def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(made, monke
 
 @pytest.mark.parametrize("left", [0, 2])
 def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, monkeypatch, tmp_path):
-    """No trial starts: the search is done, and what is selected at the one level is played."""
     config = {"smooth_rate": 0.0, "warmup_epochs": 1, "lr": 0.01}
     selected = {"symmetric:0.2": [{**config, "lr": 0.01 * (1 + i)} for i in range(left)]}
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 1.0}))
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: "trials")
     monkeypatch.setattr("nls_tune.session.confirming.confirm_configurations", lambda plan, trials: selected)
     seen: list[str] = []
 
     def look(*arguments, **options):
-        seen.append(json.loads((tmp_path / "run.json").read_text())["status"])
+        seen.append(content_of(tmp_path)["status"])
 
     monkeypatch.setattr("nls_tune.session.confirming.run_experiment", look)
     console = Console(file=io.StringIO(), width=200)
-    settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=3)
-    result = session.run_settings(settings, console, dry_run=False)
+    result = run(tmp_path, console, confirm_seeds=3)
     assert ("Confirmation with 3 fresh seeds" in console.file.getvalue()) == bool(left)
     assert seen == (["running"] if left else [])  # for whoever watches, and for a kill
     assert result.status == ("interrupted" if left else "finished")
 
 
 def test_checkpoints_of_a_confirmation_that_is_no_longer_wanted_are_removed(monkeypatch, tmp_path):
-    """It was interrupted; then there was more time for the search, and others were selected."""
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: contextlib.nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 1.0}))
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: "trials")
-    settings = check_search_settings(**SETTINGS, out=tmp_path, confirm_seeds=0)
     for stage in ("confirm", "search"):
         trial = TrialSpec("abc", "symmetric:0.2", stage, TrainingSettings())
         TrialCheckpoint(tmp_path / "checkpoints" / stage).start(trial)
     RunDirectory(tmp_path).create()
-    session.run_settings(settings, Console(file=io.StringIO()), dry_run=False)
+    run(tmp_path, Console(file=io.StringIO()), confirm_seeds=0)
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["search"]
 
 
@@ -216,27 +204,26 @@ def test_ctrl_c_before_there_is_a_run_leaves_none(made, monkeypatch, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("flag", "expected"), [(None, 0), (False, 0), (True, 2)])
-def test_known_noise_is_estimated_on_demand(made, tmp_path, flag, expected):
+@pytest.mark.parametrize(
+    ("hidden", "flag", "expected"), [(False, None, 0), (False, False, 0), (False, True, 2), (True, False, 0)]
+)
+def test_known_noise_is_estimated_on_demand_and_unknown_noise_need_not_be(
+    made, monkeypatch, tmp_path, hidden, flag, expected
+):
+    if hidden:
+        hide_the_truth(monkeypatch)
     text = start(tmp_path, estimate_noise=flag)
     assert len(made) == expected
-    assert "Start points hold the noise-cancelling rate of the true noise" in text
+    assert ("Start points hold the noise-cancelling rate of the true noise" in text) != hidden
+    assert ("The noise is unknown and not estimated" in text) == hidden
     assert ("Estimating the noise of symmetric:0.2" in text) == bool(expected)
 
 
-def test_unknown_noise_need_not_be_estimated(made, monkeypatch, tmp_path):
-    hide_the_truth(monkeypatch)
-    text = start(tmp_path, estimate_noise=False)
-    assert made == []
-    assert "The noise is unknown and not estimated" in text
-
-
-def test_a_dry_run_trains_nothing(made, monkeypatch, tmp_path):
-    hide_the_truth(monkeypatch)
+def test_a_dry_run_trains_nothing(unknown, tmp_path):
     console = Console(file=io.StringIO(), width=200)
     settings = check_search_settings(**SETTINGS, out=tmp_path / "run")
     assert session.run_settings(settings, console, dry_run=True) is None
-    assert made == []
+    assert unknown == []
     assert "Before the trials the noise is estimated" in console.file.getvalue()
     assert not (tmp_path / "run").exists()
 
@@ -244,4 +231,4 @@ def test_a_dry_run_trains_nothing(made, monkeypatch, tmp_path):
 def test_another_choice_of_estimation_is_another_run(made, tmp_path):
     start(tmp_path)
     with pytest.raises(InputError, match=r"settings\.estimate_noise: None -> True"):
-        session.run_settings(check_search_settings(**SETTINGS, out=tmp_path, estimate_noise=True), None, dry_run=False)
+        run(tmp_path, estimate_noise=True)

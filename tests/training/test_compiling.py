@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import warnings
@@ -17,7 +16,6 @@ from nls_tune.errors import CompileError
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.compiling import AUTO_MIN_STEPS, Compiler
 from nls_tune.training.training import Training
-from nls_tune.tune.trainable import TrainingTrainable
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,10 @@ def test_only_whole_batches_are_compiled(dataset, monkeypatch):
     ],
 )
 def test_where_compiling_is_wanted(mode, device, steps, expected):
-    assert Compiler(mode).wants(device, steps) is expected
+    compiler = Compiler(mode)
+    assert compiler.wants(device, steps) is expected
+    compiler.warning = "mlp cannot be compiled here"
+    assert compiler.wants(device, steps) is (mode == "on")  # after a failure auto gives up for good
 
 
 def failing_with(error: Exception, monkeypatch) -> None:
@@ -119,13 +120,6 @@ def test_where_compiling_fails(dataset, monkeypatch):
     assert "compiled" not in compiled.warmup_identity()
 
 
-def test_after_a_failure_auto_gives_up_for_good():
-    compiler = Compiler("auto")
-    assert compiler.wants("cuda", AUTO_MIN_STEPS)
-    compiler.warning = "mlp cannot be compiled here"
-    assert not compiler.wants("cuda", AUTO_MIN_STEPS)
-
-
 def test_a_full_device_is_no_reason_to_do_without(dataset, monkeypatch):
     failing_with(torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
     auto = Compiler("auto")
@@ -133,35 +127,6 @@ def test_a_full_device_is_no_reason_to_do_without(dataset, monkeypatch):
     with pytest.raises(torch.OutOfMemoryError):
         Training(dataset, TRIALS[0], compiler=auto)
     assert auto.warning is None
-
-
-def test_the_trials_of_a_worker_compile_once_and_tell_what_went_wrong(dataset, monkeypatch, tmp_path):
-    calls = []
-    monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
-    level = dataset.noise_level
-    arrays = {"inputs": dataset.inputs, "test_inputs": dataset.test_inputs}
-    datasets = {level: dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
-    shared = {"objective": "best", "use_gpu": False, "cpus_per_trial": 1, "checkpoints": str(tmp_path)}
-    shared |= {"warmup_store": None, "warmup_epochs": [2], "compile": "on"}
-    configs = [
-        {
-            "trial_id": str(i),
-            "noise_level": level,
-            "stage": "search",
-            "report_at": [],
-            "settings": t.model_dump(mode="json"),
-        }
-        for i, t in enumerate(TRIALS)
-    ]
-    worker = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
-    worker.setup(configs[0], arrays=arrays, datasets=datasets, shared=shared)
-    for config in configs[1:]:
-        assert worker.step()["warning"] is None
-        worker.reset_config(config)
-    assert len(calls) == 1
-    worker._workplace.compiler.warning = "cannot be compiled"
-    assert worker.step()["warning"] == "cannot be compiled"
-    worker.cleanup()
 
 
 def test_torch_takes_the_compiler_that_is_looked_for_before_a_search():

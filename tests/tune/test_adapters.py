@@ -13,9 +13,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nls_tune.allocation.allocator import Allocator, Group, Suggestion
-from nls_tune.allocation.asha import Rungs
-from nls_tune.spaces.reading import load_space
+from nls_tune.allocation.allocator import Suggestion
 from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher, ListSearcher, Reading, WorkerSavingScheduler
 
 METRIC = "accuracy"
@@ -42,15 +40,6 @@ class FakeAllocator:
         return self.goes_on
 
 
-def make_searcher(allocator: Any) -> AllocationSearcher:
-    return AllocationSearcher(
-        allocator,
-        lambda suggestion: {"group": suggestion.group, **suggestion.config},
-        read,
-        metric=METRIC,
-    )
-
-
 def read(result: Mapping[str, Any]) -> Reading:
     outcome = "completed" if result.get("finished") else "stopped"
     return Reading(result["epoch"], result[METRIC], result.get("counts", True), result["seconds"], outcome)
@@ -63,7 +52,7 @@ def allocator() -> FakeAllocator:
 
 @pytest.fixture
 def searcher(allocator) -> AllocationSearcher:
-    return make_searcher(allocator)
+    return AllocationSearcher(allocator, lambda s: {"group": s.group, **s.config}, read, metric=METRIC)
 
 
 def report(accuracy: float, **more: Any) -> dict[str, Any]:
@@ -78,31 +67,23 @@ class TestSearcher:
         assert searcher.numbers == {"t1": 7, "t2": 8}
 
     @pytest.mark.parametrize(
-        ("result", "told"),
+        ("result", "error", "told"),
         [
-            (report(0.75, finished=True), (8, "completed", 0.75, 3.0)),
-            (report(0.5), (8, "stopped", 0.5, 3.0)),
-            (report(math.inf, finished=True), (8, "diverged", math.inf, 3.0)),
-            (None, (8, "failed", None)),
-            ({}, (8, "failed", None)),
-            ({"epoch": 1}, (8, "failed", None)),
+            (report(0.75, finished=True), False, (8, "completed", 0.75, 3.0)),
+            (report(0.5), False, (8, "stopped", 0.5, 3.0)),
+            (report(math.inf, finished=True), False, (8, "diverged", math.inf, 3.0)),
+            (report(math.nan, finished=True), False, (8, "diverged", pytest.approx(math.nan, nan_ok=True), 3.0)),
+            (report(0.75, finished=True), True, (8, "failed", None)),
+            (None, False, (8, "failed", None)),
+            ({}, False, (8, "failed", None)),
+            ({"epoch": 1}, False, (8, "failed", None)),
         ],
     )
-    def test_how_a_trial_ended_is_told(self, searcher, allocator, result, told):
+    def test_how_a_trial_ended_is_told(self, searcher, allocator, result, error, told):
         searcher.suggest("t1")
         searcher.suggest("t2")
-        searcher.on_trial_complete("t2", result)
+        searcher.on_trial_complete("t2", result, error=error)
         assert allocator.told == [told]
-
-    def test_not_a_number_is_told_as_diverged(self, searcher, allocator):
-        searcher.suggest("t1")
-        searcher.on_trial_complete("t1", report(math.nan, finished=True))
-        assert allocator.told[0][:2] == (7, "diverged")
-
-    def test_an_error_is_told_whatever_was_reported_before(self, searcher, allocator):
-        searcher.suggest("t1")
-        searcher.on_trial_complete("t1", report(0.75, finished=True), error=True)
-        assert allocator.told == [(7, "failed", None)]
 
     def test_a_trial_of_somebody_else_is_left_alone(self, searcher, allocator):
         searcher.on_trial_complete("unknown", report(0.75))
@@ -128,22 +109,16 @@ class TestScheduler:
         searcher.suggest("t1")
         return AllocationScheduler(searcher)
 
-    @pytest.mark.parametrize(("goes_on", "decision"), [(True, TrialScheduler.CONTINUE), (False, TrialScheduler.STOP)])
-    def test_the_allocator_decides(self, scheduler, allocator, goes_on, decision):
-        allocator.goes_on = goes_on
-        assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.75)) == decision
-        assert allocator.reported == [(7, 2, 0.75, 3.0)]
-
     @pytest.mark.parametrize("counts", [True, False])
-    def test_when_it_is_over_a_trial_is_stopped_and_its_value_counts(self, scheduler, searcher, allocator, counts):
-        searcher.is_over = lambda: True
+    @pytest.mark.parametrize("over", [True, False])
+    @pytest.mark.parametrize("goes_on", [True, False])
+    def test_the_allocator_decides_unless_it_is_over_and_is_told_what_counts(
+        self, scheduler, searcher, allocator, goes_on, over, counts
+    ):
+        allocator.goes_on, searcher.is_over = goes_on, lambda: over
         decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.75, counts=counts))
-        assert decision == TrialScheduler.STOP
+        assert decision == (TrialScheduler.CONTINUE if goes_on and not over else TrialScheduler.STOP)
         assert allocator.reported == [(7, 2, 0.75 if counts else None, 3.0)]
-
-    def test_a_trial_whose_objective_does_not_count_yet_is_not_judged(self, scheduler, allocator):
-        scheduler.on_trial_result(None, SimpleNamespace(trial_id="t1"), report(0.0, counts=False))
-        assert allocator.reported == [(7, 2, None, 3.0)]
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_a_value_that_is_not_finite_stops_the_trial_unjudged(self, scheduler, allocator, value):
@@ -187,9 +162,8 @@ def test_a_trial_that_waits_is_named_once(statuses, numbers):
 
 
 def test_a_trial_that_ran_and_failed_is_named_again():
-    scheduler, trial = WorkerSavingScheduler(), FakeTrial(0, "PENDING")
-    controller = FakeController()
-    controller.get_trials().append(trial)
+    scheduler, controller = WorkerSavingScheduler(), FakeController("PENDING")
+    (trial,) = controller.get_trials()
     for status, expected in (("PENDING", trial), ("PENDING", None), ("RUNNING", None), ("PENDING", trial)):
         trial.status = status
         assert scheduler.choose_trial_to_run(controller) is expected
@@ -215,29 +189,3 @@ def test_a_list_is_run_in_its_order_as_long_as_trials_may_start():
 def test_nothing_is_saved(searcher, tmp_path):
     searcher.save(str(tmp_path / "state"))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_with_the_real_allocator_every_trial_is_asked_judged_and_told_once():
-    space = load_space("twonorm", preset="cpu")
-    groups = [Group(f"level/{arm}", space.arm(arm), count) for arm, count in space.quotas(8).items()]
-    allocator = Allocator(groups, Rungs((1, 3)), seed=0)
-    searcher = make_searcher(allocator)
-    scheduler = AllocationScheduler(searcher)
-    seen = []
-    for number in range(20):
-        name = f"t{number}"
-        config = searcher.suggest(name)
-        if config == Searcher.FINISHED:
-            break
-        seen.append(config)
-        value, result = number / 100, {}
-        for epoch in range(1, 5):
-            result = report(value, epoch=epoch, finished=epoch == 4)
-            if scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result) == TrialScheduler.STOP:
-                break
-        searcher.on_trial_complete(name, result)
-    assert [c["group"] for c in seen].count("level/negative") == 4
-    assert len(seen) == len({repr(c) for c in seen}) == 8
-    assert allocator.num_left() == 0
-    states = [t.state.name for g in groups for t in allocator.study(g.key).trials]
-    assert states.count("COMPLETE") == 8  # each is better than all before it, so none was stopped

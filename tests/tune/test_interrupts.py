@@ -27,8 +27,8 @@ def handlers():
     assert found == [signal.default_int_handler] * 2
 
 
-def like_tune() -> list[int]:
-    """Set a handler as Tune does: it notes that it is to end, and puts back what was there."""
+def like_tune(interrupts: Interrupts | None = None) -> list[int]:
+    """Set a handler as Tune does: it notes that it is to end, and puts back what was there. Then be ready."""
     noted: list[int] = []
     original = signal.getsignal(signal.SIGINT)
 
@@ -37,6 +37,8 @@ def like_tune() -> list[int]:
         signal.signal(signal.SIGINT, original)
 
     signal.signal(signal.SIGINT, handle)
+    if interrupts is not None:
+        interrupts.tune_is_ready()
     return noted
 
 
@@ -44,17 +46,15 @@ def like_tune() -> list[int]:
 def test_the_first_one_tells_tune_once_and_shows_it(number):
     shown: list[str] = []
     with Interrupts(lambda: shown.append("ending")) as interrupts:
-        noted = like_tune()
-        interrupts.tune_is_ready()
+        noted = like_tune(interrupts)
         signal.raise_signal(number)
         assert (noted, shown) == ([number], ["ending"])
 
 
 def test_another_one_waits_until_everything_is_saved():
-    saved = noted = None
+    saved = None
     with pytest.raises(InterruptedAgainError), Interrupts() as interrupts:
-        noted = like_tune()
-        interrupts.tune_is_ready()
+        noted = like_tune(interrupts)
         for _ in range(4):
             signal.raise_signal(signal.SIGINT)
         saved = True
@@ -80,8 +80,7 @@ def test_what_hangs_can_be_left(monkeypatch):
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
     reached = []
     with pytest.raises(InterruptedAgainError), Interrupts() as interrupts:
-        like_tune()
-        interrupts.tune_is_ready()
+        like_tune(interrupts)
         for i in range(3):
             signal.raise_signal(signal.SIGINT)
             reached.append(i)
@@ -90,8 +89,7 @@ def test_what_hangs_can_be_left(monkeypatch):
 
 def test_an_error_is_not_covered_up():
     with pytest.raises(OSError, match="disk"), Interrupts() as interrupts:
-        like_tune()
-        interrupts.tune_is_ready()
+        like_tune(interrupts)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise OSError("disk")

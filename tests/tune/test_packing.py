@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,18 +10,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_recorder import LEVEL, Driven
 from torch.cuda._utils import _get_device_index
 from trial_rows import trial_row
 
 from nls_tune import read_trials
 from nls_tune.errors import InputError, error_line, is_out_of_memory
 from nls_tune.plan.level_data import LevelData
-from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import runs_again
 from nls_tune.runs.schemas import config_columns
+from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.session import confirming as confirm
 from nls_tune.training import devices
 from nls_tune.training.report import TrialReport
@@ -34,7 +34,6 @@ class TestErrors:
     @pytest.mark.parametrize(
         "error",
         [
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             torch.OutOfMemoryError(),
             RuntimeError("CUDA error: out of memory"),
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -51,13 +50,13 @@ class TestErrors:
     )
     def test_other_errors_are_others(self, error):
         assert not is_out_of_memory(error)
+        assert not is_out_of_memory(error, shared_gpu=True)
 
     def test_cudnn_without_an_engine_means_memory_only_beside_others(self):
         said = "unable to find an engine to execute this computation"
         for error in (RuntimeError(f"FIND was {said}"), f"RuntimeError: GET was {said}"):
             assert is_out_of_memory(error, shared_gpu=True)
             assert not is_out_of_memory(error)
-        assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"), shared_gpu=True)
 
     def test_the_line_is_short(self):
         text = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which\nmore"
@@ -67,38 +66,21 @@ class TestErrors:
 
 
 class TestSettings:
-    @pytest.mark.parametrize(("given", "stored"), [(3, 3), ("3", 3), ("99", 99)])
-    def test_a_number(self, given, stored):
-        assert check_search_settings(trials_per_gpu=given).trials_per_gpu == stored
+    def test_a_number_from_1_to_99_and_nothing_else(self):
+        for number in (3, "3", 99, "99"):
+            assert check_search_settings(trials_per_gpu=number).trials_per_gpu == int(number)
+        for value in (0, -1, 100, "0", "1.5", 1.5, "many", "", True, None):
+            with pytest.raises(InputError, match="--trials-per-gpu: must be a whole number from 1 to 99"):
+                check_search_settings(trials_per_gpu=value)
 
-    @pytest.mark.parametrize("given", [0, -1, 100, "0", "1.5", 1.5, "many", "", True, None])
-    def test_nothing_else(self, given):
-        with pytest.raises(InputError, match="--trials-per-gpu: must be a whole number from 1 to 99"):
-            check_search_settings(trials_per_gpu=given)
+    def test_the_plan_says_when_cpus_run_short(self):
+        def note(cpus: int, **settings: int) -> str | None:
+            resources, checked = {"CPU": cpus, "GPU": 2}, SearchSettings(**settings)
+            return packing_note(resources, slots_of(resources, checked), checked)
 
-    def test_it_is_no_part_of_what_a_run_is(self):
-        names = {"noise": ("symmetric:0.4",), "preset": "cpu", "train_size": 500}
-        one, other = (
-            make_plan(check_search_settings(**names, trials_per_gpu=n), 0, progress=False).identity() for n in (1, 2)
-        )
-        assert one == other
-
-    @pytest.mark.parametrize(
-        ("resources", "settings", "said"),
-        [
-            ({"CPU": 8, "GPU": 2}, {}, None),
-            ({"CPU": 8, "GPU": 2}, {"trials_per_gpu": 4}, None),
-            (
-                {"CPU": 7, "GPU": 2},
-                {"trials_per_gpu": 8, "cpus_per_trial": 2},
-                "--trials-per-gpu 8 needs 32 CPUs, there are 7: 3 at a time, at most 2 on a GPU",
-            ),
-        ],
-    )
-    def test_the_plan_says_when_cpus_run_short(self, resources, settings, said):
-        checked = SearchSettings(**settings)
-        note = packing_note(resources, slots_of(resources, checked), checked)
-        assert note is None if said is None else said in str(note)
+        assert note(8) is note(8, trials_per_gpu=4) is None
+        said = "--trials-per-gpu 8 needs 32 CPUs, there are 7: 3 at a time, at most 2 on a GPU"
+        assert said in str(note(7, trials_per_gpu=8, cpus_per_trial=2))
 
     @given(st.integers(1, 99), st.integers(1, 8), st.integers(1, 200))
     def test_slots_fit_on_the_gpus_and_lose_none(self, wanted, gpus, cpus):
@@ -145,52 +127,29 @@ class TestLowering:
         assert runs_again(run, rows.iloc[:0]).tolist() == []
 
 
-class TestMemoryOfAProcess:
-    @pytest.fixture
-    def fractions(self, monkeypatch) -> list[tuple[float, int | None]]:
-        asked: list[tuple[float, int | None]] = []
+@pytest.mark.parametrize(("trials", "part"), [(1, None), (2, 0.55), (4, 0.275)])
+def test_a_trial_that_shares_a_gpu_has_its_part_of_the_memory(monkeypatch, trials, part):
+    asked: list[tuple[float, int | None]] = []
 
-        def limit(part: float, device: Any = None) -> None:
-            # Torch's own check: a device without an index is refused.
-            asked.append((part, None if device is None else _get_device_index(device, optional=False)))
+    def limit(part: float, device: Any = None) -> None:
+        # Torch's own check: a device without an index is refused.
+        asked.append((part, None if device is None else _get_device_index(device, optional=False)))
 
-        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limit)
-        return asked
-
-    @pytest.mark.parametrize(("trials", "part"), [(2, 0.55), (4, 0.275)])
-    def test_a_trial_that_shares_a_gpu_has_its_part(self, fractions, trials, part):
-        devices.limit_memory(torch.device("cuda"), trials)
-        devices.limit_memory(torch.device("cuda:1"), trials)
-        assert fractions == [(pytest.approx(part), None), (pytest.approx(part), 1)]
-
-    def test_alone_or_on_a_cpu_there_is_no_limit(self, fractions):
-        devices.limit_memory(torch.device("cuda"), 1)
-        devices.limit_memory(torch.device("cpu"), 4)
-        assert fractions == []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limit)
+    for device in ("cpu", "cuda", "cuda:1"):
+        devices.limit_memory(torch.device(device), trials)
+    assert asked == ([] if part is None else [(pytest.approx(part), None), (pytest.approx(part), 1)])
 
 
-def confirming_plan() -> SearchPlan:
-    settings = check_search_settings(
-        noise=("symmetric:0.4",), preset="cpu", epochs=6, num_trials=4, train_size=500, confirm_seeds=2
-    )
-    return make_plan(settings, 0, progress=False)
-
-
-def searched(folder: Path) -> tuple[SearchPlan, RunDirectory]:
-    """A plan and its run, whose search is over."""
-    plan, run = confirming_plan(), RunDirectory(folder / "run")
+def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tiny_plan, tmp_path, monkeypatch):
+    """Ray's part is played: each experiment asks for its trials, and one of them has no room beside others."""
+    plan, run = tiny_plan, RunDirectory(tmp_path / "run")
     run.create()
     for rate in (0.0, 0.1, -4.0):
         training = plan.training_settings(plan.space.default(smooth_rate=rate))
-        name = LevelData(plan).trial("symmetric:0.4", training).trial_id
-        row = trial_row(noise_level="symmetric:0.4", arm=training.arm)
+        name = LevelData(plan).trial(LEVEL, training).trial_id
+        row = trial_row(noise_level=LEVEL, arm=training.arm)
         run.write_trial({**row, **config_columns(training), "trial_id": name})
-    return plan, run
-
-
-def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, monkeypatch):
-    """Ray's part is played: each experiment asks for its trials, and one of them has no room beside others."""
-    plan, run = searched(tmp_path)
     experiments: list[tuple[int, list[str]]] = []
     short_of_memory: list[str] = []
 
@@ -209,50 +168,38 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tmp_path, mon
         experiments.append((slots.trials_per_gpu, ran))
 
     monkeypatch.setattr(confirm, "run_experiment", experiment)
-    lines: list[str] = []
     resources, settings = {"CPU": 8, "GPU": 1}, SearchSettings(trials_per_gpu=2)
     packing = Packing(resources, settings, slots_of(resources, settings))
     views: list[Any] = []
 
     def make_view(progress: Any) -> Any:
         views.append(progress)
-        return SimpleNamespace(trial_ended=lines.append)
+        return SimpleNamespace(trial_ended=lambda line: None)
 
     assert confirm.confirm(plan, LevelData(plan), run, "run-1", packing, make_view) == "finished"
-    (first, second) = experiments
+    first, second = experiments
     assert (first[0], second[0]) == (2, 1)
     assert first[1] == short_of_memory  # no other one started after it
     assert second[1][0] == first[1][0]
     rows = read_trials(run.path)
     confirmed = rows[rows["stage"] == "confirm"]
-    assert len(confirmed) == len(second[1]) == 6
+    assert len(confirmed) == len(second[1]) == 3 * len(plan.confirm_seeds())
     assert set(confirmed["status"]) == {"completed"}
-    assert (views[0].num_ended, views[0].num_left(), views[0].levels["symmetric:0.4"].running) == (6, 0, 0)
+    assert (views[0].num_ended, views[0].num_left(), views[0].levels[LEVEL].running) == (len(confirmed), 0, 0)
     assert list(run.checkpoints.iterdir()) == []
 
 
 def test_what_ran_out_beside_others_is_described_in_its_folder(tmp_path, tiny_plan):
     """A trial that never began has no folder of its own; a later session must find it all the same."""
-    from types import SimpleNamespace
-
-    from nls_tune.session.searching import make_progress
-    from nls_tune.tune.recorder import Recorder
-
-    run = RunDirectory(tmp_path / "run")
-    run.create()
-    view: Any = SimpleNamespace(trial_ended=lambda line: None)
-    training = tiny_plan.training_settings(tiny_plan.space.default())
-    data = LevelData(tiny_plan)
-    spec = data.trial("symmetric:0.4", training)
-    file = tmp_path / "error.txt"
-    file.write_text("Traceback\nray.exceptions.OutOfMemoryError: Task was killed\n")
-    trial: Any = SimpleNamespace(trial_id="t1", config=spec.to_config(), error_file=str(file))
+    driven = Driven(tiny_plan, tmp_path)
+    trial = driven.trial(error="Traceback\nray.exceptions.OutOfMemoryError: Task was killed\n")
+    spec = TrialSpec.from_config(trial.config)
     for again in ("it runs again alone", None):
-        progress = make_progress(tiny_plan, 2)
-        recorder = Recorder(tiny_plan, data, run, "run-1", progress, view, out_of_memory=lambda again=again: again)
-        recorder.on_trial_error(iteration=1, trials=[], trial=trial)
-        assert TrialCheckpoint(run.checkpoints / spec.trial_id).read_trial() == (spec if again else None)
-        (row,) = read_trials(run.path).to_dict("records")
+        driven.begin(out_of_memory=lambda again=again: again)
+        driven.fail(trial)
+        folder = TrialCheckpoint(driven.run.checkpoints / spec.trial_id)
+        assert folder.read_trial() == (spec if again else None)
+        row = driven.row()
         assert row["status"] == "out_of_memory"
         assert ("runs again alone" in row["error"]) == bool(again)
-        assert (progress.num_ended, len(recorder.failures)) == ((0, 0) if again else (1, 1))
+        assert (driven.progress.num_ended, len(driven.recorder.failures)) == ((0, 0) if again else (1, 1))

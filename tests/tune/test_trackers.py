@@ -20,7 +20,6 @@ from nls_tune.machine.provenance import without_password
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_epochs
-from nls_tune.tune.recorder import Recorder
 from nls_tune.tune.tracker import BackgroundTracker, tracked_trial
 from nls_tune.tune.trackers import MlflowTracker, WandbTracker, check_trackers
 
@@ -32,10 +31,11 @@ def a_trial(tmp_path, name="aa11", run_id="twonorm-20260102T030405Z-9f42"):
 
 
 class Spy:
-    """A tracker that remembers what it was told."""
-
     def __init__(self) -> None:
         self.told: list[tuple] = []
+
+    def close(self) -> None:
+        self.told.append(("closed",))
 
     def started(self, trial) -> None:
         self.told.append(("started", trial.config["trial_id"]))
@@ -46,14 +46,11 @@ class Spy:
     def ended(self, trial, row, epochs) -> None:
         self.told.append(("ended", trial.config["trial_id"], row["status"], [e["epoch"] for e in epochs]))
 
-    def close(self) -> None:
-        self.told.append(("closed",))
-
 
 class TestTheRecorder:
     def test_it_tells_each_epoch_once_and_the_row_at_the_end(self, tiny_plan, tmp_path):
-        driven, spy = Driven(tiny_plan, tmp_path), Spy()
-        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
+        spy = Spy()
+        driven = Driven(tiny_plan, tmp_path, spy)
         trial = driven.trial()
         driven.start(trial)
         driven.report(trial, range(1, 3))
@@ -72,8 +69,8 @@ class TestTheRecorder:
         assert len(read_epochs(driven.run.path)) == 6
 
     def test_what_is_interrupted_or_fails_at_once_is_told_too(self, tiny_plan, tmp_path):
-        driven, spy = Driven(tiny_plan, tmp_path), Spy()
-        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
+        spy = Spy()
+        driven = Driven(tiny_plan, tmp_path, spy)
         driven.start(driven.trial())
         driven.fail(driven.trial("t2", error="OSError: no disk", lr=0.01))
         driven.recorder.interrupt()
@@ -81,9 +78,8 @@ class TestTheRecorder:
         assert [told[2:] for told in spy.told[2:]] == [("failed", []), ("interrupted", [])]
 
     def test_a_trial_is_described_by_all_its_settings(self, tiny_plan, tmp_path):
-        driven, seen = Driven(tiny_plan, tmp_path), []
-        spy = SimpleNamespace(started=seen.append)
-        driven.recorder = Recorder(tiny_plan, driven.data, driven.run, "run-1", driven.progress, driven.view, [spy])
+        seen = []
+        driven = Driven(tiny_plan, tmp_path, SimpleNamespace(started=seen.append))
         trial = driven.trial(smooth_rate=-2.0)
         driven.start(trial)
         config = seen[0].config
@@ -150,7 +146,7 @@ class FakeWandb(ModuleType):
         self.runs, self.api = [], SimpleNamespace(api_key=key)
 
     class Settings(SimpleNamespace):
-        """Keeps what it is given."""
+        pass
 
     class Run(SimpleNamespace):
         """A run: what it was begun with, and what was logged by step."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import math
+import os
 import pickle
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,13 @@ from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTraina
 
 CPU = torch.device("cpu")
 LEVEL = "symmetric:0.2"
+SETTINGS = {"model": "mlp", "epochs": 6, "warmup_epochs": 2, "smooth_rate": -1.0, "lr": 0.01, "batch_size": 64}
 TRIAL = TrialSpec("abc", "symmetric:0.4", "confirm_all", TrainingSettings(model="mlp"), 3, (1, 5), 4)
 
-OTHER_STAGE = json.dumps({**TRIAL.to_config(), "stage": "rehearsal"})
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
 
 
 class TestTrialCheckpoint:
@@ -67,41 +74,23 @@ class TestTrialCheckpoint:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         assert checkpoint.read_trial() is None
 
-    @pytest.mark.parametrize("part", [0, 0.5, 0.99])
-    def test_a_torn_state_is_an_error(self, checkpoint, part):
+    def test_a_bad_state_is_an_error_and_nothing_in_it_is_executed(self, checkpoint, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         checkpoint.start(TRIAL)
-        before = set(checkpoint.folder.iterdir())
         checkpoint.save({"weights": torch.ones(1000)})
-        (file,) = set(checkpoint.folder.iterdir()) - before
-        content = file.read_bytes()
-        file.write_bytes(content[: int(part * len(content))])
-        with pytest.raises(InputError, match="the saved state cannot be read"):
-            checkpoint.load(CPU)
-        assert checkpoint.read_trial() == TRIAL
-
-    def test_nothing_in_a_state_is_executed(self, checkpoint, tmp_path):
-        class Evil:
-            def __reduce__(self):
-                return (open, (str(tmp_path / "owned"), "w"))
-
-        checkpoint.start(TRIAL)
-        checkpoint.save({"epoch": 1})
         (file,) = checkpoint.folder.glob("*.pt")
-        for content in (pickle.dumps({"a": Evil()}, protocol=2), None):
-            if content is None:
-                torch.save({"a": Evil()}, file)
-            else:
-                file.write_bytes(content)
-            (tmp_path / "owned").unlink(missing_ok=True)
+        content, evil = file.read_bytes(), io.BytesIO()
+        torch.save({"a": Evil()}, evil)
+        torn = [content[: int(part * len(content))] for part in (0, 0.5, 0.99)]
+        for bad in (*torn, pickle.dumps({"a": Evil()}, protocol=2), evil.getvalue()):
+            file.write_bytes(bad)
             with pytest.raises(InputError, match="the saved state cannot be read"):
                 checkpoint.load(CPU)
-            assert not (tmp_path / "owned").exists()
-
-    def test_a_state_that_is_not_a_dictionary_is_an_error(self, checkpoint):
-        checkpoint.start(TRIAL)
+        assert not (tmp_path / "owned").exists()
         checkpoint.save([1, 2])  # type: ignore[arg-type]
         with pytest.raises(InputError, match="it is a list"):
             checkpoint.load(CPU)
+        assert checkpoint.read_trial() == TRIAL
 
     def test_once_removed_a_late_save_writes_nothing(self, checkpoint):
         checkpoint.start(TRIAL)
@@ -110,16 +99,13 @@ class TestTrialCheckpoint:
         assert not checkpoint.folder.exists()
 
 
-SETTINGS = {"model": "mlp", "epochs": 6, "warmup_epochs": 2, "smooth_rate": -1.0, "lr": 0.01, "batch_size": 64}
-
-
 @pytest.fixture(scope="module")
 def dataset() -> NoisyDataset:
-    return load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1)
+    return load_dataset("twonorm", LEVEL, train_size=200, val_fraction=0.1)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(dataset) -> list[dict[str, Any]]:
+def uninterrupted(dataset: NoisyDataset) -> list[dict[str, Any]]:
     """The epochs of a training that nothing stops."""
     training = Training(dataset, TrainingSettings(**SETTINGS))
     while not training.finished:
@@ -128,13 +114,13 @@ def uninterrupted(dataset) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def warmup_store(tmp_path_factory) -> Path:
+def warmup_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("warmups")
 
 
 @pytest.fixture
 def make(dataset, tmp_path, warmup_store):
-    """Make a trainable as a worker does, with one thread."""
+    """Make a trainable as a worker does, with one thread; checkpoints go to tmp_path."""
     threads = torch.get_num_threads()
     inputs = SharedInputs(dataset.inputs, dataset.test_inputs)
     datasets = {DataName(LEVEL): dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
@@ -143,10 +129,9 @@ def make(dataset, tmp_path, warmup_store):
         warmup_epochs=(1, 2, 4),
     )  # fmt: skip
 
-    def made(config: dict[str, Any], store: bool = True) -> TrainingTrainable:
-        mine = shared if store else dataclasses.replace(shared, warmup_store=None)
+    def made(config: dict[str, Any], **changes: Any) -> TrainingTrainable:
         trainable = TrainingTrainable.__new__(TrainingTrainable)  # Tune's constructor wants a session of Ray's
-        trainable.setup(config, inputs=inputs, datasets=datasets, shared=mine)
+        trainable.setup(config, inputs=inputs, datasets=datasets, shared=dataclasses.replace(shared, **changes))
         return trainable
 
     yield made
@@ -165,6 +150,21 @@ def config(
     return TrialSpec(trial_id, LEVEL, "search", settings, noise_seed, judged_at, stop_at).to_config()
 
 
+def reports_of(trainable: TrainingTrainable) -> list[dict[str, Any]]:
+    reports = [trainable.step()]
+    while not reports[-1]["done"]:
+        reports.append(trainable.step())
+    return reports
+
+
+def epochs_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [epoch for report in reports for epoch in report["new_epochs"]]
+
+
+def without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in epoch.items() if k not in ("seconds", "peak_memory_bytes")} for epoch in epochs]
+
+
 def test_trials_of_one_level_can_have_data_of_their_own(dataset, make):
     """As the confirmation has with draws of the noise: their names tell them apart, also in a reused actor."""
     other = load_dataset("twonorm", "symmetric:0.2", train_size=200, val_fraction=0.1, noise_seed=1)
@@ -176,21 +176,6 @@ def test_trials_of_one_level_can_have_data_of_their_own(dataset, make):
     training = Training(other, TrainingSettings(**{**SETTINGS, "epochs": 1, "warmup_epochs": 0}))
     expected = without_times([dataclasses.asdict(training.run_epoch())])
     assert without_times(second["new_epochs"]) == expected != without_times(first["new_epochs"])
-
-
-def without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in epoch.items() if k not in ("seconds", "peak_memory_bytes")} for epoch in epochs]
-
-
-def reports_of(trainable: TrainingTrainable) -> list[dict[str, Any]]:
-    reports = [trainable.step()]
-    while not reports[-1]["done"]:
-        reports.append(trainable.step())
-    return reports
-
-
-def epochs_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [epoch for report in reports for epoch in report["new_epochs"]]
 
 
 class TestTrainingTrainable:
@@ -217,7 +202,6 @@ class TestTrainingTrainable:
         for _ in range(4):
             first.step()
         first.cleanup()
-        assert json.loads((tmp_path / "abc" / "trial.json").read_text())["trial_id"] == "abc"
         second = make(config())
         reports = reports_of(second)
         assert without_times(epochs_of(reports)) == without_times(uninterrupted)
@@ -264,23 +248,22 @@ class TestTrainingTrainable:
         assert trainable.reset_config(config("second")) is True
         assert without_times(epochs_of(reports_of(trainable))) == without_times(uninterrupted)
 
-    def test_a_finished_trial_saves_nothing_more(self, make, tmp_path):
-        trainable = make(config())
-        reports_of(trainable)
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_a_trial_whose_row_is_written_saves_nothing_more(self, make, tmp_path, finished):
+        trainable = make(config(judged_at=() if finished else (1,)))
+        if finished:
+            reports_of(trainable)
+        else:
+            trainable.step()
         TrialCheckpoint(tmp_path / "abc").remove()  # as the driver does when it has written the row
         trainable.cleanup()
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_stopped_trial_whose_row_is_written_saves_nothing_more(self, make, tmp_path):
-        trainable = make(config(judged_at=(1,)))
-        trainable.step()
-        TrialCheckpoint(tmp_path / "abc").remove()
-        trainable.cleanup()
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_trainable_that_never_trains_leaves_nothing(self, make, tmp_path):
+    def test_a_trainable_that_never_trains_leaves_nothing_and_holds_nothing(self, make, tmp_path, warmup_store):
         """Tune starts actors that it then does not need: they must not leave a folder behind."""
-        make(config()).cleanup()
+        needless = make(config())
+        assert list(warmup_store.iterdir()) == []
+        needless.cleanup()
         assert list(tmp_path.iterdir()) == []
 
     def test_a_trainable_that_never_trains_does_not_touch_the_state_of_the_one_that_does(self, make, tmp_path):
@@ -294,12 +277,10 @@ class TestTrainingTrainable:
         assert state is not None
         assert len(state["history"]) == 3
 
-    def test_the_folder_says_what_the_trial_is_before_its_first_report(self, make, tmp_path):
-        """A run that is killed finds in it what was running."""
-        trainable = make(config(judged_at=(1,)))
-        trainable.step()
-        trial = TrialCheckpoint(Path(tmp_path) / "abc").read_trial()
-        assert trial == TrialSpec.from_config(config(judged_at=(1,)))
+    def test_the_folder_says_what_the_trial_is_while_it_runs(self, make, tmp_path):
+        described = config(judged_at=(1,))
+        make(described).step()
+        assert TrialCheckpoint(tmp_path / "abc").read_trial() == TrialSpec.from_config(described)
 
 
 JUDGED = ("epoch", "best_val_accuracy", "best_epoch", "val_correct_at_best", "test_correct_at_best", "diverged",
@@ -310,7 +291,7 @@ class TestSharedWarmup:
     @pytest.mark.parametrize("rate", [0.0, -1.0])
     def test_rungs_within_a_warm_up_that_was_taken_over_are_reported_as_if_it_had_been_trained(self, make, rate):
         described = {"judged_at": (1, 3, 4, 5), "smooth_rate": rate, "warmup_epochs": 4}
-        plain = {r["epoch"]: r for r in reports_of(make(config("alone", **described), store=False))}
+        plain = {r["epoch"]: r for r in reports_of(make(config("alone", **described), warmup_store=None))}
         reports_of(make(config("first", **described, lr=0.02)))
         trainable = make(config("second", **described))
         reports = reports_of(trainable)
@@ -335,12 +316,6 @@ class TestSharedWarmup:
         (warning,) = {warning for report in reports for warning in report["warnings"]}
         assert "cannot be used and is trained anew (BadZipFile: File is not a zip file)" in warning
 
-    def test_a_warm_up_that_diverged_is_taken_over_as_that(self, make):
-        described = {"warmup_lr": 1e30, "warmup_epochs": 4, "judged_at": (1,)}
-        reports_of(make(config("first", **described)))
-        last = reports_of(make(config("second", **described)))[-1]
-        assert (last["diverged"], last["done"], last["epoch"], last["epochs_reused"]) == (True, True, 1, 1)
-
     def test_who_waits_says_so_and_goes_on_when_the_epoch_is_there(self, make, uninterrupted, monkeypatch):
         holder = make(config("holder", judged_at=(1,), lr=0.02))
         holder.step()
@@ -355,7 +330,7 @@ class TestSharedWarmup:
         assert reports[-1]["epochs_reused"] == 2
 
     @pytest.mark.parametrize("end", ["cleanup", "reset", "error"])
-    def test_however_the_trainer_ends_another_one_goes_on_from_there(self, make, uninterrupted, monkeypatch, end):
+    def test_however_the_trainer_ends_another_one_goes_on_from_there(self, make, tmp_path, monkeypatch, end):
         long = {"judged_at": (3,), "warmup_epochs": 5}  # epoch 3 is no length that is asked for
         holder = make(config("holder", **long))
         holder.step()
@@ -366,22 +341,15 @@ class TestSharedWarmup:
         else:
             with monkeypatch.context() as patch:
                 patch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
-                with pytest.raises(RuntimeError, match="no memory"):
+                with pytest.raises(RuntimeError, match="device-side assert"):
                     holder.step()
+            holder.cleanup()
+            assert TrialCheckpoint(tmp_path / "holder").load(CPU) is None
         reports = reports_of(make(config("next", **long, lr=0.02)))
         taken = {"cleanup": 3, "reset": 3, "error": 2}[end]  # what an error leaves is of no epoch
         assert reports[-1]["epochs_reused"] == taken
-        alone = reports_of(make(config("alone", **long, lr=0.02), store=False))
+        alone = reports_of(make(config("alone", **long, lr=0.02), warmup_store=None))
         assert without_times(epochs_of(reports)) == without_times(epochs_of(alone))
-
-    def test_an_error_in_an_epoch_leaves_no_state_to_go_on_from(self, make, tmp_path, monkeypatch):
-        trainable = make(config(judged_at=(3,)))
-        trainable.step()
-        monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: _fail())
-        with pytest.raises(RuntimeError):
-            trainable.step()
-        trainable.cleanup()
-        assert TrialCheckpoint(tmp_path / "abc").load(CPU) is None
 
     def test_what_was_reused_stays_so_when_the_trial_is_continued(self, make):
         reports_of(make(config("first", lr=0.02)))
@@ -391,13 +359,9 @@ class TestSharedWarmup:
         last = reports_of(make(config("second")))[-1]
         assert (last["epoch"], last["epochs_reused"]) == (6, 2)
 
-    def test_a_trainable_that_never_trains_holds_nothing(self, make, warmup_store):
-        make(config("needless"))
-        assert list(warmup_store.iterdir()) == []
-
 
 def _fail():
-    raise RuntimeError("no memory")
+    raise RuntimeError("CUDA error: device-side assert triggered")
 
 
 class TestOnAllLabels:
@@ -409,7 +373,7 @@ class TestOnAllLabels:
         for report in reports:
             assert (report["best_epoch"], report["best_val_accuracy"]) == (None, 0.0)
             assert report["val_correct_at_best"] is report["test_correct_at_best"] is None
-        epochs = without_times([epoch for report in reports for epoch in report["new_epochs"]])
+        epochs = without_times(epochs_of(reports))
         assert all(math.isnan(e.pop("val_loss")) and math.isnan(e.pop("val_accuracy")) for e in epochs)
         kept = [{k: v for k, v in e.items() if k in epochs[0]} for e in without_times(uninterrupted[:4])]
         assert epochs == kept
@@ -430,3 +394,115 @@ class TestOnAllLabels:
         last = reports_of(again)[-1]
         assert (last["epoch"], last["finished"]) == (end, True)
         assert last["new_epochs"][-1]["test_accuracy"] == uninterrupted[end - 1]["test_accuracy"]
+
+
+def test_the_trials_of_a_worker_compile_once_and_tell_what_went_wrong(make, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
+    worker = make(config("a"), compile="on")
+    for name, rate in (("b", 0.3), ("c", 0.0)):
+        assert worker.step()["warnings"] == ()
+        worker.reset_config(config(name, smooth_rate=rate))
+    assert len(calls) == 1
+    worker._workplace.compiler.warning = "cannot be compiled"
+    assert worker.step()["warnings"] == ("cannot be compiled",)
+    worker.cleanup()
+
+
+def trial(name: str) -> dict[str, Any]:
+    return config(name, judged_at=(3,))
+
+
+def run_out(*arguments: Any, **more: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has no more")
+
+
+@pytest.mark.parametrize("epochs_before", [0, 3])
+def test_a_process_outlives_a_trial_that_runs_out_of_memory(make, uninterrupted, monkeypatch, tmp_path, epochs_before):
+    trainable = make(trial("large"))
+    before = trainable.step() if epochs_before else None
+    training = weakref.ref(trainable._trial.training)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_train_epoch", run_out)
+        report = trainable.step()
+    assert report["out_of_memory"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    assert (report["done"], report["finished"], report["epoch"]) == (True, False, epochs_before)
+    assert not report["new_epochs"]
+    assert training() is None  # nothing holds the tensors any more
+    ordinary = before or make(trial("other")).step()
+    assert report.keys() == ordinary.keys()
+    if before is not None:
+        assert report["best_val_accuracy"] == before["best_val_accuracy"]
+    trainable.cleanup()
+    assert TrialCheckpoint(tmp_path / "large").load(CPU) is None  # in the middle of an epoch
+    assert trainable.reset_config(trial("next"))
+    # Also: nobody holds the warm-up that the first one began.
+    assert without_times(epochs_of(reports_of(trainable))) == without_times(uninterrupted)
+
+
+def test_a_trial_that_cannot_even_begin_says_so_in_its_report(make, uninterrupted, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("nls_tune.training.training.build_model", run_out)
+        trainable = make(trial("first"))
+        first = trainable.step()
+        assert trainable.reset_config(trial("second"))
+        second = trainable.step()
+    for report in (first, second):
+        assert "CUDA out of memory" in report["out_of_memory"]
+        assert (report["done"], report["epoch"], report["best_epoch"]) == (True, 0, None)
+    assert trainable.reset_config(trial("third"))
+    assert without_times(epochs_of(reports_of(trainable))) == without_times(uninterrupted)
+
+
+def test_a_checkpoint_for_which_there_is_no_memory_is_kept(make, uninterrupted, monkeypatch):
+    first = make(trial("abc"))
+    first.step()
+    first.cleanup()
+    for place, name in ((torch, "load"), (Training, "load_state_dict")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, run_out)
+            assert "CUDA out of memory" in make(trial("abc")).step()["out_of_memory"]
+    again = make(trial("abc"))
+    assert again._trial.training.epoch == 3
+    assert without_times(epochs_of(reports_of(again))) == without_times(uninterrupted)
+
+
+@pytest.mark.parametrize("beside", [1, 2])
+def test_cudnn_without_room_to_work_in_runs_again_with_fewer_beside_it(make, uninterrupted, monkeypatch, beside):
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+    trainable = make(trial("crowded"), trials_per_gpu=beside)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_train_epoch", fail)
+        if beside == 1:
+            with pytest.raises(RuntimeError, match="find an engine"):
+                trainable.step()
+            return
+        assert "find an engine" in trainable.step()["out_of_memory"]
+    assert trainable.reset_config(trial("next"))
+    assert without_times(epochs_of(reports_of(trainable))) == without_times(uninterrupted)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_trial_computes_with_the_cpus_that_it_was_given(make, cpus):
+    """Whatever the environment says: here that is one thread, or as many as there are cores."""
+    torch.set_num_threads(3 - cpus)
+    trainable = make(trial("abc"), cpus_per_trial=cpus)
+    assert torch.get_num_threads() == cpus
+    assert trainable.reset_config(trial("next"))
+    assert torch.get_num_threads() == cpus
+
+
+def test_a_process_on_a_gpu_takes_its_share_before_its_first_trial(make, monkeypatch):
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(
+        "nls_tune.training.devices.limit_memory", lambda device, trials: asked.append((device.type, trials))
+    )
+    monkeypatch.setattr(TrainingTrainable, "_prepare", lambda self, spec: asked.append(spec.trial_id))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    trainable = make(trial("abc"), use_gpu=True, trials_per_gpu=4)
+    assert trainable.reset_config(trial("next"))
+    assert asked == [("cuda", 4), "abc", "next"]
