@@ -10,6 +10,8 @@ from commands import REPOSITORY, run
 
 from nls_tune import read_trials
 
+pytestmark = pytest.mark.slow
+
 #: The arguments of each example; one that is missing here is a failure.
 ARGUMENTS = {
     "quickstart.py": ("--num-trials", "4", "--epochs", "6", "--train-size", "500", "--out", "run"),

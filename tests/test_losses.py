@@ -229,6 +229,7 @@ def test_vmap_of_grad_gives_the_gradient_of_each_sample(weight):
     torch.testing.assert_close(shared, gls_loss(logits, targets, -0.4, weight=weight).expand(3))
 
 
+@pytest.mark.slow
 def test_compiles_whole_and_once_for_all_rates():
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()

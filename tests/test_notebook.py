@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 
 from nls_tune import read_trials
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = REPOSITORY / "examples" / "analysis.ipynb"
 
 

@@ -10,6 +10,8 @@ import pytest
 from nls_tune.cli import search
 from nls_tune.cli.exit import run_app
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parent.parent / "README.md"
 
 

@@ -15,7 +15,7 @@ from nls_tune.allocation.samplers import SamplerName
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.metrics import Objective
 
-#: Ray counts in ten-thousandths: with more it cannot tell N trials on a GPU from N + 1.
+#: Ray counts in ten-thousandths: with more it cannot tell N trials per GPU from N + 1.
 MAX_TRIALS_PER_GPU = 99
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", re.IGNORECASE | re.ASCII)

@@ -132,7 +132,7 @@ def execute(
     budget: TimeBudget,
     trackers: Sequence[Tracker] = (),
 ) -> Literal["trials", "time_budget", "interrupted"]:
-    """Run what is missing of a search; with fewer trials on a GPU again, as often as one runs out of memory.
+    """Run what is missing of a search; with fewer trials per GPU again, as often as one runs out of memory.
 
     Args:
         plan: What to run.

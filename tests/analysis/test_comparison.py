@@ -12,6 +12,8 @@ from nls_tune.runs import load_runs
 from nls_tune.runs.run_json import RunIdentity
 from nls_tune.runs.schemas import unpack_correct
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

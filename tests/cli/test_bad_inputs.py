@@ -258,6 +258,7 @@ def test_no_process_is_started_and_ray_is_not_imported(refused_without_ray, argu
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["no connection", "a connection without an answer"])
+@pytest.mark.slow
 def test_missing_data_without_a_network(refused_without_ray, tmp_path, answers):
     with socket.socket() as proxy:
         proxy.bind(("127.0.0.1", 0))

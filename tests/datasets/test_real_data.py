@@ -11,7 +11,7 @@ import pytest
 from nls_tune.datasets import load_source, make_noisy
 from nls_tune.noise import parse_noise_level
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.slow, pytest.mark.real_data]
 PUBLISHED_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",

@@ -1,4 +1,4 @@
-"""Several trials on a GPU, on a Ray that believes in one: the lack of memory is made up, the rest is as on a GPU."""
+"""Several trials per GPU, on a Ray that believes in one: the lack of memory is made up, the rest is as on a GPU."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_progress_counts_what_is_done(searched):
     assert ended[-1] == 3
     assert "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB; it runs again" in searched.text
     assert "Memory ran out with 4 trials per GPU: 2 from now on" in searched.text
-    assert "Memory ran out with 2 trials on a GPU: 1 from now on" in searched.text
+    assert "Memory ran out with 2 trials per GPU: 1 from now on" in searched.text
 
 
 def test_the_same_command_runs_nothing_again(searched):

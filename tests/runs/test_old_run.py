@@ -18,6 +18,8 @@ from nls_tune.runs import load_run
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.runs.schemas import settings_of
 
+pytestmark = pytest.mark.slow
+
 OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "finished"
 #: The command that made the run.
 ARGUMENTS = (

@@ -308,6 +308,7 @@ class TestLock:
             holder.kill()
         assert (before, warmup.turn()) == ("wait", "train")
 
+    @pytest.mark.slow
     def test_processes_that_race_train_every_epoch_once(self, tmp_path):
         store, go = tmp_path / "store", tmp_path / "go"
         command = [sys.executable, __file__, str(store), str(go)]

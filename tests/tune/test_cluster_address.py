@@ -10,6 +10,8 @@ import ray
 from nls_tune import InputError
 from nls_tune.tune.cluster import local_resources, ray_session
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def played(monkeypatch) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def test_several_runs_have_folders(tmp_path):
     assert {str(path.relative_to(tmp_path)) for path in written} == {f"{place}/table.tex" for place in places}
 
 
+@pytest.mark.slow
 def test_files_are_whole_and_the_same_in_another_process(tmp_path):
     """Also where sets have another order and the user other defaults."""
     program = (

@@ -415,6 +415,7 @@ class TestCommand:
         page = Page((run / "report.html").read_text(encoding="utf-8"))
         assert not re.search(r"\bNone\b|\bnan\b|\binf\b", page.text.replace("none_", ""))
 
+    @pytest.mark.slow
     def test_a_thousand_trials_of_a_hundred_epochs_stay_under_three_megabytes(self, tmp_path):
         """Ten noise levels are the most that it is made for, and the worst case: each keeps curves of its own."""
         levels = tuple(f"symmetric:{rate / 25}" for rate in range(10))
