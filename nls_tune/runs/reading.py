@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from nls_tune.errors import InputError
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts import read_parts
 from nls_tune.runs.parts_copy import read_folder
 from nls_tune.runs.run_json import RunJson, RunStatus
 from nls_tune.runs.schemas import STATUSES, epoch_schema, trial_schema
@@ -47,6 +48,14 @@ class Run:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     problems: tuple[str, ...]
+
+    def epochs_of(self, trial_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of ``epochs/`` of some trials; they are read where the run was loaded without epochs."""
+        if len(self.epochs):
+            return self.epochs[self.epochs["trial_id"].isin(trial_ids)]
+        folder = self.path / "epochs"
+        names = [name for trial_id in trial_ids if (folder / (name := f"{trial_id}.parquet")).is_file()]
+        return epoch_frame(read_parts(folder, epoch_schema(), names).table)
 
 
 def load_run(path: str | Path) -> Run:

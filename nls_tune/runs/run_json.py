@@ -134,8 +134,7 @@ class RunJson(_Part):
         sessions: One entry per session, in their order.
         identity: What must agree when the run is resumed.
         plan: One entry per noise level, in the order of the command.
-        selection: What the search selected, one entry per level.
-        confirmation: What fresh seeds say, one entry per level.
+        verdicts: The answer at each noise level, by the fields of ``analysis.Verdict``.
         ended_by: What ended the search; None before.
         search_trials: Rows of the search when the session ended.
     """
@@ -147,8 +146,7 @@ class RunJson(_Part):
     sessions: list[RunSession] = []
     identity: RunIdentity = RunIdentity()
     plan: list[RunLevel] = []
-    selection: list[Values] = []
-    confirmation: list[Values] = []
+    verdicts: list[Values] = []
     ended_by: EndedBy | None = None
     search_trials: int | None = None
 

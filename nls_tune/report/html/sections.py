@@ -83,7 +83,7 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
         _rates(found, prefix, nothing),
         Section(
             f"{prefix}noise",
-            "How the best rate depends on noise",
+            "Rate to use against noise",
             () if nothing else _all(rate_against_noise_plot(f"{prefix}noise-0", found.rate_against_noise)),
             empty=nothing,
         ),
