@@ -30,11 +30,7 @@ _LOCK = ".lock"
 
 
 class RunDirectory:
-    """The folder of a run.
-
-    Args:
-        path: The folder; it need not exist yet.
-    """
+    """The folder of a run; it need not exist yet."""
 
     def __init__(self, path: str | Path) -> None:
         # Absolute, because worker processes have other working directories.
