@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Run:
     """A run directory, read once.
 
-    The ``path`` is absolute. The ``name`` is the folder's; several runs loaded together have different ones. ``content``
-    is run.json, ``levels`` are in the order of the command, and ``trials`` and ``epochs`` as ``read_trials`` and
+    The ``path`` is absolute. The ``name`` is the folder's; runs loaded together have different ones. ``content`` is
+    run.json, ``levels`` are in the order of the command, and ``trials`` and ``epochs`` as ``read_trials`` and
     ``read_epochs`` return them. ``problems`` says in a line each what could not be read: nothing is left out silently.
     """
 
@@ -210,7 +210,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
-    """Return the epochs of a run directory, one row each, trial by trial; columns of ``epoch_schema``, else as above."""
+    """Return the epochs of a run directory, one row each, trial by trial, with the columns of ``epoch_schema``."""
     return epoch_frame(_read_strictly(RunDirectory(run).epochs, epoch_schema()))
 
 
