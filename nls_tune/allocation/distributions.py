@@ -13,14 +13,7 @@ if TYPE_CHECKING:
 
 
 class DistributionSpace:
-    """A ``ConfigSpace`` for ``nls_tune.allocation.Group``: configurations are the sampled parameters themselves.
-
-    Args:
-        **distributions: Optuna distributions by the parameter's name.
-
-    Raises:
-        ValueError: Without any distribution.
-    """
+    """A ``ConfigSpace`` of at least one Optuna distribution by name: configurations are the sampled parameters."""
 
     def __init__(self, **distributions: BaseDistribution) -> None:
         if not distributions:

@@ -42,13 +42,8 @@ def export_optuna(run: Run, file: str | Path, *, overwrite: bool = False) -> dic
     ASHA or the time budget stopped it, and FAIL if it diverged, failed, ran out of memory or was interrupted; its
     intermediate values are the validation accuracies of its epochs. Trials that still run have no row and are left out.
 
-    Args:
-        run: The run.
-        file: The journal; it appears whole, by rename.
-        overwrite: Whether an existing journal is replaced.
-
-    Returns:
-        The number of trials by study, including planned groups that have none yet.
+    The journal appears whole, by rename; an existing one is replaced only with ``overwrite``. Returned is the number of
+    trials by study, including planned groups that have none yet.
 
     Raises:
         InputError: If the file exists and may not be replaced, is not an Optuna journal, or cannot be written.

@@ -106,11 +106,7 @@ def _ask_torch(visible: tuple[str | None, ...]) -> Gpus:
 
 
 def check_precision(precisions: Sequence[str], gpus: Sequence[Gpu]) -> None:
-    """Check that GPUs compute in the precisions that trials may have; without GPUs the CPU computes in any.
-
-    Raises:
-        InputError: If one of the GPUs does not.
-    """
+    """Raise an InputError if a GPU lacks a precision that trials may have; without GPUs the CPU computes in any."""
     lacking = next((gpu.name for gpu in gpus if not gpu.bfloat16), None)
     if lacking is not None and "bfloat16" in precisions:
         raise InputError(
@@ -120,12 +116,9 @@ def check_precision(precisions: Sequence[str], gpus: Sequence[Gpu]) -> None:
 
 
 def check_compile(mode: str, gpus: Sequence[Gpu]) -> None:
-    """Check that training steps can be compiled here if they must be, in mode ``on``.
+    """Raise an InputError if training steps must be compiled, in mode ``on``, and something for it is missing.
 
-    Without compiling it can be seen that torch needs a C++ compiler on the CPU, and on GPUs Triton and a C compiler.
-
-    Raises:
-        InputError: If one of them is lacking.
+    Torch needs a C++ compiler on the CPU, and on GPUs Triton and a C compiler: no need to try.
     """
     if mode != "on":
         return

@@ -95,8 +95,7 @@ def parse_noise_levels(text: str) -> tuple[NoiseLevel, ...]:
     """Return the noise levels of a comma-separated list, in its order; file names cannot hold commas.
 
     Raises:
-        InputError: The list is empty, holds an empty or invalid item, or one level twice (``symmetric:0.4`` and
-            ``symmetric:0.40`` are the same).
+        InputError: An item is empty or invalid, or there twice (``symmetric:0.4`` and ``symmetric:0.40`` are the same).
     """
     items = [item.strip() for item in text.split(",")]
     if not all(items):

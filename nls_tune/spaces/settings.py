@@ -182,11 +182,7 @@ def check_training_settings(values: Mapping[str, object], where: str = "") -> Tr
 
 
 def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
-    """Check that settings fit the number of training samples and the shape of one.
-
-    Raises:
-        InputError: If the batch is larger than the data, or image settings do not fit the inputs.
-    """
+    """Raise an InputError if the batch is larger than the data, or image settings do not fit the inputs' shape."""
     if settings.batch_size > num_train:
         raise InputError(
             f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "
