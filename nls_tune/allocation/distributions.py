@@ -29,11 +29,7 @@ class DistributionSpace:
         return {name: params[name] for name in self._distributions}
 
     def encode(self, config: Config) -> Params:
-        """Return the parameters of a configuration.
-
-        Raises:
-            ValueError: If it lacks a parameter, has another one, or a value lies outside its distribution.
-        """
+        """Return the parameters of a configuration; raise ValueError if one is missing, unknown or out of range."""
         if config.keys() != self._distributions.keys():
             raise ValueError(f"a configuration must have {sorted(self._distributions)}, got {sorted(config)}")
         for name, distribution in self._distributions.items():

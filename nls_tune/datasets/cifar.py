@@ -42,11 +42,7 @@ def images_of(info: DatasetInfo) -> str:
 
 
 def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | None:
-    """Return the first images found of a CIFAR dataset, or None; ``data_dir`` comes before the other folders.
-
-    Raises:
-        InputError: A folder holds only a part of the files.
-    """
+    """Return the first images found, or None; raise InputError for a folder that holds a part of the files."""
     images = images_of(info)
     for folder in locations.search_folders(data_dir):
         for place in (folder / images, folder):

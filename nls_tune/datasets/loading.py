@@ -27,11 +27,7 @@ _LOADERS: dict[str, _Loader] = {
 
 
 def load_source(name: str, *, data_dir: str | Path | None = None, progress: Progress = True) -> Source:
-    """Load the clean data of a dataset, with its human labels; for the arguments see `load_dataset`.
-
-    Raises:
-        InputError: The name is unknown, or the files cannot be found, fetched or read.
-    """
+    """Load the clean data of a dataset, with its human labels; arguments and errors are those of `load_dataset`."""
     info = dataset_info(name)
     return _LOADERS[name](info, None if data_dir is None else Path(data_dir), progress)
 

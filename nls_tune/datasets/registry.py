@@ -67,11 +67,7 @@ def dataset_info(name: str) -> DatasetInfo:
 
 
 def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
-    """Check that a dataset can have a noise level, before anything is loaded.
-
-    Raises:
-        InputError: It cannot; the message says why, and what it can have.
-    """
+    """Raise an InputError that says why a dataset cannot have a noise level, if so, before anything is loaded."""
     if level.kind == "human":
         _check_human(info, level)
     elif level.kind == "asymmetric" and info.class_map is None:

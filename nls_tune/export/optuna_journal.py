@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
 from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+from nls_tune.spaces.settings import TrainingSettings, column_of
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _frozen_trials(
     parameters: Mapping[str, Parameter | None],
     curves: Mapping[str, Mapping[int, float]],
 ) -> list[FrozenTrial]:
-    values = [{name: _plain(row[_column(name)]) for name in parameters} for row in rows]
+    values = [{name: _plain(row[column_of(name)]) for name in parameters} for row in rows]
     distributions = {}
     for name, parameter in parameters.items():
         known = [found[name] for found in values if found[name] is not None]
@@ -160,10 +160,6 @@ def _frozen_trials(
         _frozen_trial(row, found, distributions, curves.get(row["trial_id"], {}))
         for row, found in zip(rows, values, strict=True)
     ]
-
-
-def _column(name: str) -> str:
-    return name if name in OWN_COLUMNS else f"config_{name}"
 
 
 def _plain(value: Any) -> Any:

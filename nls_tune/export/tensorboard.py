@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError
 from nls_tune.export.optuna_journal import searched_parameters
-from nls_tune.spaces.settings import OWN_COLUMNS
+from nls_tune.spaces.settings import column_of
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
@@ -90,7 +90,7 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
 
     time, finished_at = _seconds(row["started_at"]), _seconds(row["finished_at"])
     metrics = {name: row[name] for name in METRICS if _is_number(row[name])}
-    parameters = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in searched}
+    parameters = {name: row[column_of(name)] for name in searched}
     parameters |= {name: row[name] for name in _CONTEXT}
     experiment, start, end = hparams(
         {name: _plain(value) for name, value in parameters.items()}, dict.fromkeys(METRICS)

@@ -54,11 +54,7 @@ class Gpus:
 
 
 def find_gpus() -> Gpus:
-    """Return the GPUs of this machine that this process may use; torch is asked once.
-
-    Raises:
-        RuntimeError: If there may be a GPU and torch cannot be asked.
-    """
+    """Return the GPUs that this process may use; torch is asked once, and RuntimeError raised if it cannot be."""
     if not _may_have_gpu(Path("/dev"), Path("/sys/bus/pci/devices")):
         return Gpus()
     return _ask_torch(tuple(os.environ.get(name) for name in _VISIBLE))

@@ -170,11 +170,7 @@ def transition_matrix(clean: ArrayLike, noisy: ArrayLike, num_classes: int | Non
 
 
 def noise_rate(clean: ArrayLike, noisy: ArrayLike) -> float:
-    """Return the share of labels that differ, in [0, 1].
-
-    Raises:
-        InputError: Labels of different lengths, or none.
-    """
+    """Return the share of labels that differ, in [0, 1]; raise InputError for other lengths, or no labels."""
     before, after = _checked_pair(clean, noisy)
     if not len(before):
         raise InputError("the noise rate of no labels is not defined; give at least one label")

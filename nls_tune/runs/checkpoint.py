@@ -53,11 +53,7 @@ class TrialCheckpoint:
         write_atomically(self.folder / _STATE, buffer.getvalue())
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the newest state; None if there is none.
-
-        Raises:
-            InputError: If the file is torn or holds something else.
-        """
+        """Return the newest state, None if there is none; raise InputError if the file holds something else."""
         import torch
 
         try:

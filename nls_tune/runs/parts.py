@@ -50,11 +50,7 @@ class Parts(NamedTuple):
 
 
 def part_states(folder: Path) -> dict[str, PartState]:
-    """Return the part files of a folder by name, sorted; temporary files, whose names begin with a dot, are left out.
-
-    Raises:
-        OSError: If the folder cannot be read.
-    """
+    """Return the part files of a folder by name, sorted; without temporary files, whose names begin with a dot."""
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -72,9 +68,6 @@ def read_parts(folder: Path, schema: pa.Schema, names: Sequence[str] | None = No
 
     Only the columns of ``schema`` are read; its metadata say which version the parts must have. ``names`` are those of
     the files, sorted; by default all.
-
-    Raises:
-        OSError: If the folder cannot be read.
     """
     tables, unread, fresh, num_rows = [schema.empty_table()], [], [], dict[str, int]()
     known: _Known = {}

@@ -79,10 +79,9 @@ def load_trials(path: str | Path) -> Run:
 
 
 def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
-    """Read several run directories; runs of the same folder name are told apart by their parents.
+    """Read several run directories as ``load_run`` does, none twice.
 
-    Raises:
-        InputError: As ``load_run``; also if a folder is given twice.
+    Runs of the same folder name are told apart by their parents.
     """
     places = [Path(path).expanduser().resolve() for path in paths]
     for place in places:
@@ -126,9 +125,6 @@ def read_status(run: RunDirectory) -> tuple[RunJson, RunStatus]:
     """Return run.json and where the run stands.
 
     If run.json says that the run goes on, its lock is asked, because a killed process says nothing.
-
-    Raises:
-        InputError: As ``load_run``.
     """
     content = run.read_json()
     if content.status != "running":

@@ -132,11 +132,7 @@ class RunJson(_Part):
 
     @classmethod
     def parse(cls, text: str, where: Path) -> RunJson:
-        """Read the text of a run.json; messages name the file ``where`` it stands.
-
-        Raises:
-            InputError: If the text is torn, breaks a rule, or has a newer schema than this version knows.
-        """
+        """Read a run.json; raise InputError if it is torn, breaks a rule, or has a schema newer than this version."""
         try:
             # The version first: a newer schema may break every other rule.
             version = _Version.model_validate_json(text).schema_version

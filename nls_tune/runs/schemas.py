@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from nls_tune.runs.parts import VERSION_KEY
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 
 #: A row of ``trials/`` or ``epochs/``: values by column.
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ def _config_fields() -> list[pa.Field]:
             kind = pa.string()
         else:
             kind = kinds[typing.cast("type", info.annotation)]
-        fields += _fields(kind, f"config_{name}")
+        fields += _fields(kind, column_of(name))
     return fields
 
 
@@ -115,7 +115,7 @@ def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: Trai
 
 def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
     """Return the training settings that a row of ``trials/`` stands for."""
-    values = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in TrainingSettings.model_fields}
+    values = {name: row[column_of(name)] for name in TrainingSettings.model_fields}
     plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
     return TrainingSettings(**plain)
 
@@ -123,7 +123,7 @@ def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
 def config_columns(settings: TrainingSettings) -> Row:
     """Return the columns of ``trials/`` that hold the settings of a trial."""
     values = settings.model_dump(mode="json")
-    return {name if name in OWN_COLUMNS else f"config_{name}": value for name, value in values.items()}
+    return {column_of(name): value for name, value in values.items()}
 
 
 def unpack_correct(bits: bytes, num_samples: int) -> np.ndarray:

@@ -56,8 +56,7 @@ class TrialSpec:
     def from_config(cls, config: Mapping[str, Any]) -> TrialSpec:
         """Return the trial that ``to_config`` described; early versions wrote its first four values only.
 
-        Raises:
-            KeyError, TypeError, ValueError: If one of these is missing, or a value has another type or is out of range.
+        Others than these are KeyErrors, TypeErrors or ValueErrors.
         """
         if config["stage"] not in get_args(Stage):
             raise ValueError(f"stage must be one of {', '.join(get_args(Stage))}, got {config['stage']!r}")

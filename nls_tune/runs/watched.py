@@ -62,14 +62,11 @@ class _Parts:
 
 
 class WatchedRun:
-    """A run directory that is looked at again and again, and never written to.
+    """A run directory that is looked at again and again, and never written to; what is not a run is an InputError.
 
     ``progress`` counts for the stage that runs; of an ended run, for the search. ``names`` are the settings that are
     searched, and ``new_rows`` those rows of ``trials/`` that have come since the look before, in the order of their
     ends.
-
-    Raises:
-        InputError: If the folder is not a run.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -86,11 +83,7 @@ class WatchedRun:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at the run again.
-
-        Raises:
-            InputError: If run.json is gone.
-        """
+        """Look at the run again; raise InputError if run.json is gone."""
         try:
             self._content, self.status = read_status(self._run)
         except InputError:

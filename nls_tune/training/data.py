@@ -76,11 +76,7 @@ class DeviceData:
 
     @classmethod
     def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
-        """Copy a dataset to a device.
-
-        Raises:
-            InputError: If a label is out of range: steps do not check again, and a GPU would end the process.
-        """
+        """Copy a dataset to a device; labels are checked here: in a step, a GPU would end the process."""
         for labels in (dataset.noisy_labels, dataset.test_labels):
             if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < dataset.num_classes:
                 raise InputError(

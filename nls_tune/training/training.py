@@ -109,11 +109,7 @@ class Training:
     # Training
 
     def run_epoch(self) -> EpochMetrics:
-        """Train and evaluate the next epoch; return its metrics, also appended to ``history``.
-
-        Raises:
-            RuntimeError: If the training is finished.
-        """
+        """Train and evaluate the next epoch; return its metrics, also appended to ``history``."""
         if self.finished:
             raise RuntimeError(f"the training is finished after epoch {self.epoch}; make a new one")
         start = time.perf_counter()
@@ -269,11 +265,7 @@ class Training:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Take over what ``state_dict`` returned, possibly in another process or on another device.
-
-        Raises:
-            InputError: If it belongs to other settings, other data or another version of this class.
-        """
+        """Take over what ``state_dict`` returned, in any process, on any device; raise InputError if it does not fit."""
         expected = {
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),

@@ -48,11 +48,7 @@ def warmup_key(identity: Mapping[str, Any]) -> str:
 
 
 def check_store(folder: Path) -> str | None:
-    """Make the folder of a store; return why it cannot be used, None if it has locks.
-
-    Raises:
-        InputError: If the folder cannot be written.
-    """
+    """Make the folder of a store, or raise InputError; return why it cannot be used, None if it has locks."""
     probe = folder / f".probe-{secrets.token_hex(8)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +96,8 @@ class SharedWarmup:
         """Say what the trial should do next; returns at once.
 
         ``train``: the next epoch, with ``run_epoch``. ``taken``: the training has just been moved on to a stored epoch,
-        and may be finished. ``wait``: another trial trains this warm-up; ask again soon.
-
-        Raises:
-            torch.OutOfMemoryError: If there is no memory for a stored epoch (or an error of another type, see
-                ``nls_tune.errors.is_out_of_memory``).
+        and may be finished. ``wait``: another trial trains this warm-up; ask again soon. If there is no memory for a
+        stored epoch, the error is raised (see ``nls_tune.errors.is_out_of_memory``).
         """
         if self._alone or self._training.epoch >= self._target or self._lock.is_locked:
             return "train"
