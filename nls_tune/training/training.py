@@ -265,7 +265,7 @@ class Training:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Take over what ``state_dict`` returned, in any process, on any device; raise InputError if it does not fit."""
+        """Take over what ``state_dict`` returned, in any process, on any device; InputError: it does not fit."""
         expected = {
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
