@@ -20,11 +20,10 @@ _SHORT = {
 
 
 def with_flags(*names: str, help_: Mapping[str, str] | None = None) -> Callable[[_Command], _Command]:
-    """Replace the ``**flags`` of a command by flags that Typer reads from its signature.
+    """Replace the ``**flags`` of a command by the flags of settings, which Typer reads from its signature.
 
-    Args:
-        names: Fields of ``SearchSettings`` and shorthands; by default all.
-        help_: What a flag does in this command, where that is not the field's description.
+    The ``names`` are fields of ``SearchSettings`` and shorthands, by default all. ``help_`` says what a flag does in
+    this command, where that is not the field's description.
     """
 
     def replace(command: _Command) -> _Command:

@@ -23,16 +23,6 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
 
     On a cluster with GPUs they are made on one of them: the machine of the command need not have any.
 
-    Args:
-        plan: The search's plan.
-        run: Its directory.
-        content: run.json.
-        slots: What a trial gets.
-        console: Where to say what is made.
-
-    Returns:
-        The plan with all its estimates.
-
     Raises:
         InputError: As ``nls_tune.training.estimate.estimate_noise``.
         RuntimeError: As ``estimate_on_cluster``.
@@ -66,11 +56,7 @@ def estimate_level(
 ) -> NoiseEstimate:
     """Estimate the noise of a level of a search with cross-entropy at the defaults of its space.
 
-    Args:
-        plan: The search's plan.
-        level: One of its levels.
-        folds: 2 to 20.
-        progress: Whether to show a bar on stderr if that is a terminal.
+    There are 2 to 20 ``folds``. With ``progress`` a bar is shown on stderr if that is a terminal.
 
     Raises:
         InputError: As ``estimate_noise``.

@@ -254,7 +254,7 @@ class Session:
         content.status = "running"
         self._save()
         try:
-            with ExitStack() as self._work:
+            with ExitStack() as self._at_work:
                 yield
         except KeyboardInterrupt as error:
             again = isinstance(error, InterruptedAgainError) or self._is_interrupted()
@@ -276,6 +276,7 @@ class Session:
         from nls_tune.tune.cluster import check_shared, ray_session, slots_of
         from nls_tune.tune.packing import Packing
         from nls_tune.tune.trackers import open_trackers
+        from nls_tune.tune.work import Work
 
         store = self._plan.warmup_store(self.run)
         if store is not None and (warning := check_store(store)):
@@ -286,23 +287,22 @@ class Session:
             check_shared(self.run, None if self.settings.warmup_store is None else store)
         self.slots = slots_of(self._resources, self.settings)
         self._session.slots = RunSlots(**asdict(self.slots))
-        self._packing = Packing(self._resources, self.settings, self.slots, self._memory_ran_out)
-        self._trackers = self._work.enter_context(open_trackers(self._plan, self.run, str(self._content.run_id)))
+        run_id = str(self._content.run_id)
+        self._work = Work(
+            plan=self._plan,
+            data=self._data,
+            run=self.run,
+            run_id=run_id,
+            packing=Packing(self._resources, self.settings, self.slots, self._memory_ran_out),
+            make_view=self._show,
+            trackers=self._at_work.enter_context(open_trackers(self._plan, self.run, run_id)),
+        )
 
     def search(self) -> None:
         """Run what is missing of the search."""
         from nls_tune.session.searching import execute
 
-        ended_by = execute(
-            self._plan,
-            self._data,
-            self.run,
-            str(self._content.run_id),
-            self._packing,
-            self._show,
-            self._budget,
-            self._trackers,
-        )
+        ended_by = execute(self._work, self._budget)
         self._content.ended_by = None if ended_by == "interrupted" else ended_by
         self._outcome = "interrupted" if ended_by == "interrupted" else "finished"
         if self._outcome == "finished":
@@ -317,16 +317,7 @@ class Session:
             stages.append(missing_on_all_labels)
         for missing in stages:
             if self._outcome == "finished":
-                self._outcome = confirm(
-                    self._plan,
-                    self._data,
-                    self.run,
-                    str(self._content.run_id),
-                    self._packing,
-                    self._show,
-                    missing,
-                    self._trackers,
-                )
+                self._outcome = confirm(self._work, missing)
         if self._outcome == "finished":
             self.run.remove_warmups()
             remove_unwanted_checkpoints(self.run)
