@@ -13,7 +13,13 @@ from typing import NoReturn
 
 import typer
 
-from nls_tune.errors import InputError
+from nls_tune.errors import InputError, unknown_name
+
+
+def check_format(name: str, formats: Sequence[str] = ("table", "json", "csv", "markdown")) -> None:
+    """Refuse a format that the command does not have."""
+    if name not in formats:
+        raise unknown_name("format", name, formats)
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:

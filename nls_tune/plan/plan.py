@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
 
 from nls_tune.allocation.allocator import Config, Group
 from nls_tune.allocation.asha import Rungs
@@ -21,6 +20,7 @@ from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
@@ -129,8 +129,8 @@ class SearchPlan:
             return None
         return self.settings.noise_seed + seed - self.settings.seed
 
-    def identity(self) -> dict[str, Any]:
-        """What must agree when a run is resumed, as plain JSON values."""
+    def identity(self) -> RunIdentity:
+        """Return what must agree when a run is resumed."""
         elsewhere = _MAY_DIFFER | _IN_SPACE | _IF_GIVEN
         settings = {name: value for name, value in vars(self.settings).items() if name not in elsewhere}
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
@@ -146,22 +146,24 @@ class SearchPlan:
             "fingerprints": {p.level: p.dataset.fingerprint for p in self.levels},
         }
         # Through JSON, so that it compares equal with what run.json gives back.
-        return cast("dict[str, Any]", json.loads(json.dumps(identity)))
+        return RunIdentity.model_validate_json(json.dumps(identity))
 
-    def facts(self) -> list[dict[str, Any]]:
-        """What is known of each level before its first trial, as plain JSON values."""
+    def run_levels(self) -> list[RunLevel]:
+        """Return what run.json says of each level before its first trial."""
         return [
-            {
-                "noise_level": p.level,
-                "noise_rate": p.noise_rate,
-                "noise_cancelling_rate": p.noise_cancelling_rate,
-                "num_train": p.dataset.num_train,
-                "num_val": p.dataset.num_val,
-                "trials": p.quotas,
-                "start": p.start,
-                "warm_start": [asdict(point) for point in p.warm],
-                "estimate": None if p.estimate is None else asdict(p.estimate),
-            }
+            RunLevel.model_validate(
+                {
+                    "noise_level": p.level,
+                    "noise_rate": p.noise_rate,
+                    "noise_cancelling_rate": p.noise_cancelling_rate,
+                    "num_train": p.dataset.num_train,
+                    "num_val": p.dataset.num_val,
+                    "trials": p.quotas,
+                    "start": p.start,
+                    "warm_start": [asdict(point) for point in p.warm],
+                    "estimate": None if p.estimate is None else asdict(p.estimate),
+                }
+            )
             for p in self.levels
         ]
 

@@ -13,7 +13,7 @@ from nls_tune.errors import InputError
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
-from nls_tune.runs.run_json import RunIdentity, RunJson, RunLevel
+from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
 
 
@@ -28,7 +28,7 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     Raises:
         InputError: If the run has other settings, or its run.json cannot be read.
     """
-    identity = RunIdentity.model_validate(plan.identity())
+    identity = plan.identity()
     if run.run_json.exists():
         content = run.read_json()
         if found := differences(content.identity.model_dump(mode="json"), identity.model_dump(mode="json")):
@@ -43,15 +43,10 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
         status="interrupted",  # until a session works on it
         created_at=now,
         identity=identity,
-        plan=planned_levels(plan),
+        plan=plan.run_levels(),
     )
     run.write_json(content)
     return content
-
-
-def planned_levels(plan: SearchPlan) -> list[RunLevel]:
-    """Return what run.json says of each level of a plan."""
-    return [RunLevel.model_validate(facts) for facts in plan.facts()]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

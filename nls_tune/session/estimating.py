@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from nls_tune.datasets.progress import show_progress
 from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate
-from nls_tune.session.beginning import planned_levels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +44,7 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
         else:
             estimate = estimate_level(plan, level, progress=console.is_terminal)
         plan = plan.with_estimate(estimate)
-        content.plan = planned_levels(plan)
+        content.plan = plan.run_levels()
         run.write_json(content)
         print_estimate_line(estimate, console)
     return plan

@@ -221,7 +221,7 @@ def test_a_run_with_other_settings(refused, tmp_path, changes, difference):
     )
     run = RunDirectory(tmp_path / "run")
     run.create()
-    write_raw(run.path, run_id="x", status="running", identity=plan.identity())
+    write_raw(run.path, run_id="x", status="running", identity=plan.identity().model_dump(mode="json"))
     given.update([changes])
     message = refused(*[text for pair in given.items() for text in pair], "--preset", "cpu", "--out", str(run.path))
     for part in (difference, "other settings", "--out"):
