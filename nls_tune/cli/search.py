@@ -9,22 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
+from nls_tune.cli.apps import Version, make_app
 from nls_tune.cli.flags import settings_of_flags, with_flags
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = make_app()
 
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
 @app.command()
 @with_flags()
-def search(*, dry_run: _DryRun = False, **flags: Any) -> int:
-    """Search the smooth rate for each noise level of a dataset."""
+def search(*, dry_run: _DryRun = False, version: Version = False, **flags: Any) -> int:
+    """Search the smooth rate for each noise level of a dataset.
+
+    For example, with the worst human labels of CIFAR-10 (add --dry-run to see the plan first):
+
+    [bold]python -m nls_tune.search --dataset cifar10n --noise human:worst[/bold]
+    """
     from rich.console import Console
 
     from nls_tune.session.session import run_settings

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from nls_tune.allocation.allocator import Config, Group
 from nls_tune.allocation.asha import Rungs
-from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, check_level, dataset_info, load_source, make_noisy
+from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, dataset_info, load_source, make_noisy
 from nls_tune.errors import InputError
-from nls_tune.noise import NoiseLevel, parse_noise_level, parse_noise_levels
+from nls_tune.noise import NoiseLevel, parse_noise_level
 from nls_tune.noise.confident_learning import NoiseEstimate
-from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate
+from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate, read_levels
 from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
@@ -34,8 +34,8 @@ _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
     "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
-#: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
-_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+#: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
+_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "test_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
 _IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
@@ -175,15 +175,14 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = Tru
         InputError: For anything that cannot work.
     """
     info = dataset_info(settings.dataset)
-    texts = info.default_levels if settings.noise is None else settings.noise
-    levels = parse_noise_levels(",".join(texts))
-    for level in levels:
-        check_level(info, level)
+    levels = read_levels(settings.noise, info)
     preset, reason = choose_preset(settings, num_gpus)
     space = load_plan_space(settings, preset)
     for model in setting_values(space, "model"):
         check_model(model, info.input_shape)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
+    if settings.test_size is not None:
+        source = source.with_test_size(settings.test_size, settings.seed)
     weights = parse_level_weights(settings.level_weight, levels)
     if weights and settings.sampler == "grid":
         raise InputError(
