@@ -41,6 +41,14 @@ _IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
 
 
 @dataclass(frozen=True)
+class EpochTime:
+    """The seconds that an epoch of a trial took, and the device that trained it."""
+
+    seconds: float
+    device: str
+
+
+@dataclass(frozen=True)
 class SearchPlan:
     """A search, ready to run.
 
@@ -61,6 +69,13 @@ class SearchPlan:
     def num_trials(self) -> int:
         """Trials of all levels."""
         return sum(sum(level.quotas.values()) for level in self.levels)
+
+    @property
+    def num_confirm_trials(self) -> int:
+        """Trials of the confirmation at most: each arm's selected configuration and CE at the defaults, per seed."""
+        configurations = sum(len(level.quotas) + ("ce" in level.quotas) for level in self.levels)
+        stages = 2 if self.settings.confirm_on == "all" else 1
+        return stages * configurations * len(self.confirm_seeds())
 
     def rungs(self) -> Rungs:
         """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""
@@ -168,15 +183,17 @@ class SearchPlan:
         ]
 
 
-def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = True) -> SearchPlan:
+def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = False, progress: bool = True) -> SearchPlan:
     """Check everything, load the data and plan the search on a machine or cluster. No Ray process is started.
+
+    With ``assumed`` the GPUs are those of another machine.
 
     Raises:
         InputError: For anything that cannot work.
     """
     info = dataset_info(settings.dataset)
     levels = read_levels(settings.noise, info)
-    preset, reason = choose_preset(settings, num_gpus)
+    preset, reason = choose_preset(settings, num_gpus, "assumed" if assumed else "found")
     space = load_plan_space(settings, preset)
     for model in setting_values(space, "model"):
         check_model(model, info.input_shape)

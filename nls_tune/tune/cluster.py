@@ -42,6 +42,12 @@ def local_resources() -> dict[str, float]:
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": len(hardware.find_gpus().found)}
 
 
+def assumed_resources(num_gpus: int, settings: SearchSettings) -> dict[str, float]:
+    """Return the resources of a machine with so many GPUs, and with CPUs for all trials on them."""
+    cpus = num_gpus * settings.trials_per_gpu * settings.cpus_per_trial
+    return {"CPU": max(cpus, local_resources()["CPU"]), "GPU": num_gpus}
+
+
 @contextmanager
 def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     """Start Ray on this machine, or connect to the cluster at an address, and yield its resources.
