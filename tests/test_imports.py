@@ -68,7 +68,7 @@ def test_help_is_quick_and_says_nothing_on_stderr(tmp_path):
     assert (done.code, done.err) == (0, "")
     assert done.seconds < 3
     for option in ("--dataset", "--noise", "--space", "--set", "--num-trials", "--out", "--address", "--dry-run"):
-        assert f"\n  {option}" in done.out
+        assert f"\n│ {option} " in done.out
 
 
 def test_no_warning_and_no_torch_on_the_way_to_the_plan(tmp_path):
