@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-import torch._dynamo.testing
 import torch.nn.functional as F  # noqa: N812  (torch's own spelling)
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,8 +229,11 @@ def test_vmap_of_grad_gives_the_gradient_of_each_sample(weight):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_compiles_whole_and_once_for_all_rates():
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter = CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     compiled = torch.compile(gls_loss, fullgraph=True, backend=counter)
     logits, targets = sample()

@@ -393,7 +393,7 @@ def test_metrics_and_bits_are_those_of_the_predictions(case):
         assert (metrics.epoch, metrics.phase) == (epoch, settings.phase(epoch))
         assert metrics.lr == settings.learning_rate(epoch)
         assert not metrics.diverged
-        assert 0 < metrics.seconds < 60
+        assert metrics.seconds > 0
         assert metrics.peak_memory_bytes > 2**20
         assert 0 <= metrics.train_accuracy <= 1
     assert [training.correct_bits(epoch) for epoch in (1, 2, 3)] == kept
