@@ -9,7 +9,6 @@ import json
 import math
 import os
 import pickle
-import time
 import weakref
 from pathlib import Path
 from typing import Any
