@@ -56,9 +56,12 @@ def test_every_module_can_be_imported_alone():
     ("option", "absent", "present"),
     [
         ("--help", {*HEAVY[:6], "scipy"}, "nls_tune.cli"),
-        ("--dry-run", {"torch", "torchvision", "ray", "pandas", "sklearn", "scipy"}, "nls_tune.plan.plan"),
+        pytest.param(
+            "--dry-run", {"torch", "torchvision", "ray", "pandas", "sklearn", "scipy"}, "nls_tune.plan.plan",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_help_and_the_plan_need_neither_torch_nor_ray_and_give_no_warning(tmp_path, option, absent, present):
     modules = ModulesAtTheEnd(tmp_path / "site")
     done = run(SEARCH[0], "-W", "error", *SEARCH[1:], option, folder=tmp_path, env=modules.env)

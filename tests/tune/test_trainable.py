@@ -319,6 +319,7 @@ class TestSharedWarmup:
         holder = make(config("holder", judged_at=(1,), lr=0.02))
         holder.step()
         waiting = make(config("waiting"))
+        monkeypatch.setattr("nls_tune.training.trial.REPORT_SECONDS", 0.1)
         beat = waiting.step()
         assert (beat["epoch"], beat["best_epoch"], beat["new_epochs"], beat["done"]) == (0, None, (), False)
         assert frozenset(beat) == frozenset(holder.step())
