@@ -252,6 +252,7 @@ def refused_without_ray(folder, tmp_path):
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["--bogus 3", "--train-size 4001", "--warmup-store file/store"])
 def test_no_process_is_started_and_ray_is_not_imported(refused_without_ray, arguments):
     refused_without_ray(*shlex.split(arguments))
