@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach, confirmations
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
+from nls_tune.analysis.doubts import DoubtKind, Level, doubts
 from nls_tune.analysis.learned import is_at_chance, is_rising
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries, paired_trials
-from nls_tune.analysis.rows import have_settings, log_share, number, search_trials
+from nls_tune.analysis.rows import have_settings, number, search_trials
 from nls_tune.analysis.selection import best_first, select
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs import Run
@@ -39,23 +38,6 @@ Reason = Literal[
     "no_fresh_seeds",  # no confirmation, or not yet of every selected configuration
     "one_seed",  # one fresh seed in common
 ]
-#: What speaks against taking a verdict as it is.
-DoubtKind = Literal[
-    "two_seeds",  # the confirmation has no more
-    "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
-    "going_on",  # not all planned trials of the level have ended, or not all of its confirmation
-    "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
-    "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
-    "at_the_edge",  # the best rate is at the edge of what was searched
-    "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
-    "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged
-    "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
-]
-
-#: An arm with fewer completed trials has hardly been searched.
-MIN_TRIALS = 8
-#: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
-_EDGE = 0.02
 
 
 @dataclass(frozen=True)
@@ -161,7 +143,7 @@ def findings(
     confirmed_at = {found.noise_level: found for found in confirmed}
     num_claims = sum(found.comparisons[found.best] is not None for found in confirmed)
     at_levels = [
-        _Level(
+        Level(
             rows=trials[trials["noise_level"] == summary.noise_level],
             summary=summary,
             confirmation=confirmed_at.get(summary.noise_level),
@@ -188,40 +170,7 @@ def _index_of(confirmation: LevelConfirmation, config: Config | None) -> int | N
     return next((i for i, found in enumerate(confirmation.configurations) if found.config == config), None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Level:
-    """Everything that is known of one noise level.
-
-    Attributes:
-        rows: The rows of all stages.
-        num_claims: Over how many levels p values are corrected.
-        planned: How many search trials are planned.
-        rate: The range of the rate.
-    """
-
-    rows: pd.DataFrame
-    summary: LevelSummary
-    confirmation: LevelConfirmation | None
-    num_claims: int
-    planned: int | None
-    rate: Mapping[str, Any] | None
-
-    @property
-    def confirmed(self) -> LevelConfirmation | None:
-        """The confirmation, once it has trained each selected configuration: before that it compares some of them."""
-        done = self.rows[(self.rows["stage"] == "confirm") & (self.rows["status"] != "interrupted")]
-        return self.confirmation if set(self.summary.arms) <= set(done["arm"]) else None
-
-    @property
-    def has_ce(self) -> bool:
-        """Whether CE is a part of the search: without it nothing can be compared."""
-        if (self.rows["arm"] == "ce").any() or self.rate is None:
-            return bool((self.rows["arm"] == "ce").any())
-        values = self.rate.get("values")
-        return 0 in values if values is not None else self.rate["low"] <= 0 <= self.rate["high"]
-
-
-def _verdict(level: _Level, epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None) -> Verdict:
+def _verdict(level: Level, epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None) -> Verdict:
     summary, found = level.summary, level.confirmed
     comparison: PairedComparison | None = None
     claimed = False
@@ -258,12 +207,12 @@ def _verdict(level: _Level, epochs_of: Callable[[Sequence[str]], pd.DataFrame] |
         detectable=None if comparison is None else comparison.detectable,
         sign_flip_p=None if comparison is None else comparison.holm_p,
         search_difference=_search_difference(level, ce, rate),
-        doubts=_doubts(level, rate, comparison, use),
+        doubts=doubts(level, rate, comparison, has_use=use is not None),
     )
 
 
 def _compared(
-    level: _Level, ce: Choice | None, rate: Choice | None, comparison: PairedComparison | None, claimed: bool
+    level: Level, ce: Choice | None, rate: Choice | None, comparison: PairedComparison | None, claimed: bool
 ) -> tuple[Finding, Reason | None]:
     """Return what the comparison of the best rate with the strongest CE says, and why it says no more."""
     missing: dict[Reason, bool] = {
@@ -281,7 +230,7 @@ def _compared(
 
 
 def _not_trained(
-    level: _Level,
+    level: Level,
     ce: Choice | None,
     rate: Choice | None,
     epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None,
@@ -303,12 +252,12 @@ def _not_trained(
 # Choices
 
 
-def _confirmed(level: _Level, found: LevelConfirmation, index: int) -> Choice:
+def _confirmed(level: Level, found: LevelConfirmation, index: int) -> Choice:
     one = found.configurations[index]
     return _choice(level, one.arm, one.config, len(one.seeds), one.validation.mean, one.test_at_best)
 
 
-def _searched(level: _Level, arms: Sequence[Arm]) -> Choice | None:
+def _searched(level: Level, arms: Sequence[Arm]) -> Choice | None:
     found = [level.summary.arms[arm] for arm in arms if arm in level.summary.arms]
     if not found:
         return None
@@ -319,7 +268,7 @@ def _searched(level: _Level, arms: Sequence[Arm]) -> Choice | None:
 
 
 def _choice(
-    level: _Level, arm: Arm, config: Config, num_seeds: int, val_accuracy: float, test: SampleMean | None
+    level: Level, arm: Arm, config: Config, num_seeds: int, val_accuracy: float, test: SampleMean | None
 ) -> Choice:
     """Return a choice with the search's trial of its configuration, else with the median epoch of the fresh seeds."""
     rows = level.rows[have_settings(level.rows, config)]
@@ -332,74 +281,9 @@ def _choice(
     return Choice(arm, config, best_epoch, trial_id, warmup_lr, num_seeds, val_accuracy, test)
 
 
-def _search_difference(level: _Level, ce: Choice | None, rate: Choice | None) -> PairedDifference | None:
+def _search_difference(level: Level, ce: Choice | None, rate: Choice | None) -> PairedDifference | None:
     if ce is None or rate is None:
         return None
     search = search_trials(level.rows)
     pair = [select(search[search["trial_id"] == one.trial_id]) for one in (rate, ce)]
     return None if pair[0] is None or pair[1] is None else paired_trials(pair[0], pair[1], "val")
-
-
-# Doubts
-
-
-def _doubts(
-    level: _Level, rate: Choice | None, comparison: PairedComparison | None, use: Choice | None
-) -> tuple[DoubtKind, ...]:
-    summary, search = level.summary, search_trials(level.rows)
-    kinds: dict[DoubtKind, bool] = {
-        "two_seeds": comparison is not None and comparison.difference.num_seeds == 2,
-        "few_seeds": comparison is not None and not can_reach(comparison, max(1, level.num_claims)),
-        "going_on": _going_on(level, search),
-    }
-    if use is not None:
-        completed = search[search["status"] == "completed"].groupby("arm").size()
-        kinds |= {
-            "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
-            "asymmetric_noise": not _is_symmetric(summary),
-            "default_ce_stronger": _default_ce_stronger(level),
-            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
-        }
-    if use is not None and rate is not None:
-        of_arm = search[search["arm"] == rate.arm]
-        kinds |= {
-            "at_the_edge": _at_the_edge(rate.config["smooth_rate"], level.rate, search["smooth_rate"]),
-            "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
-        }
-    return tuple(kind for kind, holds in kinds.items() if holds)
-
-
-def _going_on(level: _Level, search: pd.DataFrame) -> bool:
-    ended = int((search["status"] != "interrupted").sum())
-    if level.planned is not None and ended < level.planned:
-        return True
-    if level.confirmation is None:
-        return False
-    counts = {len(found.seeds) for found in level.confirmation.configurations}
-    failed = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_val_accuracy"].isna()]
-    # A seed that failed is missing for good.
-    return level.confirmed is None or (len(counts) > 1 and failed.empty)
-
-
-def _is_symmetric(summary: LevelSummary) -> bool:
-    kind = summary.noise_level.partition(":")[0]
-    if summary.noise_rate == 0 or kind in ("clean", "symmetric"):
-        return True
-    return kind == "pairflip" and summary.num_classes == 2  # there is only one other class
-
-
-def _default_ce_stronger(level: _Level) -> bool:
-    found, selected = level.confirmed, level.summary.arms.get("ce")
-    if found is None or found.strongest_ce is None or selected is None:
-        return False
-    return found.configurations[found.strongest_ce].config != selected.config
-
-
-def _at_the_edge(rate: float, parameter: Mapping[str, Any] | None, tried: pd.Series) -> bool:
-    low, high = float(tried.min()), float(tried.max())
-    if parameter is not None:
-        ends = parameter.get("values") or [parameter.get("low"), parameter.get("high")]
-        if all(isinstance(end, int | float) for end in ends):
-            low, high = min(ends), max(ends)
-    near, far, here = log_share(np.array([high, low, rate])).tolist()
-    return bool(min(here - near, far - here) <= _EDGE * (far - near))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nls_tune.analysis.confirmation import AllLabels, LevelConfirmation
+from nls_tune.analysis.doubts import MIN_TRIALS, DoubtKind
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import MIN_TRIALS, Choice, DoubtKind, Finding, Reason, Verdict
+from nls_tune.analysis.verdicts import Choice, Finding, Reason, Verdict
 from nls_tune.report.table import Column, Table, table_of
 from nls_tune.report.text import amount, interval, other_settings, percent, rate, settings_text
 

@@ -113,9 +113,9 @@ class RunIdentity(_Part):
 class RunJson(_Part):
     """The content of run.json.
 
-    ``run_id`` is the run's name in every row. ``plan`` and ``verdicts`` (by the fields of ``analysis.verdicts.Verdict``)
-    have one entry per noise level, in the order of the command. ``search_trials`` counts the rows of the search when the
-    session ended.
+    ``run_id`` is the run's name in every row. ``plan`` and ``verdicts`` (by the fields of ``analysis``'s ``Verdict``)
+    have one entry per noise level, in the order of the command. ``search_trials`` counts the rows of the search when
+    the session ended.
     """
 
     schema_version: int

@@ -50,7 +50,7 @@ DRAWS = [field.name for field in dataclasses.fields(AugmentationDraws)]
 sizes = st.integers(1, 7)
 
 
-@settings(max_examples=80)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     batch=st.integers(0, 4),
     channels=st.sampled_from([1, 3]),
