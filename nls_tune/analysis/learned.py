@@ -19,13 +19,7 @@ _SETTLED = 0.1
 
 
 def is_at_chance(accuracy: float, num_classes: int, num_samples: int) -> bool:
-    """Return whether an accuracy on so many samples is within its error of guessing one of the K classes.
-
-    Args:
-        accuracy: A fraction, on balanced classes.
-        num_classes: K.
-        num_samples: How many samples it was measured on.
-    """
+    """Return whether an accuracy on so many samples, of balanced classes, is within its error of guessing."""
     chance = 1 / num_classes
     return accuracy - chance <= _ERRORS * math.sqrt(chance * (1 - chance) / num_samples)
 
@@ -35,12 +29,8 @@ def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int) -> bool:
 
     Compared are the means of the last quarter of the epochs and of the quarter before it (one epoch at least): a
     steep rise is more than a tenth of what was learned, and more than twice its standard error. A trial of fewer
-    than three epochs cannot tell, nor can one whose learning rate has fallen to its end.
-
-    Args:
-        epochs: Rows of ``epochs/`` of one trial, in order.
-        num_classes: K.
-        num_samples: Validation samples.
+    than three epochs cannot tell, nor can one whose learning rate has fallen to its end. ``epochs`` are the rows of one
+    trial, in order; ``num_samples`` counts the validation samples.
     """
     healthy = epochs[~epochs["diverged"].astype(bool)]
     accuracies, rates = healthy["val_accuracy"].to_numpy(float), healthy["lr"].to_numpy(float)

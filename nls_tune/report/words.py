@@ -58,7 +58,6 @@ class Words:
     """A verdict in words.
 
     Attributes:
-        noise_level: In its stored spelling.
         finding: What is known.
         badge: The same in one to three words.
         headline: What to use and why, as sentences that follow the noise level and a colon.

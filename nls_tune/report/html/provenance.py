@@ -61,7 +61,7 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
         fingerprints=PageTable(
             f"{prefix}fingerprints",
             "Fingerprints of the data (SHA-256)",
-            Table(words("Noise level", "Fingerprint"), tuple(content.identity.fingerprints.items())),
+            Table(words("noise level", "fingerprint"), tuple(content.identity.fingerprints.items())),
         ),
         space=json.dumps(identity["space"], indent=2, ensure_ascii=False) if content.searched else None,
     )
@@ -96,8 +96,8 @@ def _sessions(key: str, sessions: Sequence[RunSession]) -> PageTable:
         )
         for index, session in enumerate(sessions)
     )
-    columns = (Column("Session"), *words("Started (UTC)", "Ended (UTC)", "Search"), Column("Slots"))
-    return PageTable(key, "Sessions", Table((*columns, *words("Node", "Command")), rows))
+    columns = (Column("session"), *words("started (UTC)", "ended (UTC)", "search"), Column("slots"))
+    return PageTable(key, "Sessions", Table((*columns, *words("node", "command")), rows))
 
 
 def _time(value: datetime | None) -> str:

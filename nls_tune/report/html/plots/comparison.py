@@ -55,8 +55,7 @@ def _figure(comparison: Comparison, is_gain: bool, axis: str) -> tuple[Figure | 
 
 
 def _confirmed(found: RunAtLevel) -> SampleMean | None:
-    use = None if found.verdict is None else found.verdict.use
-    return use.test if use is not None and use.num_seeds else None
+    return found.use.test if found.use is not None and found.use.num_seeds else None
 
 
 def _value(found: RunAtLevel, is_gain: bool) -> tuple[float | None, float | None, float | None]:
