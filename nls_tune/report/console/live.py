@@ -114,7 +114,7 @@ def picture(
         budget = progress.budget.left()
         facts.append(f", {tail}" if budget is None else f", {tail} (time budget: {duration(budget)})")
     bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
-    note = Text("ce, positive, negative: best validation accuracy (noisy labels) of completed trials", style="dim")
+    note = Text("ce, positive, negative: best validation accuracy (noisy) of completed trials", style="dim")
     width = _name_width(progress)
     sections = {
         "levels": _levels(progress, width),
