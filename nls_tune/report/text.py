@@ -94,12 +94,7 @@ def configuration(config: Mapping[str, Any]) -> str:
 
 
 def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Say in one line what a trial was and how it ended.
-
-    Args:
-        row: A row of ``trials/``; None where a value is not known.
-        names: The settings that are searched.
-    """
+    """Say in one line what a trial was and how it ended, from its row of ``trials/`` and the searched settings."""
     on_all = row["stage"] == ON_ALL_LABELS
     seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
     config = {name: row[name] if name in row else row[f"config_{name}"] for name in names}

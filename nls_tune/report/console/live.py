@@ -32,12 +32,7 @@ _SLOT_CURVE_WIDTH = 12
 
 
 class ProgressView:
-    """Shows a search while it runs.
-
-    Args:
-        progress: Where the search stands; it changes while this is shown.
-        console: Where to draw. Without a terminal, one plain line per trial is printed.
-    """
+    """Shows a search while it runs; where the console is no terminal, one plain line per trial is printed."""
 
     def __init__(self, progress: SearchProgress, console: Console) -> None:
         self._progress = progress

@@ -19,14 +19,9 @@ _MAX_VALUE = 400
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a reader needs to do the same again.
+    """What a reader needs to do the same again; None where the last command or the search space (JSON) is unknown.
 
-    Attributes:
-        command: The last session's command; None where unknown.
-        facts: Groups of names and values: a heading, then the pairs.
-        sessions: One row per session.
-        fingerprints: One row per noise level.
-        space: The search space as JSON; None where unknown.
+    ``facts`` are groups of names and values: a heading, then the pairs.
     """
 
     command: str | None
@@ -68,7 +63,7 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
 
 
 def _command(recorded: str) -> str:
-    """The command as it can be typed: ``python -m nls_tune.search`` is recorded by the name of its file."""
+    """Return the command as it can be typed: ``python -m nls_tune.search`` is recorded by the name of its file."""
     program, _, arguments = recorded.partition(" ")
     return f"python -m nls_tune.search {arguments}".rstrip() if program == "search.py" else recorded
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -47,13 +47,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
+    """A section of the page: panels of plots, one per noise level or one for all of them, and tables below.
 
-    Attributes:
-        panels: One per noise level, or one for all of them.
-        choose: Whether one panel is shown at a time, chosen by its label; else all.
-        tables: They stand below the plots.
-        empty: Why there is nothing; None if there is something.
+    ``choose`` shows one panel at a time, chosen by its label. ``empty`` says why there is nothing, if there is nothing.
     """
 
     key: str
@@ -90,13 +86,15 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
         _chosen(
             f"{prefix}curves",
             "Learning curves: memorisation",
-            _by_level(found.learning_curves, f"{prefix}curves", learning_curves_plot),
+            found.learning_curves,
+            learning_curves_plot,
             "No search trial has an epoch.",
         ),
         _chosen(
             f"{prefix}cross",
             "Rate with learning rate and warm-up",
-            _by_level(found.interactions, f"{prefix}cross", interaction_plot),
+            found.interactions,
+            interaction_plot,
             nothing or "No search trial was completed, or learning rate and warm-up had one value only.",
         ),
         _importances(found, prefix, nothing),
@@ -121,17 +119,13 @@ def _plots(items: Iterable[_T], key: str, draw: Callable[[str, _T], Plot]) -> tu
     return tuple(draw(f"{key}-{index}", item) for index, item in enumerate(items))
 
 
-def _by_level(items: Iterable[_T], key: str, draw: Callable[[str, _T], Plot]) -> tuple[Panel, ...]:
-    """One panel per noise level, in the order in which the levels come."""
-    items = tuple(items)
+def _chosen(key: str, title: str, items: Sequence[_T], draw: Callable[[str, _T], Plot], empty: str) -> Section:
+    """Return a section with one panel per noise level, in the order in which the levels come."""
     panels: dict[str, list[Plot]] = {}
     for item, plot in zip(items, _plots(items, key, draw), strict=True):
         panels.setdefault(item.noise_level, []).append(plot)
-    return tuple(Panel(level, tuple(plots)) for level, plots in panels.items())
-
-
-def _chosen(key: str, title: str, panels: tuple[Panel, ...], empty: str) -> Section:
-    return Section(key, title, panels, choose=True, empty=None if panels else empty)
+    shown = tuple(Panel(level, tuple(plots)) for level, plots in panels.items())
+    return Section(key, title, shown, choose=True, empty=None if shown else empty)
 
 
 def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
