@@ -35,8 +35,8 @@ def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int, lead: fl
 
     Compared are the means of the last quarter of the epochs and of the quarter before it (one epoch at least). A rise
     is steep if it is more than a tenth of what was learned, or more than half of a lead that is claimed over it, and
-    more than twice its standard error: over the trials, or of the samples for a single one. Trials of fewer than three epochs
-    cannot tell, nor can those whose learning rate has fallen to its end.
+    more than twice its standard error: over the trials, or of the samples for a single one. Trials of fewer than three
+    epochs cannot tell, nor can those whose learning rate has fallen to its end.
 
     Args:
         epochs: Rows of ``epochs/`` of the trials, each in order.
