@@ -16,7 +16,10 @@ _Folder = Annotated[Path, typer.Argument(help="Folder below which runs lie.")]
 _Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
 
 
-def analyze(runs: _Runs, format_: _Format = "table") -> int:
+_Details = Annotated[bool, typer.Option("--details", help="Print the numbers behind the verdicts as well.")]
+
+
+def analyze(runs: _Runs, format_: _Format = "table", details: _Details = False) -> int:
     """Say what runs found: which rate to use, how sure that is, and how runs compare."""
     check_format(format_)
     from rich.console import Console
@@ -38,7 +41,7 @@ def analyze(runs: _Runs, format_: _Format = "table") -> int:
     elif format_ == "markdown":
         print(levels_markdown(analysis), end="")
     else:
-        print_analysis(analysis, Console())
+        print_analysis(analysis, Console(), details=details)
     return 0
 
 

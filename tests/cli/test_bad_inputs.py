@@ -264,27 +264,24 @@ def refused_without_ray(folder, tmp_path):
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["--bogus 3", "--train-size 4001", "--warmup-store file/store"])
 def test_no_process_is_started_and_ray_is_not_imported(refused_without_ray, arguments):
     refused_without_ray(*shlex.split(arguments))
 
 
-@pytest.mark.parametrize("answers", [False, True], ids=["no connection", "a connection without an answer"])
 @pytest.mark.slow
-def test_missing_data_without_a_network(refused_without_ray, tmp_path, answers):
-    with socket.socket() as proxy:
+def test_missing_data_without_a_network(refused_without_ray, tmp_path):
+    with socket.socket() as proxy:  # bound, and nobody listens
         proxy.bind(("127.0.0.1", 0))
-        if answers:
-            proxy.listen()  # connections are taken, and nothing ever comes
         url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         (tmp_path / "data").mkdir()
         message = refused_without_ray(
             "--dataset", "cifar10n", "--data-dir", str(tmp_path / "data"),
             NLS_TUNE_DATA=None, https_proxy=url, HTTPS_PROXY=url, no_proxy=None, NO_PROXY=None,
         )  # fmt: skip
-    for part in ("cifar10/train-*.parquet", "cifar-10-batches-py", str(tmp_path / "data"), "--data-dir"):
-        assert part in message
-    assert ("within 10 s" if answers else "no connection") in message
+    parts = ("cifar10/train-*.parquet", "cifar-10-batches-py", str(tmp_path / "data"), "--data-dir", "no connection")
+    assert all(part in message for part in parts)
 
 
 @pytest.mark.parametrize(

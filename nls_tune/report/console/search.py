@@ -12,7 +12,6 @@ from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.report.console.tables import CHOSEN_COLUMNS, CONFIG_COLUMNS, config_cells, print_line, print_table
 from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import ARM_NAMES, amount, configuration, duration, number, percent, rate
-from nls_tune.report.words import level_sentence
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from nls_tune.spaces.space import ARMS
 
@@ -161,21 +160,17 @@ def arm_cells(arm: ArmSummary) -> tuple[str, ...]:
     )
 
 
-_COMPARED = "The sentences compare single best epochs, sample by sample.\n"
 _LEGEND = """
-*        recommended: the highest val
-epoch    the best one, of all: by validation accuracy, smoothed over 3 epochs
-val      that accuracy, on noisy labels; it alone decides
+*        what the verdict says to use
+epoch    the best one, of all: by validation accuracy, mean of the epoch and the one before
+val      that accuracy, on noisy labels; it alone chooses
 test     accuracy on clean labels at the best epoch; at last: at the last one
 trials   completed, of all that ran
 """
 
 
-def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sentences: bool = True) -> None:
-    """Print the table of a search and, unless they are said elsewhere, one sentence per level."""
-    if not summaries:
-        console.print("No trial has ended yet.")
-        return
+def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None:
+    """Print the selected trial of each arm at each noise level."""
     for index, summary in enumerate(summaries):
         facts = []
         if summary.noise_rate is not None:
@@ -184,12 +179,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sent
             facts.append(f"noise-cancelling rate {rate(summary.noise_cancelling_rate)}")
         print_line(summary.noise_level + (f"  ({', '.join(facts)})" if facts else ""), console, "bold")
         rows = [
-            ("*" if arm == summary.recommended else "", ARM_NAMES[arm], *arm_cells(found))
+            ("*" if arm == summary.used else "", ARM_NAMES[arm], *arm_cells(found))
             for arm, found in summary.arms.items()
         ]
         print_table(Table((*CHOSEN_COLUMNS, *ARM_COLUMNS), tuple(rows)), console, header=index == 0)
-    print_line(_LEGEND + (_COMPARED if sentences else ""), console, "dim")
-    for summary in summaries if sentences else ():
-        print_line(level_sentence(summary), console)
-    if failed := sum(summary.statuses.get("failed", 0) for summary in summaries):
-        console.print(f"{amount(failed, 'trial')} failed; the column error of trials/ says why.")
+    print_line(_LEGEND, console, "dim")
