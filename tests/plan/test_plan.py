@@ -329,8 +329,9 @@ def test_a_smaller_test_split_is_a_stratified_part_that_the_seed_decides(digits)
 def test_a_smaller_test_split_is_another_search_and_the_whole_one_is_not(digits):
     assert plan_of(**DIGITS, test_size=digits.info.num_test).identity() == digits.identity()
     small = plan_of(**DIGITS, test_size=100)
-    (difference,) = differences(identity_of(digits), identity_of(small))
-    assert difference.startswith("fingerprints.symmetric:0.4: ")
+    size, data = differences(identity_of(digits), identity_of(small))
+    assert size == "settings.test_size: None -> 100"
+    assert data.startswith("fingerprints.symmetric:0.4: ")
     assert "test_size" not in digits.identity().settings  # as in runs of earlier versions
 
 
