@@ -51,6 +51,7 @@ def combinations(values: Mapping[str, Sequence[Any] | None]) -> list[Params] | N
 
 
 def _values(distribution: BaseDistribution) -> list[Any] | None:
+    """Return the values of a distribution, or None where they are real numbers."""
     choices: tuple[Any, ...] | None = getattr(distribution, "choices", None)
     if choices is not None:
         return list(choices)

@@ -83,6 +83,7 @@ def _build(path: Path, content: Mapping[str, Any]) -> SearchSpace:
 
 
 def _find(name: str) -> Path:
+    """Return the file of a shipped space, or of a path."""
     if name in shipped_spaces():
         return _space_folder() / f"{name}.yaml"
     path = Path(name)
