@@ -38,6 +38,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # at their end some modules complain of what they find uncollected
+
+
 @pytest.fixture(scope="session")
 def suite_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache folder of all tests that need none of their own, so that images are decoded once."""
