@@ -70,4 +70,4 @@ def test_help_and_the_plan_need_neither_torch_nor_ray_and_give_no_warning(tmp_pa
     assert present in modules.names
     if option == "--help":
         for name in ("--dataset", "--noise", "--space", "--set", "--num-trials", "--out", "--address", "--dry-run"):
-            assert f"\n  {name}" in done.out
+            assert f"\n│ {name} " in done.out

@@ -91,14 +91,14 @@ class TestNlsTune:
         done = run(*NLS_TUNE, "search", "--help", folder=tmp_path)
         assert (done.code, done.err) == (0, "")
         alone = run_search("--help", folder=tmp_path)
-        assert done.out.partition("Options:")[2] == alone.out.partition("Options:")[2] != ""
+        assert done.out.partition("─ Options")[2] == alone.out.partition("─ Options")[2] != ""
 
     def test_without_a_command_it_prints_its_help_and_a_wrong_one_is_named(self, tmp_path):
         done = run(*NLS_TUNE, folder=tmp_path)
         text = done.out + done.err
         assert "error:" not in text
         assert "Usage: nls-tune" in text
-        assert "\n  search " in text
+        assert "\n│ search " in text
         done = run(*NLS_TUNE, "serch", folder=tmp_path)
         assert done.has_failed_in_one_line(), done
         assert "'search'" in done.err
