@@ -1,7 +1,5 @@
 """What importing costs, and that every public name is there."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import subprocess

@@ -1,7 +1,5 @@
 """The published files themselves: their counts, checksums and noise rates."""
 
-from __future__ import annotations
-
 import hashlib
 
 import cifar_batches

@@ -5,8 +5,6 @@ of 1,000, and an object is put into the memo (numbered from 1) unless nothing el
 tuples and short strings of the array's description are not.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

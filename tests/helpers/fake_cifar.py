@@ -1,7 +1,5 @@
 """Small CIFAR look-alikes."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A search as a command: what it prints, and what it leaves behind."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

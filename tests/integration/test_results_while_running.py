@@ -1,7 +1,5 @@
 """The tables of a run can be read at any moment: before the first trial ends, while it goes on, at its end."""
 
-from __future__ import annotations
-
 import os
 
 import pytest
