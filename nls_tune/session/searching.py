@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None) -> SearchProgress:
     """Return the progress of a search that has not started, by default without a limit of time."""
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
-    return SearchProgress(levels, slots, plan.space.budget.epochs, budget=budget or TimeBudget())
+    epochs = plan.space.budget.epochs
+    after = plan.num_confirm_trials * epochs
+    return SearchProgress(levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after)
 
 
 def adopt_results(

@@ -1,7 +1,5 @@
 """What the search's command line shows: its help, its version, and the plan for another machine."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
