@@ -122,7 +122,7 @@ def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", 
     while True:
         allocator, progress, recorder = _execute(work, budget)
         interrupted = progress.is_interrupted
-        # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
+        # A trial that ran out of memory waits in the run directory; the confirmation also shares a GPU with fewer.
         lowered = not interrupted and work.packing.lower()
         if budget.used_up() or not lowered:
             break
