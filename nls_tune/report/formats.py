@@ -16,10 +16,11 @@ from nls_tune.analysis.analysis import Analysis, RunAnalysis
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import Verdict
+from nls_tune.analysis.verdicts import Choice, Verdict
 from nls_tune.report.console.search import ARM_COLUMNS, arm_cells
 from nls_tune.report.table import Table, csv_text, markdown_text, numbers, words
 from nls_tune.report.text import ARM_NAMES, interval, mean_text, other_settings
+from nls_tune.report.words import FINDINGS, use_text
 from nls_tune.runs import Run
 
 FORMAT_VERSION = 2
@@ -87,6 +88,11 @@ class _Entry:
         return self.arm.arm == self.level.used
 
     @property
+    def used(self) -> Choice | None:
+        """What to use at the level: it may be a CE that the search has not selected."""
+        return self.verdict.use if self.verdict else None
+
+    @property
     def test(self) -> SampleMean | None:
         return self.fresh.test_at_best if self.fresh else None
 
@@ -124,6 +130,9 @@ _CSV: dict[str, Callable[[_Entry], object]] = {
     "arm": lambda entry: entry.arm.arm,
     "use": lambda entry: entry.is_used,
     "verdict": lambda entry: entry.verdict and entry.verdict.finding,
+    "use_smooth_rate": lambda entry: entry.used and entry.used.config["smooth_rate"],
+    "use_warmup_epochs": lambda entry: entry.used and entry.used.config["warmup_epochs"],
+    "use_lr": lambda entry: entry.used and entry.used.config["lr"],
     "smooth_rate": lambda entry: entry.arm.config["smooth_rate"],
     "warmup_epochs": lambda entry: entry.arm.config["warmup_epochs"],
     "lr": lambda entry: entry.arm.config["lr"],
@@ -163,6 +172,7 @@ def levels_markdown(analysis: Analysis) -> str:
     """Return one row per run, noise level and arm, as people write such tables."""
     columns = (*words("run", "noise level", "arm"), *ARM_COLUMNS)
     columns += numbers("fresh seeds", "test, fresh seeds", "against the strongest CE")
+    columns += words("use at the level", "verdict")
     rows = [
         (
             entry.found.run.name,
@@ -172,6 +182,8 @@ def levels_markdown(analysis: Analysis) -> str:
             str(len(entry.fresh.seeds) if entry.fresh else 0),
             mean_text(entry.test),
             interval(entry.gap),
+            use_text(entry.used),
+            FINDINGS[entry.verdict.finding] if entry.verdict else "–",
         )
         for entry in _entries(analysis)
     ]
