@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from any_run import RATES, SPACE, any_rows, epochs_of, run_of, searched
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from trial_rows import trial_row, trials_frame
@@ -285,6 +285,7 @@ def holm(p_values):
     return corrected
 
 
+@settings(max_examples=40)
 @given(st.randoms(use_true_random=False))
 def test_only_a_proven_rate_displaces_cross_entropy(random):
     run = run_of(any_rows(random))
@@ -313,6 +314,7 @@ def test_only_a_proven_rate_displaces_cross_entropy(random):
                 assert flips[verdict.noise_level] <= 0.05 + 1e-12
 
 
+@settings(max_examples=40)
 @given(st.randoms(use_true_random=False))
 def test_the_test_set_of_the_search_takes_no_part_in_any_choice(random):
     rows = any_rows(random)

@@ -151,7 +151,7 @@ def test_no_number_is_cut_and_tables_fit_80_columns(folder):
         assert "[red]torn" in text
         for one in (one for found in three.runs[0].importances for one in found.importances):
             assert f"{100 * one.ped_anova:.1f} %" in text
-        for heading in ("The search", "Confirmation", "Rate to use against noise", "Where the time went", "side by side"):
+        for heading in ("The search", "Confirmation", "Rate to use against noise", "Where the time went", "by side"):
             assert heading in text
         if width == 80:
             table = text[text.index("Rate to use against noise") : text.index("second  (")]

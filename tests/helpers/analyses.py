@@ -189,7 +189,6 @@ def _summary(level: int, name: str, has_test: bool) -> LevelSummary:
         num_classes=2,
         noise_rate=0.1 + 0.1 * level,
         noise_cancelling_rate=-1.0 - level,
-        signal_share=0.5,
         statuses={"completed": 5, "diverged": 2},
         arms={arm: _arm(level, trial, has_test) for arm, trial in (("ce", 3), ("positive", 5), ("negative", 1))},
         used="ce",

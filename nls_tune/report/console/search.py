@@ -148,7 +148,7 @@ def arm_cells(arm: ArmSummary) -> tuple[str, ...]:
 
 _LEGEND = """
 *        what the verdict says to use
-epoch    the best one, of all: by validation accuracy, mean of the epoch and the one before
+epoch    the best of all: by validation accuracy averaged with the epoch before
 val      that accuracy, on noisy labels; it alone chooses
 test     accuracy on clean labels at the best epoch; at last: at the last one
 trials   completed, of all that ran

@@ -201,7 +201,7 @@ def test_a_run_of_nothing_has_reasons_and_no_files(tmp_path):
 
 @pytest.mark.parametrize(("changes", "missing"), [({"all_diverged": True}, NAMES), ({"num_test": 0}, {"confirmation"})])
 def test_runs_in_every_state_are_drawn(changes, missing, tmp_path):
-    levels = ("pairflip:0.3", "symmetric:0.6", "clean")
+    levels = ("pairflip:0.3", "symmetric:0.6", "symmetric:0.1")
     run = write_fake_run(tmp_path / "run", levels=levels, unfinished=1, trials=2, epochs=6, **changes)
     paths = write_figures(analyze([load_run(run)]), tmp_path / "figures")
     assert {path.stem for path in paths} == NAMES - missing

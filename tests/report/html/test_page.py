@@ -299,7 +299,7 @@ def test_what_stands_under_a_plot_is_said_in_words_too(page):
 def test_a_run_without_trials_says_so_everywhere():
     run = make_run(LEVELS, status="running")
     content = RunJson.model_validate({"schema_version": 1, "status": "running"})
-    lists = "recommendations summaries confirmations rate_curves learning_curves interactions importances"
+    lists = "verdicts summaries confirmations rate_curves learning_curves interactions importances"
     empty = {**dict.fromkeys(lists.split(), ()), "rate_against_noise": None, "allocation": None}
     run = replace(run, **empty, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
     page = Page(render_page(Analysis((run,), None)))
