@@ -285,7 +285,7 @@ def holm(p_values):
     return corrected
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_only_a_proven_rate_displaces_cross_entropy(random):
     run = run_of(any_rows(random))
@@ -307,14 +307,14 @@ def test_only_a_proven_rate_displaces_cross_entropy(random):
             differences = claims[verdict.noise_level]
             assert verdict.difference.mean == pytest.approx(differences.mean())
             assert differences.mean() > 0  # no rate below CE is used
-            t_p = {level: stats.ttest_1samp(x, 0).pvalue if len(x) > 1 else 1.0 for level, x in claims.items()}
+            t_p = {level: stats.ttest_1samp(x, 0).pvalue if np.ptp(x) > 1e-12 else 1.0 for level, x in claims.items()}
             assert holm(t_p)[verdict.noise_level] <= 0.05
             if len(claims) * 2 / 2 ** len(differences) <= 0.05:
                 flips = holm({level: flip_p(x) for level, x in claims.items()})
                 assert flips[verdict.noise_level] <= 0.05 + 1e-12
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.randoms(use_true_random=False))
 def test_the_test_set_of_the_search_takes_no_part_in_any_choice(random):
     rows = any_rows(random)

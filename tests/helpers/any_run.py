@@ -74,7 +74,7 @@ def _level(random: Random, level: str, state: str) -> list[dict[str, Any]]:
             status = "diverged" if state == "all diverged" else "completed" if i == 0 else random.choice(_STATUSES)
             val = found[arm] - random.choice((0.001, 0.01)) * i
             settings = {"smooth_rate": rates[arm], "warmup_epochs": 2, "lr": lrs[arm] * 1.3**i}
-            rows.append(_row(level, settings, status, val, val + random.gauss(0.1, 0.02), num_test, len(rows)))
+            rows.append(_row(level, settings, status, val, val + random.uniform(0.06, 0.14), num_test, len(rows)))
     seeds = {"one seed": 1, "two seeds": 2, "crashed": random.randint(0, 5)}.get(state, random.choice((3, 6)))
     if state in ("search only", "all diverged"):
         return rows
@@ -82,13 +82,13 @@ def _level(random: Random, level: str, state: str) -> list[dict[str, Any]]:
     if "ce" in arms and lrs["ce"] != 0.01:
         trained.append(("ce", {"smooth_rate": 0.0, "warmup_epochs": 2, "lr": 0.01}))
     gains = {arm: 0.0 if arm == "ce" else random.choice((-0.03, 0.0, 0.002, 0.03)) for arm in arms}
-    luck = [random.gauss(0, 0.02) for _ in range(seeds)]
+    luck = [random.uniform(-0.04, 0.04) for _ in range(seeds)]
     for i, (arm, settings) in enumerate(trained):
         for seed in range(1, seeds + 1):
             if state == "crashed" and i == len(trained) - 1 and seed == seeds:
                 break
-            val = found[arm] + random.gauss(0, 0.01)
-            test = 0.8 + luck[seed - 1] + gains[arm] + random.gauss(0, 0.006)
+            val = found[arm] + random.uniform(-0.02, 0.02)
+            test = 0.8 + luck[seed - 1] + gains[arm] + random.uniform(-0.012, 0.012)
             row = _row(level, {**settings, "seed": seed}, "completed", val, test, num_test, 900 + i)
             rows.append({**row, "stage": "confirm"})
     return rows

@@ -162,6 +162,7 @@ def check(found: RunAnalysis, where: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("state", STATES)
 def test_every_surface_gives_the_same_answer(state):
     kinds = set()
