@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from nls_tune.analysis.analysis import analyze
 from nls_tune.report.figures import write_figures
 from nls_tune.report.text import points
+from nls_tune.report.words import summary_line
 from nls_tune.runs import load_runs
 
 EVIDENCE = Path(__file__).parent / "evidence" / "twonorm_run"
@@ -36,34 +37,16 @@ def keep(run: Path) -> None:
 
 
 def sentence() -> str:
-    """Say what the figure supports; in brackets the difference that would have been seen."""
-    run = analyze(load_runs([EVIDENCE])).runs[0]
-    found, confirmed = run.recommendations, run.confirmations
-    proven = [r for r in found if r.verdict in ("better", "worse")]
-    if proven:
-        raise ValueError(f"the sentence is about runs without a proven difference, {proven[0].noise_level} has one")
-    compared = [r for r in found if r.difference is not None]
-    differences = [r.difference.mean for r in compared if r.difference is not None]
-    sizes = [100 * r.detectable for r in found if r.detectable is not None]
-    text = (
-        f"At none of these {len(found)} noise levels is a rate proven to differ from the strongest cross-entropy. At "
-        f"{len(compared)} of them the recommended rates differ from it by {points(min(differences), 2)} to "
+    """Say what the figure supports."""
+    verdicts = analyze(load_runs([EVIDENCE])).runs[0].verdicts
+    compared = [found for found in verdicts if found.difference is not None and found.detectable is not None]
+    differences = [found.difference.mean for found in compared]
+    sizes = [100 * found.detectable for found in compared]
+    return (
+        f"{summary_line(verdicts)} The best rates differ from it by {points(min(differences), 2)} to "
         f"{points(max(differences), 2)} points of test accuracy over five fresh seeds, and differences of "
-        f"{min(sizes):.2f} to {max(sizes):.2f} would have been seen"
+        f"{min(sizes):.2f} to {max(sizes):.2f} would have been found."
     )
-    for confirmation in confirmed:
-        if confirmation.recommended != confirmation.strongest_ce:
-            continue
-        others = [
-            f"{points(c.difference.mean, 2)} ({100 * c.detectable:.2f} would have been seen)"
-            for found_, c in zip(confirmation.configurations, confirmation.comparisons, strict=True)
-            if c is not None and found_.arm != "ce"
-        ]
-        text += (
-            f"; at {confirmation.noise_level} cross-entropy itself is recommended, and the best rates differ by "
-            f"{' and '.join(others)}"
-        )
-    return f"{text}."
 
 
 def main() -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import gc
 import shutil
 import tempfile
@@ -22,6 +20,7 @@ _SLOW = {"integration", "benchmarks"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # imports leave nothing to collect
     hypothesis.settings.load_profile("fast" if "not slow" in config.option.markexpr else "suite")
 
 
@@ -34,8 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Leave what the imports have made out of garbage collections, each of which it makes ten times as long."""
+    gc.enable()
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # at their end some modules complain of what they find uncollected
 
 
 @pytest.fixture(scope="session")

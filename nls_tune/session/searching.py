@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None) -> SearchProgress:
     """Return the progress of a search that has not started, by default without a limit of time."""
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
-    return SearchProgress(levels, slots, plan.space.budget.epochs, budget=budget or TimeBudget())
+    epochs = plan.space.budget.epochs
+    after = plan.num_confirm_trials * epochs
+    return SearchProgress(levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after)
 
 
 def adopt_results(
@@ -53,7 +55,6 @@ def adopt_results(
     # Rows of other stages too: their folders are of no use to anybody.
     standing = set(trials.loc[~runs_again(run, trials), "trial_id"])
     trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
-    num_adopted = 0
     for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
         settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
@@ -74,14 +75,13 @@ def adopt_results(
             smooth_rate=row["smooth_rate"],
             accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
         )
-        num_adopted += 1
     for trial in _half_done(run, standing):
         config = {name: getattr(trial.settings, name) for name in plan.space.space}
         same = data.trial(trial.noise_level, plan.training_settings(config)).trial_id == trial.trial_id
         if trial.stage == "search" and same:
             rung_values = _rung_values(plan, curves.get(trial.trial_id), trial.settings)
             allocator.requeue(GroupKey(trial.noise_level, trial.settings.arm), config, rung_values)
-    return num_adopted
+    return progress.num_ended
 
 
 def _half_done(run: RunDirectory, standing: Collection[str]) -> Iterator[TrialSpec]:
@@ -122,7 +122,7 @@ def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", 
     while True:
         allocator, progress, recorder = _execute(work, budget)
         interrupted = progress.is_interrupted
-        # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
+        # A trial that ran out of memory waits in the run directory; the confirmation also shares a GPU with fewer.
         lowered = not interrupted and work.packing.lower()
         if budget.used_up() or not lowered:
             break

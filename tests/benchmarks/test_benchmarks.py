@@ -1,7 +1,5 @@
 """The benchmark programs start, measure what they say where the answer is known, and README shows their evidence."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import runpy
