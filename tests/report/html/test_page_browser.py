@@ -139,11 +139,11 @@ def test_a_legend_click_hides_a_curve_and_so_does_the_keyboard(plain):
     visible = (
         "() => document.getElementById('rate-0').data.filter((t) => t.legendgroup === 'negative').map((t) => t.visible)"
     )
-    page.locator("#rate-0 .legend .traces", has_text="r < 0").locator(".legendtoggle").click()
+    page.locator("#rate-0 .legend .traces", has_text="negative").locator(".legendtoggle").click()
     until(page, f"({visible})().every((v) => v === 'legendonly')")
     tools = page.locator('.tools[data-for="rate-0"]')
     tools.locator(".curves summary").press("Enter")
-    box = tools.get_by_label("r < 0")
+    box = tools.get_by_label("negative")
     assert not box.is_checked()
     box.press("Space")
     until(page, f"({visible})().every((v) => v === true)")
