@@ -188,10 +188,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             (Column("use", "text"), lambda found: use_text(found.use)),
             (Column("test", "text"), lambda found: test_text(found.use)),
             (Column("best rate to CE", "text"), lambda found: interval(found.difference).replace(" [", "\n[")),
-            (
-                Column("verdict", "text"),
-                lambda found: FINDINGS[found.finding].replace("proven ", "proven\n").replace("trained ", "trained\n"),
-            ),
+            (Column("verdict", "text"), lambda found: "\n".join(FINDINGS[found.finding].rsplit(" ", 1))),
         ],
     )
 

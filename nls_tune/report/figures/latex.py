@@ -38,8 +38,8 @@ def latex_table(run: RunAnalysis) -> str | None:
     caption = (
         f"What to use: smooth rate (or cross-entropy, CE), warm-up epochs and learning rate, and its test accuracy "
         f"(\\%), mean $\\pm$ standard error over {seeds}. $\\Delta$: test accuracy of the best rate, by mean "
-        "validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, $\\pm$ half of "
-        "its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
+        "validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, $\\pm$ half "
+        "of its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
     lines = [
         f"% Made by nls-tune from the run {latex_text(run.run.name)}; needs \\usepackage{{booktabs}}.",
