@@ -32,8 +32,8 @@ def main() -> None:
         confirm_seeds=0,
         out=arguments.out,
     )
-    level = result.levels[0]
-    print(f"{level.noise_level}: arm {level.recommended}, noise-cancelling rate {level.noise_cancelling_rate:g}")
+    answer, level = result.best(), result.levels[0]
+    print(f"{answer.noise_level}: {answer.finding}, noise-cancelling rate {level.noise_cancelling_rate:g}")
 
     # The results are plain Parquet: one row per trial. The choice is by noisy validation labels, never by test.
     trials = pd.read_parquet(result.run / "trials")
