@@ -197,8 +197,8 @@ def test_runs_are_found_at_any_depth_newest_first_damaged_last(folder, overviews
     assert (by_name["crashed"].num_ended, by_name["first"].num_ended, by_name["first"].num_planned) == (6, 40, 40)
     assert by_name["empty"].levels[0].smooth_rate is None
     for level, expected in zip(by_name["first"].levels, both.runs[0].verdicts, strict=True):
-        assert level.smooth_rate == expected.config["smooth_rate"]
-        assert level.val_accuracy == expected.val_accuracy
+        assert (level.finding, level.smooth_rate) == (expected.finding, expected.use.config["smooth_rate"])
+        assert level.val_accuracy == expected.use.val_accuracy
     assert run_overviews(folder / "first")[0].name == "first"
 
 
@@ -221,7 +221,7 @@ def test_the_list_for_programs(folder, command, overviews):
     code, out, err = command("runs", folder / "deep", "--format", "csv")
     table = pd.read_csv(io.StringIO(out)).set_index("name")
     assert (code, err, len(table)) == (0, "", 1)
-    assert json.loads(table.loc["second", "best"])[1]["noise_level"] == "human:worst"
+    assert json.loads(table.loc["second", "levels"])[1]["noise_level"] == "human:worst"
     code, out, err = command("runs", folder / "deep", "--format", "markdown")
     assert (code, err, len(out.splitlines())) == (0, "", 3)
 

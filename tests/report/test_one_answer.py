@@ -94,7 +94,7 @@ def read_markdown(text):
 def read_page(html):
     found = {}
     for card in re.findall(r"<article class=\"card.*?</article>", html, re.DOTALL):
-        level, kind, badge = re.search(r"<h3>(.*?) <span class=\"badge (\w+)\">(.*?)</span>", card).groups()
+        level, kind, badge = re.search(r"<h3>(.*?)</h3>\s*<span class=\"badge (\w+)\">(.*?)</span>", card).groups()
         use = parsed(unescape(re.search(r"<dt>use</dt><dd>(.*?)</dd>", card, re.DOTALL)[1]))
         why = unescape(re.search(r"<p class=\"headline\">(.*?)</p>", card, re.DOTALL)[1])
         assert parsed(why[:1].lower() + why[1:], SENTENCE) == use

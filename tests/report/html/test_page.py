@@ -304,7 +304,7 @@ def test_a_run_without_trials_says_so_everywhere():
     run = replace(run, **empty, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
     page = Page(render_page(Analysis((run,), None)))
     assert page.figures == {}
-    assert sum(a.get("class") == "empty" for _, a in page.elements) == 8
+    assert sum(a.get("class") == "empty" for _, a in page.elements) == 9
     assert "This run goes on" in page.text
     assert not re.search(r"\bNone\b|\bnan\b|\binf\b", page.text)
 
