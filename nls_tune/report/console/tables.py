@@ -34,7 +34,7 @@ def print_table(table: Table, console: Console) -> None:
     drawn.width = sum(widths) + len(widths) - 1  # its own: rich would cut the columns to a narrower console
     console.print(drawn, crop=False)
     if table.note is not None:
-        print_line(f"\n{table.note}", console, "dim")
+        console.print(f"\n{table.note}", markup=False, highlight=False, style="dim")
 
 
 def print_levels(table: Table, console: Console) -> None:
