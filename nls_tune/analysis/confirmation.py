@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.rows import ALWAYS_SHOWN, by_level, config_of, searched_settings
+from nls_tune.analysis.rows import by_level, config_of, have_settings, searched_settings
 from nls_tune.analysis.statistics import (
     SampleMean,
     detectable_difference,
@@ -127,16 +127,17 @@ def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Lev
 
 
 def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]) -> LevelConfirmation:
-    groups, columns = [], _key_columns(rows)
+    groups, differ = [], searched_settings(rows)
+    # In words, because lists cannot be grouped by: two configurations that are taken for one count each seed twice.
+    keys = rows[differ].apply(lambda row: str(config_of(row, differ)), axis=1)
     for arm in ARMS:
         of_arm = rows[rows["arm"] == arm]
-        groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(columns, sort=False)]
+        groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(keys, sort=False)]
     configurations = tuple(_configuration(arm, group, names) for arm, group in groups)
     validation = [c.validation.mean for c in configurations]
     ce = [i for i, c in enumerate(configurations) if c.arm == "ce"]
     strongest = max(ce, key=lambda i: validation[i], default=None)
-    # One configuration is one in all columns.
-    all_rows = [on_all[(on_all[columns] == group[columns].iloc[0]).all(axis=1)] for _, group in groups]
+    all_rows = [on_all[have_settings(on_all, config_of(group.iloc[0], differ))] for _, group in groups]
     configurations = tuple(
         replace(c, on_all_labels=_on_all_labels(all_rows[i], None if i == strongest else strongest, all_rows))
         for i, c in enumerate(configurations)
@@ -151,12 +152,6 @@ def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: S
             for i, (_, group) in enumerate(groups)
         ),
     )
-
-
-def _key_columns(rows: pd.DataFrame) -> list[str]:
-    """Return the columns in which configurations can differ; lists cannot be grouped by."""
-    candidates = [*ALWAYS_SHOWN, *(c for c in rows.columns if c.startswith("config_"))]
-    return [c for c in candidates if np.isscalar(rows[c].iloc[0])]
 
 
 def _configuration(arm: Arm, rows: pd.DataFrame, names: Sequence[str]) -> ConfirmedConfiguration:

@@ -1,0 +1,76 @@
+"""Claims and their proofs: where a wrong `better`, or a gain over an untrained cross-entropy, could arise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from trial_rows import trial_row, trials_frame
+
+from nls_tune.analysis.confirmation import confirmations
+from nls_tune.analysis.learned import is_rising
+
+RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
+LEVEL = "symmetric:0.2"
+CE = np.array([0.900, 0.910, 0.905, 0.903, 0.908])
+
+
+def confirmed(
+    arm: str,
+    val: float,
+    test: Sequence[float],
+    level: str = LEVEL,
+    changes: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """One confirmation trial per value, seeds 1, 2, ..."""
+    return [
+        trial_row(
+            {"smooth_rate": RATES[arm], "seed": seed, **settings}, stage="confirm", noise_level=level, minute=seed,
+            **{"best_val_accuracy": val, "test_accuracy_at_best": t, "last_test_accuracy": t, "num_test": 1000,
+               **(changes or {})},
+        )
+        for seed, t in enumerate(test, start=1)
+    ]  # fmt: skip
+
+
+def test_configurations_that_differ_in_a_list_are_two():
+    rows = [row for step in (3, 5) for row in confirmed("ce", 0.6 + step / 100, CE, milestones=(step,))]
+    rows += confirmed("negative", 0.7, CE + 0.01, milestones=(3,))
+    (found,) = confirmations(trials_frame(rows))
+    assert [(one.config["milestones"], one.seeds) for one in found.configurations] == [
+        ([3], (1, 2, 3, 4, 5)),
+        ([5], (1, 2, 3, 4, 5)),
+        ([3], (1, 2, 3, 4, 5)),
+    ]
+    assert found.strongest_ce == 1
+    assert found.comparisons[2].difference.num_seeds == 5  # no seed counts twice
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([0.1] * 4 + [0.001] * 8, True),  # the phase after the warm-up rises, however low its rate
+        ([0.01] * 4 + [0.001] * 8, True),
+        ([0.1] * 4 + [0.01] * 4 + [0.0001] * 4, False),  # its own schedule has run its course
+        ([0.01] * 4 + [0.01] * 7 + [0.0001], False),
+    ],
+)
+def test_a_warm_up_at_a_higher_rate_hides_no_rise(rates, expected):
+    accuracies = [0.5] * 4 + [0.5 + 0.04 * i for i in range(8)]
+    phases = ["warmup"] * 4 + ["gls"] * 8
+    epochs = pd.DataFrame(
+        {"trial_id": "a", "val_accuracy": accuracies, "lr": rates, "phase": phases, "diverged": False}
+    )
+    assert is_rising(epochs, 2, 4000) is expected
+
+
+def test_the_jump_at_the_end_of_a_warm_up_is_no_rise():
+    epochs = pd.DataFrame(
+        {"trial_id": "a", "val_accuracy": [0.6] * 9 + [0.8] * 3, "lr": [0.1] * 9 + [0.001] * 3, "diverged": False,
+         "phase": ["warmup"] * 9 + ["gls"] * 3}
+    )  # fmt: skip
+    assert not is_rising(epochs, 2, 4000)
