@@ -37,6 +37,9 @@ def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int, lead: fl
     rises, reached = [], []
     for _, rows in epochs[~epochs["diverged"].astype(bool)].groupby("trial_id"):
         accuracies, rates = rows["val_accuracy"].to_numpy(float), rows["lr"].to_numpy(float)
+        warmup = int((rows["phase"] == "warmup").sum())
+        if 0 < warmup < len(rates) and rates[warmup] < _SETTLED * rates[:warmup].max():
+            accuracies, rates = accuracies[warmup:], rates[warmup:]  # a new phase, and no schedule at its end
         if len(accuracies) >= 3 and rates[-1] >= _SETTLED * rates.max():
             span = max(1, len(accuracies) // 4)
             reached.append(float(accuracies[-span:].mean()))
