@@ -102,7 +102,7 @@ class LevelConfirmation:
         strongest_ce: Index of the CE with the highest mean validation accuracy, if there is one.
         best: Index of the configuration with the highest mean validation accuracy.
         comparisons: One per configuration, with the strongest CE; None for that one itself, without a test set,
-            and without common seeds.
+            without common seeds, and where the verdict finds that this CE has not learned.
         used: Index of the configuration that the verdict says to use, if it is one of them.
     """
 

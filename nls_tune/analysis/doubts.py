@@ -25,7 +25,7 @@ DoubtKind = Literal[
     "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
     "at_the_edge",  # the best rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
-    "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged
+    "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged, in the search or after it
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
 
@@ -88,10 +88,10 @@ def doubts(
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
         }
     if has_use and rate is not None:
-        of_arm = search[search["arm"] == rate[0]]
+        of_arm = level.rows[level.rows["arm"] == rate[0]]
         kinds |= {
             "at_the_edge": _at_the_edge(rate[1], level.rate, search["smooth_rate"]),
-            "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
+            "many_diverged": bool((of_arm["status"] == "diverged").groupby(of_arm["stage"]).mean().max() > 0.25),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)
 

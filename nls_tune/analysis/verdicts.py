@@ -80,7 +80,7 @@ class Verdict:
         detectable: The smallest true difference that this confirmation would have found with a probability of 80 %.
         sign_flip_p: Exact p value of no difference, corrected over the levels (Holm); None where nothing is claimed.
         search_difference: ``rate`` minus ``ce`` on validation in the search: one trial each, the best of many, so
-            that luck alone makes it large; None where the search lacks one of them.
+            that luck alone makes it large; None where the search lacks one of them, or CE has not learned.
     """
 
     noise_level: str
@@ -146,9 +146,13 @@ def findings(
     ]
     verdicts = tuple(_verdict(level, epochs_of) for level in at_levels)
     used = {found.noise_level: None if found.use is None else found.use.config for found in verdicts}
+    unlearned = {found.noise_level for found in verdicts if found.finding == "not_trained_enough"}
     return Findings(
         tuple(replace(s, used=_arm_of(s, used[s.noise_level])) for s in summaries),
-        tuple(replace(c, used=_index_of(c, used.get(c.noise_level))) for c in confirmed),
+        tuple(
+            _without_gains(c) if c.noise_level in unlearned else replace(c, used=_index_of(c, used.get(c.noise_level)))
+            for c in confirmed
+        ),
         verdicts,
     )
 
@@ -159,6 +163,15 @@ def _arm_of(summary: LevelSummary, config: Config | None) -> Arm | None:
 
 def _index_of(confirmation: LevelConfirmation, config: Config | None) -> int | None:
     return next((i for i, found in enumerate(confirmation.configurations) if found.config == config), None)
+
+
+def _without_gains(found: LevelConfirmation) -> LevelConfirmation:
+    """Leave out the differences to a CE that has not learned: no table and no figure may state them as gains."""
+    configurations = tuple(
+        replace(one, on_all_labels=one.on_all_labels and replace(one.on_all_labels, difference=None))
+        for one in found.configurations
+    )
+    return replace(found, configurations=configurations, comparisons=(None,) * len(configurations))
 
 
 def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
@@ -201,7 +214,7 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
         difference=None if comparison is None else comparison.difference,
         detectable=None if comparison is None else comparison.detectable,
         sign_flip_p=None if comparison is None else comparison.holm_p,
-        search_difference=_search_difference(level, ce, rate),
+        search_difference=None if finding == "not_trained_enough" else _search_difference(level, ce, rate),
         doubts=doubts(
             level, None if rate is None else (rate.arm, rate.config["smooth_rate"]), comparison, has_use=use is not None
         ),

@@ -12,6 +12,7 @@ from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.learned import is_rising
+from nls_tune.analysis.verdicts import findings
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
 LEVEL = "symmetric:0.2"
@@ -74,3 +75,37 @@ def test_the_jump_at_the_end_of_a_warm_up_is_no_rise():
          "phase": ["warmup"] * 9 + ["gls"] * 3}
     )  # fmt: skip
     assert not is_rising(epochs, 2, 4000)
+
+
+def searched(values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One completed search trial per arm."""
+    return [
+        trial_row({"smooth_rate": RATES[arm]}, noise_level=LEVEL, best_val_accuracy=value, num_val=4000, num_test=1000)
+        for arm, value in values.items()
+    ]
+
+
+def test_no_gain_is_stated_against_a_cross_entropy_that_has_not_learned():
+    val = {"ce": 0.51, "negative": 0.7}
+    rows = [*searched(val), *confirmed("ce", 0.51, CE - 0.3), *confirmed("negative", 0.7, CE)]
+    for row in rows[2:]:
+        rows = [*rows, {**row, "trial_id": "all" + row["trial_id"], "stage": "confirm_all"}]
+    found = findings(trials_frame(rows))
+    assert [one.reason for one in found.verdicts] == ["ce_at_chance"]
+    assert found.verdicts[0].search_difference is None
+    (confirmation,) = found.confirmations
+    assert confirmation.comparisons == (None, None)
+    assert [one.on_all_labels.difference for one in confirmation.configurations] == [None, None]
+    (before,) = confirmations(trials_frame(rows))
+    assert before.configurations[1].on_all_labels.difference.mean == pytest.approx(0.3)
+
+
+def test_fresh_seeds_that_diverge_are_a_doubt_though_those_that_do_not_prove_a_gain():
+    rows = [*searched({"ce": 0.6, "negative": 0.7}), *confirmed("ce", 0.6, CE)]
+    gain = CE + np.array([0.02, 0.021, 0.022, 0.023, 0.024])
+    assert "many_diverged" not in findings(trials_frame(rows + confirmed("negative", 0.7, gain))).verdicts[0].doubts
+    lost = {"status": "diverged", "best_val_accuracy": None, "test_accuracy_at_best": None, "best_epoch": None}
+    fresh = confirmed("negative", 0.7, gain)
+    (found,) = findings(trials_frame([*rows, *fresh[:3], *({**row, **lost} for row in fresh[3:])])).verdicts
+    assert (found.finding, found.difference.num_seeds) == ("better", 3)
+    assert "many_diverged" in found.doubts
