@@ -79,8 +79,9 @@ class PairedComparison:
         holm_t_p: ``t_p`` likewise.
         proven: Whether the best configuration on validation differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``
             where so many seeds and levels let it fall that far.
-        detectable: The smallest true difference that this run would have found with a probability of 80 %, for its
-            draw of the noise and its test set; infinite where the seeds say nothing of it.
+        detectable: The smallest true difference that the t test, corrected over the levels, would have found with a
+            probability of 80 %, for this draw of the noise and this test set, if validation had ranked it first;
+            infinite where the seeds say nothing of it.
     """
 
     difference: SampleMean
@@ -191,17 +192,15 @@ def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
     differences = _differences(rows, ce, "test_accuracy_at_best")
     if not differences:
         return None
-    difference = sample_mean(differences)
-    says = len(differences) > 1 and difference.standard_deviation > 0
     return PairedComparison(
-        difference=difference,
+        difference=sample_mean(differences),
         sign_flip_p=sign_flip_p(differences),
         smallest_p=smallest_sign_flip_p(len(differences)),
         t_p=paired_t_p(differences),
         holm_p=None,
         holm_t_p=None,
         proven=False,
-        detectable=detectable_difference(difference.standard_deviation, len(differences)) if says else math.inf,
+        detectable=math.inf,
     )
 
 
@@ -210,19 +209,43 @@ def can_reach(comparison: PairedComparison, num_claims: int) -> bool:
     return comparison.smallest_p * num_claims <= SIGNIFICANT
 
 
+def count_claims(found: Sequence[LevelConfirmation]) -> int:
+    """Return at how many levels a rate is compared with CE.
+
+    Each is a chance of a false claim, even where validation then prefers CE: the seeds that choose are those that
+    test, so that p values corrected over the levels where a rate leads would be too small.
+    """
+    return sum(
+        any(one.arm != "ce" and c is not None for one, c in zip(level.configurations, level.comparisons, strict=True))
+        for level in found
+    )
+
+
 def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
     """Correct the p values of the best configurations on validation: they are the claims that a run makes."""
-    claims = [c.comparisons[c.best] for c in found]
-    made = [claim for claim in claims if claim is not None]
-    corrected = iter(zip(holm([c.sign_flip_p for c in made]), holm([c.t_p for c in made]), strict=True))
+    num_claims = count_claims(found)
+    made = [claim for c in found if (claim := c.comparisons[c.best]) is not None]
+    none_made = [1.0] * (num_claims - len(made))
+    flips, ts = (holm([*p, *none_made]) for p in ([c.sign_flip_p for c in made], [c.t_p for c in made]))
+    corrected = iter(zip(flips, ts, strict=True))
     result = []
-    for confirmation, claim in zip(found, claims, strict=True):
-        comparisons = list(confirmation.comparisons)
-        if claim is not None:
+    for confirmation in found:
+        comparisons = [
+            one and replace(one, detectable=_detectable(one.difference, num_claims)) for one in confirmation.comparisons
+        ]
+        best = comparisons[confirmation.best]
+        if best is not None:
             holm_p, holm_t_p = next(corrected)
-            refuted = can_reach(claim, len(made)) and holm_p > SIGNIFICANT
+            refuted = can_reach(best, num_claims) and holm_p > SIGNIFICANT
             comparisons[confirmation.best] = replace(
-                claim, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
+                best, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
             )
         result.append(replace(confirmation, comparisons=tuple(comparisons)))
     return tuple(result)
+
+
+def _detectable(difference: SampleMean, num_claims: int) -> float:
+    if difference.num_seeds < 2 or difference.standard_deviation == 0:
+        return math.inf
+    # Holm's first step, which needs no other level to be proven.
+    return detectable_difference(difference.standard_deviation, difference.num_seeds, SIGNIFICANT / max(1, num_claims))

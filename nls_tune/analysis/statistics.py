@@ -66,15 +66,15 @@ def paired_t_p(differences: Sequence[float]) -> float:
     return 2 * float(stdtr(len(values) - 1, -t))
 
 
-def detectable_difference(standard_deviation: float, num_pairs: int) -> float:
+def detectable_difference(standard_deviation: float, num_pairs: int, significance: float = 0.05) -> float:
     """Return the smallest true difference that a paired t test would have found.
 
-    At 5 % two-sided with 80 % power: ``(t(0.975) + t(0.8)) * sd / sqrt(n)`` with n - 1 degrees of freedom
+    Two-sided with 80 % power: ``(t(1 - significance / 2) + t(0.8)) * sd / sqrt(n)`` with n - 1 degrees of freedom
     (Cochran's approximation to the noncentral t). One pair can detect nothing: infinity.
     """
     if num_pairs < 2:
         return math.inf
-    factor = t_quantile(0.975, num_pairs - 1) + t_quantile(_POWER, num_pairs - 1)
+    factor = t_quantile(1 - significance / 2, num_pairs - 1) + t_quantile(_POWER, num_pairs - 1)
     return factor * standard_deviation / math.sqrt(num_pairs)
 
 

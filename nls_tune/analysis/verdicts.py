@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations, count_claims
 from nls_tune.analysis.doubts import DoubtKind, Level, doubts
 from nls_tune.analysis.learned import is_at_chance, is_rising
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries, paired_trials
@@ -132,7 +132,7 @@ def findings(
     """
     summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
     confirmed_at = {found.noise_level: found for found in confirmed}
-    num_claims = sum(found.comparisons[found.best] is not None for found in confirmed)
+    num_claims = count_claims(confirmed)
     at_levels = [
         Level(
             rows=trials[trials["noise_level"] == summary.noise_level],

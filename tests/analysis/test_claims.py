@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.learned import is_rising
+from nls_tune.analysis.statistics import detectable_difference
 from nls_tune.analysis.verdicts import findings
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
@@ -109,3 +111,22 @@ def test_fresh_seeds_that_diverge_are_a_doubt_though_those_that_do_not_prove_a_g
     (found,) = findings(trials_frame([*rows, *fresh[:3], *({**row, **lost} for row in fresh[3:])])).verdicts
     assert (found.finding, found.difference.num_seeds) == ("better", 3)
     assert "many_diverged" in found.doubts
+
+
+def test_a_level_where_cross_entropy_leads_has_had_its_chance_too():
+    gain = np.array([0.010, 0.012, 0.018, -0.001, 0.012])
+    p = stats.ttest_1samp(gain, 0).pvalue
+    assert 0.05 / 2 < p < 0.05
+    rows = [*confirmed("ce", 0.6, CE), *confirmed("negative", 0.7, CE + gain)]
+    other = [*confirmed("ce", 0.8, CE, "clean"), *confirmed("negative", 0.7, CE - 0.001, "clean")]
+    (alone,) = confirmations(trials_frame(rows))
+    (one, _) = confirmations(trials_frame([*rows, *other]))
+    assert (alone.comparisons[1].holm_t_p, alone.comparisons[1].proven) == (pytest.approx(p), True)
+    assert (one.comparisons[1].holm_t_p, one.comparisons[1].proven) == (pytest.approx(2 * p), False)
+    # A level without a rate, or without a cross-entropy, has none.
+    for arm in ("ce", "negative"):
+        (same, _) = confirmations(trials_frame([*rows, *confirmed(arm, 0.6, CE, "clean")]))
+        assert same == alone
+    # What could have been found is told at the same error.
+    assert one.comparisons[1].detectable == pytest.approx(detectable_difference(float(np.std(gain, ddof=1)), 5, 0.025))
+    assert one.comparisons[1].detectable > alone.comparisons[1].detectable
