@@ -28,7 +28,13 @@ def test_an_accuracy_within_three_errors_of_guessing_is_chance(accuracy, num_cla
 def epochs(values, rates=None, diverged=None):
     count = len(values)
     return pd.DataFrame(
-        {"val_accuracy": values, "lr": rates or [0.01] * count, "diverged": diverged or [False] * count}
+        {
+            "trial_id": ["a"] * count,
+            "phase": ["gls"] * count,
+            "val_accuracy": values,
+            "lr": rates or [0.01] * count,
+            "diverged": diverged or [False] * count,
+        }
     )
 
 
