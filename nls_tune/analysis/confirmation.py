@@ -21,7 +21,7 @@ from nls_tune.analysis.statistics import (
     sign_flip_p,
     smallest_sign_flip_p,
 )
-from nls_tune.runs.schemas import ON_ALL_LABELS
+from nls_tune.runs.schemas import ON_ALL_LABELS, unpack_correct
 from nls_tune.spaces.space import ARMS, Arm
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class PairedComparison:
         detectable: The smallest true difference that the t test, corrected over the levels, would have found with a
             probability of 80 %, for this draw of the noise and this test set, if validation had ranked it first;
             infinite where the seeds say nothing of it.
+        test_error: The standard error of ``difference`` over test samples, which all seeds share: what the interval
+            over seeds leaves out. None where a row has no bits.
     """
 
     difference: SampleMean
@@ -92,6 +94,7 @@ class PairedComparison:
     holm_t_p: float | None
     proven: bool
     detectable: float
+    test_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def _on_all_labels(rows: pd.DataFrame, strongest: int | None, all_rows: Sequence
     if rows.empty:
         return None
     completed = rows[rows["status"] == "completed"]
-    differences = [] if strongest is None else _differences(rows, all_rows[strongest], "last_test_accuracy")
+    differences = [] if strongest is None else _differences(_pairs(rows, all_rows[strongest]), "last_test_accuracy")
     return AllLabels(
         epochs=tuple(sorted({int(epochs) for epochs in completed["epochs"]})),
         num_diverged=len(rows) - len(completed),
@@ -182,14 +185,18 @@ def _on_all_labels(rows: pd.DataFrame, strongest: int | None, all_rows: Sequence
     )
 
 
-def _differences(rows: pd.DataFrame, ce: pd.DataFrame, column: str) -> list[float]:
+def _pairs(rows: pd.DataFrame, ce: pd.DataFrame) -> pd.DataFrame:
     # The draw of the noise belongs to a pair: only then do both train on the same labels.
-    pairs = rows.merge(ce, on=["seed", "noise_seed"], suffixes=("", "_ce"))
+    return rows.merge(ce, on=["seed", "noise_seed"], suffixes=("", "_ce"))
+
+
+def _differences(pairs: pd.DataFrame, column: str) -> list[float]:
     return typing.cast("list[float]", (pairs[column] - pairs[f"{column}_ce"]).dropna().tolist())
 
 
 def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
-    differences = _differences(rows, ce, "test_accuracy_at_best")
+    pairs = _pairs(rows, ce)
+    differences = _differences(pairs, "test_accuracy_at_best")
     if not differences:
         return None
     return PairedComparison(
@@ -201,7 +208,19 @@ def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
         holm_t_p=None,
         proven=False,
         detectable=math.inf,
+        test_error=_test_error(pairs),
     )
+
+
+def _test_error(pairs: pd.DataFrame) -> float | None:
+    """Return the error of the mean difference over test samples: that of their differences averaged over the seeds."""
+    columns = ["test_correct_at_best", "test_correct_at_best_ce"]
+    bits = [] if columns[0] not in pairs else pairs[columns].to_numpy().tolist()
+    if not bits or not all(isinstance(cell, bytes) for row in bits for cell in row):
+        return None
+    n = int(pairs["num_test"].iloc[0])
+    gaps = [unpack_correct(a, n).astype(float) - unpack_correct(b, n) for a, b in bits]
+    return float(np.mean(gaps, axis=0).std(ddof=1)) / math.sqrt(n)
 
 
 def can_reach(comparison: PairedComparison, num_claims: int) -> bool:

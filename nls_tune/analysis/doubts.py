@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
-from nls_tune.analysis.level_summaries import LevelSummary
+from nls_tune.analysis.level_summaries import Z95, LevelSummary
 from nls_tune.analysis.rows import log_share, search_trials
 from nls_tune.spaces.space import ARMS, Arm
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DoubtKind = Literal[
     "two_seeds",  # the confirmation has no more
     "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
+    "small_test_set",  # the luck of the test samples alone could make the gain
     "going_on",  # not all planned trials of the level have ended, or not all of its confirmation
     "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
     "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
@@ -77,6 +78,7 @@ def doubts(
     kinds: dict[DoubtKind, bool] = {
         "two_seeds": comparison is not None and comparison.difference.num_seeds == 2,
         "few_seeds": comparison is not None and not can_reach(comparison, max(1, level.num_claims)),
+        "small_test_set": comparison is not None and comparison.proven and _within_test_error(comparison),
         "going_on": _going_on(level, search),
     }
     if has_use:
@@ -94,6 +96,11 @@ def doubts(
             "many_diverged": bool((of_arm["status"] == "diverged").groupby(of_arm["stage"]).mean().max() > 0.25),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)
+
+
+def _within_test_error(comparison: PairedComparison) -> bool:
+    error = comparison.test_error
+    return error is not None and abs(comparison.difference.mean) <= Z95 * error
 
 
 def _going_on(level: Level, search: pd.DataFrame) -> bool:

@@ -41,6 +41,8 @@ _DOUBTS: dict[DoubtKind, str] = {
     "command trains more.",
     "few_seeds": "With so few seeds for so many noise levels one of the two tests of a difference cannot reach 5 %; "
     "the other one decides alone, and it takes differences to be normally distributed.",
+    "small_test_set": "The difference lies within the error of the test samples, which all seeds share: other samples "
+    "could show none.",
     "going_on": "Not all planned trials have ended; the verdict may change.",
     "too_noisy": "Right labels do not outweigh wrong ones here, so noisy validation cannot choose.",
     "asymmetric_noise": "The noise is not known to be symmetric, so noisy validation may rank configurations otherwise "

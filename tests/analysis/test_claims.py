@@ -13,8 +13,10 @@ from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.learned import is_rising
+from nls_tune.analysis.level_summaries import paired_difference
 from nls_tune.analysis.statistics import detectable_difference
 from nls_tune.analysis.verdicts import findings
+from nls_tune.runs.schemas import unpack_correct
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
 LEVEL = "symmetric:0.2"
@@ -130,3 +132,21 @@ def test_a_level_where_cross_entropy_leads_has_had_its_chance_too():
     # What could have been found is told at the same error.
     assert one.comparisons[1].detectable == pytest.approx(detectable_difference(float(np.std(gain, ddof=1)), 5, 0.025))
     assert one.comparisons[1].detectable > alone.comparisons[1].detectable
+
+
+@pytest.mark.parametrize(("num_test", "doubted"), [(359, True), (40_000, False)])
+def test_a_gain_that_the_test_samples_could_make_is_doubted(num_test, doubted):
+    rows = searched({"ce": 0.6, "negative": 0.7})
+    for arm, value in (("ce", 0.6), ("negative", 0.7)):
+        for seed, lost in enumerate((0.0084, 0.0084, 0.0112, 0.0084, 0.0056), start=1):  # 2 to 4 of 359 samples
+            correct = np.arange(num_test) >= (round(lost * num_test) if arm == "ce" else 0)
+            settings = {"smooth_rate": RATES[arm], "seed": seed}
+            rows.append(
+                trial_row(settings, test_correct=correct, stage="confirm", best_val_accuracy=value, noise_level=LEVEL)
+            )
+    found = findings(trials_frame(rows))
+    assert found.verdicts[0].finding == "better"
+    bits = (unpack_correct(row["test_correct_at_best"], num_test) for row in (rows[-1], rows[2]))
+    error = paired_difference(*bits).standard_error  # of one seed; seeds that differ little have about the same
+    assert found.confirmations[0].comparisons[1].test_error == pytest.approx(error, rel=0.1)
+    assert ("small_test_set" in found.verdicts[0].doubts) is doubted
