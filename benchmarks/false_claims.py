@@ -14,10 +14,10 @@ False claims: the share of runs with at least one ``better`` where every rate's 
 deviations. *New samples*: claims about accuracy on new samples, where the test set's own luck (0.15 points in the
 difference, as of 10,000 samples) is shared by all seeds; the claim that is made is for the test set at hand.
 
-Found: at most 4.1 % of runs claim falsely, whatever the noise and the seeds. Looking four times makes it 11 %, luck of
-the test set up to 33 % where seeds differ by 0.1 points only, a rare collapse 30 %. A gain of 0.5 points is found at 32 %
-of single levels with 5 seeds that differ by 0.3 points, and at 13 % of five levels; validation on noisy labels, which
-must rank the rate first, keeps it from more.
+Found: at most 4.1 % of runs claim falsely, whatever the levels, seeds and noise, but for collapses (up to 30 %).
+Looking four times makes it 11 %; for new samples it is up to 33 % where seeds differ by 0.1 points only. A gain of 0.5
+points is found at 32 % of single levels with 5 seeds that differ by 0.3 points, and at 13 % of five levels; validation
+on noisy labels, which must rank the rate first, keeps it from more.
 
 ``better`` is computed for all runs at once by ``is_better``, and the first runs of every shape are also given to
 ``nls_tune.analysis.verdicts.findings``: the two must agree.
