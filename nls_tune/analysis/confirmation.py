@@ -229,14 +229,16 @@ def can_reach(comparison: PairedComparison, num_claims: int) -> bool:
 
 
 def count_claims(found: Sequence[LevelConfirmation]) -> int:
-    """Return at how many levels a rate is compared with CE.
+    """Return how many claims a run could make: one per level at which rates are compared with CE.
 
     Each is a chance of a false claim, even where validation then prefers CE: the seeds that choose are those that
-    test, so that p values corrected over the levels where a rate leads would be too small.
+    test, so that p values corrected over the levels where a rate leads would be too small. A search selects two rates;
+    more of them, confirmed after more trials, are more chances, and every two count as a claim.
     """
     return sum(
-        any(one.arm != "ce" and c is not None for one, c in zip(level.configurations, level.comparisons, strict=True))
+        math.ceil(sum(one.arm != "ce" and c is not None for one, c in compared) / 2)
         for level in found
+        if (compared := list(zip(level.configurations, level.comparisons, strict=True)))
     )
 
 

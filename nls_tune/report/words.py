@@ -37,22 +37,23 @@ _REASONS: dict[Reason, str] = {
 }
 #: One sentence per doubt.
 _DOUBTS: dict[DoubtKind, str] = {
-    "two_seeds": "Only two fresh seeds were trained, so hardly anything can be proven; --confirm-seeds 5 on the same "
-    "command trains more.",
+    "two_seeds": "Only two fresh seeds were trained, so the interval rests on one difference between them. Decide "
+    "for five or more before looking.",
     "few_seeds": "With so few seeds for so many noise levels one of the two tests of a difference cannot reach 5 %; "
     "the other one decides alone, and it takes differences to be normally distributed.",
-    "small_test_set": "The difference lies within the error of the test samples, which all seeds share: other samples "
-    "could show none.",
+    "small_test_set": "The difference lies within the error of the test samples, which all seeds share: with other "
+    "samples there might be none.",
     "going_on": "Not all planned trials have ended; the verdict may change.",
     "too_noisy": "Right labels do not outweigh wrong ones here, so noisy validation cannot choose.",
     "asymmetric_noise": "The noise is not known to be symmetric, so noisy validation may rank configurations otherwise "
     "than clean labels would.",
     "default_ce_stronger": "Cross-entropy with the defaults was stronger than the one that the search selected: more "
-    "trials for it may narrow a gain further.",
-    "few_trials": f"A part of the rates had fewer than {MIN_TRIALS} completed trials; more of them may find a better "
-    "configuration.",
+    "trials for it may change the difference.",
+    "few_trials": f"An arm (perhaps cross-entropy) had fewer than {MIN_TRIALS} completed trials; more of them may "
+    "find a better configuration.",
     "at_the_edge": "The best rate lies at the edge of what was searched; a wider range may hold a better one.",
-    "many_diverged": "More than a quarter of the trials near the best rate diverged; it may be fragile.",
+    "many_diverged": "More than a quarter of the trials near the best rate, or of its fresh seeds, diverged; it may "
+    "be fragile.",
 }
 
 
@@ -116,10 +117,12 @@ def _headline(found: Verdict) -> str:
     seeds = f"over {amount(found.difference.num_seeds, 'fresh seed')}"
     gap = f"{interval(found.difference)} points of test accuracy {seeds}"
     if found.finding == "better":
-        return f"{text}: better than the strongest cross-entropy, by {gap}."
+        return f"{text}: better than the strongest cross-entropy, by {gap} on this test set."
     name = f"The best rate, {rate(found.rate.config['smooth_rate'])},"
     if found.finding == "worse":
-        return f"{text}: nothing beat it. {name} is worse, by {gap}."
+        return f"{text}: nothing is proven to beat it. {name} is worse, by {gap}."
+    if found.sign_flip_p is None:
+        gap += "; noisy validation prefers cross-entropy"
     return f"{text}: nothing is proven to beat it. {name} differs by {gap}{_detectable(found.detectable)}."
 
 
@@ -141,7 +144,8 @@ def _named(choice: Choice) -> str:
 def _detectable(difference: float | None) -> str:
     if difference is None or not math.isfinite(difference):
         return ""
-    return f"; a true difference of {100 * difference:.2f} would have been found in 4 of 5 such runs"
+    seen = f"; a true difference of {100 * difference:.2f} would have been found in 4 of 5 such runs"
+    return f"{seen}, had validation ranked it first"
 
 
 def _snippet(use: Choice) -> str:
@@ -214,7 +218,7 @@ def mean_and_error(found: SampleMean) -> str:
 TABLE_NOTE = (
     "test: accuracy on clean labels in %, mean over fresh seeds ± standard error (one trial where nothing is "
     "confirmed). best rate to CE: test accuracy of the best rate minus that of the strongest cross-entropy (CE), seed "
-    "by seed, in points, with 95 % interval."
+    "by seed, in points, with 95 % interval of this level alone: the verdict also corrects over the levels."
 )
 
 

@@ -145,8 +145,8 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
     if not found.confirmations:
         going_on = " yet" if found.run.status == "running" else ""
         empty = (
-            f"No configuration has been trained again with fresh seeds{going_on}, so every gain on this page may be "
-            "luck; --confirm-seeds 5 on the same command does it."
+            f"No configuration has been trained again with fresh seeds{going_on}, so every difference on this page may "
+            "be luck; --confirm-seeds 5 on the same command does it."
         )
         return Section(key, title, empty=empty)
     plots = _plots(found.confirmations, f"{prefix}confirmed", confirmation_plot)

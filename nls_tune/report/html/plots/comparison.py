@@ -24,9 +24,9 @@ def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
         _plot(
             comparison,
             True,
-            "Gain over cross-entropy",
+            "Best rate minus cross-entropy",
             "Each marker is a run's best rate minus the strongest cross-entropy of the same run, seed "
-            "by seed; an interval that covers 0 proves nothing.",
+            "by seed; a gain is proven only where the verdict is better.",
         ),
     )
 

@@ -13,8 +13,8 @@ from nls_tune.report.text import configuration, percent, rate_name
 _TITLE = "Test accuracy against smooth rate"
 _READING = (
     "Each marker is the mean test accuracy (clean labels) of a confirmed configuration over fresh seeds, with its 95 % "
-    "t interval, at its smooth rate; rate 0 is cross-entropy. A rate gains only where it stands clearly above rate 0 "
-    "of the same line."
+    "t interval, at its smooth rate; rate 0 is cross-entropy. Whether a rate gains is "
+    "what the verdict says."
 )
 _NONE = (
     "No configuration was confirmed on a test set, so nothing can be compared over seeds; --confirm-seeds 5 on the "

@@ -15,7 +15,8 @@ from nls_tune.spaces.space import ARMS
 
 _READING = (
     "Each marker is a search trial that ran to its end, at its best epoch; the line is a local mean with its 95 % "
-    "bootstrap band, and the dashed line is the level of the selected cross-entropy: a rate gains only above it."
+    "bootstrap band, and the dashed line is the level of the selected cross-entropy. A point above it is one seed and "
+    "the luckiest of many: no gain yet."
 )
 #: The least range of an axis, in points of accuracy.
 _LEAST_SPAN = 1.0
