@@ -27,6 +27,8 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 TEMPLATES = DOCS / "templates"
 EVIDENCE = ROOT / "benchmarks" / "evidence"
+#: The template of a section of README.
+PROVEN = "_proven.md"
 
 
 def evidence(name: str) -> Any:
@@ -225,12 +227,20 @@ def render(page: str) -> str:
         "meanings": meanings(), "all_evidence": sorted(path.stem for path in EVIDENCE.glob("*.json")),
     }  # fmt: skip
     head = f"<!-- Written by docs/generate.py from docs/templates/{page}: change that, not this. -->\n\n"
-    return head + environment.get_template(page).render()
+    return ("" if page == PROVEN else head) + environment.get_template(page).render()
 
 
 def pages() -> list[str]:
     """Return the pages that have a template."""
-    return sorted(path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.md"))
+    found = (path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.md"))
+    return sorted(page for page in found if page != PROVEN)
+
+
+def readme() -> str:
+    """Return README with its section of proven figures written anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, rest = text.split("## What is proven\n\n")
+    return f"{before}## What is proven\n\n{render(PROVEN)}\n## {rest.split('## ', 1)[1]}"
 
 
 def main() -> None:
@@ -239,6 +249,8 @@ def main() -> None:
         (DOCS / page).parent.mkdir(exist_ok=True)
         (DOCS / page).write_text(render(page), encoding="utf-8")
         print(f"docs/{page}")
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+    print("README.md")
 
 
 if __name__ == "__main__":
