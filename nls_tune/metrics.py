@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 Objective = Literal["best", "last"]
+#: Epochs over which the validation accuracy of an epoch is averaged: itself and the one before it.
+WINDOW = 2
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,21 @@ class Best(NamedTuple):
 def best_epoch(val_accuracies: Sequence[float], first_counting: int = 1, objective: Objective = "best") -> Best | None:
     """Return the epoch that a user would deploy and its accuracy, or None before the first epoch that counts.
 
-    It is the epoch with the highest validation accuracy, smoothed by a centred mean over 3 epochs (2 at the
-    ends, 1 where only one counts); the earliest on ties. With ``objective="last"`` it is the last epoch and
-    its plain validation accuracy.
+    It is the epoch with the highest mean validation accuracy of itself and the epoch before it (itself alone for the
+    first epoch), the earliest on ties: the same function for every arm and phase, because a window that left the
+    warm-up out for some would favour one of them (``benchmarks/best_epoch.py``). With ``objective="last"`` it is the
+    last epoch and its own validation accuracy.
 
     Args:
         val_accuracies: Validation accuracy of epochs 1, 2, ... so far; epochs that diverged left out.
-        first_counting: The first (1-based) epoch that may be chosen; the smoothing sees no earlier one either.
+        first_counting: The first (1-based) epoch that may be chosen.
         objective: ``best`` or ``last``.
     """
-    counted = val_accuracies[first_counting - 1 :]
-    if not counted:
+    last = len(val_accuracies)
+    if last < first_counting:
         return None
     if objective == "last":
-        return Best(len(val_accuracies), counted[-1])
-    smoothed = [
-        math.fsum(window) / len(window) for i in range(len(counted)) if (window := counted[max(0, i - 1) : i + 2])
-    ]
-    value = max(smoothed)
-    return Best(first_counting + smoothed.index(value), value)
+        return Best(last, val_accuracies[-1])
+    means = [fmean(val_accuracies[max(0, epoch - WINDOW) : epoch]) for epoch in range(first_counting, last + 1)]
+    value = max(means)
+    return Best(first_counting + means.index(value), value)

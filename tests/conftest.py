@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,11 +13,16 @@ from nls_tune.plan.settings import check_search_settings
 
 # A test has a limit of its own (``timeout`` in pyproject.toml); one of 0.2 s an example fails where a machine is busy.
 hypothesis.settings.register_profile("suite", deadline=None)
-hypothesis.settings.load_profile("suite")
+#: For the edit loop. Tests that want fewer or more say so as a part of the profile's number.
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
 
 
 #: Folders whose tests start Ray or whole programs.
 _SLOW = {"integration", "benchmarks"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("fast" if "not slow" in config.option.markexpr else "suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _SLOW & set(item.path.parts):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made out of garbage collections, each of which it makes ten times as long."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(values)
 def test_it_is_read_back_as_that_of_the_standard_library(value):
     text = json_text(value)

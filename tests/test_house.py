@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nls_tune"
@@ -14,6 +13,12 @@ ROOMS = {
     "spaces", "training", "tune",
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
+TEXTS = {path: path.read_text(encoding="utf-8") for path in FILES}
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(text) for path, text in TEXTS.items()}
 
 
 def name_of(path: Path) -> str:
@@ -24,9 +29,9 @@ def imports() -> dict[str, set[str]]:
     """Which modules of the package each one imports: at its top, for type checking, or inside a function."""
     names = {name_of(path) for path in FILES}
     found: dict[str, set[str]] = {}
-    for path in FILES:
+    for path, tree in trees().items():
         targets: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 whole = [f"{node.module}.{alias.name}" for alias in node.names]
                 targets |= {name if name in names else str(node.module) for name in whole}
@@ -49,14 +54,12 @@ def test_no_module_imports_itself_by_a_detour():
     assert sorted(left) == []  # what is left imports each other in a circle, or waits for those that do
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_has_at_most_400_lines_and_a_function_60(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
-    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+def test_a_file_has_at_most_400_lines_and_a_function_60():
+    assert [name_of(path) for path in FILES if TEXTS[path].count("\n") > 400] == []
+    functions = [node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
 
 
 def test_values_of_any_kind_travel_at_the_borders_only():
-    assert sum(path.read_text(encoding="utf-8").count("dict[str, Any]") for path in FILES) <= 60
-    assert not [name_of(path) for path in FILES if "locals()" in path.read_text(encoding="utf-8")]
+    assert sum(text.count("dict[str, Any]") for text in TEXTS.values()) <= 60
+    assert not [name_of(path) for path, text in TEXTS.items() if "locals()" in text]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import statistics
 import subprocess
 import sys
 
 import pytest
-from commands import SEARCH, ModulesAtTheEnd, environment, run, run_search
+from commands import SEARCH, ModulesAtTheEnd, environment, run
 
 import nls_tune
 
@@ -21,26 +20,16 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_the_package_is_quick_and_loads_nothing_heavy():
-    code = (
-        "import sys, time; start = time.perf_counter(); import nls_tune; seconds = time.perf_counter() - start; "
-        f"print(seconds, *[name for name in {HEAVY} if name in sys.modules])"
-    )
-    found = [python(code).split() for _ in range(3)]
-    assert [names for _, *names in found] == [[], [], []]
-    assert statistics.median(float(seconds) for seconds, *_ in found) < 0.3
-
-
-@pytest.mark.parametrize("module", ["nls_tune.search", "nls_tune.cli.main", "nls_tune.cli.exit"])
-def test_the_commands_modules_load_neither_torch_nor_ray(module):
-    loaded = python(f"import sys, {module}; print(*[name for name in {HEAVY[:3]} if name in sys.modules])")
-    assert loaded == ""
-
-
-def test_reading_results_needs_neither_torch_nor_ray():
-    assert python(
-        "import sys; from nls_tune import read_trials; print('torch' in sys.modules, 'ray' in sys.modules)"
-    ) == ("False False")
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import nls_tune", HEAVY),
+        ("import nls_tune.search, nls_tune.cli.main, nls_tune.cli.exit", HEAVY[:3]),
+        ("from nls_tune import read_trials; read_trials", HEAVY[:3]),
+    ],
+)
+def test_an_import_loads_nothing_heavy(statement, absent):
+    assert python(f"import sys; {statement}; print(*[name for name in {absent} if name in sys.modules])") == ""
 
 
 def test_every_public_name_resolves():
@@ -63,19 +52,22 @@ def test_every_module_can_be_imported_alone():
         importlib.import_module(name)
 
 
-def test_help_is_quick_and_says_nothing_on_stderr(tmp_path):
-    done = run_search("--help", folder=tmp_path)
-    assert (done.code, done.err) == (0, "")
-    assert done.seconds < 3
-    for option in ("--dataset", "--noise", "--space", "--set", "--num-trials", "--out", "--address", "--dry-run"):
-        assert f"\n  {option}" in done.out
-
-
-def test_no_warning_and_no_torch_on_the_way_to_the_plan(tmp_path):
-    done = run(SEARCH[0], "-W", "error", *SEARCH[1:], "--help", folder=tmp_path)
-    assert (done.code, done.err) == (0, "")
+@pytest.mark.parametrize(
+    ("option", "absent", "present"),
+    [
+        ("--help", {*HEAVY[:6], "scipy"}, "nls_tune.cli"),
+        pytest.param(
+            "--dry-run", {"torch", "torchvision", "ray", "pandas", "sklearn", "scipy"}, "nls_tune.plan.plan",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)  # fmt: skip
+def test_help_and_the_plan_need_neither_torch_nor_ray_and_give_no_warning(tmp_path, option, absent, present):
     modules = ModulesAtTheEnd(tmp_path / "site")
-    done = run(SEARCH[0], "-W", "error", *SEARCH[1:], "--dry-run", folder=tmp_path, env=modules.env)
+    done = run(SEARCH[0], "-W", "error", *SEARCH[1:], option, folder=tmp_path, env=modules.env)
     assert (done.code, done.err) == (0, "")
-    assert not modules.names & {"torch", "torchvision", "ray", "pandas", "sklearn", "scipy"}
-    assert "nls_tune.plan.plan" in modules.names
+    assert not modules.names & absent
+    assert present in modules.names
+    if option == "--help":
+        for name in ("--dataset", "--noise", "--space", "--set", "--num-trials", "--out", "--address", "--dry-run"):
+            assert f"\n│ {name} " in done.out

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-import torch._dynamo.testing
 import torch.nn.functional as F  # noqa: N812  (torch's own spelling)
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,7 +79,6 @@ def forms_of(rate, targets):
     return [rate, torch.tensor(rate, dtype=torch.float64), torch.full(targets.shape, rate, dtype=torch.float64)]
 
 
-@settings(max_examples=150)
 @given(data=st.data())
 def test_equals_torch_between_0_and_1_in_every_setting(data):
     classes = data.draw(st.integers(2, 7))
@@ -118,7 +116,7 @@ def operations(function):
     return result, Count.calls
 
 
-@settings(max_examples=60)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_saying_that_no_label_is_ignored_changes_no_number(data):
     shape = data.draw(st.sampled_from([*SHAPES, (0, 5)]))
@@ -231,7 +229,9 @@ def test_vmap_of_grad_gives_the_gradient_of_each_sample(weight):
 
 @pytest.mark.slow
 def test_compiles_whole_and_once_for_all_rates():
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter = CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     compiled = torch.compile(gls_loss, fullgraph=True, backend=counter)
     logits, targets = sample()

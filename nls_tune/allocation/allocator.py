@@ -53,14 +53,9 @@ class ConfigSpace(Protocol):
 class Group(Generic[Key]):
     """A set of comparable trials and its part of the budget.
 
-    Attributes:
-        key: The group's name, unique among the groups.
-        space: Where its configurations come from.
-        num_trials: How many trials it runs, start points included.
-        start: Configurations that run first.
-        share: Device time that it deserves, relative to the other groups.
-        worst: The objective told to the sampler for a trial that diverged, so that it learns to keep away: the lowest
-            value that the objective can have. It must be finite; 0 is the lowest accuracy.
+    The ``key`` is unique among the groups. Of its ``num_trials``, those of ``start`` run first. ``share`` is the device
+    time that it deserves, relative to the other groups. ``worst`` is the objective told to the sampler for a trial that
+    diverged, so that it learns to keep away: the lowest finite value that the objective can have, 0 for accuracies.
     """
 
     key: Key
@@ -152,11 +147,8 @@ class _GroupState(Generic[Key]):
 class Allocator(Generic[Key]):
     """Asks studies for configurations, gives slots to groups, judges trials at rungs.
 
-    Args:
-        groups: The groups, in the order in which ties are broken.
-        rungs: Levels and reduction factor; every group gets its own copy. No levels: nothing is stopped.
-        seed: Seeds the samplers.
-        sampler: Where configurations come from; ``grid`` runs every point of its (finite) groups in order.
+    Ties are broken in the order of ``groups``. Every group gets its own copy of ``rungs``; without levels nothing is
+    stopped. The sampler ``grid`` runs every point of its (finite) groups in order.
 
     Raises:
         ValueError: If two groups have the same key.
@@ -207,10 +199,7 @@ class Allocator(Generic[Key]):
     def requeue(self, key: Key, config: Config, rung_values: Mapping[int, float] | None = None) -> None:
         """Put a trial that an earlier session left half done at the head of its group.
 
-        Args:
-            key: The trial's group.
-            config: Its configuration.
-            rung_values: Its objective at the rungs that it has passed; they count, and are not judged again.
+        ``rung_values`` are its objectives at the rungs that it has passed; they count, and are not judged again.
         """
         state = self._groups[key]
         name = _canonical(config)
@@ -275,16 +264,10 @@ class Allocator(Generic[Key]):
     # Telling
 
     def report(self, number: int, clock: int, value: float | None, seconds: float) -> bool:
-        """Take a running trial's state and say whether it goes on.
+        """Take the state of a running trial, by its suggestion's number, and say whether it goes on.
 
-        Args:
-            number: The suggestion's number.
-            clock: Resource used so far, for example epochs.
-            value: Objective so far; None while nothing counts yet: such a trial is not judged.
-            seconds: Device time used so far.
-
-        Returns:
-            False if the trial should stop.
+        ``clock`` is the resource used so far, for example epochs, and ``value`` the objective so far; None while
+        nothing counts yet: such a trial is not judged. ``seconds`` is the device time used so far.
         """
         state = self._groups[self._where[number]]
         live = state.live[number]
@@ -296,13 +279,10 @@ class Allocator(Generic[Key]):
         return live.verdicts[clock]
 
     def tell(self, number: int, outcome: Outcome, value: float | None, seconds: float | None = None) -> None:
-        """Close a trial. Telling one twice is allowed and changes nothing.
+        """Close a trial, by its suggestion's number. Telling one twice is allowed and changes nothing.
 
-        Args:
-            number: The suggestion's number.
-            outcome: How the trial ended.
-            value: Objective, None where nothing counted or the trial failed.
-            seconds: Device time; by default what it reported last.
+        ``value`` is the objective, None where nothing counted or the trial failed, and ``seconds`` the device time, by
+        default what it reported last.
         """
         state = self._groups[self._where[number]]
         live = state.live.pop(number, None)
@@ -324,13 +304,8 @@ class Allocator(Generic[Key]):
     ) -> None:
         """Take over a trial that an earlier run finished: it is never run again.
 
-        Args:
-            key: The trial's group.
-            config: Its configuration.
-            outcome: How it ended.
-            value: Its objective.
-            seconds: Its device time.
-            rung_values: Its objective at the rungs that judged it.
+        ``value`` is its objective, ``seconds`` its device time, and ``rung_values`` its objectives at the rungs that
+        judged it.
         """
         state = self._groups[key]
         suggestion = self._start(state, state.ask_for(state.group.space.encode(config)), config)

@@ -11,11 +11,7 @@ class Rungs:
 
     From Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A trial that reaches a
     rung goes on if its value is among the best ``1 / reduction_factor`` of the values that the rung has seen so
-    far, its own included.
-
-    Attributes:
-        levels: Clock values of the rungs, increasing.
-        reduction_factor: Keep one in this many.
+    far, its own included. ``levels`` are the clock values of the rungs, increasing.
     """
 
     levels: tuple[int, ...]

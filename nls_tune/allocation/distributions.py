@@ -13,14 +13,7 @@ if TYPE_CHECKING:
 
 
 class DistributionSpace:
-    """A ``ConfigSpace`` for ``nls_tune.allocation.Group``: configurations are the sampled parameters themselves.
-
-    Args:
-        **distributions: Optuna distributions by the parameter's name.
-
-    Raises:
-        ValueError: Without any distribution.
-    """
+    """A ``ConfigSpace`` of at least one Optuna distribution by name: configurations are the sampled parameters."""
 
     def __init__(self, **distributions: BaseDistribution) -> None:
         if not distributions:
@@ -36,11 +29,7 @@ class DistributionSpace:
         return {name: params[name] for name in self._distributions}
 
     def encode(self, config: Config) -> Params:
-        """Return the parameters of a configuration.
-
-        Raises:
-            ValueError: If it lacks a parameter, has another one, or a value lies outside its distribution.
-        """
+        """Return the parameters of a configuration; raise ValueError if one is missing, unknown or out of range."""
         if config.keys() != self._distributions.keys():
             raise ValueError(f"a configuration must have {sorted(self._distributions)}, got {sorted(config)}")
         for name, distribution in self._distributions.items():

@@ -17,16 +17,8 @@ def make_sampler(name: SamplerName, seed: int, group: str, num_trials: int) -> o
 
     Model-based samplers draw at random first: a third of a small budget, at most Optuna's usual 10. ``gp`` ignores
     trials that were stopped, and is much slower than the others. For ``grid`` the allocator lists the points itself;
-    the sampler that it gets here is never asked.
-
-    Args:
-        name: The sampler's name.
-        seed: The search's seed.
-        group: The group's key as text; groups must not draw the same numbers.
-        num_trials: How many trials the group has.
-
-    Returns:
-        A seeded sampler.
+    the sampler that it gets here is never asked. It is seeded with the search's ``seed`` and the ``group``, the key as
+    text: groups must not draw the same numbers.
     """
     from optuna import samplers
 

@@ -12,7 +12,7 @@ from nls_tune.analysis.interactions import Interaction, interactions
 from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
-from nls_tune.analysis.recommendations import Findings, find
+from nls_tune.analysis.verdicts import Findings, find
 from nls_tune.runs import Run
 
 
@@ -54,7 +54,7 @@ def _analyze(run: Run) -> RunAnalysis:
         **vars(found),
         run=run,
         rate_curves=rate_curves(trials, levels),
-        rate_against_noise=rate_against_noise(trials, levels, found.summaries),
+        rate_against_noise=rate_against_noise(trials, found.verdicts),
         learning_curves=learning_curves(
             trials, run.epochs, levels, defaults=run.content.defaults, summaries=found.summaries
         ),

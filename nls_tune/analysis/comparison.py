@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
-from nls_tune.analysis.recommendations import Findings, find
 from nls_tune.analysis.rows import number, search_trials
 from nls_tune.analysis.statistics import SampleMean
+from nls_tune.analysis.verdicts import Findings, Verdict, find
 from nls_tune.runs import Run
-from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,31 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunAtLevel:
-    """What one run recommends at a level; accuracies are fractions.
+    """What one run says at a level; accuracies are fractions.
 
     Attributes:
         run: The run's name.
         num_trials: Search trials of the level.
         train_seconds: Their device time together.
-        arm: The recommended configuration's arm; None, like the fields that follow, where the run has none.
-        val_accuracy: The accuracy of the search's trial with that configuration; None without such a trial.
+        verdict: The run's; None where it has none.
+        val_accuracy: The accuracy of the search's trial of what to use; None without such a trial.
         test_accuracy_at_best: The same trial's; None also without a test set.
-        confirmed: Test accuracy at the best epoch over fresh seeds of the recommended configuration.
-        against_ce: The same minus the strongest CE's, seed by seed.
-        against_first: This run's recommended trial minus that of the first run, on test; None for the first run,
-            without a test set, and where the two do not have the same samples.
+        against_first: That trial minus the first run's, on test; None for the first run, without a test set, and
+            where the two do not have the same samples.
     """
 
     run: str
     num_trials: int
     train_seconds: float
-    arm: Arm | None
-    config: Config | None
+    verdict: Verdict | None
     val_accuracy: float | None
     test_accuracy_at_best: float | None
-    confirmed: SampleMean | None
-    against_ce: SampleMean | None
     against_first: PairedDifference | None
+
+    @property
+    def difference(self) -> SampleMean | None:
+        """Test accuracy of the run's best rate minus that of its strongest CE; None without a confirmation."""
+        return None if self.verdict is None else self.verdict.difference
 
 
 @dataclass(frozen=True)
@@ -99,28 +97,21 @@ def _level(level: str, pairs: Sequence[tuple[Run, Findings]], first: Run) -> Lev
     compared = []
     for run, findings in pairs:
         search = search_trials(run.trials[run.trials["noise_level"] == level])
-        use = next((found for found in findings.recommendations if found.noise_level == level), None)
-        confirmed = next((found for found in findings.confirmations if found.noise_level == level), None)
-        row = None if use is None else _row(run.trials, use.trial_id)
+        verdict = next((found for found in findings.verdicts if found.noise_level == level), None)
+        row = None if verdict is None or verdict.use is None else _row(run.trials, verdict.use.trial_id)
         against = None
         if run is first:
             first_row = row
         elif row is not None and first_row is not None and _fingerprint(run, level) == _fingerprint(first, level):
             against = _paired(row, first_row, _fingerprint(run, level))
-        fresh = None
-        if use is not None and use.num_seeds is not None and confirmed is not None:
-            fresh = confirmed.configurations[confirmed.recommended].test_at_best
         compared.append(
             RunAtLevel(
                 run=run.name,
                 num_trials=len(search),
                 train_seconds=float(search["train_seconds"].sum()),
-                arm=None if use is None else use.arm,
-                config=None if use is None else use.config,
+                verdict=verdict,
                 val_accuracy=None if row is None else number(row["best_val_accuracy"]),
                 test_accuracy_at_best=None if row is None else number(row["test_accuracy_at_best"]),
-                confirmed=fresh,
-                against_ce=None if use is None else use.difference,
                 against_first=against,
             )
         )

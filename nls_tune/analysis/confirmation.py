@@ -90,10 +90,10 @@ class PairedComparison:
         sign_flip_p: Exact p value of a difference of 0.
         smallest_p: The smallest that this number of seeds can give.
         t_p: p value of the paired t test; 1 where all differences are equal.
-        holm_p: ``sign_flip_p`` corrected over the levels; of the recommended configurations only, else None.
+        holm_p: ``sign_flip_p`` corrected over the levels; of the best on validation only, else None.
         holm_t_p: ``t_p`` likewise.
-        proven: Whether a recommended configuration differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p`` where so
-            many seeds and levels let it fall that far.
+        proven: Whether the best configuration on validation differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``
+            where so many seeds and levels let it fall that far.
         detectable: The smallest true difference that this run would have found with a probability of 80 %, for its
             draw of the noise and its test set; infinite where the seeds say nothing of it.
     """
@@ -116,16 +116,18 @@ class LevelConfirmation:
         noise_level: In its stored spelling.
         configurations: CE first, then positive and negative rates.
         strongest_ce: Index of the CE with the highest mean validation accuracy; None without one.
-        recommended: Index of the configuration with the highest mean validation accuracy.
+        best: Index of the configuration with the highest mean validation accuracy.
         comparisons: One per configuration, with the strongest CE; None for that one itself, without a test set,
             and without common seeds.
+        used: Index of the configuration that the verdict says to use; None where it is none, or before a verdict.
     """
 
     noise_level: str
     configurations: tuple[ConfirmedConfiguration, ...]
     strongest_ce: int | None
-    recommended: int
+    best: int
     comparisons: tuple[PairedComparison | None, ...]
+    used: int | None = None
 
 
 def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelConfirmation, ...]:
@@ -172,7 +174,7 @@ def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: S
         noise_level=level,
         configurations=configurations,
         strongest_ce=strongest,
-        recommended=int(np.argmax(validation)),
+        best=int(np.argmax(validation)),
         comparisons=tuple(
             None if strongest is None or i == strongest else _compare(group, groups[strongest][1])
             for i, (_, group) in enumerate(groups)
@@ -243,8 +245,8 @@ def can_reach(comparison: PairedComparison, num_claims: int) -> bool:
 
 
 def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
-    """Correct the p values of the recommended configurations: they are the claims that a run makes."""
-    claims = [c.comparisons[c.recommended] for c in found]
+    """Correct the p values of the best configurations on validation: they are the claims that a run makes."""
+    claims = [c.comparisons[c.best] for c in found]
     made = [claim for claim in claims if claim is not None]
     corrected = iter(zip(holm([c.sign_flip_p for c in made]), holm([c.t_p for c in made]), strict=True))
     result = []
@@ -253,7 +255,7 @@ def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfi
         if claim is not None:
             holm_p, holm_t_p = next(corrected)
             refuted = can_reach(claim, len(made)) and holm_p > SIGNIFICANT
-            comparisons[confirmation.recommended] = replace(
+            comparisons[confirmation.best] = replace(
                 claim, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
             )
         result.append(replace(confirmation, comparisons=tuple(comparisons)))

@@ -1,4 +1,4 @@
-"""What a search found at each noise level, always against the strongest cross-entropy (CE)."""
+"""The selected trial of each arm at each noise level, and cross-entropy (CE) with the defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.rows import by_level, config_of, have_settings, number, search_trials, searched_settings
 from nls_tune.analysis.selection import select
-from nls_tune.noise import signal_share
 from nls_tune.runs.schemas import unpack_correct
 from nls_tune.spaces.space import ARMS, Arm
 
@@ -91,31 +90,23 @@ class LevelSummary:
         num_classes: K.
         noise_rate: Share of wrong labels, None where unknown.
         noise_cancelling_rate: The noise's r*, None where it does not exist.
-        signal_share: c of symmetric noise, by which validation differences shrink; None for other noise.
         statuses: How many trials ended in which way.
         arms: The selected trial of each arm that has a completed one.
-        recommended: The arm whose selected trial is the best on validation, the first on ties; None if there is none.
-        rival: What the recommended arm is compared with: CE, or for CE the better of the others on validation.
-        validation: Recommended minus rival on validation, at the best epochs; None where either is missing.
-        test: Recommended minus rival on test, likewise.
         estimated_noise_rate: From the noisy labels; None where not estimated.
         default_ce: CE with the defaults; None where they are not given, or the search has no such trial with an
             epoch that counts.
+        used: The arm whose selected trial the verdict says to use; None where it is none of them, or before a verdict.
     """
 
     noise_level: str
     num_classes: int
     noise_rate: float | None
     noise_cancelling_rate: float | None
-    signal_share: float | None
     statuses: dict[str, int]
     arms: dict[Arm, ArmSummary]
-    recommended: Arm | None
-    rival: Arm | None
-    validation: PairedDifference | None
-    test: PairedDifference | None
     estimated_noise_rate: float | None = None
     default_ce: DefaultCe | None = None
+    used: Arm | None = None
 
 
 def level_summaries(
@@ -140,32 +131,16 @@ def _summarise(level: str, trials: pd.DataFrame, defaults: Mapping[str, Any] | N
     of_arms = {arm: trials[trials["arm"] == arm] for arm in ARMS}
     selected = {arm: row for arm, rows in of_arms.items() if (row := select(rows)) is not None}
     arms = {arm: _arm_summary(arm, row, of_arms[arm], names) for arm, row in selected.items()}
-    recommended = _best_arm(arms)
-    others: Sequence[Arm] = ARMS[1:] if recommended == "ce" else ("ce",)
-    rival = _best_arm({arm: arms[arm] for arm in others if arm in arms})
-    validation = test = None
-    if recommended is not None and rival is not None:
-        validation = paired_trials(selected[recommended], selected[rival], "val")
-        test = paired_trials(selected[recommended], selected[rival], "test")
     return LevelSummary(
         noise_level=level,
         num_classes=int(first["num_classes"]),
         noise_rate=number(first["noise_rate"]),
         noise_cancelling_rate=number(first["noise_cancelling_rate"]),
-        signal_share=_signal_share(level, int(first["num_classes"])),
         statuses={str(k): int(v) for k, v in trials["status"].value_counts().items()},
         arms=arms,
-        recommended=recommended,
-        rival=rival,
-        validation=validation,
-        test=test,
         estimated_noise_rate=number(first["estimated_noise_rate"]),
         default_ce=None if defaults is None else _default_ce(of_arms["ce"], defaults, names),
     )
-
-
-def _best_arm(arms: Mapping[Arm, ArmSummary]) -> Arm | None:
-    return max(arms, key=lambda arm: arms[arm].val_accuracy, default=None)  # the first on ties
 
 
 def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
@@ -235,8 +210,3 @@ def paired_trials(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | 
             return None
         correct.append(unpack_correct(bits, int(row[f"num_{split}"])))
     return paired_difference(*correct)
-
-
-def _signal_share(noise_level: str, num_classes: int) -> float | None:
-    kind, _, rate = noise_level.partition(":")
-    return signal_share(float(rate), num_classes) if kind == "symmetric" else None

@@ -1,4 +1,4 @@
-"""How the best smooth rate depends on the noise, beside the noise-cancelling rate of theory."""
+"""How the rate to use depends on the noise, beside the noise-cancelling rate of theory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
-from nls_tune.analysis.rows import by_level, search_trials
+from nls_tune.analysis.rows import by_level, number, search_trials
 from nls_tune.analysis.selection import best_first
+from nls_tune.analysis.verdicts import Choice, Verdict
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.spaces.space import Arm
 
@@ -30,15 +30,15 @@ _HOPELESS = 5.0
 
 @dataclass(frozen=True)
 class BestRate:
-    """The best rate of one noise level.
+    """The rate to use at one noise level.
 
     Attributes:
         noise_level: In its stored spelling.
         noise_rate: Share of wrong labels; None where unknown.
         estimated_noise_rate: From the noisy labels; None where not estimated.
         noise_cancelling_rate: The noise's r*; None where it does not exist.
-        arm: The arm that the search recommends.
-        smooth_rate: The rate that the search recommends.
+        arm: Its arm.
+        smooth_rate: That of the verdict.
         low: Lower end of the plausible interval: 2.5 % of the rates that resampled validation samples would select,
             see ``plausible_rates``; never above ``smooth_rate``. NaN where no trial has its validation bits.
         high: Its upper end, 97.5 %; never below ``smooth_rate``.
@@ -60,7 +60,7 @@ class RateAgainstNoise:
 
     Attributes:
         num_classes: K.
-        levels: Those with a recommended configuration, in the order of the run.
+        levels: Those whose verdict says what to use, in the order of the run.
         theory_noise_rates: Symmetric noise rates, ascending, from 0 to a little over the largest one seen.
         theory_rates: The noise-cancelling rate of each; of the same length.
     """
@@ -71,22 +71,18 @@ class RateAgainstNoise:
     theory_rates: tuple[float, ...]
 
 
-def rate_against_noise(
-    trials: pd.DataFrame, levels: Sequence[str] = (), summaries: Sequence[LevelSummary] | None = None
-) -> RateAgainstNoise | None:
-    """Return the best rates of a run; None if no level has a recommended configuration.
+def rate_against_noise(trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> RateAgainstNoise | None:
+    """Return the rates to use; None if no verdict says what to use.
 
     Args:
         trials: Rows of ``trials/``.
-        levels: The order of the levels; by default that of their first trials.
-        summaries: What ``level_summaries`` returns for these trials, to save the time.
+        verdicts: Those of the run.
     """
-    found = level_summaries(trials, levels) if summaries is None else summaries
     rows = dict(by_level(search_trials(trials)))
-    best = tuple(_best_rate(s, s.recommended, rows[s.noise_level]) for s in found if s.recommended is not None)
+    best = tuple(_best_rate(v, v.use, rows[v.noise_level]) for v in verdicts if v.use is not None)
     if not best:
         return None
-    num_classes = found[0].num_classes
+    num_classes = int(trials["num_classes"].iloc[0])
     known = (b.estimated_noise_rate if b.noise_rate is None else b.noise_rate for b in best)
     noise_rates = _symmetric_noise([rate for rate in known if rate is not None], num_classes)
     return RateAgainstNoise(
@@ -97,15 +93,15 @@ def rate_against_noise(
     )
 
 
-def _best_rate(summary: LevelSummary, arm: Arm, rows: pd.DataFrame) -> BestRate:
-    rate = float(summary.arms[arm].config["smooth_rate"])
+def _best_rate(verdict: Verdict, use: Choice, rows: pd.DataFrame) -> BestRate:
+    rate = float(use.config["smooth_rate"])
     low, high = plausible_rates(rows)
     return BestRate(
-        noise_level=summary.noise_level,
-        noise_rate=summary.noise_rate,
-        estimated_noise_rate=summary.estimated_noise_rate,
-        noise_cancelling_rate=summary.noise_cancelling_rate,
-        arm=arm,
+        noise_level=verdict.noise_level,
+        noise_rate=verdict.noise_rate,
+        estimated_noise_rate=verdict.estimated_noise_rate,
+        noise_cancelling_rate=number(rows["noise_cancelling_rate"].iloc[0]),
+        arm=use.arm,
         smooth_rate=rate,
         low=min(low, rate),
         high=max(high, rate),

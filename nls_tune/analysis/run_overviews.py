@@ -1,4 +1,4 @@
-"""The runs below a folder: their status, and what each recommends."""
+"""The runs below a folder: their status, and what each says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nls_tune.analysis.recommendations import find
 from nls_tune.analysis.rows import search_trials
+from nls_tune.analysis.verdicts import Finding, find
 from nls_tune.errors import InputError
 from nls_tune.runs import Run
 from nls_tune.runs.reading import load_trials
@@ -17,12 +17,13 @@ from nls_tune.runs.run_json import RunStatus
 
 
 @dataclass(frozen=True)
-class BestOfLevel:
-    """What a run recommends at a noise level; ``smooth_rate`` and ``val_accuracy`` are None where it has nothing."""
+class LevelOverview:
+    """The verdict of a noise level in short; None where there is none, or nothing to use."""
 
     noise_level: str
     smooth_rate: float | None
     val_accuracy: float | None
+    finding: Finding | None
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RunOverview:
     dataset: str | None
     num_ended: int | None
     num_planned: int | None
-    levels: tuple[BestOfLevel, ...]
+    levels: tuple[LevelOverview, ...]
     created_at: datetime | None
     problem: str | None
 
@@ -99,19 +100,21 @@ def _overview(path: Path, name: str) -> RunOverview:
         dataset=_dataset(run),
         num_ended=int((search["status"] != "interrupted").sum()),
         num_planned=sum(planned.values()),
-        levels=_best(run),
+        levels=_levels(run),
         created_at=run.content.created_at,
         problem=f"{run.problems[0]}{more}" if run.problems else None,
     )
 
 
-def _best(run: Run) -> tuple[BestOfLevel, ...]:
-    found = {one.noise_level: one for one in find(run).recommendations}
+def _levels(run: Run) -> tuple[LevelOverview, ...]:
+    found = {one.noise_level: one for one in find(run).verdicts}
     levels = []
     for level in run.levels:
-        one = found.get(level)
-        rate = None if one is None or one.config is None else one.config["smooth_rate"]
-        levels.append(BestOfLevel(level, rate, None if one is None else one.val_accuracy))
+        verdict = found.get(level)
+        use = None if verdict is None else verdict.use
+        rate = None if use is None else use.config["smooth_rate"]
+        accuracy = None if use is None else use.val_accuracy
+        levels.append(LevelOverview(level, rate, accuracy, None if verdict is None else verdict.finding))
     return tuple(levels)
 
 

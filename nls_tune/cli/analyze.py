@@ -9,14 +9,19 @@ from typing import Annotated
 
 import typer
 
+from nls_tune.cli.exit import check_format
+
 _Runs = Annotated[list[Path], typer.Argument(help="Run directories; several are compared.", show_default=False)]
 _Folder = Annotated[Path, typer.Argument(help="Folder below which runs lie.")]
 _Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
 
 
-def analyze(runs: _Runs, format_: _Format = "table") -> int:
+_Details = Annotated[bool, typer.Option("--details", help="Print the numbers behind the verdicts as well.")]
+
+
+def analyze(runs: _Runs, format_: _Format = "table", details: _Details = False) -> int:
     """Say what runs found: which rate to use, how sure that is, and how runs compare."""
-    _check_format(format_)
+    check_format(format_)
     from rich.console import Console
 
     from nls_tune.analysis.analysis import analyze
@@ -36,13 +41,13 @@ def analyze(runs: _Runs, format_: _Format = "table") -> int:
     elif format_ == "markdown":
         print(levels_markdown(analysis), end="")
     else:
-        print_analysis(analysis, Console())
+        print_analysis(analysis, Console(), details=details)
     return 0
 
 
 def runs(folder: _Folder = Path("runs"), format_: _Format = "table") -> int:
     """List the runs below a folder: where each stands, and the best that it has."""
-    _check_format(format_)
+    check_format(format_)
     from rich.console import Console
 
     from nls_tune.analysis.run_overviews import run_overviews
@@ -60,11 +65,3 @@ def runs(folder: _Folder = Path("runs"), format_: _Format = "table") -> int:
     else:
         print(f"No run lies below {folder.absolute()}.")
     return 0
-
-
-def _check_format(name: str) -> None:
-    from nls_tune.errors import unknown_name
-
-    formats = ("table", "json", "csv", "markdown")
-    if name not in formats:
-        raise unknown_name("format", name, formats)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nls_tune.cli.exit import check_format
 from nls_tune.cli.flags import settings_of_flags, with_flags
 
 _Dataset = Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)]
@@ -29,12 +30,10 @@ def estimate(dataset: _Dataset, *, folds: _Folds = 3, format_: _Format = "text",
     """Estimate noise rate and transition matrix from noisy labels alone."""
     from rich.console import Console
 
-    from nls_tune.errors import unknown_name
     from nls_tune.plan.plan import make_plan
     from nls_tune.report.console.estimates import print_bias, print_estimate
 
-    if format_ not in ("text", "json"):
-        raise unknown_name("format", format_, ("text", "json"))
+    check_format(format_, ("text", "json"))
     settings = settings_of_flags({"dataset": dataset, **flags})
     from nls_tune.machine.hardware import find_gpus
     from nls_tune.session.estimating import estimate_level

@@ -13,19 +13,20 @@ from typing import NoReturn
 
 import typer
 
-from nls_tune.errors import InputError
+from nls_tune.errors import InputError, unknown_name
+
+
+def check_format(name: str, formats: Sequence[str] = ("table", "json", "csv", "markdown")) -> None:
+    """Refuse a format that the command does not have."""
+    if name not in formats:
+        raise unknown_name("format", name, formats)
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
-    """Run a Typer program.
+    """Run a Typer program, by default with the arguments of the process, and return its exit code.
 
-    Args:
-        app: The program.
-        arguments: By default those of the process.
-
-    Returns:
-        The exit code: 0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 nobody
-        reads the output any more (128 + SIGPIPE, which a shell reports of other programs then).
+    0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 nobody reads the output any
+    more (128 + SIGPIPE, which a shell reports of other programs then).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
-    help="Write a run in the format of another tool.",
-)  # fmt: skip
+from nls_tune.cli.apps import make_app
+
+app = make_app(no_args_is_help=True, help="Write a run in the format of another tool.")
 
 _Run = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -24,11 +23,12 @@ def optuna(
 ) -> int:
     """Write an Optuna journal, one study per noise level and arm: optuna-dashboard FILE."""
     from nls_tune.export.optuna_journal import export_optuna
+    from nls_tune.report.text import amount, printable
     from nls_tune.runs import load_run
 
     loaded = load_run(run)
     for name, count in export_optuna(loaded, file, overwrite=overwrite).items():
-        print(f"{_printable(name)}: {_trials(count)}")
+        print(f"{printable(name)}: {amount(count, 'trial')}")
     _say_problems(loaded.problems)
     print(f"To look at it: optuna-dashboard {file}")
     return 0
@@ -42,24 +42,18 @@ def tensorboard(
 ) -> int:
     """Write TensorBoard event files with hyperparameters, one per trial: tensorboard --logdir DIR."""
     from nls_tune.export.tensorboard import export_tensorboard
+    from nls_tune.report.text import amount
     from nls_tune.runs import load_run
 
     loaded = load_run(run)
-    print(_trials(export_tensorboard(loaded, folder, overwrite=overwrite)))
+    print(amount(export_tensorboard(loaded, folder, overwrite=overwrite), "trial"))
     _say_problems(loaded.problems)
     print(f"To look at it: tensorboard --logdir {folder}")
     return 0
 
 
-def _trials(count: int) -> str:
-    return f"{count} trial{'' if count == 1 else 's'}"
-
-
 def _say_problems(problems: tuple[str, ...]) -> None:
+    from nls_tune.report.text import printable
+
     for problem in problems:
-        print(f"Left out: {_printable(problem)}")
-
-
-def _printable(text: str) -> str:
-    """Return a name from a file without characters that would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+        print(f"Left out: {printable(problem)}")

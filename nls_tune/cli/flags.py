@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import typer
 
-from nls_tune.plan.settings import Flag, SearchSettings, check_search_settings, flags_of_settings
+from nls_tune.plan.settings import Flag, SearchSettings, check_search_settings, flag_name, flags_of_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., int])
 
@@ -20,11 +20,10 @@ _SHORT = {
 
 
 def with_flags(*names: str, help_: Mapping[str, str] | None = None) -> Callable[[_Command], _Command]:
-    """Replace the ``**flags`` of a command by flags that Typer reads from its signature.
+    """Replace the ``**flags`` of a command by the flags of settings, which Typer reads from its signature.
 
-    Args:
-        names: Fields of ``SearchSettings`` and shorthands; by default all.
-        help_: What a flag does in this command, where that is not the field's description.
+    The ``names`` are fields of ``SearchSettings`` and shorthands, by default all. ``help_`` says what a flag does in
+    this command, where that is not the field's description.
     """
 
     def replace(command: _Command) -> _Command:
@@ -51,15 +50,18 @@ def settings_of_flags(flags: Mapping[str, Any]) -> SearchSettings:
 
 def _parameters(help_: Mapping[str, str]) -> Iterator[inspect.Parameter]:
     for name, (type_, flag) in flags_of_settings().items():
-        declared = flag.name or f"--{name.replace('_', '-')}"
+        declared = flag_name(name, flag)
         if type_ == bool | None:
             declared = f"{declared}/--no-{declared.removeprefix('--')}"
-        option = typer.Option(declared, metavar=flag.metavar, help=help_.get(name, flag.help))
+        option = typer.Option(
+            declared, metavar=flag.metavar, help=help_.get(name, flag.help), rich_help_panel=flag.panel
+        )
         default = getattr(SearchSettings, name)
         yield _parameter(name, None if default == () else default, Annotated[_given_as(type_, flag), option])
         if name == "overrides":
             for short, text in _SHORT.items():
-                yield _parameter(short, None, Annotated[str | None, typer.Option(help=help_.get(short, text))])
+                option = typer.Option(help=help_.get(short, text), rich_help_panel=flag.panel)
+                yield _parameter(short, None, Annotated[str | None, option])
 
 
 def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:

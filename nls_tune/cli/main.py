@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import typer
-
 from nls_tune.cli import export as export_command
 from nls_tune.cli.analyze import analyze, runs
+from nls_tune.cli.apps import Version, make_app
 from nls_tune.cli.estimate import estimate
 from nls_tune.cli.exit import exit_with
 from nls_tune.cli.report import report
 from nls_tune.cli.search import search
 from nls_tune.cli.watch import watch
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = make_app(no_args_is_help=True)
 app.command()(search)
 app.command()(estimate)
 app.command()(watch)
@@ -29,7 +22,7 @@ app.command()(report)
 
 
 @app.callback()
-def _main() -> None:
+def _main(version: Version = False) -> None:
     """Find the best label-smoothing rate for each level of label noise."""
 
 

@@ -9,30 +9,40 @@ from typing import Annotated, Any
 
 import typer
 
+from nls_tune.cli.apps import Version, make_app
 from nls_tune.cli.flags import settings_of_flags, with_flags
+from nls_tune.errors import InputError
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = make_app()
 
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+_AssumeGpus = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="With --dry-run: plan for a machine with N GPUs, whatever this one has."),
+]
 
 
 @app.command()
 @with_flags()
-def search(*, dry_run: _DryRun = False, **flags: Any) -> int:
-    """Search the smooth rate for each noise level of a dataset."""
+def search(*, dry_run: _DryRun = False, assume_gpus: _AssumeGpus = None, version: Version = False, **flags: Any) -> int:
+    """Search the smooth rate for each noise level of a dataset.
+
+    For example, with the worst human labels of CIFAR-10 (add --dry-run to see the plan first):
+
+    [bold]python -m nls_tune.search --dataset cifar10n --noise human:worst[/bold]
+    """
     from rich.console import Console
 
     from nls_tune.session.session import run_settings
     from nls_tune.tune.interrupts import InterruptedRunError
 
     settings, console = settings_of_flags(flags), Console()
+    if assume_gpus is not None and not dry_run:
+        raise InputError("--assume-gpus needs --dry-run: it plans for another machine, and a search runs on this one")
+    if assume_gpus is not None and settings.address is not None:
+        raise InputError("--assume-gpus cannot go with --address, whose cluster has GPUs of its own; leave one out")
     try:
-        result = run_settings(settings, console, dry_run=dry_run)
+        result = run_settings(settings, console, dry_run=dry_run, assume_gpus=assume_gpus)
         if result is None or result.status == "finished":
             return 0
         run = result.run

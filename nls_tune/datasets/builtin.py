@@ -1,8 +1,7 @@
-"""Data drawn from known distributions, the same on every machine.
+"""Data drawn from known distributions, the same on every machine, and scikit-learn's digits.
 
-Everything comes from the float64 ``random`` and ``standard_normal`` of numpy's PCG64 with a fixed seed, and is
-stored as float32, which hides the last bit in which the mathematical libraries of two machines may differ. The
-tests hold the hashes, so a change of numpy's streams would show.
+Everything drawn comes from the float64 ``random`` and ``standard_normal`` of numpy's PCG64 with a fixed seed, and is
+stored as float32, which hides the last bit in which the mathematical libraries of two machines may differ.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ def make_waveform(info: DatasetInfo) -> Source:
 
 
 def _cut(info: DatasetInfo, inputs: np.ndarray, labels: np.ndarray) -> Source:
-    inputs = inputs.astype(np.float32)
-    end = info.num_labelled
+    inputs, end = inputs.astype(np.float32), info.num_labelled
     return make_source(info, inputs[:end], labels[:end], inputs[end:], labels[end:])
 
 

@@ -21,6 +21,8 @@ from nls_tune.errors import InputError
 
 _logger = logging.getLogger(__name__)
 _TORCHVISION_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+#: What is cached of a ``Source``, in the order of its fields.
+_ARRAYS = ("inputs", "labels", "test_inputs", "test_labels", "input_mean", "input_std")
 _LABEL_COLUMNS = {"cifar10": ("label",), "cifar100": ("fine_label", "label")}
 
 
@@ -40,11 +42,7 @@ def images_of(info: DatasetInfo) -> str:
 
 
 def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | None:
-    """Return the first images found of a CIFAR dataset, or None; ``data_dir`` comes before the other folders.
-
-    Raises:
-        InputError: A folder holds only a part of the files.
-    """
+    """Return the first images found, or None; raise InputError for a folder that holds a part of the files."""
     images = images_of(info)
     for folder in locations.search_folders(data_dir):
         for place in (folder / images, folder):
@@ -59,37 +57,25 @@ def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | 
 def load_cifar(info: DatasetInfo, data_dir: Path | None = None, progress: Progress = True) -> Source:
     """Load the images and clean labels of a CIFAR dataset, in the order of the files.
 
-    They are looked for in ``data_dir``, in the folder that NLS_TUNE_DATA names and in the user's cache folder: in
-    each as Parquet files, then as torchvision's folder. If they are nowhere, torchvision's are downloaded, to
-    ``data_dir`` if it is given.
+    In every folder of ``locations.search_folders`` they are looked for as Parquet files, then as torchvision's folder.
+    If they are nowhere, torchvision's are downloaded, to ``data_dir`` if it is given.
 
     Raises:
-        InputError: The files are not there and cannot be downloaded, are incomplete, damaged or another
-            dataset's.
+        InputError: The files are not there and cannot be downloaded, are incomplete, damaged or another dataset's.
     """
     files = find_cifar(info, data_dir) or _download(info, data_dir, progress)
     _logger.info("the images of %s are those in %s", info.name, files.folder)
     arrays, facts = cached_arrays(images_of(info), [*files.train, *files.test], lambda: _prepare(info, files, progress))
-    return Source(
-        info,
-        inputs=arrays["inputs"],
-        labels=arrays["labels"],
-        test_inputs=arrays["test_inputs"],
-        test_labels=arrays["test_labels"],
-        input_mean=arrays["input_mean"],
-        input_std=arrays["input_std"],
-        fingerprint=facts["fingerprint"],
-    )
+    inputs, labels, test_inputs, test_labels, mean, std = (arrays[name] for name in _ARRAYS)
+    return Source(info, inputs, labels, test_inputs, test_labels, mean, std, facts["fingerprint"])
 
 
 def _find_parquet(folder: Path) -> CifarFiles | None:
     train, test = find_shards(folder, "train"), find_shards(folder, "test")
-    if not train and not test:
-        return None
-    if not train or not test:
+    if bool(train) != bool(test):
         there, absent = ("train", "test") if train else ("test", "train")
         raise InputError(f"{folder} has {there}-*.parquet but no {absent}-*.parquet; put both there")
-    return CifarFiles("parquet", folder, tuple(train), tuple(test))
+    return CifarFiles("parquet", folder, tuple(train), tuple(test)) if train else None
 
 
 def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[Arrays, dict[str, str]]:
@@ -107,8 +93,7 @@ def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[
             "these are the files of another dataset, give the folder of this one"
         )
     source = make_source(info, inputs, labels, test_inputs, test_labels)
-    names = ("inputs", "labels", "test_inputs", "test_labels", "input_mean", "input_std")
-    return {name: getattr(source, name) for name in names}, {"fingerprint": source.fingerprint}
+    return {name: getattr(source, name) for name in _ARRAYS}, {"fingerprint": source.fingerprint}
 
 
 def _read(info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress) -> tuple[np.ndarray, np.ndarray]:

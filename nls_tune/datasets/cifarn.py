@@ -63,20 +63,15 @@ LABEL_FILES = {
 
 def find_labels(info: DatasetInfo, data_dir: Path | None = None) -> Path | None:
     """Look for the file of human labels of a dataset; return the first one found, or None."""
-    name = LABEL_FILES[info.name].name
-    for folder in locations.search_folders(data_dir):
-        for place in (folder, folder / _SUBFOLDER):
-            if (place / name).is_file():
-                return place / name
-    return None
+    folders = [place for folder in locations.search_folders(data_dir) for place in (folder, folder / _SUBFOLDER)]
+    return next((file for folder in folders if (file := folder / LABEL_FILES[info.name].name).is_file()), None)
 
 
 def load_cifar_n(info: DatasetInfo, data_dir: Path | None = None, progress: Progress = True) -> Source:
     """Load a CIFAR dataset with its human labels; ``data_dir`` is searched first, and downloads go there.
 
     Raises:
-        InputError: Images or labels are not there and cannot be downloaded, are damaged, or do not belong
-            together.
+        InputError: Images or labels are not there and cannot be downloaded, are damaged, or do not belong together.
     """
     source = load_cifar(info, data_dir, progress)
     file = find_labels(info, data_dir) or _download(info, data_dir, progress)

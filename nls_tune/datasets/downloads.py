@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nls_tune.datasets.progress import Progress, show_progress
 from nls_tune.errors import InputError
@@ -47,8 +47,7 @@ def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, prog
     and ``timeout`` the seconds to wait for the server's first answer, and then for each piece.
 
     Raises:
-        DownloadError: The server did not answer in time, has no such file, kept breaking off or sent another
-            file, or the file cannot be written.
+        DownloadError: The file did not come, is another one, or cannot be written; the message says why.
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"a download needs an http or https address, not {url!r}")
@@ -65,10 +64,7 @@ def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, prog
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes of this program from making the same file; wait if one is making it.
 
-    The lock is a hidden file beside ``path``, whose folder must exist.
-
-    Raises:
-        OSError: The folder cannot be written to.
+    The lock is a hidden file beside ``path``. Where the folder cannot be written to, an OSError is raised.
     """
     import filelock  # not needed unless something is downloaded
 
@@ -179,8 +175,7 @@ def _open(request: urllib.request.Request, timeout: float) -> http.client.HTTPRe
         raise TimeoutError from None
     if isinstance(answer, Exception):
         raise answer
-    response: http.client.HTTPResponse = answer
-    return response
+    return cast("http.client.HTTPResponse", answer)
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:

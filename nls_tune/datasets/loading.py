@@ -27,11 +27,7 @@ _LOADERS: dict[str, _Loader] = {
 
 
 def load_source(name: str, *, data_dir: str | Path | None = None, progress: Progress = True) -> Source:
-    """Load the clean data of a dataset, with its human labels; for the arguments see `load_dataset`.
-
-    Raises:
-        InputError: The name is unknown, or the files cannot be found, fetched or read.
-    """
+    """Load the clean data of a dataset, with its human labels; arguments and errors are those of `load_dataset`."""
     info = dataset_info(name)
     return _LOADERS[name](info, None if data_dir is None else Path(data_dir), progress)
 
@@ -49,16 +45,10 @@ def load_dataset(
 ) -> NoisyDataset:
     """Load a dataset, put noise on its labels and split it: `load_source`, then `make_noisy`.
 
-    Args:
-        name: One of the names in `DATASETS`.
-        level: The noise, also as text such as ``"symmetric:0.4"``.
-        data_dir: A folder with data files, before ``$NLS_TUNE_DATA`` and the user's cache folder; downloads go
-            there.
-        noise_seed: The seed of the noise.
-        val_fraction: The share of the labelled samples that validates, in (0, 1); None: the dataset's default.
-        train_size: The number of training samples; None: all that do not validate.
-        split_seed: The seed of the split.
-        progress: As `Progress` says.
+    ``name`` is one of `DATASETS`. Data files are looked for in ``data_dir`` before ``$NLS_TUNE_DATA`` and the user's
+    cache folder; downloads go there. ``val_fraction``, in (0, 1), is the share of the labelled samples that validates,
+    by default the dataset's own; ``train_size`` is the number of training samples, by default all others. See also
+    `Progress`.
 
     Raises:
         InputError: The files cannot be found, fetched or read, the dataset cannot have this noise (checked before

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ from nls_tune.errors import InputError
 
 _IMAGE_COLUMNS = ("img", "image")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.parquet$")
-_ROWS_A_TASK = 500
+_ROWS_PER_TASK = 500
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
     """Return the Parquet files of one split, ``SPLIT.parquet`` or ``SPLIT-*.parquet``, in order; there may be none.
 
     Raises:
-        InputError: The names count parts (``train-00000-of-00002.parquet``) and a part is missing or of another
-            count.
+        InputError: Of the parts that the names count (``train-00000-of-00002.parquet``) one is missing, or superfluous.
     """
     shards = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
     numbers = [match for shard in shards if (match := _SHARD.search(shard.name))]
@@ -66,15 +66,13 @@ def read_images(
     labels = np.concatenate([labels for _, labels in tables])
     channels, height, width = image_shape
     pixels = np.empty((len(labels), height, width, channels), dtype=np.uint8)
-    tasks = list(_tasks(shards, [images for images, _ in tables]))
     # Pillow decodes without holding the interpreter's lock, so threads share the work and the memory.
     with (
         ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
         show_progress(progress, "decoding images", len(labels)) as update,
     ):
-        done = 0
-        for count in pool.map(lambda task: _decode(*task, pixels=pixels), tasks):
-            done += count
+        tasks = _tasks(shards, [images for images, _ in tables])
+        for done in accumulate(pool.map(lambda task: _decode(*task, pixels=pixels), tasks)):
             update(done)
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), labels
 
@@ -119,15 +117,16 @@ def _first(file: Path, kind: str, wanted: Sequence[str], names: Sequence[str]) -
 
 
 def _tasks(shards: Sequence[Path], columns: Sequence[Any]) -> Iterator[tuple[Path, Any, int, int]]:
+    """Yield slices of the images: file, column, first row in the file, place among all images."""
     offset = 0
     for shard, column in zip(shards, columns, strict=True):
-        for start in range(0, len(column), _ROWS_A_TASK):
-            yield shard, column.slice(start, _ROWS_A_TASK), start, offset + start
+        for start in range(0, len(column), _ROWS_PER_TASK):
+            yield shard, column.slice(start, _ROWS_PER_TASK), start, offset + start
         offset += len(column)
 
 
 def _decode(file: Path, column: Any, row: int, offset: int, *, pixels: np.ndarray) -> int:
-    """Decode a slice that starts at `row` of its file into `pixels`, from `offset` on."""
+    """Decode a slice that starts at ``row`` of its file into ``pixels``, from ``offset`` on; return its length."""
     from PIL import Image  # slow to import, and generated data do without
 
     _, height, width, channels = pixels.shape

@@ -6,20 +6,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+#: True: a bar on stderr if that is a terminal. False: nothing. A function: called with a description, how much is
+#: done, and the total (None if unknown).
 Progress = bool | Callable[[str, int, int | None], None]
-"""True: a bar on stderr if that is a terminal. False: nothing. A function: called with a description, what is
-done, and the total (None if unknown)."""
 
 
 @contextmanager
 def show_progress(
     progress: Progress, description: str, total: int | None, *, unit: str = "items"
 ) -> Iterator[Callable[[int], None]]:
-    """Show the progress of one step, counted in ``unit``: ``"items"`` or ``"bytes"``.
-
-    Yields:
-        A function to call with how much is done so far.
-    """
+    """Show a step's progress, counted in ``unit``, items or bytes; yield what to call with how much is done so far."""
     if callable(progress):
         yield lambda done: progress(description, done, total)
     elif not progress or not sys.stderr.isatty():

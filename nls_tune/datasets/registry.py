@@ -60,23 +60,14 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return what is known about a dataset, by its name in `DATASETS`.
-
-    Raises:
-        InputError: There is no such dataset; the message has the nearest name.
-    """
+    """Return what is known about a dataset of `DATASETS`; of another name, an InputError names the nearest one."""
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS)
     return DATASETS[name]
 
 
 def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
-    """Check that a dataset can have a noise level, before anything is loaded.
-
-    Raises:
-        InputError: The dataset has no such human labels or no map for asymmetric noise, the labels are to be
-            taken as given, or the transition matrix cannot be read or does not fit the number of classes.
-    """
+    """Raise an InputError that says why a dataset cannot have a noise level, if so, before anything is loaded."""
     if level.kind == "human":
         _check_human(info, level)
     elif level.kind == "asymmetric" and info.class_map is None:

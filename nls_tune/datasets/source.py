@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nls_tune.datasets.registry import DatasetInfo
+from nls_tune.datasets.splits import stratified_order
+from nls_tune.errors import InputError
 
 _CHUNK = 5_000
+_TEST_STREAM = 0x7E57
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,29 @@ class Source:
     input_std: np.ndarray
     fingerprint: str
     human_labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def with_test_size(self, size: int, seed: int) -> Source:
+        """Return the source with a stratified part of its test samples, which ``seed`` alone decides.
+
+        Raises:
+            InputError: The test samples are fewer, or would not hold one per class.
+        """
+        total, classes = len(self.test_labels), self.info.num_classes
+        if not classes <= size <= total:
+            raise InputError(
+                f"test_size must be at least one sample per class and at most the test samples of {self.info.name}, "
+                f"{classes} to {total:,}, not {size:,}; choose a size in this range"
+            )
+        if size == total:
+            return self
+        rng = np.random.Generator(np.random.PCG64([_TEST_STREAM, seed]))
+        rows = np.sort(stratified_order(self.test_labels, rng)[:size])
+        return replace(
+            self,
+            test_inputs=self.test_inputs[rows],
+            test_labels=self.test_labels[rows],
+            fingerprint=hash_arrays(rows, seed=f"{self.fingerprint} test"),
+        )
 
 
 def hash_arrays(*arrays: np.ndarray, seed: str = "") -> str:

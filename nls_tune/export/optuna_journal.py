@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
 from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+from nls_tune.spaces.settings import TrainingSettings, column_of
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
@@ -42,13 +42,8 @@ def export_optuna(run: Run, file: str | Path, *, overwrite: bool = False) -> dic
     ASHA or the time budget stopped it, and FAIL if it diverged, failed, ran out of memory or was interrupted; its
     intermediate values are the validation accuracies of its epochs. Trials that still run have no row and are left out.
 
-    Args:
-        run: The run.
-        file: The journal; it appears whole, by rename.
-        overwrite: Whether an existing journal is replaced.
-
-    Returns:
-        The number of trials by study, including planned groups that have none yet.
+    The journal appears whole, by rename; an existing one is replaced only with ``overwrite``. Returned is the number of
+    trials by study, including planned groups that have none yet.
 
     Raises:
         InputError: If the file exists and may not be replaced, is not an Optuna journal, or cannot be written.
@@ -155,7 +150,7 @@ def _frozen_trials(
     parameters: Mapping[str, Parameter | None],
     curves: Mapping[str, Mapping[int, float]],
 ) -> list[FrozenTrial]:
-    values = [{name: _plain(row[_column(name)]) for name in parameters} for row in rows]
+    values = [{name: _plain(row[column_of(name)]) for name in parameters} for row in rows]
     distributions = {}
     for name, parameter in parameters.items():
         known = [found[name] for found in values if found[name] is not None]
@@ -165,10 +160,6 @@ def _frozen_trials(
         _frozen_trial(row, found, distributions, curves.get(row["trial_id"], {}))
         for row, found in zip(rows, values, strict=True)
     ]
-
-
-def _column(name: str) -> str:
-    return name if name in OWN_COLUMNS else f"config_{name}"
 
 
 def _plain(value: Any) -> Any:

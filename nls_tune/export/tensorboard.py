@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError
 from nls_tune.export.optuna_journal import searched_parameters
-from nls_tune.spaces.settings import OWN_COLUMNS
+from nls_tune.spaces.settings import column_of
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
@@ -59,17 +59,8 @@ def write_trial_events(
 ) -> Path:
     """Write or replace the event file of a trial: ``LEVEL/ARM/TRIAL``, outside the search ``LEVEL/ARM/STAGE-TRIAL``.
 
-    Args:
-        folder: TensorBoard's folder (``--logdir``).
-        row: The trial's row of ``trials/``.
-        epochs: The trial's rows of ``epochs/``.
-        searched: Names of the training settings that become hyperparameters.
-
-    Returns:
-        The file; it appears whole, by rename.
-
-    Raises:
-        OSError: If it cannot be written.
+    ``folder`` is TensorBoard's (``--logdir``); ``row`` and ``epochs`` are the trial's rows, and ``searched`` names the
+    training settings that become hyperparameters. The file appears whole, by rename, or an OSError.
     """
     from tensorboardX.record_writer import RecordWriter
 
@@ -99,7 +90,7 @@ def _events(row: Mapping[Any, Any], epochs: Sequence[Mapping[Any, Any]], searche
 
     time, finished_at = _seconds(row["started_at"]), _seconds(row["finished_at"])
     metrics = {name: row[name] for name in METRICS if _is_number(row[name])}
-    parameters = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in searched}
+    parameters = {name: row[column_of(name)] for name in searched}
     parameters |= {name: row[name] for name in _CONTEXT}
     experiment, start, end = hparams(
         {name: _plain(value) for name, value in parameters.items()}, dict.fromkeys(METRICS)
@@ -155,15 +146,9 @@ def _file_name(text: str) -> str:
 
 
 def export_tensorboard(run: Run, folder: str | Path, *, overwrite: bool = False) -> int:
-    """Write every trial of a run, the confirmation's included, as TensorBoard event files with hyperparameters.
+    """Write the trials of a run, the confirmation's included, by ``write_trial_events``; return their number.
 
-    Args:
-        run: The run.
-        folder: Where to write; see ``write_trial_events``.
-        overwrite: Whether the folder may hold something; trials that are there already are replaced.
-
-    Returns:
-        The number of trials.
+    With ``overwrite`` the folder may hold something; trials that are there already are replaced.
 
     Raises:
         InputError: If the folder is a file, holds something and may not be written to, or cannot be written.

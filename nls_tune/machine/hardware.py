@@ -54,11 +54,7 @@ class Gpus:
 
 
 def find_gpus() -> Gpus:
-    """Return the GPUs of this machine that this process may use; torch is asked once.
-
-    Raises:
-        RuntimeError: If there may be a GPU and torch cannot be asked.
-    """
+    """Return the GPUs that this process may use; torch is asked once, and RuntimeError raised if it cannot be."""
     if not _may_have_gpu(Path("/dev"), Path("/sys/bus/pci/devices")):
         return Gpus()
     return _ask_torch(tuple(os.environ.get(name) for name in _VISIBLE))
@@ -106,11 +102,7 @@ def _ask_torch(visible: tuple[str | None, ...]) -> Gpus:
 
 
 def check_precision(precisions: Sequence[str], gpus: Sequence[Gpu]) -> None:
-    """Check that GPUs compute in the precisions that trials may have; without GPUs the CPU computes in any.
-
-    Raises:
-        InputError: If one of the GPUs does not.
-    """
+    """Raise an InputError if a GPU lacks a precision that trials may have; without GPUs the CPU computes in any."""
     lacking = next((gpu.name for gpu in gpus if not gpu.bfloat16), None)
     if lacking is not None and "bfloat16" in precisions:
         raise InputError(
@@ -120,12 +112,9 @@ def check_precision(precisions: Sequence[str], gpus: Sequence[Gpu]) -> None:
 
 
 def check_compile(mode: str, gpus: Sequence[Gpu]) -> None:
-    """Check that training steps can be compiled here if they must be, in mode ``on``.
+    """Raise an InputError if training steps must be compiled, in mode ``on``, and something for it is missing.
 
-    Without compiling it can be seen that torch needs a C++ compiler on the CPU, and on GPUs Triton and a C compiler.
-
-    Raises:
-        InputError: If one of them is lacking.
+    Torch needs a C++ compiler on the CPU, and on GPUs Triton and a C compiler: no need to try.
     """
     if mode != "on":
         return

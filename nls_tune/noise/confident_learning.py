@@ -102,11 +102,8 @@ def estimate_transition(
 
     Over- and under-confidence that is the same for all samples of a class does little: the thresholds take it out.
 
-    Args:
-        probabilities: (N, K) in [0, 1], of models that have not been trained on the sample.
-        labels: (N,) noisy labels.
-        seed: Seed of the bootstrap.
-        num_resamples: Number of resamples of the bootstrap; thresholds are computed again in each.
+    ``probabilities`` are (N, K) in [0, 1], ``labels`` noisy and (N,). The thresholds are computed again in each of the
+    ``num_resamples`` of the bootstrap.
 
     Raises:
         InputError: Shapes that do not fit, labels out of range, or numbers that are not probabilities.
@@ -116,12 +113,10 @@ def estimate_transition(
     own = table[np.arange(num_samples), noisy].astype(np.float64)
     thresholds = _thresholds(own, noisy, num_classes)
     latent = _latent(table, thresholds)
-    joint = _joint(noisy, latent, num_classes)
     rates = _bootstrap(table, own, noisy, latent, seed, num_resamples)
-    rate = _off_diagonal(joint)
     low, high = np.percentile(rates, _PERCENTILES)
-    joint = joint.T  # rows: latent class
-    prior = joint.sum(axis=1)
+    joint = _joint(noisy, latent, num_classes).T  # rows: latent class
+    rate, prior = _off_diagonal(joint), joint.sum(axis=1)
     matrix = np.where(prior[:, None] > 0, joint, np.eye(num_classes))
     return TransitionEstimate(
         noise_rate=rate,

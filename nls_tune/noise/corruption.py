@@ -127,8 +127,7 @@ def corrupt_labels(
         case "clean":
             return clean.copy()
         case "human" if source in sets:
-            human = checked_labels(sets[source], num_classes, f"the labels of '{level}'")
-            _same_length(clean, human)
+            _, human = _checked_pair(clean, sets[source], num_classes, f"the labels of '{level}'")
             return human.copy()
         case "instance" if features is not None:
             return instance_dependent(features, clean, rate, num_classes, noise_seed)
@@ -171,11 +170,7 @@ def transition_matrix(clean: ArrayLike, noisy: ArrayLike, num_classes: int | Non
 
 
 def noise_rate(clean: ArrayLike, noisy: ArrayLike) -> float:
-    """Return the share of labels that differ, in [0, 1].
-
-    Raises:
-        InputError: Labels of different lengths, or none.
-    """
+    """Return the share of labels that differ, in [0, 1]; raise InputError for other lengths, or no labels."""
     before, after = _checked_pair(clean, noisy)
     if not len(before):
         raise InputError("the noise rate of no labels is not defined; give at least one label")
@@ -293,16 +288,12 @@ def checked_labels(labels: ArrayLike, num_classes: int | None, what: str) -> NDA
 
 
 def _checked_pair(
-    clean: ArrayLike, noisy: ArrayLike, num_classes: int | None = None
+    clean: ArrayLike, noisy: ArrayLike, num_classes: int | None = None, what: str = "noisy"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    before, after = checked_labels(clean, num_classes, "clean"), checked_labels(noisy, num_classes, "noisy")
-    _same_length(before, after)
+    before, after = checked_labels(clean, num_classes, "clean"), checked_labels(noisy, num_classes, what)
+    if len(before) != len(after):
+        raise InputError(f"clean and noisy labels must be of the same samples, got {len(before)} and {len(after)}")
     return before, after
-
-
-def _same_length(clean: NDArray[np.int64], noisy: NDArray[np.int64]) -> None:
-    if len(clean) != len(noisy):
-        raise InputError(f"clean and noisy labels must be of the same samples, got {len(clean)} and {len(noisy)}")
 
 
 def _generator(noise_seed: int) -> np.random.Generator:

@@ -65,11 +65,7 @@ class NoiseLevel:
 
 
 def parse_noise_level(text: str) -> NoiseLevel:
-    """Return the noise level that ``text`` names, for example ``symmetric:0.4`` or ``human:worst``.
-
-    Raises:
-        InputError: ``text`` is not a noise level; the message names the rule and the nearest valid spelling.
-    """
+    """Return the noise level that ``text`` names, for example ``human:worst``; raise InputError if it names none."""
     head, colon, tail = (part.strip() for part in text.partition(":"))
     kind = head.lower()
     if kind not in _KINDS:
@@ -94,9 +90,7 @@ def parse_noise_level(text: str) -> NoiseLevel:
 def parse_noise_levels(text: str) -> tuple[NoiseLevel, ...]:
     """Return the noise levels of a comma-separated list, in its order; file names cannot hold commas.
 
-    Raises:
-        InputError: The list is empty, holds an empty or invalid item, or one level twice (``symmetric:0.4`` and
-            ``symmetric:0.40`` are the same).
+    An item that is empty, invalid or there twice (as ``symmetric:0.4`` and ``symmetric:0.40``) is an InputError.
     """
     items = [item.strip() for item in text.split(",")]
     if not all(items):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.datasets import NoisyDataset
-from nls_tune.noise import noise_cancelling_rate, parse_noise_level
+from nls_tune.datasets import DatasetInfo, NoisyDataset, check_level
+from nls_tune.errors import InputError
+from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.start_points import WarmPoint
 from nls_tune.spaces.space import Arm
@@ -57,6 +60,36 @@ class GroupKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.noise_level}/{self.arm}"
+
+
+def read_levels(texts: Sequence[str] | None, info: DatasetInfo) -> tuple[NoiseLevel, ...]:
+    """Return the noise levels that texts name, by default those of the dataset, which can have all of them.
+
+    Raises:
+        InputError: For a text that names no level, with the level that was meant, or a level that the dataset lacks.
+    """
+    names = ",".join(info.default_levels if texts is None else texts)
+    for name in names.split(","):
+        _check_spelling(name.strip(), info)
+    levels = parse_noise_levels(names)
+    for level in levels:
+        check_level(info, level)
+    return levels
+
+
+def _check_spelling(name: str, info: DatasetInfo) -> None:
+    """Refuse a rate without its kind, and human labels without ``human:``, with the level that was meant."""
+    if number := re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(%?)", name, re.ASCII):
+        rate = float(number[1])
+        meant = f"symmetric:{rate / 100 if number[2] or rate > 1 else rate:g}"
+    else:
+        meant = f"human:{name}"
+    try:
+        level = parse_noise_level(meant)
+    except InputError:
+        return  # another mistake, or none
+    check_level(info, level)  # says which datasets have human labels
+    raise InputError(f"a noise level must be written with its kind, got {name!r}; did you mean {level}?")
 
 
 def cancelling_rate(dataset: NoisyDataset) -> float | None:

@@ -6,21 +6,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
 
 from nls_tune.allocation.allocator import Config, Group
 from nls_tune.allocation.asha import Rungs
-from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, check_level, dataset_info, load_source, make_noisy
+from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, dataset_info, load_source, make_noisy
 from nls_tune.errors import InputError
-from nls_tune.noise import NoiseLevel, parse_noise_level, parse_noise_levels
+from nls_tune.noise import NoiseLevel, parse_noise_level
 from nls_tune.noise.confident_learning import NoiseEstimate
-from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate
+from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate, read_levels
 from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
@@ -34,10 +34,18 @@ _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
     "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
-#: Settings that have gone into the search space or the split, and are compared there or by fingerprint.
-_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+#: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
+_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "test_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
 _IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
+
+
+@dataclass(frozen=True)
+class EpochTime:
+    """The seconds that an epoch of a trial took, and the device that trained it."""
+
+    seconds: float
+    device: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,13 @@ class SearchPlan:
     def num_trials(self) -> int:
         """Trials of all levels."""
         return sum(sum(level.quotas.values()) for level in self.levels)
+
+    @property
+    def num_confirm_trials(self) -> int:
+        """Trials of the confirmation at most: each arm's selected configuration and CE at the defaults, per seed."""
+        configurations = sum(len(level.quotas) + ("ce" in level.quotas) for level in self.levels)
+        stages = 2 if self.settings.confirm_on == "all" else 1
+        return stages * configurations * len(self.confirm_seeds())
 
     def rungs(self) -> Rungs:
         """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""
@@ -129,8 +144,8 @@ class SearchPlan:
             return None
         return self.settings.noise_seed + seed - self.settings.seed
 
-    def identity(self) -> dict[str, Any]:
-        """What must agree when a run is resumed, as plain JSON values."""
+    def identity(self) -> RunIdentity:
+        """Return what must agree when a run is resumed."""
         elsewhere = _MAY_DIFFER | _IN_SPACE | _IF_GIVEN
         settings = {name: value for name, value in vars(self.settings).items() if name not in elsewhere}
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
@@ -146,42 +161,45 @@ class SearchPlan:
             "fingerprints": {p.level: p.dataset.fingerprint for p in self.levels},
         }
         # Through JSON, so that it compares equal with what run.json gives back.
-        return cast("dict[str, Any]", json.loads(json.dumps(identity)))
+        return RunIdentity.model_validate_json(json.dumps(identity))
 
-    def facts(self) -> list[dict[str, Any]]:
-        """What is known of each level before its first trial, as plain JSON values."""
+    def run_levels(self) -> list[RunLevel]:
+        """Return what run.json says of each level before its first trial."""
         return [
-            {
-                "noise_level": p.level,
-                "noise_rate": p.noise_rate,
-                "noise_cancelling_rate": p.noise_cancelling_rate,
-                "num_train": p.dataset.num_train,
-                "num_val": p.dataset.num_val,
-                "trials": p.quotas,
-                "start": p.start,
-                "warm_start": [asdict(point) for point in p.warm],
-                "estimate": None if p.estimate is None else asdict(p.estimate),
-            }
+            RunLevel.model_validate(
+                {
+                    "noise_level": p.level,
+                    "noise_rate": p.noise_rate,
+                    "noise_cancelling_rate": p.noise_cancelling_rate,
+                    "num_train": p.dataset.num_train,
+                    "num_val": p.dataset.num_val,
+                    "trials": p.quotas,
+                    "start": p.start,
+                    "warm_start": [asdict(point) for point in p.warm],
+                    "estimate": None if p.estimate is None else asdict(p.estimate),
+                }
+            )
             for p in self.levels
         ]
 
 
-def make_plan(settings: SearchSettings, num_gpus: float, *, progress: bool = True) -> SearchPlan:
+def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = False, progress: bool = True) -> SearchPlan:
     """Check everything, load the data and plan the search on a machine or cluster. No Ray process is started.
+
+    With ``assumed`` the GPUs are those of another machine.
 
     Raises:
         InputError: For anything that cannot work.
     """
     info = dataset_info(settings.dataset)
-    texts = info.default_levels if settings.noise is None else settings.noise
-    levels = parse_noise_levels(",".join(texts))
-    for level in levels:
-        check_level(info, level)
-    preset, reason = choose_preset(settings, num_gpus)
+    levels = read_levels(settings.noise, info)
+    preset, reason = choose_preset(settings, num_gpus, "assumed" if assumed else "found")
     space = load_plan_space(settings, preset)
     for model in setting_values(space, "model"):
         check_model(model, info.input_shape)
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
+    if settings.test_size is not None:
+        source = source.with_test_size(settings.test_size, settings.seed)
     weights = parse_level_weights(settings.level_weight, levels)
     if weights and settings.sampler == "grid":
         raise InputError(

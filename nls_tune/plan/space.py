@@ -9,13 +9,13 @@ from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.space import ARMS, Arm, Preset, SearchSpace
 
 
-def choose_preset(settings: SearchSettings, num_gpus: float) -> tuple[Preset, str]:
-    """Return the preset to take and why, given the GPUs of the machine or the cluster."""
+def choose_preset(settings: SearchSettings, num_gpus: float, how: str = "found") -> tuple[Preset, str]:
+    """Return the preset to take and why, given the GPUs of the machine or the cluster and how they are known."""
     if settings.preset != "auto":
         return settings.preset, "as asked for"
     if num_gpus:
-        return "gpu", f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} found"
-    return "cpu", "no GPU found"
+        return "gpu", f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} {how}"
+    return "cpu", f"no GPU {how}"
 
 
 def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:

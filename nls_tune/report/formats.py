@@ -15,14 +15,14 @@ import numpy as np
 from nls_tune.analysis.analysis import Analysis, RunAnalysis
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
-from nls_tune.analysis.recommendations import Recommendation
 from nls_tune.analysis.statistics import SampleMean
+from nls_tune.analysis.verdicts import Verdict
 from nls_tune.report.console.search import ARM_COLUMNS, arm_cells
 from nls_tune.report.table import Table, csv_text, markdown_text, numbers, words
 from nls_tune.report.text import ARM_NAMES, interval, mean_text, other_settings
 from nls_tune.runs import Run
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def plain(value: Any) -> Any:
@@ -78,13 +78,13 @@ class _Entry:
     found: RunAnalysis
     level: LevelSummary
     arm: ArmSummary
-    recommendation: Recommendation | None = None
+    verdict: Verdict | None = None
     fresh: ConfirmedConfiguration | None = None
     comparison: PairedComparison | None = None
 
     @property
-    def is_recommended(self) -> bool:
-        return self.recommendation is not None and self.recommendation.config == self.arm.config
+    def is_used(self) -> bool:
+        return self.arm.arm == self.level.used
 
     @property
     def test(self) -> SampleMean | None:
@@ -97,11 +97,11 @@ class _Entry:
 
 def _entries(analysis: Analysis) -> Iterator[_Entry]:
     for found in analysis.runs:
-        advice = {one.noise_level: one for one in found.recommendations}
+        verdicts = {one.noise_level: one for one in found.verdicts}
         confirmed = {one.noise_level: one for one in found.confirmations}
         for level in found.summaries:
             for arm in level.arms.values():
-                entry = _Entry(found, level, arm, advice.get(level.noise_level))
+                entry = _Entry(found, level, arm, verdicts.get(level.noise_level))
                 if one := confirmed.get(level.noise_level):
                     for fresh, comparison in zip(one.configurations, one.comparisons, strict=True):
                         if fresh.arm == arm.arm and fresh.config == arm.config:
@@ -122,8 +122,8 @@ _CSV: dict[str, Callable[[_Entry], object]] = {
     "estimated_noise_rate": lambda entry: entry.level.estimated_noise_rate,
     "noise_cancelling_rate": lambda entry: entry.level.noise_cancelling_rate,
     "arm": lambda entry: entry.arm.arm,
-    "recommended": lambda entry: entry.is_recommended,
-    "verdict": lambda entry: entry.recommendation and entry.recommendation.verdict,
+    "use": lambda entry: entry.is_used,
+    "verdict": lambda entry: entry.verdict and entry.verdict.finding,
     "smooth_rate": lambda entry: entry.arm.config["smooth_rate"],
     "warmup_epochs": lambda entry: entry.arm.config["warmup_epochs"],
     "lr": lambda entry: entry.arm.config["lr"],
@@ -167,7 +167,7 @@ def levels_markdown(analysis: Analysis) -> str:
         (
             entry.found.run.name,
             entry.level.noise_level,
-            ARM_NAMES[entry.arm.arm] + (" (recommended)" if entry.is_recommended else ""),
+            ARM_NAMES[entry.arm.arm] + (" (use)" if entry.is_used else ""),
             *arm_cells(entry.arm),
             str(len(entry.fresh.seeds) if entry.fresh else 0),
             mean_text(entry.test),

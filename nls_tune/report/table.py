@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal, TypeVar
 
 _T = TypeVar("_T")
@@ -74,6 +75,16 @@ def markdown_text(table: Table) -> str:
     lines = [[column.heading for column in table.columns], ["---"] * len(table.columns)]
     lines += [[_escaped(cell) for cell in row] for row in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def html_text(table: Table) -> str:
+    """Return a table in HTML without classes or styles."""
+
+    def row(tag: str, cells: Iterable[str]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    head = row("th", (column.heading for column in table.columns))
+    return f"<table><thead>{head}</thead><tbody>{''.join(row('td', cells) for cells in table.rows)}</tbody></table>"
 
 
 def _escaped(cell: str) -> str:

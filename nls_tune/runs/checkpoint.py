@@ -1,4 +1,4 @@
-"""The folder of an unfinished trial, from which any process goes on with it."""
+"""The folder of an unfinished trial, from which any process can continue it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATE = "state.pt"
 
 
 class TrialCheckpoint:
-    """The folder of an unfinished trial: what it is, and its newest state.
+    """The folder of an unfinished trial, which holds what the trial is, and its newest state.
 
     It stands in the run directory and not in Tune's, so that a lost worker, a killed driver and an interrupted
     run all go on in the same way.
@@ -29,7 +29,7 @@ class TrialCheckpoint:
         self.folder = folder
 
     def start(self, trial: TrialSpec) -> None:
-        """Write down what the trial is."""
+        """Write what the trial is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / _SETTINGS, json.dumps(trial.to_config()).encode())
 
@@ -53,11 +53,7 @@ class TrialCheckpoint:
         write_atomically(self.folder / _STATE, buffer.getvalue())
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the newest state; None if there is none.
-
-        Raises:
-            InputError: If the file is torn or holds something else.
-        """
+        """Return the newest state, None if there is none; raise InputError if the file holds something else."""
         import torch
 
         try:

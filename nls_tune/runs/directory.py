@@ -30,11 +30,7 @@ _LOCK = ".lock"
 
 
 class RunDirectory:
-    """The folder of a run.
-
-    Args:
-        path: The folder; it need not exist yet.
-    """
+    """The folder of a run; it need not exist yet."""
 
     def __init__(self, path: str | Path) -> None:
         # Absolute, because worker processes have other working directories.
@@ -48,11 +44,7 @@ class RunDirectory:
         self.run_json = self.path / "run.json"
 
     def create(self) -> None:
-        """Make the folders and the empty parts that carry the schemas.
-
-        Raises:
-            InputError: If the place is a file, cannot be written, or holds something other than a run.
-        """
+        """Make the folders and the empty parts with the schemas; raise InputError if the place cannot hold a run."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
         if self._has_foreign_files() and not self.run_json.exists():
@@ -81,8 +73,7 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Hold the run: two searches must not write to one folder.
 
-        Raises:
-            InputError: If another process holds it; where the system has no locks, also if a killed process held it.
+        InputError is raised if another process holds it; where the system has no locks, also if a killed process did.
         """
         lock = FileLock(self.path / _LOCK)
         try:
@@ -141,11 +132,7 @@ class RunDirectory:
         write_atomically(self.run_json, content.text().encode())
 
     def read_json(self) -> RunJson:
-        """Read run.json.
-
-        Raises:
-            InputError: If it is missing, torn, breaks a rule, or has a newer schema than this version knows.
-        """
+        """Read run.json; raise InputError if it is missing, torn, breaks a rule, or is of a newer schema."""
         try:
             text = self.run_json.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):

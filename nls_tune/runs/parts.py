@@ -22,7 +22,7 @@ VERSION_KEY = b"nls_tune.schema_version"
 _AT_ONCE = 256
 #: Nullable columns that early versions did not write: nulls in their parts.
 LATER_COLUMNS = ("slot",)
-#: The columns to read (None for all) of parts with this stored schema: what they give needs no cast.
+#: The columns to read (None for all) of parts with a stored schema whose tables need no cast.
 _Known = dict[bytes, "list[str] | None"]
 
 
@@ -34,13 +34,7 @@ class PartState(NamedTuple):
 
 
 class UnreadPart(NamedTuple):
-    """A part file that is there but cannot be used.
-
-    Attributes:
-        name: The file's name.
-        reason: What is wrong with it.
-        remedy: What to do about it.
-    """
+    """A part file that is there but cannot be used: what is wrong with it, and what to do about it."""
 
     name: str
     reason: str
@@ -48,13 +42,7 @@ class UnreadPart(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The part files of a folder.
-
-    Attributes:
-        table: Their rows, in the order of the files' names.
-        unread: Those that cannot be used.
-        num_rows: How many rows each of the others has, in the same order.
-    """
+    """The part files of a folder: their rows, in the order of the files' names, which also is that of ``num_rows``."""
 
     table: pa.Table
     unread: tuple[UnreadPart, ...]
@@ -62,11 +50,7 @@ class Parts(NamedTuple):
 
 
 def part_states(folder: Path) -> dict[str, PartState]:
-    """Return the part files of a folder by name, sorted; temporary files, whose names begin with a dot, are left out.
-
-    Raises:
-        OSError: If the folder cannot be read.
-    """
+    """Return the part files of a folder by name, sorted; without temporary files, whose names begin with a dot."""
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -82,16 +66,8 @@ def part_states(folder: Path) -> dict[str, PartState]:
 def read_parts(folder: Path, schema: pa.Schema, names: Sequence[str] | None = None) -> Parts:
     """Read the part files of a folder, whatever state they are in; one that vanishes meanwhile was removed.
 
-    Args:
-        folder: Where they are.
-        schema: The columns to read, no others; its metadata say which version the parts must have.
-        names: The files' names, sorted; by default all.
-
-    Returns:
-        The rows, cast to ``schema``.
-
-    Raises:
-        OSError: If the folder cannot be read.
+    Only the columns of ``schema`` are read; its metadata say which version the parts must have. ``names`` are those of
+    the files, sorted; by default all.
     """
     tables, unread, fresh, num_rows = [schema.empty_table()], [], [], dict[str, int]()
     known: _Known = {}

@@ -38,14 +38,7 @@ class _Copied(NamedTuple):
 def make_copy(folder: Path, schema: pa.Schema) -> bytes | None:
     """Return the copy of the parts of a folder, to be written to ``COPY`` in it; None for few parts.
 
-    It leaves out parts that cannot be read, and those of the last two seconds.
-
-    Args:
-        folder: Where they are; nobody else may write to it.
-        schema: The parts' schema.
-
-    Raises:
-        OSError: If the folder cannot be read.
+    It leaves out parts that cannot be read, and those of the last two seconds. Nobody else may write to the folder.
     """
     now, states = time.time_ns(), part_states(folder)
     found = read_folder(folder, schema)
@@ -63,15 +56,7 @@ def make_copy(folder: Path, schema: pa.Schema) -> bytes | None:
 
 
 def read_folder(folder: Path, schema: pa.Schema) -> Parts:
-    """Read the part files of a folder as ``read_parts`` does, from the copy where there is one.
-
-    Args:
-        folder: Where they are.
-        schema: The columns to read; its metadata say which version the parts must have.
-
-    Raises:
-        OSError: If the folder cannot be read.
-    """
+    """Read the part files of a folder as ``read_parts`` does, from the copy where there is one."""
     found = _read_copy(folder, schema)
     if found is None:
         return read_parts(folder, schema)

@@ -16,14 +16,7 @@ from nls_tune.spaces.space import Arm
 
 @dataclass(frozen=True)
 class BestCurve:
-    """The completed trial with the highest objective so far, epoch by epoch.
-
-    Attributes:
-        arm: Its arm.
-        smooth_rate: Its rate.
-        value: Its objective.
-        accuracies: Noisy validation accuracy after each epoch, as fractions; empty where unknown.
-    """
+    """The completed trial with the highest objective so far; ``accuracies`` as in RunningTrial, empty where unknown."""
 
     arm: Arm
     smooth_rate: float
@@ -35,15 +28,9 @@ class BestCurve:
 class RunningTrial:
     """A trial that runs now.
 
-    Attributes:
-        trial_id: Its name.
-        noise_level: Its noise level in the stored spelling.
-        arm: Its arm.
-        smooth_rate: Its rate.
-        epochs: How many it has if nothing stops it.
-        epoch: The last one that is known; 0 before the first.
-        accuracies: Noisy validation accuracy after each epoch, as fractions.
-        slot: 0, 1, ...: kept until the trial ends, so that it keeps its line on the screen.
+    It has ``epochs`` if nothing stops it; ``epoch`` is the last that is known, 0 before the first. ``accuracies`` are
+    the noisy validation accuracies after each epoch, as fractions. The ``slot``, from 0, is kept until the trial ends,
+    so that it keeps its line on the screen.
     """
 
     trial_id: str
@@ -58,15 +45,7 @@ class RunningTrial:
 
 @dataclass
 class LevelProgress:
-    """Counts of one level's trials.
-
-    Attributes:
-        total: Trials planned.
-        ended: Trials by status.
-        running: Trials that run now.
-        best: Highest objective of a completed trial so far, by arm.
-        curve: The curve of the highest of these; None before a trial is completed.
-    """
+    """Counts of one level's trials: planned, ended by status, running; ``best`` is the highest objective by arm."""
 
     total: int
     ended: Counter[Status] = field(default_factory=Counter)
@@ -84,14 +63,8 @@ class LevelProgress:
 class SearchProgress:
     """Counts of a whole search, what runs now, and what its trials have cost so far.
 
-    Attributes:
-        levels: By noise level, in the order of the command.
-        slots: Trials that can run at once.
-        epochs: Epochs of a full trial.
-        stage: The stage that the trials belong to.
-        budget: The wall time that there is; without a limit where none was given.
-        running: The trials that run now, by name.
-        is_ending: Whether the search was interrupted and what runs is being saved.
+    ``levels`` are in the order of the command; ``slots`` trials can run at once, each of ``epochs`` if nothing stops
+    it. ``is_ending``: the search was interrupted, and what runs is being saved.
     """
 
     levels: dict[str, LevelProgress]
@@ -114,7 +87,7 @@ class SearchProgress:
         self.levels[trial.noise_level].running += 1
 
     def reported(self, trial_id: str, epochs: int, seconds: float, accuracies: Sequence[float] = ()) -> None:
-        """Take the epochs, the training seconds and the validation accuracies of a running trial, all of them."""
+        """Take all epochs, training seconds and validation accuracies of a running trial so far."""
         trial = self.running[trial_id]
         trial.epoch, trial.accuracies = epochs, accuracies
         self._epochs[trial_id], self._seconds[trial_id] = epochs, seconds
@@ -131,17 +104,10 @@ class SearchProgress:
         smooth_rate: float = 0.0,
         accuracies: Sequence[float] = (),
     ) -> None:
-        """Count a trial that ended.
+        """Count a trial that ended, with its objective ``value``, None if no epoch counts.
 
-        Args:
-            level: Its noise level.
-            arm: Its arm.
-            trial_id: Its name.
-            status: How it ended.
-            value: Its objective; None if no epoch counts.
-            adopted: Whether it ended in an earlier session: it costs nothing now, and is not running.
-            smooth_rate: The rate of an adopted trial; that of a running one is known.
-            accuracies: Its validation accuracies, likewise.
+        An ``adopted`` one ended in an earlier session: it costs nothing now, and is not running. Of such a trial
+        ``smooth_rate`` and ``accuracies`` must be given; those of a running one are known.
         """
         progress = self.levels[level]
         trial = None if adopted else self.running.pop(trial_id)
@@ -158,7 +124,7 @@ class SearchProgress:
                 progress.curve = BestCurve(arm, smooth_rate, value, tuple(accuracies))
 
     def measured(self, trial_id: str, epochs: int, seconds: float) -> None:
-        """Take what a trial cost that was adopted and yet says how long the others take."""
+        """Take what an adopted trial cost, where that says how long the others take."""
         self._epochs[trial_id], self._seconds[trial_id] = epochs, seconds
         self._ended_epochs += epochs
         self._ended_trials += 1
@@ -191,10 +157,8 @@ class SearchProgress:
     def seconds_left(self) -> float | None:
         """Estimate the seconds left: epochs to go, at the measured seconds per epoch, over the slots.
 
-        Trials without a report yet are taken as long as those that ended were on average, stopped ones included.
-
-        Returns:
-            The estimate, at most what is left of the time budget, or None before an epoch has been measured.
+        Trials without a report yet are taken as long as those that ended were on average, stopped ones included. The
+        estimate is at most what is left of the time budget; None before an epoch has been measured.
         """
         # Copies: a screen asks in a thread of its own while trials report.
         measured, running = sum(list(self._epochs.values())), list(self.running.values())

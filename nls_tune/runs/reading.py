@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from nls_tune.errors import InputError
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts import read_parts
 from nls_tune.runs.parts_copy import read_folder
 from nls_tune.runs.run_json import RunJson, RunStatus
 from nls_tune.runs.schemas import STATUSES, epoch_schema, trial_schema
@@ -28,15 +29,9 @@ if TYPE_CHECKING:
 class Run:
     """A run directory, read once.
 
-    Attributes:
-        path: The folder, absolute.
-        name: The folder's name; several runs loaded together have different ones.
-        status: Where the run stands.
-        content: run.json.
-        levels: The noise levels in the order of the command.
-        trials: Rows of ``trials/``, as ``read_trials`` returns them.
-        epochs: Rows of ``epochs/``, likewise.
-        problems: What could not be read, one line each; nothing is left out silently.
+    The ``path`` is absolute. The ``name`` is the folder's; runs loaded together have different ones. ``content`` is
+    run.json, ``levels`` are in the order of the command, and ``trials`` and ``epochs`` as ``read_trials`` and
+    ``read_epochs`` return them. ``problems`` says in a line each what could not be read: nothing is left out silently.
     """
 
     path: Path
@@ -48,16 +43,20 @@ class Run:
     epochs: pd.DataFrame
     problems: tuple[str, ...]
 
+    def epochs_of(self, trial_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of ``epochs/`` of some trials; they are read where the run was loaded without epochs."""
+        if len(self.epochs):
+            return self.epochs[self.epochs["trial_id"].isin(trial_ids)]
+        folder = self.path / "epochs"
+        names = [name for trial_id in trial_ids if (folder / (name := f"{trial_id}.parquet")).is_file()]
+        return epoch_frame(read_parts(folder, epoch_schema(), names).table)
+
 
 def load_run(path: str | Path) -> Run:
     """Read a run directory, whatever state it is in.
 
-    Args:
-        path: The folder.
-
-    Returns:
-        The run; part files that cannot be read are named in its ``problems``. A run that died before its first trial
-        has frames without rows.
+    Part files that cannot be read are named in its ``problems``. A run that died before its first trial has frames
+    without rows.
 
     Raises:
         InputError: If the folder is not a run, or run.json cannot be read or is of a newer schema.
@@ -89,10 +88,9 @@ def load_trials(path: str | Path) -> Run:
 
 
 def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
-    """Read several run directories; runs of the same folder name are told apart by their parents.
+    """Read several run directories as ``load_run`` does, none twice.
 
-    Raises:
-        InputError: As ``load_run``; also if a folder is given twice.
+    Runs of the same folder name are told apart by their parents.
     """
     places = [Path(path).expanduser().resolve() for path in paths]
     for place in places:
@@ -116,16 +114,10 @@ def _distinct(paths: Sequence[Path]) -> list[str]:
 
 
 def row_runs_again(run: RunDirectory, trial_id: str, status: str) -> bool:
-    """Return whether a row does not stand, because its trial is to run again or to go on.
+    """Return whether the trial of a row with this status is to run again or to go on, so that the row does not stand.
 
-    Args:
-        run: The run directory.
-        trial_id: The row's trial.
-        status: The row's status.
-
-    Returns:
-        True for an interrupted trial, and for one that ran out of memory beside others: its folder in
-        ``checkpoints/`` stays.
+    This holds for an interrupted trial, and for one that ran out of memory beside others: its folder in
+    ``checkpoints/`` stays.
     """
     return status == "interrupted" or (status == "out_of_memory" and (run.checkpoints / trial_id).is_dir())
 
@@ -142,9 +134,6 @@ def read_status(run: RunDirectory) -> tuple[RunJson, RunStatus]:
     """Return run.json and where the run stands.
 
     If run.json says that the run goes on, its lock is asked, because a killed process says nothing.
-
-    Raises:
-        InputError: As ``load_run``.
     """
     content = run.read_json()
     if content.status != "running":
@@ -159,7 +148,7 @@ def read_status(run: RunDirectory) -> tuple[RunJson, RunStatus]:
 def _read(
     folder: Path, schema: pa.Schema, frame: Callable[[pa.Table], pd.DataFrame], what: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Read a folder of parts, each of which holds ``what`` of its trial; one line says what is wrong with a part."""
+    """Read a folder of parts, each of which holds the ``what`` of its trial; a line says what is wrong with a part."""
     try:
         table, unread, _ = read_folder(folder, schema)
     except OSError as error:
@@ -201,7 +190,7 @@ def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
 
 
 def _once(rows: pd.DataFrame, folder: str, key: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out the rows that agree with an earlier one in the key, and say in a line how many these were."""
+    """Leave out the rows that agree with an earlier one in the key; a line says how many there were."""
     again = rows.duplicated(key)
     if not again.any():
         return rows, []
@@ -215,15 +204,9 @@ def _line(text: str) -> str:
 
 
 def read_trials(run: str | Path) -> pd.DataFrame:
-    """Return the trials of a run, one row each, in the order in which they started.
+    """Return the trials of a run directory, one row each, in the order in which they started.
 
-    It works while the run goes on and after a crash.
-
-    Args:
-        run: The run directory.
-
-    Returns:
-        The columns of ``trial_schema``.
+    The columns are those of ``trial_schema``. It works while the run goes on and after a crash.
 
     Raises:
         InputError: If the folder is not a run or a part file cannot be read.
@@ -232,17 +215,7 @@ def read_trials(run: str | Path) -> pd.DataFrame:
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
-    """Return the epochs of a run, one row each, trial by trial.
-
-    Args:
-        run: The run directory.
-
-    Returns:
-        The columns of ``epoch_schema``.
-
-    Raises:
-        InputError: If the folder is not a run or a part file cannot be read.
-    """
+    """Return the epochs of a run directory, one row each, trial by trial, with the columns of ``epoch_schema``."""
     return epoch_frame(_read_strictly(RunDirectory(run).epochs, epoch_schema()))
 
 

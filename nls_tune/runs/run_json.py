@@ -48,14 +48,9 @@ class RunSlots(_Part):
 
 
 class RunStage(_Part):
-    """The stage that a session works on.
+    """The stage that a session works on: number of trials by noise level, epochs of a full trial.
 
-    Attributes:
-        name: Which stage.
-        trials: Number of trials by noise level.
-        epochs: Epochs of a full trial.
-        started_at: Start of the stage.
-        time_budget: Seconds of the whole search; None for no limit.
+    ``time_budget`` holds the seconds of the whole search; None for no limit.
     """
 
     name: Stage
@@ -66,19 +61,11 @@ class RunStage(_Part):
 
 
 class RunSession(_Part):
-    """One session: a process that worked on the run.
+    """One session: a process that worked on the run, with its ``nls_tune.machine.provenance``.
 
-    Attributes:
-        versions: Versions of Python, this package and the libraries that matter.
-        git_commit: Commit of the clone that the package was imported from, with ``+`` if its files were changed.
-        hardware: Node, processor, number of CPUs, names of the GPUs.
-        command: The command line, without passwords.
-        started_at: Start of the session.
-        finished_at: End; None while it works, and for one that was killed.
-        slots: What its trials got.
-        stage: What it works on; None before its first trial.
-        search_seconds: Wall time of its part of the search.
-        out_of_memory_with: Numbers of trials per GPU with which memory ran out.
+    ``finished_at`` is None while it works, and for one that was killed; ``stage`` is None before its first trial.
+    ``search_seconds`` is the wall time of its part of the search, and ``out_of_memory_with`` the numbers of trials per
+    GPU with which memory ran out.
     """
 
     versions: dict[str, str | None] = {}
@@ -94,7 +81,7 @@ class RunSession(_Part):
 
 
 class RunLevel(_Part):
-    """What the plan says of a noise level: number of trials and start points by arm, and what is known of its noise."""
+    """The plan of a noise level: number of trials and start points by arm, and what is known of its noise."""
 
     noise_level: str
     noise_rate: float | None = None
@@ -126,18 +113,9 @@ class RunIdentity(_Part):
 class RunJson(_Part):
     """The content of run.json.
 
-    Attributes:
-        schema_version: Version of the file.
-        run_id: Name of the run in every row.
-        status: Where the run stands.
-        created_at: When its first session began.
-        sessions: One entry per session, in their order.
-        identity: What must agree when the run is resumed.
-        plan: One entry per noise level, in the order of the command.
-        selection: What the search selected, one entry per level.
-        confirmation: What fresh seeds say, one entry per level.
-        ended_by: What ended the search; None before.
-        search_trials: Rows of the search when the session ended.
+    ``run_id`` is the run's name in every row. ``plan`` and ``verdicts`` (by the fields of ``analysis``'s ``Verdict``)
+    have one entry per noise level, in the order of the command. ``search_trials`` counts the rows of the search when
+    the session ended.
     """
 
     schema_version: int
@@ -147,22 +125,13 @@ class RunJson(_Part):
     sessions: list[RunSession] = []
     identity: RunIdentity = RunIdentity()
     plan: list[RunLevel] = []
-    selection: list[Values] = []
-    confirmation: list[Values] = []
+    verdicts: list[Values] = []
     ended_by: EndedBy | None = None
     search_trials: int | None = None
 
     @classmethod
     def parse(cls, text: str, where: Path) -> RunJson:
-        """Read the text of a run.json.
-
-        Args:
-            text: The text.
-            where: The file, for error messages.
-
-        Raises:
-            InputError: If the text is torn, breaks a rule, or has a newer schema than this version knows.
-        """
+        """Read a run.json; raise InputError if it is torn, breaks a rule, or has a schema newer than this version."""
         try:
             # The version first: a newer schema may break every other rule.
             version = _Version.model_validate_json(text).schema_version

@@ -13,29 +13,25 @@ import numpy as np
 import pyarrow as pa
 
 from nls_tune.runs.parts import VERSION_KEY
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 
 #: A row of ``trials/`` or ``epochs/``: values by column.
 Row = dict[str, Any]
 SCHEMA_VERSION = 1
-
 
 #: What a trial is for: the search, its confirmation, or its confirmation on all labels.
 Stage = Literal["search", "confirm", "confirm_all"]
 #: How a trial can end.
 Status = Literal["completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted"]
 STATUSES: tuple[Status, ...] = typing.get_args(Status)
-
-
 #: The stage of trials that a confirmation trains on all labels; they have no validation samples left.
 ON_ALL_LABELS: Literal["confirm_all"] = "confirm_all"
-
 
 _TIME = pa.timestamp("us", tz="UTC")
 
 
-def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable)
+def _fields(kind: pa.DataType, *names: str, nullable: bool = False) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=nullable) for name in names]
 
 
 def _config_fields() -> list[pa.Field]:
@@ -52,7 +48,7 @@ def _config_fields() -> list[pa.Field]:
             kind = pa.string()
         else:
             kind = kinds[typing.cast("type", info.annotation)]
-        fields.append(_field(f"config_{name}", kind))
+        fields += _fields(kind, column_of(name))
     return fields
 
 
@@ -61,44 +57,29 @@ def trial_schema() -> pa.Schema:
     """Return the schema of ``trials/``; columns are nullable only where a value can be unknown."""
     text, whole, real = pa.string(), pa.int64(), pa.float64()
     fields = [
-        _field("run_id", text),
-        _field("trial_id", text),
-        _field("stage", text),
-        _field("arm", text),
-        _field("dataset", text),
-        _field("num_classes", whole),
-        _field("noise_level", text),
-        _field("noise_rate", real, nullable=True),
-        _field("estimated_noise_rate", real, nullable=True),
-        _field("noise_cancelling_rate", real, nullable=True),
-        _field("smooth_rate", real),
-        _field("warmup_epochs", whole),
-        _field("lr", real),
+        *_fields(text, "run_id", "trial_id", "stage", "arm", "dataset"),
+        *_fields(whole, "num_classes"),
+        *_fields(text, "noise_level"),
+        *_fields(real, "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", nullable=True),
+        *_fields(real, "smooth_rate"),
+        *_fields(whole, "warmup_epochs"),
+        *_fields(real, "lr"),
         *_config_fields(),
-        _field("seed", whole),
-        _field("noise_seed", whole),
-        _field("status", text),
-        _field("error", text, nullable=True),
-        _field("epochs", whole),
-        _field("epochs_reused", whole),
-        _field("best_epoch", whole, nullable=True),
-        _field("best_val_accuracy", real, nullable=True),
-        _field("test_accuracy_at_best", real, nullable=True),
-        _field("last_val_accuracy", real, nullable=True),
-        _field("last_test_accuracy", real, nullable=True),
+        *_fields(whole, "seed", "noise_seed"),
+        *_fields(text, "status"),
+        *_fields(text, "error", nullable=True),
+        *_fields(whole, "epochs", "epochs_reused"),
+        *_fields(whole, "best_epoch", nullable=True),
+        *_fields(real, "best_val_accuracy", "test_accuracy_at_best", nullable=True),
+        *_fields(real, "last_val_accuracy", "last_test_accuracy", nullable=True),
         # Which of the run's slots the trial ran in: 0, 1, ...; null in rows of versions that did not know.
-        _field("slot", whole, nullable=True),
+        *_fields(whole, "slot", nullable=True),
         # How many samples the bits stand for: packing rounds up to whole bytes.
-        _field("num_val", whole),
-        _field("num_test", whole),
-        _field("val_correct_at_best", pa.binary(), nullable=True),
-        _field("test_correct_at_best", pa.binary(), nullable=True),
-        _field("train_seconds", real),
-        _field("wall_seconds", real),
-        _field("device", text),
-        _field("node", text),
-        _field("started_at", _TIME),
-        _field("finished_at", _TIME),
+        *_fields(whole, "num_val", "num_test"),
+        *_fields(pa.binary(), "val_correct_at_best", "test_correct_at_best", nullable=True),
+        *_fields(real, "train_seconds", "wall_seconds"),
+        *_fields(text, "device", "node"),
+        *_fields(_TIME, "started_at", "finished_at"),
     ]
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 
@@ -108,40 +89,24 @@ def epoch_schema() -> pa.Schema:
     """Return the schema of ``epochs/``."""
     text, whole, real = pa.string(), pa.int64(), pa.float64()
     fields = [
-        _field("run_id", text),
-        _field("trial_id", text),
-        _field("noise_level", text),
-        _field("arm", text),
-        _field("smooth_rate", real),
-        _field("node", text),
-        _field("device", text),
-        _field("epoch", whole),
-        _field("phase", text),
-        _field("lr", real),
-        _field("train_loss", real),
-        _field("train_accuracy", real),
-        _field("val_loss", real),
-        _field("val_accuracy", real),
-        _field("test_accuracy", real, nullable=True),
-        _field("diverged", pa.bool_()),
-        _field("seconds", real),
-        _field("peak_memory_bytes", whole),
+        *_fields(text, "run_id", "trial_id", "noise_level", "arm"),
+        *_fields(real, "smooth_rate"),
+        *_fields(text, "node", "device"),
+        *_fields(whole, "epoch"),
+        *_fields(text, "phase"),
+        *_fields(real, "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+        *_fields(real, "test_accuracy", nullable=True),
+        *_fields(pa.bool_(), "diverged"),
+        *_fields(real, "seconds"),
+        *_fields(whole, "peak_memory_bytes"),
     ]
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 
 
 def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: TrainingSettings, stage: Stage) -> str:
-    """Return the name of a trial: a hash of what it is, the same on every machine.
+    """Return the name of a trial, 16 hexadecimal digits: a hash of what it is, the same on every machine.
 
-    Args:
-        fingerprint: Fingerprint of the noisy dataset.
-        noise_level: The noise level in its stored spelling.
-        noise_seed: Seed of the noise.
-        settings: Configuration and seed.
-        stage: The stage that it belongs to.
-
-    Returns:
-        16 hexadecimal digits.
+    ``fingerprint`` is that of the noisy dataset; ``noise_level`` is in its stored spelling.
     """
     identity = [fingerprint, noise_level, noise_seed, settings.model_dump(mode="json"), stage]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
@@ -150,7 +115,7 @@ def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: Trai
 
 def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
     """Return the training settings that a row of ``trials/`` stands for."""
-    values = {name: row[name if name in OWN_COLUMNS else f"config_{name}"] for name in TrainingSettings.model_fields}
+    values = {name: row[column_of(name)] for name in TrainingSettings.model_fields}
     plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
     return TrainingSettings(**plain)
 
@@ -158,7 +123,7 @@ def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
 def config_columns(settings: TrainingSettings) -> Row:
     """Return the columns of ``trials/`` that hold the settings of a trial."""
     values = settings.model_dump(mode="json")
-    return {name if name in OWN_COLUMNS else f"config_{name}": value for name, value in values.items()}
+    return {column_of(name): value for name, value in values.items()}
 
 
 def unpack_correct(bits: bytes, num_samples: int) -> np.ndarray:

@@ -14,10 +14,8 @@ _SAVE_SECONDS = 10.0
 class TimeBudget:
     """The wall time of a search, summed over the sessions of its run.
 
-    Attributes:
-        seconds: How much there is; None for no limit: then the time is counted all the same.
-        used_before: Seconds that earlier sessions used.
-        save: Takes the seconds of this session now and then.
+    Without a limit, ``seconds`` None, the time is counted as well. ``used_before`` are the seconds of earlier sessions;
+    ``save`` takes those of this session now and then.
     """
 
     seconds: float | None = None

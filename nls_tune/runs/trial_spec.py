@@ -13,10 +13,8 @@ from nls_tune.spaces.settings import TrainingSettings
 class DataName(NamedTuple):
     """The name of a dataset of a run.
 
-    Attributes:
-        noise_level: The noise level in its stored spelling.
-        noise_seed: Seed of another draw of the noise; None for the search's own.
-        all_labels: Whether the validation samples are trained on as well.
+    A ``noise_seed`` means another draw of the noise than the search's own; with ``all_labels`` the validation samples
+    are trained on as well.
     """
 
     noise_level: str
@@ -26,16 +24,10 @@ class DataName(NamedTuple):
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """What a trial is.
+    """What a trial is; ``trial_id`` is that of ``schemas.trial_id``, ``noise_seed`` as in ``DataName``.
 
-    Attributes:
-        trial_id: The trial's name (``schemas.trial_id``).
-        noise_level: Its noise level.
-        stage: The stage that it belongs to.
-        settings: What it trains.
-        noise_seed: Seed of its draw of the noise; None for the search's own.
-        judged_at: Epochs at which a scheduler looks at it.
-        stop_at: The epoch after which a trial on all labels ends; None for the last one.
+    A scheduler looks at it at the epochs ``judged_at``. A trial on all labels ends after epoch ``stop_at``; None for
+    the last one.
     """
 
     trial_id: str
@@ -58,24 +50,13 @@ class TrialSpec:
 
     def to_config(self) -> dict[str, Any]:
         """Return the trial as plain values: Tune's configuration, and the content of ``trial.json``."""
-        return {
-            "trial_id": self.trial_id,
-            "noise_level": self.noise_level,
-            "stage": self.stage,
-            "settings": self.settings.model_dump(mode="json"),
-            "noise_seed": self.noise_seed,
-            "judged_at": list(self.judged_at),
-            "stop_at": self.stop_at,
-        }
+        return {**vars(self), "settings": self.settings.model_dump(mode="json"), "judged_at": list(self.judged_at)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialSpec:
         """Return the trial that ``to_config`` described; early versions wrote its first four values only.
 
-        Raises:
-            KeyError: If one of these is missing.
-            TypeError: If a value has another type.
-            ValueError: If a value is outside its range.
+        Others than these are KeyErrors, TypeErrors or ValueErrors.
         """
         if config["stage"] not in get_args(Stage):
             raise ValueError(f"stage must be one of {', '.join(get_args(Stage))}, got {config['stage']!r}")

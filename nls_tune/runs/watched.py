@@ -20,18 +20,15 @@ from nls_tune.runs.schemas import Row, epoch_schema, trial_schema
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.spaces.settings import TrainingSettings
 
-#: The statuses of a run that has ended by itself: of a crashed one, the trials that ran are still shown.
+#: The statuses of a run that has ended by itself; of a crashed one, the trials that ran are still shown.
 _OVER = ("finished", "interrupted", "failed")
 
 
 class _Parts:
     """The part files of a folder by trial: each is read when its rows are wanted, and again when it has changed.
 
-    A part that is torn, or vanishes while it is read, keeps the rows that it had; the next look tries again.
-
-    Args:
-        folder: The folder; it need not exist.
-        schema: The parts' schema.
+    A part that is torn, or vanishes while it is read, keeps the rows that it had; the next look tries again. The folder
+    need not exist.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -65,19 +62,11 @@ class _Parts:
 
 
 class WatchedRun:
-    """A run directory that is looked at again and again, and never written to.
+    """A run directory that is looked at again and again, and never written to; what is not a run is an InputError.
 
-    Args:
-        path: The folder.
-
-    Attributes:
-        status: Where the run stands.
-        progress: The counts of the stage that runs; of an ended run, those of the search.
-        names: The settings that are searched.
-        new_rows: Rows of ``trials/`` that have come since the look before, in the order of their ends.
-
-    Raises:
-        InputError: If the folder is not a run.
+    ``progress`` counts for the stage that runs; of an ended run, for the search. ``names`` are the settings that are
+    searched, and ``new_rows`` those rows of ``trials/`` that have come since the look before, in the order of their
+    ends.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -94,11 +83,7 @@ class WatchedRun:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at the run again.
-
-        Raises:
-            InputError: If run.json is gone.
-        """
+        """Look at the run again; raise InputError if run.json is gone."""
         try:
             self._content, self.status = read_status(self._run)
         except InputError:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nls_tune.errors import InputError
-from nls_tune.plan.plan import SearchPlan
+from nls_tune.plan.plan import EpochTime, SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
-from nls_tune.runs.run_json import RunIdentity, RunJson, RunLevel
+from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
+from nls_tune.spaces.space import setting_values
 
 
 def default_out(dataset: str) -> Path:
@@ -28,7 +29,7 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     Raises:
         InputError: If the run has other settings, or its run.json cannot be read.
     """
-    identity = RunIdentity.model_validate(plan.identity())
+    identity = plan.identity()
     if run.run_json.exists():
         content = run.read_json()
         if found := differences(content.identity.model_dump(mode="json"), identity.model_dump(mode="json")):
@@ -43,15 +44,25 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
         status="interrupted",  # until a session works on it
         created_at=now,
         identity=identity,
-        plan=planned_levels(plan),
+        plan=plan.run_levels(),
     )
     run.write_json(content)
     return content
 
 
-def planned_levels(plan: SearchPlan) -> list[RunLevel]:
-    """Return what run.json says of each level of a plan."""
-    return [RunLevel.model_validate(facts) for facts in plan.facts()]
+def measured_epoch(plan: SearchPlan, run: RunDirectory) -> EpochTime | None:
+    """Return what an epoch took so far in the run; None if none ran there with the plan's data and models."""
+    if not run.run_json.exists() or all(r.num_train != plan.levels[0].dataset.num_train for r in run.read_json().plan):
+        return None
+    trials = read_trials(run.path)
+    models = setting_values(plan.space, "model")
+    trials = trials[(trials["dataset"] == plan.info.name) & trials["config_model"].isin(models)]
+    trials = trials[trials["epochs"] > trials["epochs_reused"]]
+    if trials.empty:
+        return None
+    device = str(trials["device"].iloc[-1])
+    trials = trials[trials["device"] == device]
+    return EpochTime(trials["train_seconds"].sum() / (trials["epochs"] - trials["epochs_reused"]).sum(), device)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -19,7 +19,6 @@ from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.selection import select
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
-from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_trials, runs_again
 from nls_tune.runs.schemas import ON_ALL_LABELS, settings_of
@@ -28,13 +27,10 @@ from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.spaces.space import ARMS
 from nls_tune.training.report import METRIC
 from nls_tune.tune.experiment import run_experiment
-from nls_tune.tune.packing import Packing
+from nls_tune.tune.work import Work
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from nls_tune.report.console.live import ProgressView
-    from nls_tune.tune.tracker import Tracker
 
 #: Lists the trials of a confirmation that have no row yet.
 Missing = Callable[[SearchPlan, LevelData, "pd.DataFrame"], list[TrialSpec]]
@@ -157,61 +153,32 @@ def _done(trials: pd.DataFrame) -> set[str]:
     return set(trials.loc[trials["status"] != "interrupted", "trial_id"])
 
 
-def confirm(
-    plan: SearchPlan,
-    data: LevelData,
-    run: RunDirectory,
-    run_id: str,
-    packing: Packing,
-    make_view: Callable[[SearchProgress], ProgressView],
-    missing: Missing = missing_trials,
-    trackers: Sequence[Tracker] = (),
-) -> Literal["finished", "interrupted"]:
-    """Run what is missing of the confirmation of a finished search.
-
-    Args:
-        plan: The search's plan.
-        data: The datasets of the run.
-        run: The run directory.
-        run_id: The run's id.
-        packing: What a trial gets and how many run at once.
-        make_view: Makes the view of the progress.
-        missing: Lists its trials: ``missing_trials`` or ``missing_on_all_labels``.
-        trackers: What else follows the trials.
-
-    Returns:
-        ``finished`` or ``interrupted``.
-    """
+def confirm(work: Work, missing: Missing = missing_trials) -> Literal["finished", "interrupted"]:
+    """Run what a finished search lacks of its confirmation: ``missing_trials``, or ``missing_on_all_labels``."""
     from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
     from nls_tune.tune.recorder import Recorder
 
+    plan, packing = work.plan, work.packing
+
     def still_missing() -> list[TrialSpec]:
-        trials = read_trials(run.path)
-        return missing(plan, data, trials[~runs_again(run, trials)])
+        trials = read_trials(work.run.path)
+        return missing(plan, work.data, trials[~runs_again(work.run, trials)])
 
     specs = still_missing()
     if not specs:
         return "finished"
     levels = {p.level: LevelProgress(sum(spec.noise_level == p.level for spec in specs)) for p in plan.levels}
     progress = SearchProgress(levels, packing.slots.count, max(spec.last_epoch for spec in specs), stage=specs[0].stage)
-    view = make_view(progress)
+    view = work.make_view(progress)
     while True:
-        recorder = Recorder(plan, data, run, run_id, progress, view, trackers, packing.out_of_memory)
-        searcher = ListSearcher([spec.to_config() for spec in specs], metric=METRIC, may_start=packing.may_start)
-        lengths = sorted({spec.settings.warmup_epochs for spec in specs})
-        names = {spec.data for spec in specs}
         run_experiment(
-            plan,
-            data,
-            run,
-            packing.slots,
-            recorder,
-            view,
-            searcher,
+            work,
+            Recorder(work, progress, view),
+            ListSearcher([spec.to_config() for spec in specs], metric=METRIC, may_start=packing.may_start),
             WorkerSavingScheduler(),
-            len(specs),
-            lengths,
-            names,
+            num_trials=len(specs),
+            warmup_epochs=sorted({spec.settings.warmup_epochs for spec in specs}),
+            names={spec.data for spec in specs},
         )
         if progress.is_interrupted or not packing.lower():
             return "interrupted" if progress.is_ending or progress.num_left() else "finished"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from nls_tune.datasets.progress import show_progress
 from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate
-from nls_tune.session.beginning import planned_levels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,16 +21,6 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
     """Complete the plan with the estimates that it needs: from run.json, or made now and written there at once.
 
     On a cluster with GPUs they are made on one of them: the machine of the command need not have any.
-
-    Args:
-        plan: The search's plan.
-        run: Its directory.
-        content: run.json.
-        slots: What a trial gets.
-        console: Where to say what is made.
-
-    Returns:
-        The plan with all its estimates.
 
     Raises:
         InputError: As ``nls_tune.training.estimate.estimate_noise``.
@@ -55,7 +44,7 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
         else:
             estimate = estimate_level(plan, level, progress=console.is_terminal)
         plan = plan.with_estimate(estimate)
-        content.plan = planned_levels(plan)
+        content.plan = plan.run_levels()
         run.write_json(content)
         print_estimate_line(estimate, console)
     return plan
@@ -66,11 +55,7 @@ def estimate_level(
 ) -> NoiseEstimate:
     """Estimate the noise of a level of a search with cross-entropy at the defaults of its space.
 
-    Args:
-        plan: The search's plan.
-        level: One of its levels.
-        folds: 2 to 20.
-        progress: Whether to show a bar on stderr if that is a terminal.
+    There are 2 to 20 ``folds``. With ``progress`` a bar is shown on stderr if that is a terminal.
 
     Raises:
         InputError: As ``estimate_noise``.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from nls_tune.allocation.allocator import Allocator
+from nls_tune.allocation.allocator import Allocator, Outcome, Suggestion
 from nls_tune.metrics import best_epoch
 from nls_tune.plan.level import GroupKey
 from nls_tune.plan.level_data import LevelData
@@ -16,19 +16,18 @@ from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
-from nls_tune.runs.schemas import settings_of
+from nls_tune.runs.schemas import Status, settings_of
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
-from nls_tune.tune.experiment import make_adapters, outcome_of, run_experiment
-from nls_tune.tune.packing import Packing
+from nls_tune.training.report import METRIC, TrialReport
+from nls_tune.tune.adapters import AllocationScheduler, AllocationSearcher, Reading
+from nls_tune.tune.experiment import run_experiment
+from nls_tune.tune.recorder import Recorder
+from nls_tune.tune.work import Work
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from nls_tune.report.console.live import ProgressView
-    from nls_tune.tune.recorder import Recorder
-    from nls_tune.tune.tracker import Tracker
 
 
 def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None) -> SearchProgress:
@@ -44,20 +43,10 @@ def adopt_results(
     allocator: Allocator[GroupKey],
     progress: SearchProgress,
 ) -> int:
-    """Give the allocator what an earlier run of the same search has done.
+    """Give a fresh allocator what an earlier run of the same search has done; return how many trials were adopted.
 
     Trials with a row are adopted, except interrupted ones and those that ran out of memory beside others; these, and
     trials whose row is missing, are put first in their group and go on from their checkpoint.
-
-    Args:
-        plan: The plan, the same as then.
-        data: The datasets of the run.
-        run: The run directory.
-        allocator: Nothing asked from it yet.
-        progress: Counts the adopted trials.
-
-    Returns:
-        How many trials were adopted.
     """
     trials, epochs = read_trials(run.path), read_epochs(run.path)
     curves = dict(iter(epochs.groupby("trial_id")))
@@ -74,7 +63,7 @@ def adopt_results(
             allocator.requeue(key, config, rung_values)
             continue
         value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
-        allocator.adopt(key, config, outcome_of(row["status"]), value, row["train_seconds"], rung_values)
+        allocator.adopt(key, config, _outcome(row["status"]), value, row["train_seconds"], rung_values)
         progress.ended(
             row["noise_level"],
             row["arm"],
@@ -122,39 +111,19 @@ def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: Trainin
     return values
 
 
-def execute(
-    plan: SearchPlan,
-    data: LevelData,
-    run: RunDirectory,
-    run_id: str,
-    packing: Packing,
-    make_view: Callable[[SearchProgress], ProgressView],
-    budget: TimeBudget,
-    trackers: Sequence[Tracker] = (),
-) -> Literal["trials", "time_budget", "interrupted"]:
+def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", "interrupted"]:
     """Run what is missing of a search; with fewer trials per GPU again, as often as one runs out of memory.
 
-    Args:
-        plan: What to run.
-        data: The datasets of the run.
-        run: Where to write; earlier results there are adopted.
-        run_id: The run's id.
-        packing: What a trial gets and how many run at once.
-        make_view: Makes the view of the progress.
-        budget: The wall time that there is, not started.
-        trackers: What else follows the trials.
-
-    Returns:
-        ``trials``, ``time_budget`` (what ended it) or ``interrupted``.
+    Return what ended it: its trials, the wall time of ``budget`` (not started yet), or an interruption.
 
     Raises:
         RuntimeError: If every trial failed.
     """
     while True:
-        allocator, progress, recorder = _execute(plan, data, run, run_id, packing, make_view, budget, trackers)
+        allocator, progress, recorder = _execute(work, budget)
         interrupted = progress.is_interrupted
         # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
-        lowered = not interrupted and packing.lower()
+        lowered = not interrupted and work.packing.lower()
         if budget.used_up() or not lowered:
             break
     out_of_time = budget.used_up() and not interrupted
@@ -168,36 +137,59 @@ def execute(
     return "time_budget" if has_more else "trials"
 
 
-def _execute(
-    plan: SearchPlan,
-    data: LevelData,
-    run: RunDirectory,
-    run_id: str,
-    packing: Packing,
-    make_view: Callable[[SearchProgress], ProgressView],
-    budget: TimeBudget,
-    trackers: Sequence[Tracker],
-) -> tuple[Allocator[GroupKey], SearchProgress, Recorder]:
+def _execute(work: Work, budget: TimeBudget) -> tuple[Allocator[GroupKey], SearchProgress, Recorder]:
     """Adopt what is there and run one experiment for the rest."""
-    from nls_tune.tune.recorder import Recorder
-
+    plan, packing = work.plan, work.packing
     progress = make_progress(plan, packing.slots.count, budget)
     allocator = Allocator(plan.groups(), plan.rungs(), seed=plan.settings.seed, sampler=plan.settings.sampler)
-    adopted = adopt_results(plan, data, run, allocator, progress)
+    adopted = adopt_results(plan, work.data, work.run, allocator, progress)
     if adopted:
         # A continued sampler must not draw again what it drew in the first session.
         allocator.reseed(plan.settings.seed + adopted)
-    view = make_view(progress)
-    recorder = Recorder(plan, data, run, run_id, progress, view, trackers, packing.out_of_memory)
+    recorder = Recorder(work, progress, work.make_view(progress))
     if allocator.num_left() and not budget.used_up():
-        is_over = partial(recorder.guard, budget.check, True)
-        adapters = make_adapters(plan, data, allocator, is_over=is_over, may_start=packing.may_start)
-        lengths, names = plan.space.warmup_lengths(), [DataName(level.level) for level in plan.levels]
+        searcher = _searcher(work, allocator, is_over=partial(recorder.guard, budget.check, True))
         budget.start()
         try:
             run_experiment(
-                plan, data, run, packing.slots, recorder, view, *adapters, allocator.num_left(), lengths, names
+                work,
+                recorder,
+                searcher,
+                AllocationScheduler(searcher),
+                num_trials=allocator.num_left(),
+                warmup_epochs=plan.space.warmup_lengths(),
+                names=[DataName(level.level) for level in plan.levels],
             )
         finally:
             budget.stop()
     return allocator, progress, recorder
+
+
+def _searcher(work: Work, allocator: Allocator[GroupKey], is_over: Callable[[], bool]) -> AllocationSearcher[GroupKey]:
+    rungs = work.plan.rungs().levels
+
+    def to_config(suggestion: Suggestion[GroupKey]) -> dict[str, Any]:
+        settings = work.plan.training_settings(suggestion.config)
+        judged = [epoch for rung in rungs if (epoch := settings.rung_epoch(rung)) is not None]
+        return work.data.trial(suggestion.group.noise_level, settings, judged_at=judged).to_config()
+
+    return AllocationSearcher(
+        allocator, to_config, _read_result, metric=METRIC, is_over=is_over, may_start=work.packing.may_start
+    )
+
+
+def _read_result(result: Mapping[str, Any]) -> Reading:
+    """Return what a trial's result means to the allocator."""
+    report = TrialReport.from_result(result)
+    return Reading(
+        clock=report.gls_epochs,
+        value=report.best_val_accuracy,
+        counts=report.best_epoch is not None,
+        seconds=report.train_seconds,
+        outcome=_outcome(report.status),
+    )
+
+
+def _outcome(status: Status) -> Outcome:
+    """Return what a trial's end means to the allocator."""
+    return status if status in ("completed", "stopped", "diverged") else "failed"

@@ -16,6 +16,7 @@ from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
 from nls_tune.session.beginning import (
     begin_run,
     default_out,
+    measured_epoch,
     remove_unwanted_checkpoints,
     write_missing_events,
 )
@@ -81,13 +82,15 @@ def run_search(
     return cast("SearchResult", run_settings(checked, console))  # only a dry run has none
 
 
-def run_settings(settings: SearchSettings, console: Console | None, *, dry_run: bool = False) -> SearchResult | None:
-    """Plan, search, confirm and conclude; a dry run ends after the plan and returns None.
+def run_settings(
+    settings: SearchSettings, console: Console | None, *, dry_run: bool = False, assume_gpus: int | None = None
+) -> SearchResult | None:
+    """Plan, search, confirm and conclude; a dry run ends after the plan, if asked for other GPUs, and returns None.
 
     Raises:
         InterruptedRunError: If Ctrl-C was pressed again after a first one, or while nothing ran any more.
     """
-    with Session(settings, console, dry_run=dry_run) as session:
+    with Session(settings, console, dry_run=dry_run, assume_gpus=assume_gpus) as session:
         session.plan()
         if dry_run:
             session.print_plan()
@@ -111,16 +114,24 @@ class Session:
         settings: What the user asked for.
         console: Where to print; None prints nothing.
         dry_run: Whether the session ends with its plan.
+        assume_gpus: The GPUs of the machine that a dry run plans for; None for this one.
     """
 
-    def __init__(self, settings: SearchSettings, console: Console | None, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        settings: SearchSettings,
+        console: Console | None,
+        *,
+        dry_run: bool = False,
+        assume_gpus: int | None = None,
+    ) -> None:
         from rich.console import Console
 
         self.settings = settings
         self.run = RunDirectory(settings.out or default_out(settings.dataset))
         self.slots: Slots
         self._console = console or Console(quiet=True)
-        self._dry_run = dry_run
+        self._dry_run, self._assume_gpus = dry_run, assume_gpus
         self._stack = ExitStack()
         self._resources: dict[str, float] = {}
         self._checked = False
@@ -160,22 +171,25 @@ class Session:
         """
         from nls_tune.plan.level_data import LevelData
         from nls_tune.plan.plan import make_plan
-        from nls_tune.tune.cluster import check_machine, local_resources, ray_session, slots_of
+        from nls_tune.tune.cluster import assumed_resources, check_machine, local_resources, ray_session, slots_of
         from nls_tune.tune.packing import packing_note
 
-        settings = self.settings
-        connects = settings.address is not None
-        self._resources = self._stack.enter_context(ray_session(settings.address)) if connects else local_resources()
+        settings, assumed = self.settings, self._assume_gpus
+        if assumed is not None:
+            self._resources = assumed_resources(assumed, settings)
+        elif settings.address is not None:
+            self._resources = self._stack.enter_context(ray_session(settings.address))
+        else:
+            self._resources = local_resources()
         self.slots = slots_of(self._resources, settings)
         finished = self.run.run_json.exists() and self.run.read_json().status == "finished"
-        if (
-            not self._dry_run and not finished
-        ):  # a finished run needs no machine, unless it turns out that more is wanted
-            self._check_machine()
-        plan = make_plan(settings, self._resources.get("GPU", 0), progress=self._console.is_terminal)
+        if not self._dry_run and not finished:
+            self._check_machine()  # a finished run needs no machine, unless it turns out that more is wanted
+        num_gpus, is_assumed = self._resources.get("GPU", 0), assumed is not None
+        plan = make_plan(settings, num_gpus, assumed=is_assumed, progress=self._console.is_terminal)
         notes = (
             packing_note(self._resources, self.slots, settings),
-            check_machine(plan.space, settings, self.slots),
+            None if is_assumed else check_machine(plan.space, settings, self.slots),
         )
         self._plan = replace(plan, notes=(*plan.notes, *filter(None, notes)))
         self._data = LevelData(plan)
@@ -194,7 +208,7 @@ class Session:
         """Print the plan."""
         from nls_tune.report.console.search import print_plan
 
-        print_plan(self._plan, self.slots.count, self._console)
+        print_plan(self._plan, self.slots.count, self._console, measured_epoch(self._plan, self.run))
 
     def begin(self) -> None:
         """Make or take over the run directory, and hold it until the session ends.
@@ -254,7 +268,7 @@ class Session:
         content.status = "running"
         self._save()
         try:
-            with ExitStack() as self._work:
+            with ExitStack() as self._at_work:
                 yield
         except KeyboardInterrupt as error:
             again = isinstance(error, InterruptedAgainError) or self._is_interrupted()
@@ -276,6 +290,7 @@ class Session:
         from nls_tune.tune.cluster import check_shared, ray_session, slots_of
         from nls_tune.tune.packing import Packing
         from nls_tune.tune.trackers import open_trackers
+        from nls_tune.tune.work import Work
 
         store = self._plan.warmup_store(self.run)
         if store is not None and (warning := check_store(store)):
@@ -286,23 +301,22 @@ class Session:
             check_shared(self.run, None if self.settings.warmup_store is None else store)
         self.slots = slots_of(self._resources, self.settings)
         self._session.slots = RunSlots(**asdict(self.slots))
-        self._packing = Packing(self._resources, self.settings, self.slots, self._memory_ran_out)
-        self._trackers = self._work.enter_context(open_trackers(self._plan, self.run, str(self._content.run_id)))
+        run_id = str(self._content.run_id)
+        self._work = Work(
+            plan=self._plan,
+            data=self._data,
+            run=self.run,
+            run_id=run_id,
+            packing=Packing(self._resources, self.settings, self.slots, self._memory_ran_out),
+            make_view=self._show,
+            trackers=self._at_work.enter_context(open_trackers(self._plan, self.run, run_id)),
+        )
 
     def search(self) -> None:
         """Run what is missing of the search."""
         from nls_tune.session.searching import execute
 
-        ended_by = execute(
-            self._plan,
-            self._data,
-            self.run,
-            str(self._content.run_id),
-            self._packing,
-            self._show,
-            self._budget,
-            self._trackers,
-        )
+        ended_by = execute(self._work, self._budget)
         self._content.ended_by = None if ended_by == "interrupted" else ended_by
         self._outcome = "interrupted" if ended_by == "interrupted" else "finished"
         if self._outcome == "finished":
@@ -317,16 +331,7 @@ class Session:
             stages.append(missing_on_all_labels)
         for missing in stages:
             if self._outcome == "finished":
-                self._outcome = confirm(
-                    self._plan,
-                    self._data,
-                    self.run,
-                    str(self._content.run_id),
-                    self._packing,
-                    self._show,
-                    missing,
-                    self._trackers,
-                )
+                self._outcome = confirm(self._work, missing)
         if self._outcome == "finished":
             self.run.remove_warmups()
             remove_unwanted_checkpoints(self.run)

@@ -37,12 +37,7 @@ MODEL_NAMES: tuple[str, ...] = tuple(NETWORKS)
 
 
 def check_model(name: str, input_shape: InputShape) -> None:
-    """Check that a network exists and takes samples of a shape: ``(channels, height, width)`` or ``(features,)``.
-
-    Raises:
-        InputError: The name is unknown, the shape is empty or has a size below 1, or the network needs an image
-            or a larger one.
-    """
+    """Raise an InputError unless a network exists and takes samples of this shape: images (C, H, W), or (features,)."""
     if name not in NETWORKS:
         raise unknown_name("model", name, MODEL_NAMES)
     network = NETWORKS[name]

@@ -33,18 +33,17 @@ def shipped_spaces() -> list[str]:
 def load_space(
     name_or_path: str | Path, *, preset: Preset = "gpu", epochs: int | None = None, overrides: Sequence[str] = ()
 ) -> SearchSpace:
-    """Read and check a search space.
+    """Read and check a search space: a shipped one by its name, or a YAML file.
 
     Args:
-        name_or_path: Name of a shipped space, or a YAML file.
+        name_or_path: Name or file.
         preset: The preset to apply, if the file has it.
         epochs: Epochs per trial, to which the file's values are scaled; by default the file's own.
         overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
             of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
 
     Raises:
-        InputError: If the file cannot be found, read or parsed, or breaks a rule; the message names the file,
-            the key, the value, the rule and, for names, the nearest valid one.
+        InputError: If the file cannot be read or breaks a rule; the message names file, key, value and rule.
     """
     path = _find(str(name_or_path))
     content = _read(path)

@@ -144,6 +144,11 @@ def arm_of(smooth_rate: float) -> Arm:
 OWN_COLUMNS = ("smooth_rate", "warmup_epochs", "lr", "seed")
 
 
+def column_of(setting: str) -> str:
+    """Return the column of the trials table that holds a setting."""
+    return setting if setting in OWN_COLUMNS else f"config_{setting}"
+
+
 def describe_validation_error(error: ValidationError, where: str = "", skip: Collection[str] = ()) -> str:
     """Turn pydantic's report into one line: place, rule and value of the first problem, and how many more there are.
 
@@ -166,11 +171,7 @@ def unknown_setting(name: str) -> InputError:
 
 
 def check_training_settings(values: Mapping[str, object], where: str = "") -> TrainingSettings:
-    """Return the checked settings of a training; ``where`` stands before the message of an error.
-
-    Raises:
-        InputError: For an unknown name (with the nearest valid one) or a value outside its range.
-    """
+    """Return the checked settings of a training, or raise InputError: ``where``, place, rule, and the nearest name."""
     for name in values:
         if name not in TrainingSettings.model_fields:
             error = unknown_setting(name)
@@ -182,11 +183,7 @@ def check_training_settings(values: Mapping[str, object], where: str = "") -> Tr
 
 
 def check_fit(settings: TrainingSettings, num_train: int, input_shape: tuple[int, ...]) -> None:
-    """Check that settings fit the number of training samples and the shape of one.
-
-    Raises:
-        InputError: If the batch is larger than the data, or image settings do not fit the inputs.
-    """
+    """Raise an InputError if the batch is larger than the data, or image settings do not fit the inputs' shape."""
     if settings.batch_size > num_train:
         raise InputError(
             f"batch_size must be at most the {num_train} training samples, got {settings.batch_size}; "

@@ -37,13 +37,10 @@ _Config = Annotated[Config, AfterValidator(_coerce_all)]
 class Budget(BaseModel):
     """What a search may cost.
 
-    Attributes:
-        trials: Trials per noise level, start points and all arms included.
-        epochs: Epochs per trial, warm-up included.
-        grace_epochs: Epochs of its GLS phase before which no trial is stopped.
-        reduction_factor: ASHA keeps one trial in this many at every rung.
-        train_size: Training samples to use; None for all.
-        confirm_seeds: Fresh seeds with which the selected configurations and CE are trained again; 0 for none.
+    ``trials`` are those per noise level, start points and all arms included, and ``epochs`` those per trial, warm-up
+    included. No trial is stopped before ``grace_epochs`` of its GLS phase; ASHA keeps one trial in ``reduction_factor``
+    at every rung. Without a ``train_size`` all training samples are used. With ``confirm_seeds`` fresh seeds the
+    selected configurations and CE are trained again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -159,11 +156,7 @@ class SearchSpace(BaseModel):
                 yield self.settings(self.default(**{name: value}), 0)
 
     def check_settings(self) -> None:
-        """Check the ends of the space, the defaults and the start points as training settings.
-
-        Raises:
-            InputError: For the first combination that no training accepts.
-        """
+        """Raise an InputError for the first end of the space, default or start point that no training accepts."""
         for _ in self.corner_settings():
             pass  # building them is the check
         for point in self.start:
@@ -186,13 +179,10 @@ class SearchSpace(BaseModel):
         return bool(self.warmup_lengths()) and not any(varies)
 
     def with_epochs(self, epochs: int) -> SearchSpace:
-        """Return the space for trials of another length; this one if nothing changes.
+        """Return the space for trials of another length, at least 1; this one if nothing changes.
 
         warmup_epochs (range, choices, start points, or its fixed value), the milestones and grace_epochs are
         scaled by the ratio; warm-ups leave at least one GLS epoch.
-
-        Raises:
-            InputError: If ``epochs`` is below 1.
         """
         if epochs < 1:
             raise InputError(f"--epochs must be at least 1, got {epochs}")

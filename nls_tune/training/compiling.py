@@ -25,8 +25,8 @@ AUTO_MIN_STEPS = 10_000
 def run_network(network: nn.Module, inputs: Tensor) -> Tensor:
     """Return the logits of a batch.
 
-    This is what is compiled, and not a network: weights are then inputs of the graph, so that networks of one shape,
-    those of one trial after another, share it.
+    This function is compiled, not a network: weights are then inputs of the graph, which the networks of one trial
+    after another share.
     """
     logits: Tensor = network(inputs)
     return logits
@@ -38,12 +38,9 @@ class Compiler:
     Loss, optimiser and evaluation stay outside the graph: smooth rate and learning rate cannot recompile it. Dropout
     draws the random numbers that it would draw otherwise, so results differ in rounding alone.
 
-    Args:
-        mode: ``off``; ``on``; or ``auto``: on CUDA, for trials of at least ``AUTO_MIN_STEPS`` steps, and only if
-            compiling works. On the CPU ``auto`` never compiles: a compiled ``small_cnn`` is slower there.
-
-    Attributes:
-        warning: Why ``auto`` compiles nothing from now on, in one line; None while nothing went wrong.
+    The mode ``auto`` compiles on CUDA, for trials of at least ``AUTO_MIN_STEPS`` steps, and only if compiling works; on
+    the CPU never, where a compiled ``small_cnn`` is slower. ``warning`` says in one line why ``auto`` compiles nothing
+    from now on; None while nothing went wrong.
     """
 
     def __init__(self, mode: CompileMode) -> None:
@@ -61,18 +58,10 @@ class Compiler:
     def forward(
         self, name: str, network: nn.Module, inputs: Tensor, autocast: Callable[[], AbstractContextManager[object]]
     ) -> Forward | None:
-        """Return the compiled form of ``run_network`` for networks and batches of this shape.
+        """Return ``run_network`` compiled for networks and batches of this shape; None if ``auto`` fails to.
 
-        What it needs is compiled now, in a rehearsal on a copy of the network: whatever can fail fails here.
-
-        Args:
-            name: The network's name.
-            network: As it will be trained; it stays as it is.
-            inputs: A batch as the steps will have them.
-            autocast: Makes the context of the forward pass.
-
-        Returns:
-            The compiled function; None if compiling fails and the mode is ``auto``.
+        It is compiled now, in a rehearsal on a copy of the network: whatever can fail fails here. ``autocast`` makes
+        the context of the forward pass.
 
         Raises:
             CompileError: If compiling fails and the mode is ``on``.

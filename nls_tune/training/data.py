@@ -17,13 +17,7 @@ from nls_tune.training.augment import Augmentation, AugmentationDraws, normalise
 
 
 class Batches:
-    """Makes the batches of a training.
-
-    Args:
-        data: The dataset on the device where it trains.
-        settings: What it trains.
-        memory_format: The memory format of batches of images.
-    """
+    """Makes the batches of a training; ``memory_format`` is that of batches of images."""
 
     def __init__(self, data: DeviceData, settings: TrainingSettings, memory_format: torch.memory_format) -> None:
         self._data = data
@@ -68,10 +62,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A dataset as tensors on a device: uint8 images, or standardised float32 features.
-
-    Build it once per device and pass it to every training on that data.
-    """
+    """A dataset as tensors on a device, which all trainings share: uint8 images, or standardised float32 features."""
 
     train_inputs: Tensor
     train_labels: Tensor
@@ -85,11 +76,7 @@ class DeviceData:
 
     @classmethod
     def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
-        """Copy a dataset to a device.
-
-        Raises:
-            InputError: If a label is no class: steps do not look any more, and a GPU would end the process.
-        """
+        """Copy a dataset to a device; labels are checked here: in a step, a GPU would end the process."""
         for labels in (dataset.noisy_labels, dataset.test_labels):
             if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < dataset.num_classes:
                 raise InputError(

@@ -37,11 +37,7 @@ class Seeded:
 
 @contextmanager
 def fastest_kernels(device: torch.device) -> Iterator[None]:
-    """Let cuDNN look for the fastest kernel of each shape inside a ``with`` block: steps repeat their shapes.
-
-    Args:
-        device: Where the block computes; elsewhere than on CUDA nothing happens.
-    """
+    """Let cuDNN look for the fastest kernel of each shape inside a ``with`` block: steps repeat their shapes."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or device.type == "cuda"
     try:
@@ -55,10 +51,7 @@ def resolve_precision(
 ) -> Precision:
     """Return the precision that ``auto`` stands for on a device.
 
-    Args:
-        precision: What was asked for.
-        device: Where it is computed.
-        images: Whether the inputs are images: the small products of flat inputs gain nothing from bfloat16 on a CPU.
+    ``images`` says whether the inputs are images: flat inputs, small products, gain nothing from bfloat16 on a CPU.
 
     Raises:
         InputError: If the device lacks what was asked for.
@@ -85,11 +78,8 @@ def _cpu_has_bf16() -> bool:
 def limit_memory(device: torch.device, trials: int) -> None:
     """Keep this process to its share of a GPU: one trial must not starve those beside it.
 
-    A soft cap: it counts what torch's allocator holds and not the few hundred MB of a process' CUDA context.
-
-    Args:
-        device: Where the process trains; on a CPU nothing happens.
-        trials: How many share the GPU; one alone may have all of it.
+    A soft cap: it counts what torch's allocator holds and not the few hundred MB of a process' CUDA context. One trial
+    alone may have the whole GPU; on a CPU nothing happens.
     """
     if device.type == "cuda" and trials > 1:
         # Torch takes only devices with an index here; Ray shows a process one GPU, which is the current one.
@@ -110,14 +100,11 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for its next allocation.
+    """Let this process keep the memory that it frees, for its next allocation; return whether the C library can.
 
     Every step of a training on the CPU asks for the same activations of many MB. By default glibc gives most of them
     back to the kernel when they are freed, and pays for zeroed pages again at the next step. No number changes; the
     peak of the memory stays about what it was, but the process holds it until it ends.
-
-    Returns:
-        Whether the setting took effect: other C libraries than glibc do not know the option.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(option, value) for option, value in _KEEP)

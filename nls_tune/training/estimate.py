@@ -39,17 +39,16 @@ def estimate_noise(
 
     The labelled samples, training and validation together, are cut into folds, stratified by noisy label. For each
     fold a model is trained on the others with cross-entropy, and predicts the fold at its best epoch: the one of the
-    highest accuracy on the fold's noisy labels, smoothed over three epochs, whose probabilities are averaged. Clean
-    labels and test samples take no part. ``noise.confident_learning.estimate_transition`` does the rest, and says what
-    biases it.
+    highest accuracy on the fold's noisy labels, smoothed over three epochs, whose probabilities are averaged. Test
+    samples take no part. ``noise.confident_learning.estimate_transition`` does the rest, and says what
+    biases it. Clean labels, where known, are only compared with the result.
 
     Args:
-        dataset: A dataset with noisy labels. Its clean labels, where known, are only compared with the result.
+        dataset: A dataset with noisy labels.
         settings: What to train; by default the dataset's own search space with cross-entropy at its defaults.
         folds: The number of folds, 2 to 20.
         device: Where to train; by default CUDA where there is a GPU.
-        report: Called with the epochs that are done, of ``folds * settings.epochs`` (models that stop early
-            count as done).
+        report: Called with the epochs that are done, of ``folds * settings.epochs`` (all, of models that stop early).
 
     Raises:
         InputError: For folds out of range, settings that do not fit the data, or a training that diverges.
@@ -117,11 +116,7 @@ def _out_of_sample(
 
 
 def check_folds(folds: int, num_samples: int) -> None:
-    """Check the number of folds.
-
-    Raises:
-        InputError: If it is out of range.
-    """
+    """Raise an InputError if the number of folds is out of range."""
     if not 2 <= folds <= min(20, num_samples):
         raise InputError(f"--folds must be from 2 to {min(20, num_samples)}, got {folds}; 3 is usual")
 

@@ -8,6 +8,7 @@ generator: seed it first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -34,13 +35,8 @@ def _kaiming_init(module: nn.Module) -> None:
 
 
 def _resnet(name: str, num_classes: int, input_shape: InputShape) -> nn.Module:
-    """Return torchvision's ResNet with the stem for small images.
-
-    The ImageNet stem (7 x 7 at stride 2, then a max-pool) would leave 8 x 8 pixels of a 32 x 32 image before
-    the first block.
-    """
-    # Imported here: torchvision is slow to import and only these networks need it.
-    from torchvision.models import get_model
+    """Return torchvision's ResNet with the stem for small images: ImageNet's would leave 8 x 8 of 32 x 32 pixels."""
+    from torchvision.models import get_model  # slow to import, and only these networks need it
 
     model: nn.Module = get_model(name, weights=None, num_classes=num_classes)
     model.conv1 = _conv3x3(input_shape[0], 64)
@@ -137,19 +133,12 @@ def _mlp(num_classes: int, input_shape: InputShape) -> nn.Module:
 
     There is no batch norm: two layers train without it, and a sample's logits do not depend on its batch.
     """
-    widths = (_num_values(input_shape), *_MLP_HIDDEN)
+    widths = (math.prod(input_shape), *_MLP_HIDDEN)
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
     layers.append(nn.Linear(widths[-1], num_classes))
     return nn.Sequential(*layers)
-
-
-def _num_values(input_shape: InputShape) -> int:
-    product = 1
-    for size in input_shape:
-        product *= size
-    return product
 
 
 #: How to build each network of `nls_tune.spaces.networks.NETWORKS`, for a number of classes and an input shape.
@@ -167,17 +156,9 @@ _BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
 def build_model(name: str, *, num_classes: int, input_shape: InputShape) -> nn.Module:
     """Build a network with fresh weights, on the CPU, in float32 and training mode.
 
-    The weights are drawn from torch's global generator: the same ``torch.manual_seed`` gives the same ones.
-
-    Args:
-        name: One of `nls_tune.spaces.networks.MODEL_NAMES`.
-        num_classes: The number of logits, at least 2.
-        input_shape: The shape of one sample: ``(channels, height, width)`` or ``(features,)``.
-
-    Returns:
-        A module that maps float inputs ``(N, *input_shape)`` to logits ``(N, num_classes)``. Training on a
-        batch of one can fail: batch norm needs two values per channel, and of the smallest images a network
-        keeps one.
+    ``name`` is one of `nls_tune.spaces.networks.MODEL_NAMES`, and ``input_shape`` the shape of one sample. The module
+    maps float inputs ``(N, *input_shape)`` to logits ``(N, num_classes)``. Training on a batch of one can fail: batch
+    norm needs two values per channel, and of the smallest images a network keeps one.
 
     Raises:
         InputError: As in `check_model`, or ``num_classes`` is below 2.
@@ -186,8 +167,3 @@ def build_model(name: str, *, num_classes: int, input_shape: InputShape) -> nn.M
     if num_classes < 2:
         raise InputError(f"num_classes is 2 or more, got {num_classes}: check the labels")
     return _BUILDERS[name](num_classes, tuple(input_shape))
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable values of a network, without batch norm's running statistics."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -17,23 +17,14 @@ METRIC = "best_val_accuracy"
 class TrialReport:
     """The state of a trial after an epoch. To Tune it is a flat dictionary with all of these keys.
 
-    Attributes:
-        device: The device that it trains on, for people.
-        node: The computer.
-        epoch: The last epoch; 0 before the first.
-        gls_epochs: Epochs of the GLS phase: the clock of the scheduler.
-        epochs_reused: Epochs that were taken from the store of warm-ups.
-        best_val_accuracy: The objective; 0.0 while no epoch counts.
-        best_epoch: The epoch that a user would deploy; None while no epoch counts.
-        val_correct_at_best: Validation samples that are right there, one bit per sample.
-        test_correct_at_best: Test samples likewise; None without a test set.
-        diverged: Whether the last epoch diverged.
-        finished: Whether the trial has come to its end by itself.
-        train_seconds: Seconds of the epochs that it trained.
-        new_epochs: The epochs since the report before.
-        out_of_memory: The error of a trial that ran out of memory; its last report.
-        warnings: What the user should know, one sentence each; a report may repeat those of earlier ones.
-        done: Whether this is the last report.
+    ``epoch`` is the last one, 0 before the first; ``gls_epochs``, those of the GLS phase, are the scheduler's clock.
+    ``best_val_accuracy`` is the objective, 0.0 while no epoch counts, ``best_epoch`` the epoch that a user would
+    deploy, and ``val_correct_at_best`` says which validation samples are right there, one bit per sample (test samples
+    likewise; None without a test set). ``diverged`` is about the last epoch; ``finished``: the trial has come to its
+    end by itself. ``train_seconds`` are those of the epochs that it trained, without the ``epochs_reused`` from the
+    store of warm-ups, and ``new_epochs`` those since the report before. ``out_of_memory`` is the error of a trial that
+    ran out of memory. ``warnings`` are for the user, one sentence each; a report may repeat earlier ones. ``done``:
+    this is the last report.
     """
 
     device: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -41,19 +41,9 @@ class Training:
     ``state_dict``: saved, loaded in another process and continued it gives the same numbers, bit by bit on the
     CPU, as without the stop (with the same number of threads).
 
-    Args:
-        dataset: The data, with noisy training and validation labels.
-        settings: What to train.
-        device: Where to train.
-        data: The dataset on that device, if it is there already.
-        compiler: Compiles the steps, if it wants to; trainings of one process share it. None: nothing is compiled.
-
-    Attributes:
-        history: The metrics of the finished epochs.
-        epochs_reused: How many of them, from the first, were taken over with ``load_warmup``.
-        optimizer: The optimiser of the phase that was trained last.
-        precision: What ``settings.precision`` means on the device.
-        source: Makes its batches.
+    ``data`` is the dataset on the device, if it is there already; trainings of one process share the ``compiler``.
+    ``history`` has the metrics of the finished epochs, of which the first ``epochs_reused`` were taken over with
+    ``load_warmup``, and ``precision`` what ``settings.precision`` means on the device.
 
     Raises:
         InputError: If the settings do not fit the data or the device.
@@ -109,14 +99,9 @@ class Training:
         return [m.val_accuracy for m in self.history[:epochs] if not m.diverged]
 
     def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
-        """Return which validation and test samples an epoch got right.
+        """Return which validation and test samples a finished (1-based) epoch got right; None without a test set.
 
-        Args:
-            epoch: 1-based, finished.
-
-        Returns:
-            One bit per sample in the order of the split, most significant bit first (``numpy.packbits``); the
-            second is None without a test set.
+        One bit per sample in the order of the split, most significant bit first (``numpy.packbits``).
         """
         test = self._test_correct[epoch - 1].tobytes() if self.data.test_labels is not None else None
         return self._val_correct[epoch - 1].tobytes(), test
@@ -124,14 +109,7 @@ class Training:
     # Training
 
     def run_epoch(self) -> EpochMetrics:
-        """Train and evaluate the next epoch.
-
-        Returns:
-            Its metrics, also appended to ``history``.
-
-        Raises:
-            RuntimeError: If the training is finished.
-        """
+        """Train and evaluate the next epoch; return its metrics, also appended to ``history``."""
         if self.finished:
             raise RuntimeError(f"the training is finished after epoch {self.epoch}; make a new one")
         start = time.perf_counter()
@@ -147,31 +125,25 @@ class Training:
         # One transfer for everything that is a number; the step loop never waits for the device.
         finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
         sums = torch.stack([loss_sum, num_correct, val_loss, finite.to(torch.float64)]).tolist()
+        val_bits = val_correct.cpu().numpy()
         test_bits = None if test_correct is None else test_correct.cpu().numpy()
-        return self._add_epoch(sums, val_correct.cpu().numpy(), test_bits, time.perf_counter() - start)
-
-    def _add_epoch(
-        self, sums: Sequence[float], val_correct: np.ndarray, test_correct: np.ndarray | None, seconds: float
-    ) -> EpochMetrics:
-        """Take note of an epoch: sums of losses and of right samples, whether all is finite, what is right."""
-        train_loss, num_correct, val_loss, finite = sums
-        self._val_correct.append(np.packbits(val_correct))
-        if test_correct is not None:
-            self._test_correct.append(np.packbits(test_correct))
-        num_train, epoch = len(self.data.train_labels), self.epoch + 1
+        num_train, seconds = len(self.data.train_labels), time.perf_counter() - start
         metrics = EpochMetrics(
             epoch=epoch,
             phase=self.settings.phase(epoch),
             lr=self.settings.learning_rate(epoch),
-            train_loss=train_loss / num_train,
-            train_accuracy=num_correct / num_train,
-            val_loss=val_loss / len(val_correct),
-            val_accuracy=float(val_correct.mean()),
-            test_accuracy=None if test_correct is None else float(test_correct.mean()),
-            diverged=not finite,
+            train_loss=sums[0] / num_train,
+            train_accuracy=sums[1] / num_train,
+            val_loss=sums[2] / len(val_bits),
+            val_accuracy=float(val_bits.mean()),
+            test_accuracy=None if test_bits is None else float(test_bits.mean()),
+            diverged=not sums[3],
             seconds=seconds,
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
+        self._val_correct.append(np.packbits(val_bits))
+        if test_bits is not None:
+            self._test_correct.append(np.packbits(test_bits))
         self.history.append(metrics)
         return metrics
 
@@ -205,13 +177,9 @@ class Training:
 
     @torch.inference_mode()
     def predict_probabilities(self, inputs: Tensor) -> Tensor:
-        """Return the class probabilities of the model as it is now, in evaluation mode.
+        """Return the model's class probabilities now, in evaluation mode: float32 (N, K), rows sum to 1.
 
-        Args:
-            inputs: As in ``data``, on the device: uint8 images, or standardised float32 features; (N, ...).
-
-        Returns:
-            float32 of shape (N, K), rows sum to 1.
+        ``inputs`` (N, ...) are as in ``data``, on the device: uint8 images, or standardised float32 features.
         """
         return torch.cat([logits.softmax(1) for logits in self._logits(inputs)])
 
@@ -266,12 +234,7 @@ class Training:
         if s.optimizer == "adamw":
             return torch.optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay, fused=True)
         return torch.optim.SGD(
-            parameters,
-            lr=s.lr,
-            momentum=s.momentum,
-            nesterov=s.nesterov,
-            weight_decay=s.weight_decay,
-            fused=True,
+            parameters, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov, weight_decay=s.weight_decay, fused=True
         )
 
     def _stream(self, epoch: int) -> int:
@@ -302,14 +265,7 @@ class Training:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Take over a saved state.
-
-        Args:
-            state: What ``state_dict`` returned, possibly in another process or on another device.
-
-        Raises:
-            InputError: If it belongs to other settings, other data or another version of this class.
-        """
+        """Take over what ``state_dict`` returned, in any process, on any device; InputError: it does not fit."""
         expected = {
             "version": _STATE_VERSION,
             "settings": self.settings.model_dump(mode="json"),
@@ -341,15 +297,12 @@ class Training:
         }
 
     def load_warmup(self, state: State) -> None:
-        """Take over the CE warm-up of another configuration, as far as it is trained.
+        """Take over what ``state_dict`` returned within the same CE warm-up of another configuration.
 
         All epochs so far are replaced and count as reused.
 
-        Args:
-            state: What ``state_dict`` returned within the warm-up of a training with the same ``warmup_identity``.
-
         Raises:
-            InputError: If it is of another warm-up or longer than this one's; nothing has changed then.
+            InputError: If it is of another ``warmup_identity`` or longer; nothing has changed then.
         """
         if state.get("warmup") != self.warmup_identity():
             raise InputError("the saved state is of another warm-up; start this training anew")

@@ -33,17 +33,7 @@ CHECKPOINT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Workplace:
-    """What the trials of a process share.
-
-    Attributes:
-        device: Where they train.
-        device_name: The device's name, for people.
-        compiler: Compiles their steps.
-        objective: Which epoch counts.
-        checkpoints: The folder of their checkpoints.
-        warmup_store: The folder of shared CE warm-ups; None for none.
-        warmup_epochs: The lengths of warm-ups that are stored.
-    """
+    """What the trials of a process share; ``warmup_epochs`` are the lengths of CE warm-ups that are stored."""
 
     device: torch.device
     device_name: str
@@ -65,12 +55,6 @@ class Trial:
     now, but taken from the store of warm-ups or from its checkpoint, are reported rung by rung as if it had trained
     them: a scheduler sees the same reports whatever was reused. While it waits for a warm-up that another trial trains,
     it sends reports without epochs, so that Tune can stop it.
-
-    Args:
-        spec: What the trial is.
-        dataset: Its data.
-        data: The same on the device.
-        workplace: What it shares with other trials of the process.
     """
 
     def __init__(self, spec: TrialSpec, dataset: NoisyDataset, data: DeviceData, workplace: Workplace) -> None:

@@ -48,17 +48,7 @@ def warmup_key(identity: Mapping[str, Any]) -> str:
 
 
 def check_store(folder: Path) -> str | None:
-    """Make the folder of a store, and check that it can be written and has locks.
-
-    Args:
-        folder: The store; it need not exist yet.
-
-    Returns:
-        None, or why the store cannot be used.
-
-    Raises:
-        InputError: If the folder cannot be written.
-    """
+    """Make the folder of a store, or raise InputError; return why it cannot be used, None if it has locks."""
     probe = folder / f".probe-{secrets.token_hex(8)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,15 +74,8 @@ class SharedWarmup:
     """One trial's part in its warm-up: takes it over where it is stored, else trains it, or waits for who does.
 
     Ask ``turn`` before every epoch, tell ``trained`` after it, and ``close`` at the end. Whatever goes wrong with the
-    store, the trial trains its warm-up itself.
-
-    Args:
-        store: Folder of the store; None for none.
-        training: The trial's training.
-        epochs: The warm-up lengths that any trial may ask for; they are stored.
-
-    Attributes:
-        warning: Why a stored warm-up could not be taken over, in one line; None while that did not happen.
+    store, the trial trains its warm-up itself. ``epochs`` are the warm-up lengths that any trial may ask for: they are
+    stored. ``warning`` says in one line why a stored warm-up could not be taken over.
     """
 
     def __init__(self, store: Path | None, training: Training, epochs: Collection[int] = ()) -> None:
@@ -112,13 +95,9 @@ class SharedWarmup:
     def turn(self) -> Turn:
         """Say what the trial should do next; returns at once.
 
-        Raises:
-            torch.OutOfMemoryError: If there is no memory for a stored epoch; it may come in other types, see
-                ``nls_tune.errors.is_out_of_memory``.
-
-        Returns:
-            ``train``: the next epoch, with ``run_epoch``. ``taken``: the training has just been moved on to a stored
-            epoch, and may be finished. ``wait``: another trial trains this warm-up; ask again soon.
+        ``train``: the next epoch, with ``run_epoch``. ``taken``: the training has just been moved on to a stored epoch,
+        and may be finished. ``wait``: another trial trains this warm-up; ask again soon. If there is no memory for a
+        stored epoch, the error is raised (see ``nls_tune.errors.is_out_of_memory``).
         """
         if self._alone or self._training.epoch >= self._target or self._lock.is_locked:
             return "train"
@@ -152,7 +131,7 @@ class SharedWarmup:
     def abandon(self) -> None:
         """Let others train on, without storing anything."""
         if self._holds():
-            self._release()
+            self._lock.release(force=True)
 
     # The lock
 
@@ -173,7 +152,7 @@ class SharedWarmup:
                 text = json.dumps(self._identity, indent=2) + "\n"
                 write_atomically(self._folder / "warmup.json", text.encode())
         except OSError:
-            self._release()
+            self._lock.release(force=True)
             raise
 
     def _has_room(self) -> bool:
@@ -182,11 +161,8 @@ class SharedWarmup:
         return bool(shutil.disk_usage(self._folder).free > _STATE_PER_NETWORK * network)
 
     def _release_when_done(self) -> None:
-        if self._holds() and (self._training.epoch >= self._target or self._training.finished):
-            self._release()
-
-    def _release(self) -> None:
-        self._lock.release(force=True)
+        if self._training.epoch >= self._target or self._training.finished:
+            self.abandon()
 
     # Files
 
@@ -212,7 +188,7 @@ class SharedWarmup:
             write_atomically(self._path(epoch), buffer.getvalue())
             self._stored = epoch
         except OSError:
-            self._release()
+            self.abandon()
             self._alone = True
 
     def _take(self, epoch: int) -> bool:

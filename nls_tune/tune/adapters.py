@@ -24,12 +24,8 @@ Result = dict[str, Any]
 class Reading(NamedTuple):
     """What a report of a trial means to an allocator.
 
-    Attributes:
-        clock: The clock that rungs count in.
-        value: The objective, larger is better.
-        counts: Whether the objective counts yet; a trial is not judged before.
-        seconds: Device seconds so far.
-        outcome: How the trial ended, if this is its last report.
+    Rungs count in ``clock``. The objective ``value``, larger is better, is not judged before it ``counts``. ``seconds``
+    are device seconds so far; ``outcome`` says how the trial ended, if this is its last report.
     """
 
     clock: int
@@ -39,12 +35,19 @@ class Reading(NamedTuple):
     outcome: Outcome
 
 
-class _Searcher(Searcher):
+class NotPickled:
+    """Is pickled without its state: Tune pickles its parts when it starts, and never needs these copies here."""
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return nothing."""
+        return {}
+
+
+class TrialSearcher(NotPickled, Searcher):
     """A searcher of which Tune keeps nothing: a run is resumed from its results.
 
-    Args:
-        metric: Key of the objective in the reports.
-        may_start: Asked before every trial: False starts no further trial, and lets running ones go on to their end.
+    ``metric`` is the key of the objective in the reports. ``may_start`` is asked before every trial: False starts no
+    further trial, and lets running ones go on to their end.
     """
 
     def __init__(self, metric: str, may_start: Callable[[], bool]) -> None:
@@ -73,22 +76,18 @@ class _Searcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Read nothing."""
 
-    def __getstate__(self) -> dict[str, object]:
-        """Return nothing: Tune pickles its searcher when it starts, and never needs that copy here."""
-        return {}
 
-
-class AllocationSearcher(_Searcher, Generic[Key]):
+class AllocationSearcher(TrialSearcher, Generic[Key]):
     """Asks the allocator for trials and tells it how they ended.
 
     Args:
         allocator: The allocator; the scheduler uses the same one.
         to_config: Makes the configuration of a trial from a suggestion.
         read: Says what a report means.
-        metric: Key of the objective in the reports; Tune asks for one, ``read`` decides.
+        metric: As in ``TrialSearcher``; Tune asks for it, ``read`` decides.
         is_over: Asked before every trial and at every report: True ends the experiment. No further trial starts, and
             the scheduler stops running ones at their next report.
-        may_start: Asked before every trial: False starts no further trial, and lets running ones go on to their end.
+        may_start: As in ``TrialSearcher``.
     """
 
     def __init__(
@@ -126,14 +125,8 @@ class AllocationSearcher(_Searcher, Generic[Key]):
         self.allocator.tell(number, outcome, found.value, found.seconds)
 
 
-class ListSearcher(_Searcher):
-    """Runs a fixed list of trials in its order.
-
-    Args:
-        configs: One configuration per trial.
-        metric: Key of the objective in the reports; Tune asks for one.
-        may_start: Asked before every trial: False starts no further trial.
-    """
+class ListSearcher(TrialSearcher):
+    """Runs a fixed list of trials, given by their configurations, in its order."""
 
     def __init__(self, configs: Sequence[Config], *, metric: str, may_start: Callable[[], bool] = lambda: True) -> None:
         super().__init__(metric, may_start)
@@ -143,7 +136,7 @@ class ListSearcher(_Searcher):
         return self._configs.pop(0) if self._configs else None
 
 
-class WorkerSavingScheduler(FIFOScheduler):
+class WorkerSavingScheduler(NotPickled, FIFOScheduler):
     """Lets every trial run to its end, and uses every worker that is started.
 
     When a trial ends, Tune gives its worker to the trial that the scheduler names next. Tune's own scheduler names the
@@ -166,17 +159,9 @@ class WorkerSavingScheduler(FIFOScheduler):
         self._named.add(found)
         return cast("Trial", found)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Return nothing: Tune pickles its scheduler when it starts, and never needs that copy here."""
-        return {}
-
 
 class AllocationScheduler(WorkerSavingScheduler):
-    """Lets the allocator judge every report of a trial.
-
-    Args:
-        searcher: Knows which suggestion a trial is.
-    """
+    """Lets the allocator of a searcher, which knows each trial's suggestion, judge every report of a trial."""
 
     def __init__(self, searcher: AllocationSearcher[Any]) -> None:
         super().__init__()

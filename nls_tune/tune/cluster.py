@@ -42,16 +42,17 @@ def local_resources() -> dict[str, float]:
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": len(hardware.find_gpus().found)}
 
 
+def assumed_resources(num_gpus: int, settings: SearchSettings) -> dict[str, float]:
+    """Return the resources of a machine with so many GPUs, and with CPUs for all trials on them."""
+    cpus = num_gpus * settings.trials_per_gpu * settings.cpus_per_trial
+    return {"CPU": max(cpus, local_resources()["CPU"]), "GPU": num_gpus}
+
+
 @contextmanager
 def ray_session(address: str | None) -> Iterator[dict[str, float]]:
-    """Start Ray on this machine, or connect to a cluster; silent, and shut down at the end.
+    """Start Ray on this machine, or connect to the cluster at an address, and yield its resources.
 
-    Args:
-        address: The address of an existing cluster; None starts Ray here. A session that the caller has opened is used
-            and left open.
-
-    Yields:
-        The cluster's resources.
+    Ray is silent, and shut down at the end. A session that the caller has opened is used and left open.
 
     Raises:
         InputError: If there is no cluster at the address, or only another search's own Ray.
@@ -129,11 +130,7 @@ def _start_ray(address: str | None) -> None:
 
 
 def check_shared(run: RunDirectory, store: Path | None = None) -> None:
-    """Check that every node of the cluster sees the folders that trials write to.
-
-    Args:
-        run: The run directory, where checkpoints are written.
-        store: The store of shared warm-ups, if it is another folder.
+    """Check that every node of the cluster sees the run directory, and the store of warm-ups if it lies elsewhere.
 
     Raises:
         InputError: If a node does not.
@@ -177,15 +174,7 @@ def _resources() -> dict[str, float]:
 
 
 def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_per_gpu: int | None = None) -> Slots:
-    """Work out how many trials run at once and what each gets.
-
-    Args:
-        resources: The resources of the cluster.
-        settings: What the user asked for.
-        trials_per_gpu: By default those of the settings.
-
-    Returns:
-        The slots.
+    """Return how many trials run at once and what each gets; ``trials_per_gpu`` is by default that of the settings.
 
     Raises:
         InputError: If not even one trial fits.
@@ -210,13 +199,7 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
 def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) -> str | None:
     """Check that what trials run on can do what they need; a cluster's precision and compilers only its workers know.
 
-    Args:
-        space: What trials may ask for.
-        settings: What the user asked for.
-        slots: What a trial gets.
-
-    Returns:
-        What a plan has to say of the machine; None if that is nothing.
+    Return the note on the machine for the plan, None if there is none.
 
     Raises:
         InputError: If it cannot.
@@ -233,10 +216,6 @@ def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) ->
 def check_preset(settings: SearchSettings, slots: Slots) -> None:
     """Check that there is a GPU where the preset for GPUs was asked for: its trials would take days on a CPU.
 
-    Args:
-        settings: What the user asked for.
-        slots: What a trial gets.
-
     Raises:
         InputError: If there is none.
     """
@@ -245,11 +224,7 @@ def check_preset(settings: SearchSettings, slots: Slots) -> None:
 
 
 def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
-    """Check that one node of a cluster has room for a trial: for one that fits on none, Ray would wait for ever.
-
-    Args:
-        slots: What a trial gets.
-        nodes: What each of them has, in Ray's words.
+    """Check that one of the nodes, given by their resources, has room for a trial: else Ray would wait for ever.
 
     Raises:
         InputError: If none has.

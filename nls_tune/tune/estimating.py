@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 def estimate_on_cluster(plan: SearchPlan, level: LevelPlan) -> NoiseEstimate:
     """Estimate the noise of a level as a task in the Ray session that is open, as soon as a GPU is free.
 
-    Args:
-        plan: The search's plan; its settings say how many CPUs a training has.
-        level: One of its levels.
-
-    Returns:
-        The estimate. No progress is shown meanwhile.
+    No progress is shown meanwhile.
 
     Raises:
         InputError: As ``nls_tune.training.estimate.estimate_noise``.
@@ -48,8 +43,6 @@ def estimate_on_cluster(plan: SearchPlan, level: LevelPlan) -> NoiseEstimate:
 
 
 def _estimate(dataset: NoisyDataset, settings: TrainingSettings) -> NoiseEstimate:
-    from nls_tune.training.estimate import (
-        estimate_noise,  # needs torch, which the worker has and the driver does without
-    )
+    from nls_tune.training.estimate import estimate_noise  # torch, which the driver does without
 
     return estimate_noise(dataset, settings)

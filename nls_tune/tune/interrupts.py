@@ -18,11 +18,7 @@ class InterruptedAgainError(KeyboardInterrupt):
 
 
 class InterruptedRunError(KeyboardInterrupt):
-    """A search was interrupted before it could say what it has found so far.
-
-    Attributes:
-        run: The run directory.
-    """
+    """A search was interrupted before it could say what it has found so far; ``run`` is its directory."""
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -34,10 +30,7 @@ class Interrupts:
 
     The first one tells Tune to end the trials in order. Later ones wait until the trials are saved and their rows are
     written, and then raise; one that comes when this takes too long raises at once. Nothing is handled outside of the
-    main thread.
-
-    Args:
-        on_first: Called at the first one, like a signal handler: in the middle of anything.
+    main thread. ``on_first`` is called at the first one, like a signal handler: in the middle of anything.
     """
 
     def __init__(self, on_first: Callable[[], Any] = lambda: None) -> None:
@@ -68,11 +61,7 @@ class Interrupts:
             raise InterruptedAgainError
 
     def __exit__(self, kind: Any, *raised: Any) -> None:
-        """Give the signals back.
-
-        Raises:
-            InterruptedAgainError: If there was more than one.
-        """
+        """Give the signals back; raise ``InterruptedAgainError`` if there was more than one."""
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if len(self._times) > 1 and kind is None:
@@ -81,11 +70,7 @@ class Interrupts:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of a block that takes a moment; in the main thread only.
-
-    Raises:
-        InterruptedAgainError: At the end, if it was pressed.
-    """
+    """In the main thread let Ctrl-C wait for the end of a short block, and raise ``InterruptedAgainError`` there."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

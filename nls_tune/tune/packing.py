@@ -15,13 +15,7 @@ from nls_tune.tune.cluster import Slots, slots_of
 
 
 def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchSettings) -> str | None:
-    """Return what a plan has to say of trials that share a GPU; None where as many as wanted do.
-
-    Args:
-        resources: What the machine or the cluster has.
-        slots: What follows from them.
-        settings: What the user asked for.
-    """
+    """Return the plan's note on trials that share a GPU; None where as many as wanted do."""
     wanted = settings.trials_per_gpu
     if not slots.gpus_per_trial or slots.trials_per_gpu >= wanted:
         return None
@@ -33,16 +27,9 @@ def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchS
 
 
 class Packing:
-    """How many trials share a GPU now.
+    """How many trials share a GPU now: its ``slots``, at first those that a search starts with.
 
-    Args:
-        resources: What the machine or the cluster has.
-        settings: What the user asked for.
-        slots: What a search starts with.
-        lowered: Called with the trials per GPU before and the new slots whenever they are lowered.
-
-    Attributes:
-        slots: What a trial gets and how many run at once.
+    ``lowered`` is called with the trials per GPU before and the new slots whenever they are lowered.
     """
 
     def __init__(
@@ -68,11 +55,7 @@ class Packing:
         return not self._ran_out
 
     def lower(self) -> bool:
-        """If a trial ran out of memory, halve the trials per GPU.
-
-        Returns:
-            Whether there is something to run again.
-        """
+        """If a trial ran out of memory, halve the trials per GPU; return whether there is something to run again."""
         if not self._ran_out:
             return False
         self._ran_out = False

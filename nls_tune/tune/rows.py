@@ -1,8 +1,8 @@
-"""The row of ``trials/`` of a trial that has ended."""
+"""A trial that has started, and the rows of ``trials/`` and ``epochs/`` that it gets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from nls_tune.datasets import NoisyDataset
@@ -12,76 +12,84 @@ from nls_tune.plan.level import cancelling_rate
 from nls_tune.runs.schemas import ON_ALL_LABELS, Row, Status, config_columns
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
+from nls_tune.tune.tracker import TrackedTrial
 
 
-def trial_row(
-    spec: TrialSpec,
-    dataset: NoisyDataset,
-    estimate: NoiseEstimate | None,
-    report: TrialReport | None,
-    epochs: Mapping[int, EpochMetrics],
-    status: Status,
-    error: str | None,
-    *,
-    run_id: str,
-    slot: int,
-    started_at: datetime,
-) -> Row:
-    """Return the row of a trial that ends now, with the columns of ``schemas.trial_schema``.
+@dataclass(kw_only=True)
+class TrialState:
+    """What is known of a trial that has started and has no row yet.
 
-    Args:
-        spec: What the trial is.
-        dataset: Its data.
-        estimate: The estimated noise of its level; None where that was not made.
-        report: Its last report; None if it sent none.
-        epochs: The metrics of its epochs, by epoch.
-        status: How it ended.
-        error: Why, where it failed.
-        run_id: The run's id.
-        slot: Which of the run's slots it ran in.
-        started_at: When it started.
+    ``estimate`` is None where the noise of its level is not estimated, ``report`` (its last one) before the first.
     """
-    report = report or TrialReport(device="unknown", node="unknown")
-    best, last = report.best_epoch, epochs[max(epochs)] if epochs else None
-    validates = spec.stage != ON_ALL_LABELS
-    finished_at = datetime.now(UTC)
-    return {
-        "run_id": run_id,
-        "trial_id": spec.trial_id,
-        "stage": spec.stage,
-        "arm": spec.settings.arm,
-        **_data_columns(dataset, estimate),
-        **config_columns(spec.settings),
-        "status": status,
-        "error": error,
-        "epochs": len(epochs),
-        "epochs_reused": report.epochs_reused,
-        "best_epoch": best,
-        "best_val_accuracy": report.objective,
-        "test_accuracy_at_best": None if best is None else epochs[best].test_accuracy,
-        "last_val_accuracy": last.val_accuracy if last and validates else None,
-        "last_test_accuracy": last.test_accuracy if last else None,
-        "slot": slot,
-        "num_val": dataset.num_val if validates else 0,
-        "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
-        "val_correct_at_best": report.val_correct_at_best,
-        "test_correct_at_best": report.test_correct_at_best,
-        "train_seconds": report.train_seconds,
-        "wall_seconds": (finished_at - started_at).total_seconds(),
-        "device": report.device,
-        "node": report.node,
-        "started_at": started_at,
-        "finished_at": finished_at,
-    }
 
+    run_id: str
+    spec: TrialSpec
+    dataset: NoisyDataset
+    estimate: NoiseEstimate | None
+    slot: int
+    tracked: TrackedTrial
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    epochs: dict[int, EpochMetrics] = field(default_factory=dict)
+    report: TrialReport | None = None
+    written_at: float = 0.0
+    has_ended: bool = False
 
-def _data_columns(dataset: NoisyDataset, estimate: NoiseEstimate | None) -> Row:
-    return {
-        "dataset": dataset.name,
-        "num_classes": dataset.num_classes,
-        "noise_level": dataset.noise_level,
-        "noise_seed": dataset.noise_seed,
-        "noise_rate": dataset.noise_rate,
-        "estimated_noise_rate": None if estimate is None else estimate.noise_rate,
-        "noise_cancelling_rate": cancelling_rate(dataset),
-    }
+    def metrics(self) -> list[Row]:
+        """Return the epochs, in their order, without what names the trial."""
+        return [asdict(self.epochs[epoch]) for epoch in sorted(self.epochs)]
+
+    def epoch_rows(self) -> list[Row]:
+        """Return the rows of ``epochs/``; none before the first report."""
+        if self.report is None:
+            return []
+        shared = {
+            "run_id": self.run_id,
+            "trial_id": self.spec.trial_id,
+            "noise_level": self.spec.noise_level,
+            "arm": self.spec.settings.arm,
+            "smooth_rate": self.spec.settings.smooth_rate,
+            "node": self.report.node,
+            "device": self.report.device,
+        }
+        return [{**shared, **row} for row in self.metrics()]
+
+    def trial_row(self, status: Status, error: str | None) -> Row:
+        """Return the row of ``trials/`` of the trial, which ends now; ``error`` says why it failed."""
+        report = self.report or TrialReport(device="unknown", node="unknown")
+        best, last = report.best_epoch, self.epochs[max(self.epochs)] if self.epochs else None
+        dataset, spec, finished_at = self.dataset, self.spec, datetime.now(UTC)
+        validates = spec.stage != ON_ALL_LABELS
+        return {
+            "run_id": self.run_id,
+            "trial_id": spec.trial_id,
+            "stage": spec.stage,
+            "arm": spec.settings.arm,
+            "dataset": dataset.name,
+            "num_classes": dataset.num_classes,
+            "noise_level": dataset.noise_level,
+            "noise_seed": dataset.noise_seed,
+            "noise_rate": dataset.noise_rate,
+            "estimated_noise_rate": None if self.estimate is None else self.estimate.noise_rate,
+            "noise_cancelling_rate": cancelling_rate(dataset),
+            **config_columns(spec.settings),
+            "status": status,
+            "error": error,
+            "epochs": len(self.epochs),
+            "epochs_reused": report.epochs_reused,
+            "best_epoch": best,
+            "best_val_accuracy": report.objective,
+            "test_accuracy_at_best": None if best is None else self.epochs[best].test_accuracy,
+            "last_val_accuracy": last.val_accuracy if last and validates else None,
+            "last_test_accuracy": last.test_accuracy if last else None,
+            "slot": self.slot,
+            "num_val": dataset.num_val if validates else 0,
+            "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
+            "val_correct_at_best": report.val_correct_at_best,
+            "test_correct_at_best": report.test_correct_at_best,
+            "train_seconds": report.train_seconds,
+            "wall_seconds": (finished_at - self.started_at).total_seconds(),
+            "device": report.device,
+            "node": report.node,
+            "started_at": self.started_at,
+            "finished_at": finished_at,
+        }

@@ -23,10 +23,8 @@ _PATIENCE = 30.0
 class TrackedTrial:
     """A trial as trackers know it.
 
-    Attributes:
-        name: The run's and the trial's id, so that two runs of the same trial are two.
-        config: Flat: what the trial is, and all its training settings.
-        folder: The run directory, for files that wait to be sent.
+    The ``name`` holds the run's and the trial's id, so that two runs of the same trial are two. ``config`` is flat:
+    what the trial is, and all its training settings. ``folder`` is the run directory, for files that wait to be sent.
     """
 
     name: str
@@ -54,14 +52,7 @@ class Tracker:
 
 
 def tracked_trial(run: RunDirectory, run_id: str, trial_id: str, config: Mapping[str, Any]) -> TrackedTrial:
-    """Return a trial for trackers.
-
-    Args:
-        run: The run directory.
-        run_id: The run's id.
-        trial_id: The trial's id.
-        config: What the trial is, and its training settings.
-    """
+    """Return a trial for trackers."""
     # Weights & Biases takes 64 characters and no special ones; the trial is at the end.
     name = re.sub(r"[^\w-]", "-", f"{run_id}-{trial_id}")[-64:]
     return TrackedTrial(name, {"trial_id": trial_id, **config}, run.path)
@@ -70,12 +61,8 @@ def tracked_trial(run: RunDirectory, run_id: str, trial_id: str, config: Mapping
 class BackgroundTracker(Tracker):
     """Tells another tracker from a thread of its own, so that none can hold up or end a search.
 
-    The first failure is said as a warning, and the next trial is tried again.
-
-    Args:
-        name: The tracker's name in the warning.
-        make: Makes the tracker, in that thread.
-        patience: Seconds that ``close`` waits at most.
+    ``make`` makes that tracker in the thread. The first failure is said as a warning, and the next trial is tried
+    again. ``close`` waits at most ``patience`` seconds.
     """
 
     def __init__(self, name: str, make: Callable[[], Tracker], patience: float = _PATIENCE) -> None:

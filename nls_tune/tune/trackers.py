@@ -35,12 +35,7 @@ _OUTCOME = (*METRICS, "epochs", "train_seconds")
 
 
 class TensorboardTracker(Tracker):
-    """Writes a trial's event file when it ends.
-
-    Args:
-        folder: TensorBoard's folder.
-        searched: Names of the training settings that the search varies.
-    """
+    """Writes a trial's event file when it ends; ``searched`` names the settings that the search varies."""
 
     def __init__(self, folder: Path, searched: Sequence[str]) -> None:
         self._folder, self._searched = folder, searched
@@ -51,12 +46,7 @@ class TensorboardTracker(Tracker):
 
 
 class MlflowTracker(Tracker):
-    """Logs every trial as an MLflow run, which goes on when the search is resumed.
-
-    Args:
-        uri: MLflow's tracking URI.
-        experiment: Name of the experiment; it is made if it does not exist.
-    """
+    """Logs every trial as a run of an MLflow experiment, made if need be; a run goes on when the search is resumed."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         from mlflow.tracking import MlflowClient
@@ -99,12 +89,7 @@ class MlflowTracker(Tracker):
 
 
 class WandbTracker(Tracker):
-    """Logs every trial as a run at Weights & Biases, which goes on when the search is resumed.
-
-    Args:
-        project: The project.
-        group: The group of the runs.
-    """
+    """Logs every trial as a run at Weights & Biases, which goes on when the search is resumed."""
 
     def __init__(self, project: str, group: str) -> None:
         self._wandb: Any = importlib.import_module("wandb")
@@ -225,10 +210,7 @@ def _check_wandb(project: str) -> None:
 def open_trackers(plan: SearchPlan, run: RunDirectory, run_id: str) -> Iterator[list[BackgroundTracker]]:
     """Open the trackers that the settings of a search name; at the end wait for what has not been taken.
 
-    Args:
-        plan: The search's plan.
-        run: The run directory.
-        run_id: Name of MLflow's experiment and of the group at Weights & Biases.
+    ``run_id`` names MLflow's experiment and the group at Weights & Biases.
     """
     settings, trackers = plan.settings, []
     if settings.tensorboard:

@@ -35,15 +35,8 @@ class SharedInputs(NamedTuple):
 class SharedSettings:
     """What all trials of an experiment share besides their data.
 
-    Attributes:
-        objective: Which epoch counts.
-        use_gpu: Whether they train on GPUs.
-        checkpoints: The folder of their checkpoints.
-        cpus_per_trial: CPU threads per trial.
-        trials_per_gpu: Trials that share a GPU.
-        compile: Whether their steps are compiled.
-        warmup_store: The folder of shared CE warm-ups; None for none.
-        warmup_epochs: The lengths of warm-ups that are stored.
+    ``checkpoints`` and ``warmup_store`` are folders; without a store no CE warm-up is shared. Warm-ups of the lengths
+    ``warmup_epochs`` are stored.
     """
 
     objective: Objective

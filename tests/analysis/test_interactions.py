@@ -73,7 +73,7 @@ rows_of_trials = st.lists(
 
 
 @given(rows_of_trials)
-@settings(max_examples=40)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_no_trial_is_lost_and_what_does_not_differ_is_left_out(values):
     frame = trials_frame(
         [trial_row({"smooth_rate": r, "lr": lr, "warmup_epochs": w}, status=status, minute=minute)

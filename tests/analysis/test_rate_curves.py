@@ -104,7 +104,7 @@ def test_a_gap_beside_many_trials_of_one_rate_is_not_filled_by_a_line():
 
 
 @given(st.lists(st.tuples(st.sampled_from([-8.0, -3.0, -1.0, -0.1, 0.0, 0.2, 0.9, 1.0]), st.floats(0, 1)), max_size=40))
-@settings(max_examples=40)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_whatever_the_trials_the_curve_stays_within_reason(points):
     rates, accuracies = np.array([p[0] for p in points]), np.array([p[1] for p in points])
     found = smoothed_curve(rates, accuracies)

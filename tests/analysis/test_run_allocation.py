@@ -31,7 +31,7 @@ def rows_of(spans):
     ]  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(intervals)
 def test_slots_do_not_overlap_and_are_as_few_as_possible(spans):
     found = allocation(trials_frame(rows_of(spans)))
@@ -140,7 +140,7 @@ def test_a_trial_that_spans_a_pause_is_as_long_as_it_ran():
     assert allocate(trials, [{}]).spans == allocation(trials).spans
 
 
-@settings(max_examples=60)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     st.lists(st.tuples(st.integers(-300, 2500), st.none() | st.integers(-50, 800)), max_size=6),
     st.lists(st.tuples(st.integers(0, 2500), st.integers(-5, 400), st.just("a"), st.sampled_from("xy")), min_size=1),

@@ -19,7 +19,7 @@ def trials_of(accuracies, **changes):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.randoms(use_true_random=False))
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 4)
 def test_the_highest_objective_is_selected_the_earlier_trial_on_ties_in_whatever_order(values, random):
     rows = trials_of([value / 8 for value in values])
     expected = rows[int(np.argmax(values))]["trial_id"]

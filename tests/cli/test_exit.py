@@ -85,19 +85,20 @@ def test_the_command_that_resumes(monkeypatch, argv, command):
     assert _resume_command(Path("runs/my run")) == command
 
 
+@pytest.mark.slow
 class TestNlsTune:
     def test_it_has_the_same_search(self, tmp_path):
         done = run(*NLS_TUNE, "search", "--help", folder=tmp_path)
         assert (done.code, done.err) == (0, "")
         alone = run_search("--help", folder=tmp_path)
-        assert done.out.partition("Options:")[2] == alone.out.partition("Options:")[2] != ""
+        assert done.out.partition("─ Options")[2] == alone.out.partition("─ Options")[2] != ""
 
     def test_without_a_command_it_prints_its_help_and_a_wrong_one_is_named(self, tmp_path):
         done = run(*NLS_TUNE, folder=tmp_path)
         text = done.out + done.err
         assert "error:" not in text
         assert "Usage: nls-tune" in text
-        assert "\n  search " in text
+        assert "\n│ search " in text
         done = run(*NLS_TUNE, "serch", folder=tmp_path)
         assert done.has_failed_in_one_line(), done
         assert "'search'" in done.err
@@ -105,6 +106,7 @@ class TestNlsTune:
 
 
 class TestDryRun:
+    @pytest.mark.slow
     def test_it_prints_the_plan_starts_no_ray_and_writes_nothing(self, tmp_path):
         code = (
             "import sys; from nls_tune.cli.exit import run_app; from nls_tune.search import app; "
@@ -129,6 +131,7 @@ class TestDryRun:
         notes = [line for line in out.splitlines() if line.startswith("Note: ")]
         assert {note.split()[2] for note in notes if "gets no trial" in note} == {"positive", "negative"}
 
+    @pytest.mark.slow
     def test_the_plan_can_be_printed_where_there_is_no_unicode(self, tmp_path):
         """Minus signs and dashes are decoration: a Latin-1 locale must not end the program."""
         done = run(*SEARCH, "--dry-run", folder=tmp_path, env={"PYTHONIOENCODING": "latin-1"})

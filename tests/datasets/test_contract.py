@@ -8,7 +8,8 @@ import pytest
 from nls_tune.datasets import DATASETS, NoisyDataset, Source, load_source, make_noisy
 from nls_tune.noise import parse_noise_level
 
-NAMES = [pytest.param(name, marks=pytest.mark.real_data) if name.startswith("cifar") else name for name in DATASETS]
+REAL = [pytest.mark.real_data, pytest.mark.slow]
+NAMES = [pytest.param(name, marks=REAL) if name.startswith("cifar") else name for name in DATASETS]
 
 
 @pytest.fixture(params=NAMES)

@@ -128,6 +128,7 @@ def test_hanging_name_resolution_counts_as_no_connection(tmp_path, monkeypatch):
         download("http://nowhere.invalid/f", tmp_path / "f", checksum=CHECKSUM, timeout=0.1, progress=False)
 
 
+@pytest.mark.slow
 def test_two_processes_download_once(tmp_path):
     path = tmp_path / "file.bin"
     context = multiprocessing.get_context("spawn")

@@ -30,7 +30,7 @@ def test_images_and_labels_come_in_the_order_of_the_files(tmp_path, fmt, image_c
 
 
 def test_more_rows_than_one_task_has(tmp_path, monkeypatch):
-    monkeypatch.setattr("nls_tune.datasets.parquet._ROWS_A_TASK", 3)
+    monkeypatch.setattr("nls_tune.datasets.parquet._ROWS_PER_TASK", 3)
     images, labels, _ = fake_images(11, seed=0)
     write_parquet(tmp_path / "a.parquet", [encode(image) for image in images], labels)
     seen = []

@@ -105,6 +105,7 @@ def test_optuna_reads_every_trial_as_parquet_has_it(fake, journal):
     assert -8 <= asked.params["smooth_rate"] <= 0
 
 
+@pytest.mark.slow
 def test_the_dashboard_lists_every_study(journal, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -14,7 +14,11 @@ from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.session.confirming import missing_trials
 
-SETTINGS = {"noise": "symmetric:0.4,clean", "num_trials": 4, "epochs": 6, "train_size": 400, "noise_draws": True}
+#: Small splits, and no arm of positive rates: each configuration is trained up to six times.
+SETTINGS = {
+    "noise": "symmetric:0.4,clean", "num_trials": 3, "epochs": 6, "train_size": 400, "val_fraction": 0.1,
+    "noise_draws": True, "overrides": ("arms.positive=0",),
+}  # fmt: skip
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -21,18 +21,12 @@ ARGUMENTS = (
 
 
 @pytest.fixture(scope="module")
-def data() -> dict[str, str]:
-    """The variable that names the folder of the real files."""
-    folder = os.environ.get(DATA_VARIABLE)
-    if not folder or not Path(folder).is_dir():
+def searched(tmp_path_factory) -> tuple[Done, Path, dict[str, str]]:
+    """A search from the real files, or from the suite's cache where an earlier test has decoded them."""
+    data = os.environ.get(DATA_VARIABLE)
+    if not data or not Path(data).is_dir():
         pytest.skip(f"needs {DATA_VARIABLE}, the folder of the real CIFAR files")
-    return {DATA_VARIABLE: str(Path(folder).absolute())}
-
-
-@pytest.fixture(scope="module")
-def searched(data, tmp_path_factory) -> tuple[Done, Path, dict[str, str]]:
-    folder = tmp_path_factory.mktemp("real")
-    env = {**data, "XDG_CACHE_HOME": str(folder / "cache")}
+    folder, env = tmp_path_factory.mktemp("real"), {DATA_VARIABLE: str(Path(data).absolute())}
     return run_search(*ARGUMENTS, "--out", "run", folder=folder, env=env, seconds=300), folder, env
 
 

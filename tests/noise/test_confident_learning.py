@@ -28,7 +28,7 @@ def random_probabilities(num_samples: int, num_classes: int, seed: int):
 
 
 class TestRecovery:
-    @settings(max_examples=20)
+    @settings(max_examples=settings.default.max_examples // 4)
     @given(
         num_classes=st.integers(2, 10), noise=st.floats(0, 0.45), tilt=st.floats(0, 1), seed=st.integers(0, 2**32 - 1)
     )
@@ -69,7 +69,7 @@ class TestRecovery:
 
 
 class TestProperties:
-    @settings(max_examples=30)
+    @settings(max_examples=settings.default.max_examples // 4)
     @given(
         num_samples=st.integers(1, 80),
         num_classes=st.integers(2, 10),
@@ -90,7 +90,7 @@ class TestProperties:
         np.testing.assert_allclose(found.joint.sum(axis=1), found.prior)
         assert 0 <= found.low <= found.noise_rate <= found.high <= 1
 
-    @settings(max_examples=20)
+    @settings(max_examples=settings.default.max_examples // 4)
     @given(num_classes=st.integers(2, 8), seed=st.integers(0, 2**32 - 1))
     def test_names_of_classes_do_not_matter(self, num_classes, seed):
         probabilities, noisy = random_probabilities(60, num_classes, seed)

@@ -44,7 +44,7 @@ def digest(labels):
 
 
 class TestRates:
-    @settings(max_examples=40)
+    @settings(max_examples=settings.default.max_examples // 2)
     @given(
         kind=st.sampled_from(RATE_KINDS),
         classes=st.sampled_from([2, 3, 10, 50]),

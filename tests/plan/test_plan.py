@@ -14,6 +14,7 @@ from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.space import choose_preset
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.session.beginning import differences
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
@@ -21,6 +22,10 @@ DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "
 
 def plan_of(num_gpus: float = 0, **settings):
     return make_plan(check_search_settings(**settings), num_gpus, progress=False)
+
+
+def identity_of(plan):
+    return plan.identity().model_dump(mode="json")
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +198,9 @@ def test_an_estimate_of_unknown_noise_gives_a_start_point_and_is_not_the_truth(u
     assert group.start == second.start["negative"]
     without = plan.with_estimate(estimate_of("symmetric:0.2", noise_cancelling_rate=None))
     assert without.levels[0].start["negative"] == ()
-    facts = json.loads(json.dumps(plan.facts()))
-    assert facts[0]["estimate"] is None
-    assert NoiseEstimate.from_json(facts[1]["estimate"]) == second.estimate
+    first_facts, second_facts = plan.run_levels()
+    assert first_facts.estimate is None
+    assert NoiseEstimate.from_json(json.loads(second_facts.model_dump_json())["estimate"]) == second.estimate
 
 
 def test_an_estimate_beside_the_truth_changes_no_start_point():
@@ -206,10 +211,10 @@ def test_an_estimate_beside_the_truth_changes_no_start_point():
 
 
 def test_whether_noise_is_estimated_must_agree_when_a_run_is_resumed():
-    before, now = (plan_of(noise=("symmetric:0.4",), estimate_noise=flag).identity() for flag in (None, True))
+    before, now = (identity_of(plan_of(noise=("symmetric:0.4",), estimate_noise=flag)) for flag in (None, True))
     assert differences(before, now) == ["settings.estimate_noise: None -> True"]
     del before["settings"]["estimate_noise"]  # a run of an earlier version
-    assert differences(before, plan_of(noise=("symmetric:0.4",)).identity()) == []
+    assert differences(before, identity_of(plan_of(noise=("symmetric:0.4",)))) == []
 
 
 # Notes
@@ -244,11 +249,11 @@ def test_notes_on_arms(changes, notes):
 # What must agree when a run is resumed
 
 
-def test_identity_and_facts_are_plain_json(digits):
-    assert json.loads(json.dumps(digits.identity())) == digits.identity()
-    (facts,) = json.loads(json.dumps(digits.facts()))
-    assert (facts["noise_level"], facts["num_train"], facts["num_val"]) == ("symmetric:0.4", 200, 144)
-    assert facts["trials"] == {"ce": 5, "positive": 5, "negative": 10}
+def test_identity_and_facts_survive_json(digits):
+    assert RunIdentity.model_validate_json(digits.identity().model_dump_json()) == digits.identity()
+    (facts,) = [RunLevel.model_validate_json(level.model_dump_json()) for level in digits.run_levels()]
+    assert (facts.noise_level, facts.num_train, facts.num_val) == ("symmetric:0.4", 200, 144)
+    assert facts.trials == {"ce": 5, "positive": 5, "negative": 10}
 
 
 @pytest.mark.parametrize(
@@ -266,7 +271,7 @@ def test_identity_and_facts_are_plain_json(digits):
     ],
 )
 def test_what_decides_the_results_may_not_differ(digits, changes, words):
-    found = "; ".join(differences(digits.identity(), plan_of(**{**DIGITS, **changes}).identity()))
+    found = "; ".join(differences(identity_of(digits), identity_of(plan_of(**{**DIGITS, **changes}))))
     for word in words:
         assert word in found
 

@@ -121,7 +121,8 @@ def test_the_points_are_those_of_the_beginning_also_when_the_earlier_run_is_gone
     out = RunDirectory(tmp_path / "out")
     before = make(out=out.path)
     out.create()
-    write_raw(out.path, identity=before.identity(), plan=before.facts())
+    levels = [level.model_dump(mode="json") for level in before.run_levels()]
+    write_raw(out.path, identity=before.identity().model_dump(mode="json"), plan=levels)
     earlier.add("symmetric:0.4", -1.0, lr=0.05, val=0.99)
     assert make(out=out.path).levels[0].warm == before.levels[0].warm
     assert make().levels[0].warm != before.levels[0].warm
@@ -149,5 +150,5 @@ def test_a_run_that_gives_nothing(make, earlier, changes, message):
 
 def test_another_earlier_run_is_another_search(make, earlier):
     earlier.add("symmetric:0.4", -2.0)
-    assert make().identity()["settings"]["warm_start"] == str(earlier.directory.path)
-    assert "warm_start" not in make(warm_start=None).identity()["settings"]
+    assert make().identity().settings["warm_start"] == str(earlier.directory.path)
+    assert "warm_start" not in make(warm_start=None).identity().settings

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pandas as pd
@@ -29,10 +30,17 @@ def settle(run):
             os.utime(part, ns=(then, then))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_parts_are_many() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts_copy, "LEAST_PARTS", 12)
+        yield
+
+
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory):
     path = tmp_path_factory.mktemp("copied") / "run"
-    run = RunDirectory(write_fake_run(path, trials=51, epochs=4, num_val=40, num_test=40))
+    run = RunDirectory(write_fake_run(path, trials=6, epochs=4, num_val=40, num_test=40))
     settle(run)
     run.copy_parts()
     return run
@@ -69,8 +77,8 @@ def same(run, schema=None):
 
 
 def test_what_is_copied_is_read_without_a_part_and_by_nobody_else(run, opened):
-    assert len(read_trials(run.path)) == 102
-    assert len(load_run(run.path).epochs) == len(read_epochs(run.path)) > 102
+    assert len(read_trials(run.path)) == 12
+    assert len(load_run(run.path).epochs) == len(read_epochs(run.path)) > 12
     assert opened == []
     assert same(run)
     for folder in ("trials", "epochs"):  # readers that do not know of the copy have each row once
@@ -90,7 +98,7 @@ def test_parts_that_came_changed_or_went_count_as_they_are_now(run, opened):
     assert found.trials.set_index("trial_id")["error"][first.stem] == "changed"
     assert {"0" * 16, first.stem} < set(found.trials["trial_id"])
     assert not {second.stem, third.stem} & set(found.trials["trial_id"])
-    assert len(found.trials) == 102 - 1
+    assert len(found.trials) == 12 - 1
     assert len(found.problems) == 1
     assert third.name in found.problems[0]
     assert same(run)
@@ -128,7 +136,7 @@ def test_a_copy_that_cannot_be_used_is_none(run, opened, damage):
     else:
         copy.mkdir()
     assert same(run)
-    assert len(opened) == 103
+    assert len(opened) == 13
     run.copy_parts()
     opened.clear()
     assert same(run)

@@ -152,11 +152,10 @@ def test_a_run_goes_on_while_a_process_holds_it(run):
     set_json(run, status="running")
     assert load_run(run).status == "crashed"  # no lock file at all
     program = (
-        "import sys; from nls_tune.runs.directory import RunDirectory\n"
-        "with RunDirectory(sys.argv[1]).lock():\n    print('held', flush=True); sys.stdin.read()"
+        "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(run / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
         before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}

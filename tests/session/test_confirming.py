@@ -68,8 +68,8 @@ def test_without_draws_the_data_are_those_of_the_search_and_trials_have_other_na
         assert (names == others) if level == "clean" else not names & others
     assert plan.notes == ()
     assert drawn.notes == ("the labels of clean are not drawn: the confirmation keeps them for all seeds",)
-    assert drawn.identity()["settings"]["noise_draws"] is True
-    assert "noise_draws" not in plan.identity()["settings"]
+    assert drawn.identity().settings["noise_draws"] is True
+    assert "noise_draws" not in plan.identity().settings
 
 
 @pytest.mark.parametrize(("best", "end"), [([7], 7), ([9, 1, 4], 4), ([4, 5], 5), ([3, 5], 4), ([1, 2, 3, 40], 3)])

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nls_tune.errors import InputError
 from nls_tune.training.augment import Augmentation, AugmentationDraws, normalise
 
 
@@ -51,7 +50,7 @@ DRAWS = [field.name for field in dataclasses.fields(AugmentationDraws)]
 sizes = st.integers(1, 7)
 
 
-@settings(max_examples=80)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     batch=st.integers(0, 4),
     channels=st.sampled_from([1, 3]),
@@ -179,33 +178,6 @@ def test_cuda_gives_the_same_without_waiting():
     torch.testing.assert_close(out.cpu(), expected)
 
 
-@pytest.mark.parametrize("field", ["crop_padding", "cutout"])
-def test_settings_are_whole_numbers_of_pixels(field):
-    with pytest.raises(InputError, match=f"{field} is 0 pixels or more, got -1: give 0 to turn it off"):
-        Augmentation(**{field: -1})
-    for value in (1.5, "4", True, None):
-        with pytest.raises(TypeError, match=f"{field} is a whole number of pixels, got {value!r}"):
-            Augmentation(**{field: value})
-
-
-def test_draw_refuses_bad_sizes_and_returns_none_for_no_samples():
-    augmentation = Augmentation(crop_padding=4)
-    assert len(augmentation.draw(0, 8, 8, _generator())) == 0
-    for arguments in [(-1, 8, 8), (4, 0, 8), (4, 8, 0)]:
-        with pytest.raises(ValueError, match="num_samples >= 0, height >= 1 and width >= 1, got"):
-            augmentation.draw(*arguments, _generator())
-
-
-@pytest.mark.parametrize("method", ["apply", "apply_cutout"])
-def test_apply_refuses_what_does_not_fit(method):
-    augmentation = Augmentation(crop_padding=4, cutout=4)
-    draws = augmentation.draw(4, 8, 8, _generator())
-    with pytest.raises(ValueError, match=r"shape \(B, C, H, W\), got \(4, 20\)"):
-        getattr(augmentation, method)(torch.zeros(4, 20), draws)
-    with pytest.raises(ValueError, match="4 draws for 3 images"):
-        getattr(augmentation, method)(torch.zeros(3, 1, 8, 8), draws)
-
-
 def _formula(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     shape = (1, -1) + (1,) * (x.ndim - 2)
     return (x.double() - mean.double().view(shape)) / std.double().view(shape)
@@ -234,13 +206,3 @@ def test_normalise_returns_float32_from_any_float(dtype):
         out = normalise(x, torch.tensor(mean), torch.tensor(std))
         assert out.dtype == torch.float32
         torch.testing.assert_close(out.double(), _formula(x, torch.tensor(mean), torch.tensor(std)), **tolerance)
-
-
-def test_normalise_refuses_what_it_cannot_scale():
-    mean = torch.ones(3)
-    with pytest.raises(TypeError, match=r"uint8 or float, got torch\.int64"):
-        normalise(torch.zeros(2, 3, 4, 4, dtype=torch.int64), mean, mean)
-    with pytest.raises(ValueError, match=r"mean has one value per channel of the inputs, shape \(1,\), got \(3,\)"):
-        normalise(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), mean, mean)
-    with pytest.raises(ValueError, match=r"std has one value per channel of the inputs, shape \(3,\), got \(1,\)"):
-        normalise(torch.zeros(2, 3), mean, mean[:1])

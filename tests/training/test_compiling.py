@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 from nls_tune.datasets import NoisyDataset, load_dataset
 from nls_tune.errors import CompileError
@@ -42,9 +41,12 @@ def trained(dataset: NoisyDataset, trial: TrainingSettings, compiler: Compiler |
     return training
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on the CPU needs g++")
 @pytest.mark.timeout(300)
 def test_trials_share_one_graph_and_keep_their_numbers(dataset):
+    from torch._dynamo.utils import counters
+
     torch.compiler.reset()
     counters.clear()
     compiler = Compiler("on")
@@ -129,6 +131,7 @@ def test_a_full_device_is_no_reason_to_do_without(dataset, monkeypatch):
     assert auto.warning is None
 
 
+@pytest.mark.slow
 def test_torch_takes_the_compiler_that_is_looked_for_before_a_search():
     from torch._inductor import config
 

@@ -98,7 +98,7 @@ def only_folder(store: Path) -> Path:
 
 class TestKey:
     @given(st.sets(st.sampled_from(sorted(OTHER))), st.sets(st.sampled_from(sorted(OTHER))))
-    @hypothesis_settings(max_examples=60)
+    @hypothesis_settings(max_examples=hypothesis_settings.default.max_examples // 2)
     def test_two_configurations_share_a_warm_up_if_nothing_that_shapes_it_differs(self, first, second):
         one, two = (TrainingSettings(**{n: OTHER[n] for n in names}).warmup_settings() for names in (first, second))
         assert set(OTHER) == set(TrainingSettings.model_fields)
@@ -122,6 +122,7 @@ class TestKey:
 
 
 class TestSameNumbers:
+    @pytest.mark.slow
     @given(st.permutations([1, 2, 4, 4]), st.sampled_from(["sgd", "adamw"]))
     @hypothesis_settings(max_examples=3)
     def test_every_epoch_is_trained_once_and_the_numbers_are_those_without_a_store(
@@ -209,19 +210,26 @@ DAMAGE = {
 }
 
 
+@pytest.fixture(scope="module")
+def stores(dataset, data, tmp_path_factory) -> tuple[Path, tuple[Any, ...]]:
+    """A folder with the stores of a training and of one with another warm-up; the outcome of the first."""
+    folder = tmp_path_factory.mktemp("stores")
+    first, other = (Training(dataset, settings_of(warmup_lr=lr), data=data) for lr in (0.1, 0.5))
+    train(first, folder / "store")
+    train(other, folder / "other", epochs=3)
+    return folder, outcome(first)
+
+
 class TestDamage:
     @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-    def test_it_is_not_taken_over_nor_executed(self, make, tmp_path, damage, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        store, first = tmp_path / "store", make()
-        train(first, store)
-        train(make(warmup_lr=0.5), tmp_path / "other")
-        file = only_folder(store) / "epoch-0003.pt"
+    def test_it_is_not_taken_over_nor_executed(self, make, stores, tmp_path, damage, monkeypatch):
+        monkeypatch.chdir(shutil.copytree(stores[0], tmp_path, dirs_exist_ok=True))
+        file = only_folder(tmp_path / "store") / "epoch-0003.pt"
         file.write_bytes(damage(file))
         again = make()
-        assert train(again, store)[0] == 3  # from epoch 2, which is whole
-        assert outcome(again) == outcome(first)
-        assert train(make(), store)[0] == 4  # it was replaced
+        assert train(again, tmp_path / "store")[0] == 3  # from epoch 2, which is whole
+        assert outcome(again) == stores[1]
+        assert train(make(), tmp_path / "store", epochs=4) == [4]  # it was replaced
         assert not (tmp_path / "owned").exists()
 
     @pytest.mark.parametrize("holding", [True, False])

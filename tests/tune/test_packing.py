@@ -28,6 +28,7 @@ from nls_tune.training import devices
 from nls_tune.training.report import TrialReport
 from nls_tune.tune.cluster import Slots, slots_of
 from nls_tune.tune.packing import Packing, packing_note
+from nls_tune.tune.work import Work
 
 
 class TestErrors:
@@ -153,19 +154,20 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tiny_plan, tm
     experiments: list[tuple[int, list[str]]] = []
     short_of_memory: list[str] = []
 
-    def experiment(plan, data, run, slots, recorder, view, searcher, scheduler, num_trials, *more):
+    def experiment(work, recorder, searcher, scheduler, **more):
         ran: list[str] = []
+        sharing = work.packing.slots.trials_per_gpu
         while isinstance(config := searcher.suggest("x"), dict):
             trial: Any = SimpleNamespace(trial_id=config["trial_id"], config=config)
             ran.append(config["trial_id"])
             short_of_memory[:] = short_of_memory or ran
             recorder.on_trial_start(iteration=1, trials=[], trial=trial)
-            out = slots.trials_per_gpu > 1 and config["trial_id"] in short_of_memory
+            out = sharing > 1 and config["trial_id"] in short_of_memory
             error = "OutOfMemoryError: CUDA out of memory" if out else None
             report = TrialReport(device="a GPU", node="here", finished=True, out_of_memory=error)
             recorder.on_trial_result(iteration=1, trials=[], trial=trial, result=report.to_result())
             recorder.on_trial_complete(iteration=1, trials=[], trial=trial)
-        experiments.append((slots.trials_per_gpu, ran))
+        experiments.append((sharing, ran))
 
     monkeypatch.setattr(confirm, "run_experiment", experiment)
     resources, settings = {"CPU": 8, "GPU": 1}, SearchSettings(trials_per_gpu=2)
@@ -176,7 +178,8 @@ def test_a_confirmation_that_runs_out_of_memory_goes_on_with_fewer(tiny_plan, tm
         views.append(progress)
         return SimpleNamespace(trial_ended=lambda line: None)
 
-    assert confirm.confirm(plan, LevelData(plan), run, "run-1", packing, make_view) == "finished"
+    work = Work(plan=plan, data=LevelData(plan), run=run, run_id="run-1", packing=packing, make_view=make_view)
+    assert confirm.confirm(work) == "finished"
     first, second = experiments
     assert (first[0], second[0]) == (2, 1)
     assert first[1] == short_of_memory  # no other one started after it

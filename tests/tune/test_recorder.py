@@ -26,6 +26,7 @@ from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.session.searching import make_progress
 from nls_tune.training.report import TrialReport
 from nls_tune.tune.recorder import EndOnError, Recorder
+from nls_tune.tune.work import Work
 
 LEVEL = "symmetric:0.4"
 STATE_BYTES = b"state"
@@ -51,12 +52,15 @@ class Driven:
         self.view = FakeView()
         self.begin()
 
-    def begin(self, **options: Any) -> None:
-        """Begin a session of the search."""
+    def begin(self, out_of_memory: Any = lambda: None) -> None:
+        """Begin a session of the search; ``out_of_memory`` says how a trial without memory runs again."""
         self.progress: SearchProgress = make_progress(self.plan, 2)
-        self.recorder = Recorder(
-            self.plan, self.data, self.run, "run-1", self.progress, self.view, list(self.trackers), **options
-        )
+        packing: Any = SimpleNamespace(out_of_memory=out_of_memory)
+        work = Work(
+            plan=self.plan, data=self.data, run=self.run, run_id="run-1", packing=packing,
+            make_view=lambda progress: self.view, trackers=self.trackers,
+        )  # fmt: skip
+        self.recorder = Recorder(work, self.progress, self.view)
 
     def trial(self, name: str = "t1", error: str | None = None, **config: Any) -> SimpleNamespace:
         settings = self.plan.training_settings(self.plan.space.default(**{"smooth_rate": -4.0, **config}))

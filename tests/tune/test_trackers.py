@@ -230,6 +230,7 @@ class TestMlflow:
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # SQLite takes seconds to set up
         return f"file:{tmp_path / 'store'}"
 
+    @pytest.mark.slow
     def test_a_trial_that_goes_on_is_one_run(self, uri, tmp_path):
         from mlflow.tracking import MlflowClient
 

@@ -1,8 +1,9 @@
-"""What runs say, on the console: recommendations in words first, then the numbers behind them."""
+"""What runs say, on the console: the verdicts first, then the numbers behind them."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,27 +14,33 @@ from nls_tune.analysis.analysis import Analysis, RunAnalysis
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.importances import LevelImportances
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise
-from nls_tune.analysis.recommendations import Recommendation
 from nls_tune.report.console.confirmation import print_confirmations
 from nls_tune.report.console.search import print_summaries
 from nls_tune.report.console.tables import print_line, print_table
+from nls_tune.report.console.verdicts import print_verdicts
 from nls_tune.report.table import Column, Table, numbers, table_of, words
 from nls_tune.report.text import ARM_NAMES, amount, duration, interval, number, paused, percent, points, rate
-from nls_tune.report.words import recommendation_words
+from nls_tune.report.words import verdict_words
 
 
-def print_analysis(analysis: Analysis, console: Console) -> None:
-    """Print everything that runs say, run by run, then how they compare."""
+def print_analysis(analysis: Analysis, console: Console, *, details: bool = False) -> None:
+    """Print what runs say, run by run, then how they compare.
+
+    Args:
+        analysis: What they say.
+        console: Where to print.
+        details: Whether to print the numbers behind the verdicts as well.
+    """
     for index, found in enumerate(analysis.runs):
         if index:
             console.print()
-        _print_run(found, console)
+        _print_run(found, console, details)
     if analysis.comparison is not None:
         console.print()
         _print_comparison(analysis.comparison, console)
 
 
-def _print_run(found: RunAnalysis, console: Console) -> None:
+def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
     run = found.run
     dataset = run.content.identity.settings.get("dataset")
     facts = [
@@ -42,18 +49,24 @@ def _print_run(found: RunAnalysis, console: Console) -> None:
         amount(len(run.levels), "noise level"),
     ]
     print_line(f"{run.name}  ({', '.join(facts)})", console, "bold")
-    if not found.recommendations:
-        print_line("No trial has ended yet.", console)
+    print_verdicts(found.verdicts, console)
+    if not found.verdicts:
         return
-    console.print()
-    _print_recommendations(found.recommendations, console)
+    if not details:
+        print_line(f"The numbers behind it: nls-tune analyze --details {shlex.quote(str(run.path))}", console, "dim")
+        return
+    for verdict in found.verdicts:
+        words = verdict_words(verdict)
+        print_line(f"\n{words.noise_level}: {words.headline}", console, "bold")
+        if words.snippet is not None:
+            print_line(words.snippet.rstrip(), console, "dim")
     _heading("The search", console)
-    print_summaries(found.summaries, console, sentences=False)
+    print_summaries(found.summaries, console)
     if found.confirmations:
         _heading("Confirmation", console)
-        print_confirmations(found.confirmations, console, sentences=False)
+        print_confirmations(found.confirmations, console)
     if found.rate_against_noise is not None:
-        _heading("Best rate against noise", console)
+        _heading("Rate to use against noise", console)
         _print_rates(found.rate_against_noise, console)
     if found.importances:
         _heading("Which settings matter for validation accuracy", console)
@@ -67,25 +80,6 @@ def _heading(title: str, console: Console) -> None:
     print_line(f"\n{title}", console, "bold underline")
 
 
-def _print_recommendations(recommendations: Sequence[Recommendation], console: Console) -> None:
-    said = [recommendation_words(found) for found in recommendations]
-    common = set.intersection(*(set(found.doubts) for found in said)) if len(said) > 1 else set()
-    for found in said:
-        print_line(f"{found.noise_level}: {found.headline}", console, "bold")
-        for reason in found.reasons:
-            print_line(f"  + {reason}", console)
-        for doubt in found.doubts:
-            if doubt not in common:
-                print_line(f"  - {doubt}", console)
-        if found.configuration is not None:
-            print_line(f"  {found.configuration}", console, "dim")
-    if common:
-        print_line("At every noise level:", console, "bold")
-        for doubt in said[0].doubts:
-            if doubt in common:
-                print_line(f"  - {doubt}", console)
-
-
 def _print_rates(found: RateAgainstNoise, console: Console) -> None:
     table = table_of(
         found.levels,
@@ -94,7 +88,7 @@ def _print_rates(found: RateAgainstNoise, console: Console) -> None:
             (Column("noise"), lambda level: percent(level.noise_rate)),
             (Column("estimated"), lambda level: percent(level.estimated_noise_rate)),
             (Column("noise-cancelling"), lambda level: rate(level.noise_cancelling_rate)),
-            (Column("best rate"), lambda level: rate(level.smooth_rate)),
+            (Column("use"), lambda level: rate(level.smooth_rate)),
             (Column("plausible 95 %"), lambda level: f"[{rate(level.low)}, {rate(level.high)}]"),
         ],
     )
@@ -154,7 +148,7 @@ def _print_comparison(found: Comparison, console: Console) -> None:
         print_table(Table(words("setting", *found.runs), settings), console)
     else:
         print_line("All settings are the same.", console)
-    columns = (*words(""), *numbers("trials", "rate", "val", "test", "fresh", "against CE", "to first"))
+    columns = (*words(""), *numbers("trials", "use", "val", "test", "fresh", "best rate to CE", "to first"))
     rows: list[tuple[str, ...]] = []
     for level in found.levels:
         rows.append((level.noise_level, *[""] * (len(columns) - 1)))
@@ -162,8 +156,8 @@ def _print_comparison(found: Comparison, console: Console) -> None:
     console.print()
     print_table(Table(columns, tuple(rows)), console)
     print_line(
-        "\nfresh: mean test accuracy over fresh seeds; against CE: paired difference to the\n"
-        "strongest CE over them, in points; to first: test accuracy of the search's trial\n"
+        "\nfresh: mean test accuracy over fresh seeds; best rate to CE: paired difference to\n"
+        "the strongest CE over them, in points; to first: test accuracy of the search's trial\n"
         "minus that of the first run, in points, with its paired standard error, where both\n"
         "were tested on the same samples",
         console,
@@ -172,15 +166,16 @@ def _print_comparison(found: Comparison, console: Console) -> None:
 
 
 def _at_level(found: RunAtLevel) -> tuple[str, ...]:
-    against = found.against_first
+    against, verdict = found.against_first, found.verdict
+    use = None if verdict is None else verdict.use
     return (
         f"  {found.run}",
         str(found.num_trials),
-        "–" if found.config is None else rate(found.config["smooth_rate"]),
+        "–" if use is None else rate(use.config["smooth_rate"]),
         percent(found.val_accuracy),
         percent(found.test_accuracy_at_best),
-        percent(None if found.confirmed is None else found.confirmed.mean),
-        interval(found.against_ce).replace(" [", "\n["),
+        percent(None if use is None or not use.num_seeds or use.test is None else use.test.mean),
+        interval(found.difference).replace(" [", "\n["),
         "–" if against is None else f"{points(against.difference, 2)}\n± {100 * against.standard_error:.2f}",
     )
 

@@ -16,9 +16,9 @@ from nls_tune.report.text import percent, rate
 
 #: The most noise levels that are listed one by one.
 _MOST_LEVELS = 3
-_TABLE = (*words("run", "status", "dataset", "noise levels"), *numbers("trials", "best rate", "val", "age"))
+_TABLE = (*words("run", "status", "dataset", "noise levels"), *numbers("trials", "use", "val", "age"))
 _COLUMNS = (
-    "name", "path", "status", "dataset", "num_levels", "num_ended", "num_planned", "best", "created_at", "problem",
+    "name", "path", "status", "dataset", "num_levels", "num_ended", "num_planned", "levels", "created_at", "problem",
 )  # fmt: skip
 
 
@@ -42,10 +42,10 @@ def runs_json(runs: Sequence[RunOverview]) -> str:
 
 
 def runs_csv(runs: Sequence[RunOverview]) -> str:
-    """Return the runs as CSV; ``best`` holds level, rate and validation accuracy of each level as JSON."""
+    """Return the runs as CSV; ``levels`` holds rate to use, validation accuracy and finding of each as JSON."""
     rows = []
     for run in runs:
-        cells = {**plain(run), "num_levels": len(run.levels), "best": json.dumps(plain(run.levels))}
+        cells = {**plain(run), "num_levels": len(run.levels), "levels": json.dumps(plain(run.levels))}
         rows.append([cells[name] for name in _COLUMNS])
     return csv_text(_COLUMNS, rows)
 
@@ -64,7 +64,7 @@ def _cells(run: RunOverview, now: datetime) -> tuple[str, ...]:
 
 
 def _levels(run: RunOverview) -> tuple[str, str, str]:
-    """Noise levels, their best rates and validation accuracies: one line per level, or how many there are."""
+    """Noise levels, rates to use and their validation accuracies: one line per level, or how many there are."""
     if len(run.levels) <= _MOST_LEVELS:
         names = "\n".join(level.noise_level for level in run.levels) or "–"
         rates = "\n".join(rate(level.smooth_rate) for level in run.levels) or "–"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,7 +12,6 @@ from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.report.console.tables import CHOSEN_COLUMNS, CONFIG_COLUMNS, config_cells, print_line, print_table
 from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import ARM_NAMES, amount, configuration, duration, number, percent, rate
-from nls_tune.report.words import level_sentence
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from nls_tune.spaces.space import ARMS
 
@@ -19,17 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nls_tune.plan.level import LevelPlan
-    from nls_tune.plan.plan import SearchPlan
+    from nls_tune.plan.plan import EpochTime, SearchPlan
 
 
-def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
-    """Say what the search is going to do.
-
-    Args:
-        plan: The plan.
-        slots: Trials that run at once.
-        console: Where to print.
-    """
+def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: EpochTime | None = None) -> None:
+    """Say what the search is going to do, with ``slots`` trials at once; how long it takes if an epoch was measured."""
     budget, info, first = plan.space.budget, plan.info, plan.levels[0].dataset
     num_test = 0 if first.test_labels is None else len(first.test_labels)
     model = plan.training_settings(plan.space.default()).model
@@ -43,7 +37,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console) -> None:
     if (seconds := plan.settings.time_budget) is not None:
         then = "; the confirmation follows and is not counted" if plan.confirm_seeds() else ""
         lines.append(f"The search ends after {duration(seconds)} at the latest, all sessions of the run together{then}")
-    lines.append(_confirmation(plan))
+    lines += [_confirmation(plan), *_cost(plan, slots, epoch_time)]
     if plan.shares_warmups:
         lines.append("CE warm-ups are trained once and shared")
     elif plan.settings.warmup_store not in (None, "none"):
@@ -68,6 +62,25 @@ def _confirmation(plan: SearchPlan) -> str:
         + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
         + ("; then on all labels" if plan.settings.confirm_on == "all" else "")
     )
+
+
+def _cost(plan: SearchPlan, slots: int, epoch_time: EpochTime | None) -> Iterator[str]:
+    """Say how many epochs search and confirmation train at most, and how long that takes."""
+    epochs = plan.space.budget.epochs
+    stages = {"search": plan.num_trials, "confirmation": plan.num_confirm_trials}
+    stages = {name: trials for name, trials in stages.items() if trials}
+    counts = [f"{trials * epochs:,} in the {name}" for name, trials in stages.items()]
+    yield f"Epochs to train, at most: {', '.join(counts)}"
+    if epoch_time is None:
+        yield "How long they take is not known: no epoch of this run was measured yet"
+        return
+    one = epoch_time.seconds
+    seconds = {name: math.ceil(trials / slots) * epochs * one for name, trials in stages.items()}
+    if plan.settings.time_budget is not None:
+        seconds["search"] = min(seconds["search"], plan.settings.time_budget)
+    times = [f"{duration(value)} in the {name}" for name, value in seconds.items()]
+    shown = duration(one) if one >= 10 else f"{one:.2g} s"
+    yield f"Time for them, at most: {', '.join(times)}; if an epoch takes {shown}, as on {epoch_time.device}"
 
 
 def _range(parameter: Parameter) -> str:
@@ -147,21 +160,17 @@ def arm_cells(arm: ArmSummary) -> tuple[str, ...]:
     )
 
 
-_COMPARED = "The sentences compare single best epochs, sample by sample.\n"
 _LEGEND = """
-*        recommended: the highest val
-epoch    the best one, of all: by validation accuracy, smoothed over 3 epochs
-val      that accuracy, on noisy labels; it alone decides
+*        what the verdict says to use
+epoch    the best one, of all: by validation accuracy, mean of the epoch and the one before
+val      that accuracy, on noisy labels; it alone chooses
 test     accuracy on clean labels at the best epoch; at last: at the last one
 trials   completed, of all that ran
 """
 
 
-def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sentences: bool = True) -> None:
-    """Print the table of a search and, unless they are said elsewhere, one sentence per level."""
-    if not summaries:
-        console.print("No trial has ended yet.")
-        return
+def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None:
+    """Print the selected trial of each arm at each noise level."""
     for index, summary in enumerate(summaries):
         facts = []
         if summary.noise_rate is not None:
@@ -170,12 +179,8 @@ def print_summaries(summaries: Sequence[LevelSummary], console: Console, *, sent
             facts.append(f"noise-cancelling rate {rate(summary.noise_cancelling_rate)}")
         print_line(summary.noise_level + (f"  ({', '.join(facts)})" if facts else ""), console, "bold")
         rows = [
-            ("*" if arm == summary.recommended else "", ARM_NAMES[arm], *arm_cells(found))
+            ("*" if arm == summary.used else "", ARM_NAMES[arm], *arm_cells(found))
             for arm, found in summary.arms.items()
         ]
         print_table(Table((*CHOSEN_COLUMNS, *ARM_COLUMNS), tuple(rows)), console, header=index == 0)
-    print_line(_LEGEND + (_COMPARED if sentences else ""), console, "dim")
-    for summary in summaries if sentences else ():
-        print_line(level_sentence(summary), console)
-    if failed := sum(summary.statuses.get("failed", 0) for summary in summaries):
-        console.print(f"{amount(failed, 'trial')} failed; the column error of trials/ says why.")
+    print_line(_LEGEND, console, "dim")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import table as rich_table
@@ -13,7 +13,7 @@ from rich.text import Text
 from nls_tune.report.table import Column, Table
 from nls_tune.report.text import number, rate
 
-#: A star for what is recommended, and the arm.
+#: A star for what the verdict says to use, and the arm.
 CHOSEN_COLUMNS = (Column("", "text", 1), Column("arm", "text", 5))
 #: A configuration without the other settings.
 CONFIG_COLUMNS = (Column("rate", "number", 9), Column("warm-up", "number", 7), Column("lr", "number", 9))
@@ -47,6 +47,31 @@ def print_table(table: Table, console: Console, *, header: bool = True) -> None:
         drawn.add_row(*(Text(cell) for cell in row))
     drawn.width = sum(widths) + len(widths)  # its own: rich would cut the columns to a narrower console
     console.print(drawn, crop=False)
+
+
+def print_wrapped(table: Table, console: Console) -> None:
+    """Print a table that fits the console: cells break at their line breaks where they must, else nowhere.
+
+    On a console that is still too narrow they break between words, never inside of one.
+    """
+    columns = [[column.heading, *cells] for column, *cells in zip(table.columns, *table.rows, strict=True)]
+    flat = [[cell.replace("\n", " ") for cell in cells] for cells in columns]
+    shown = flat.copy()
+    for i in sorted(range(len(columns)), key=lambda i: _width(columns[i]) - _width(flat[i])):
+        if sum(_width(cells) + 1 for cells in shown) > console.width:
+            shown[i] = columns[i]
+    drawn = rich_table.Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    for column, cells in zip(table.columns, shown, strict=True):
+        longest = max(cell_len(word) for cell in cells for word in cell.split())
+        justify = "left" if column.kind == "text" else "right"
+        drawn.add_column(Text(cells[0]), min_width=longest, justify=justify)  # type: ignore[arg-type]
+    for row in zip(*(cells[1:] for cells in shown), strict=True):
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(drawn, crop=False)
+
+
+def _width(cells: Sequence[str]) -> int:
+    return max(cell_len(line) for cell in cells for line in cell.split("\n"))
 
 
 def config_cells(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def confirmation(run: RunAnalysis) -> Figure | str:
                   fontsize=7, fontweight="bold", clip_on=False)  # fmt: skip
         for i, found in enumerate(level.configurations):
             place += 1
-            name, star = rate_name(found.arm, found.config["smooth_rate"]), " ★" if i == level.recommended else ""
+            name, star = rate_name(found.arm, found.config["smooth_rate"]), " ★" if i == level.used else ""
             ticks[place] = f"{name}, warm-up {found.config['warmup_epochs']}, lr {number(found.config['lr'])}{star}"
             _draw(left, right, level, i, place)
         place += 1
@@ -47,13 +47,13 @@ def confirmation(run: RunAnalysis) -> Figure | str:
     left.set_xlabel("test accuracy at the best epoch, %")
     right.set_xlabel("difference to the strongest CE, points")
     seeds = seed_count(c for level in levels for c in level.configurations)
-    figure.suptitle(f"Confirmation with {seeds}: means with 95 % t intervals; ★ recommended by validation")
+    figure.suptitle(f"Confirmation with {seeds}: means with 95 % t intervals; ★ what to use")
     return figure
 
 
 def _draw(left: Axes, right: Axes, level: LevelConfirmation, index: int, place: int) -> None:
     """Draw a configuration: its accuracy at the left, its difference at the right."""
-    found, comparison, filled = level.configurations[index], level.comparisons[index], index == level.recommended
+    found, comparison, filled = level.configurations[index], level.comparisons[index], index == level.used
     if found.test_at_best is not None:
         _interval(left, found.test_at_best, place, found.arm, filled=filled)
     if index == level.strongest_ce:

@@ -1,4 +1,4 @@
-"""A LaTeX table of a confirmation, for papers (booktabs)."""
+"""A LaTeX table of the verdicts, for papers (booktabs)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from nls_tune.report.text import number, printable, seed_count
+from nls_tune.report.words import FINDINGS, test_text
 
 if TYPE_CHECKING:
     from nls_tune.analysis.analysis import RunAnalysis
-    from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation
     from nls_tune.analysis.statistics import SampleMean
+    from nls_tune.analysis.verdicts import Choice, Verdict
 
 _SPECIALS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -26,19 +27,19 @@ def latex_text(text: str) -> str:
 
 
 def latex_table(run: RunAnalysis) -> str | None:
-    r"""Return a table of the confirmed levels of a run, with its caption; None without a confirmation on a test set.
+    r"""Return a table of the verdicts of a run, with its caption; None without a confirmation on a test set.
 
     It needs ``\usepackage{booktabs}`` and, for ``\textquotedbl``, the font encoding T1.
     """
-    levels = [level for level in run.confirmations if any(c.test_at_best for c in level.configurations)]
-    if not levels:
+    verdicts = [found for found in run.verdicts if found.difference is not None]
+    if not verdicts:
         return None
-    seeds = seed_count(c for level in levels for c in level.configurations)
+    seeds = seed_count(c for level in run.confirmations for c in level.configurations)
     caption = (
-        f"Test accuracy (\\%) at the best epoch, mean $\\pm$ standard deviation over {seeds}. "
-        "Recommended: smooth rate (or CE), warm-up epochs and learning rate with the highest mean validation accuracy "
-        "on noisy labels. $\\Delta$: paired difference in points to the strongest cross-entropy (CE), $\\pm$ half of "
-        "its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
+        f"What to use: smooth rate (or cross-entropy, CE), warm-up epochs and learning rate, and its test accuracy "
+        f"(\\%), mean $\\pm$ standard error over {seeds}. $\\Delta$: test accuracy of the best rate, by mean "
+        "validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, $\\pm$ half "
+        "of its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
     lines = [
         f"% Made by nls-tune from the run {latex_text(run.run.name)}; needs \\usepackage{{booktabs}}.",
@@ -47,13 +48,13 @@ def latex_table(run: RunAnalysis) -> str | None:
         f"  \\caption{{{caption}}}",
         # So that it fits into the column of an article, below the caption and not on it.
         r"  \smallskip\footnotesize\setlength{\tabcolsep}{2.5pt}",
-        r"  \begin{tabular}{@{}lrrlrrr@{}}",
+        r"  \begin{tabular}{@{}lrrlrrrl@{}}",
         r"    \toprule",
-        r"    Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Recommended} & Strongest CE & $\Delta$ \\",
-        r"    \cmidrule(lr){4-5}",
-        r"    & (\%) & & configuration & test & test & (points) \\",
+        r"    Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Use} & \multicolumn{2}{c}{Best rate} & Verdict \\",
+        r"    \cmidrule(lr){4-5}\cmidrule(lr){6-7}",
+        r"    & (\%) & & configuration & test & rate & $\Delta$ (points) & \\",
         r"    \midrule",
-        *(f"    {_row(run, level)}" for level in levels),
+        *(f"    {_row(run, found)}" for found in verdicts),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",
@@ -61,28 +62,24 @@ def latex_table(run: RunAnalysis) -> str | None:
     return "\n".join(lines) + "\n"
 
 
-def _row(run: RunAnalysis, level: LevelConfirmation) -> str:
-    summary = next((s for s in run.summaries if s.noise_level == level.noise_level), None)
-    noise = None if summary is None else summary.noise_rate
-    cancelling = None if summary is None else summary.noise_cancelling_rate
-    best = level.configurations[level.recommended]
-    strongest = None if level.strongest_ce is None else level.configurations[level.strongest_ce]
-    comparison = level.comparisons[level.recommended]
+def _row(run: RunAnalysis, found: Verdict) -> str:
+    cancelling = next(s.noise_cancelling_rate for s in run.summaries if s.noise_level == found.noise_level)
     cells = [
-        latex_text(level.noise_level),
-        _NONE if noise is None else f"{100 * noise:.1f}",
+        latex_text(found.noise_level),
+        _NONE if found.noise_rate is None else f"{100 * found.noise_rate:.1f}",
         _NONE if cancelling is None else _number(cancelling, 3),
-        _configuration(best),
-        _mean(best.test_at_best),
-        _mean(None if strongest is None else strongest.test_at_best),
-        _NONE if comparison is None else _difference(comparison.difference),
+        _NONE if found.use is None else _configuration(found.use),
+        _NONE if found.use is None else "$" + test_text(found.use).replace("\n±", r" \pm") + "$",
+        _NONE if found.rate is None else _number(found.rate.config["smooth_rate"], 4),
+        _NONE if found.difference is None else _difference(found.difference),
+        FINDINGS[found.finding],
     ]
     return " & ".join(cells) + r" \\"
 
 
-def _configuration(found: ConfirmedConfiguration) -> str:
-    config = found.config
-    name = "CE" if found.arm == "ce" else _number(config["smooth_rate"], 4)
+def _configuration(use: Choice) -> str:
+    config = use.config
+    name = "CE" if use.arm == "ce" else _number(config["smooth_rate"], 4)
     # In mathematics, where 1e-05 has a minus and no hyphen.
     digits, _, exponent = number(config["lr"]).partition("e")
     lr = f"${digits} \\cdot 10^{{{int(exponent)}}}$" if exponent else f"${digits}$"
@@ -91,13 +88,6 @@ def _configuration(found: ConfirmedConfiguration) -> str:
 
 def _number(value: float, digits: int) -> str:
     return f"${value + 0.0:.{digits}g}$"
-
-
-def _mean(found: SampleMean | None) -> str:
-    if found is None:
-        return _NONE
-    spread = "" if math.isnan(found.standard_deviation) else f" \\pm {100 * found.standard_deviation:.2f}"
-    return f"${100 * found.mean:.2f}{spread}$"
 
 
 def _difference(found: SampleMean) -> str:

@@ -155,10 +155,10 @@ def _leave_out_far_ones(axis: Axes, values: Sequence[tuple[RatePoint, float]], c
 
 
 def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
-    """Draw the best rate of each level over its noise, with the line of theory."""
+    """Draw the rate to use at each level over its noise, with the line of theory."""
     found = run.rate_against_noise
     if found is None or not found.levels:
-        return "no noise level has a recommended configuration"
+        return "no verdict says what to use"
     placed = [(level, rate) for level in found.levels if (rate := _noise_of(level)) is not None]
     if not placed:
         return "the noise rate of no level is known or estimated"
@@ -178,8 +178,8 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
     label_rates(axis, "y", [0.0, *ends, *theory], inches=2.0)
     percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
-    axis.set_ylabel("best smooth rate, spaced by log(1 − r)")
-    axis.set_title("Best smooth rate against label noise")
+    axis.set_ylabel("smooth rate to use, spaced by log(1 − r)")
+    axis.set_title("Rate to use against label noise")
     axis.legend(loc="best", fontsize=6)
     if missing := [label(level.noise_level, 20) for level in found.levels if _noise_of(level) is None]:
         axis.text(

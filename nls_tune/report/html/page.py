@@ -20,7 +20,7 @@ from nls_tune.report.html.plots.theme import PALETTES, templates
 from nls_tune.report.html.provenance import Provenance, provenance_of
 from nls_tune.report.html.sections import Section, comparison_sections, run_sections
 from nls_tune.report.text import amount, duration, paused
-from nls_tune.report.words import Words, recommendation_words
+from nls_tune.report.words import TABLE_NOTE, Words, common_doubts, summary_line, verdict_table, verdict_words
 from nls_tune.runs import Run
 
 _STATUSES = {
@@ -40,7 +40,9 @@ class RunPart:
     run: Run
     status_note: str | None
     facts: tuple[str, ...]
-    recommendations: tuple[Words, ...]
+    headline: str
+    rows: tuple[tuple[Words, tuple[str, ...]], ...]
+    doubts: tuple[str, ...]
     sections: tuple[Section, ...]
     provenance: Provenance
 
@@ -76,6 +78,7 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
             scripts=scripts,
             hashes=[_csp_hash(script) for script in (*scripts.values(), _plotly())],
             css=_asset("page.css"),
+            table_note=TABLE_NOTE,
             written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
             version=__version__,
         )
@@ -88,12 +91,15 @@ def page_bytes(analysis: Analysis) -> bytes:
 
 
 def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
+    said = [verdict_words(verdict) for verdict in found.verdicts]
     return RunPart(
         prefix=prefix,
         run=found.run,
         status_note=_STATUSES[found.run.status],
         facts=_facts(found),
-        recommendations=tuple(map(recommendation_words, found.recommendations)),
+        headline=summary_line(found.verdicts) if said else "No trial has ended yet.",
+        rows=tuple(zip(said, verdict_table(found.verdicts).rows, strict=True)),
+        doubts=common_doubts(said),
         sections=run_sections(found, prefix),
         provenance=provenance_of(found.run, prefix),
     )

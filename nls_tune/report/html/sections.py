@@ -15,6 +15,7 @@ from nls_tune.report.html.plots.confirmation import confirmation_plot
 from nls_tune.report.html.plots.importances import importances_plot
 from nls_tune.report.html.plots.interactions import interaction_plot
 from nls_tune.report.html.plots.learning_curves import learning_curves_plot
+from nls_tune.report.html.plots.levels import levels_plot
 from nls_tune.report.html.plots.rate_against_noise import rate_against_noise_plot
 from nls_tune.report.html.plots.rate_curves import rate_curve_plot
 from nls_tune.report.html.tables import (
@@ -80,10 +81,16 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
     """
     nothing = None if len(found.run.trials) else "No trial has ended."
     return (
+        Section(
+            f"{prefix}levels",
+            "All noise levels",
+            () if nothing else _all(levels_plot(f"{prefix}levels-0", found.confirmations)),
+            empty=nothing,
+        ),
         _rates(found, prefix, nothing),
         Section(
             f"{prefix}noise",
-            "How the best rate depends on noise",
+            "Rate to use against noise",
             () if nothing else _all(rate_against_noise_plot(f"{prefix}noise-0", found.rate_against_noise)),
             empty=nothing,
         ),

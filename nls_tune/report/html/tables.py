@@ -11,9 +11,10 @@ from nls_tune.analysis.allocation import Allocation
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.confirmation import LevelConfirmation
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
+from nls_tune.analysis.verdicts import Choice
 from nls_tune.report.table import Column, Table, numbers, table_of, words
 from nls_tune.report.text import ARM_NAMES, interval, mean_text, number, other_settings, points, rate
-from nls_tune.report.words import choice_marks
+from nls_tune.report.words import FINDINGS, choice_marks, test_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ def arms_table(key: str, summaries: Sequence[LevelSummary]) -> PageTable:
     columns: _Columns[tuple[LevelSummary, ArmSummary]] = [
         (Column("Noise level", "text"), lambda at: at[0].noise_level),
         (Column("Arm", "text"), lambda at: ARM_NAMES[at[1].arm]),
-        (Column("Choice", "text"), lambda at: "best of the search" if at[1].arm == at[0].recommended else ""),
+        (Column("Choice", "text"), lambda at: "use" if at[1].arm == at[0].used else ""),
         *_setting_columns(_arm_config, searched_settings(summaries)),
         (Column("Validation, %"), lambda at: _percent(at[1].val_accuracy)),
         (Column("Test, %"), lambda at: _percent(at[1].test_accuracy_at_best)),
@@ -136,7 +137,7 @@ def confirmation_table(key: str, levels: Sequence[LevelConfirmation]) -> PageTab
         "accuracy to the strongest cross-entropy with its 95 % t interval. p: exact sign-flip test; over levels: "
         "corrected by Holm's method. Detectable: the smallest true difference that would have been found with a "
         "probability of 80 %. All of it is for this test set and, unless every seed drew its own, this draw of the "
-        "noise. The same seeds choose the recommended configuration, by validation, and test it."
+        "noise. The same seeds choose the best configuration, by validation, and test it."
     )
     return PageTable(key, "Confirmed configurations", Table(columns, rows), note)
 
@@ -233,31 +234,36 @@ def costs_table(key: str, found: Allocation) -> PageTable:
 
 
 def _run_config(at: tuple[str, RunAtLevel]) -> Mapping[str, Any]:
-    return at[1].config or {}
+    use = _use(at[1])
+    return {} if use is None else use.config
+
+
+def _use(run: RunAtLevel) -> Choice | None:
+    return None if run.verdict is None else run.verdict.use
 
 
 def comparison_table(key: str, comparison: Comparison) -> PageTable:
-    """Return what each run recommends at each level."""
+    """Return what each run says at each level."""
     entries = [(level.noise_level, run) for level in comparison.levels for run in level.runs]
-    others = dict.fromkeys(name for _, run in entries for name in other_settings(run.config or {}))
+    others = dict.fromkeys(name for _, run in entries for name in other_settings(_run_config(("", run))))
     columns: _Columns[tuple[str, RunAtLevel]] = [
         (Column("Noise level", "text"), lambda at: at[0]),
         (Column("Run", "text"), lambda at: at[1].run),
-        (Column("Arm", "text"), lambda at: _NONE if at[1].arm is None else ARM_NAMES[at[1].arm]),
+        (Column("Verdict", "text"), lambda at: _NONE if at[1].verdict is None else FINDINGS[at[1].verdict.finding]),
         *_setting_columns(_run_config, others),
         (Column("Validation, %"), lambda at: _percent(at[1].val_accuracy)),
         (Column("Test, %"), lambda at: _percent(at[1].test_accuracy_at_best)),
-        (Column("Confirmed test, %"), lambda at: mean_text(at[1].confirmed)),
-        (Column("Against CE, points"), lambda at: interval(at[1].against_ce)),
+        (Column("Test over seeds, %"), lambda at: test_text(use) if (use := _use(at[1])) and use.num_seeds else _NONE),
+        (Column("Best rate to CE, points"), lambda at: interval(at[1].difference)),
         (Column("Against the first run, points"), lambda at: _against_first(at[1])),
         (Column("Trials"), lambda at: str(at[1].num_trials)),
         (Column("Training, s"), lambda at: f"{at[1].train_seconds:.1f}"),
     ]
     note = (
-        "Test: of the search's trial. Confirmed: mean ± standard deviation over fresh seeds. Against the first run: "
-        "the recommended trials on the same test samples, ± the paired standard error."
+        "Test: of the search's trial. Over seeds: mean ± standard error over fresh seeds. Against the first run: "
+        "the trials to use on the same test samples, ± the paired standard error."
     )
-    return PageTable(key, "What each run recommends", table_of(entries, columns), note)
+    return PageTable(key, "What each run says", table_of(entries, columns), note)
 
 
 def _against_first(found: RunAtLevel) -> str:

@@ -177,7 +177,7 @@ def test_the_latex_table(analysis):
         assert f", {written} & " in latex_table(changed)
 
 
-@given(st.text())
+@given(st.text("a雜\\{}$&#%_~^<>|\"'-\x1b\n\u202e"))
 def test_latex_text_has_no_special_character_of_its_own(text):
     escaped = latex_text(text)
     rest = re.sub(r"\\text[a-z]+\{\}|\\[{}$&#%_]", "", escaped)
@@ -210,13 +210,14 @@ def test_runs_in_every_state_are_drawn(changes, missing, tmp_path):
     assert {path.stem for path in paths} == NAMES - missing
 
 
+@pytest.mark.slow
 def test_many_trials_stay_a_small_file(tmp_path):
     (run,) = make_analysis(LEVELS).runs
-    points = tuple(replace(run.rate_curves[0].points[0], smooth_rate=-i / 1000) for i in range(6000))
+    points = tuple(replace(run.rate_curves[0].points[0], smooth_rate=-i / 1000) for i in range(3000))
     many = replace(run, rate_curves=(replace(run.rate_curves[0], points=points),))
     figure = draw_figures(Analysis((many,), None)).figures["accuracy_against_rate"]
     (path,) = save_figures(DrawnFigures({"many": figure}), tmp_path, ("svg",))
-    assert path.stat().st_size < 500_000
+    assert path.stat().st_size < 250_000
 
 
 def test_limits_of_accuracies_span_a_point_at_least_and_labels_are_short():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import zlib
 from dataclasses import replace
 from functools import cached_property
@@ -368,10 +369,15 @@ def test_thinning_keeps_ends_and_order(count, most):
     assert not count or (found[0], found[-1]) == (0, count - 1)
 
 
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory) -> Path:
+    return write_fake_run(tmp_path_factory.mktemp("fake") / "fake", trials=8, epochs=6, confirm_seeds=2)
+
+
 class TestCommand:
     @pytest.fixture
-    def run(self, tmp_path) -> Path:
-        return write_fake_run(tmp_path / "fake", trials=8, epochs=6, confirm_seeds=2)
+    def run(self, fake, tmp_path) -> Path:
+        return Path(shutil.copytree(fake, tmp_path / "fake"))
 
     def test_it_writes_beside_the_run_and_says_where_and_how_big(self, run, capsys):
         assert run_app(app, ["report", str(run)]) == 0

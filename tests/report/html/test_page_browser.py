@@ -15,7 +15,6 @@ from analyses import HOSTILE, make_analysis, make_comparison
 from nls_tune.report.html.page import page_bytes
 from nls_tune.report.html.plots.theme import PALETTES
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
@@ -43,6 +42,7 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
+    playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright_api.sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found

@@ -1,8 +1,9 @@
-"""Several runs side by side: what each recommends at every noise level, and what that gains over CE."""
+"""Several runs side by side: what each says to use at every noise level, and what its best rate gains over CE."""
 
 from __future__ import annotations
 
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
+from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.html.plots.common import Figure, Plot, error_bars, layout, percentage, plotly_text, scatter
 from nls_tune.report.html.plots.theme import NUM_RUN_COLOURS, RUN_SYMBOLS
 from nls_tune.report.text import percent, points
@@ -16,8 +17,8 @@ def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
     return (
         Plot(
             "compare-accuracy",
-            "Accuracy of what each run recommends",
-            "Each marker is a run's recommended configuration on clean test labels: filled, the mean over fresh seeds "
+            "Accuracy of what each run says to use",
+            "Each marker is what a run says to use, on clean test labels: filled, the mean over fresh seeds "
             "with its 95 % interval; open, the single trial of the search, which luck flatters.",
             accuracy_words,
             accuracy,
@@ -27,7 +28,7 @@ def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
         Plot(
             "compare-gain",
             "Gain over cross-entropy",
-            "Each marker is a run's recommended configuration minus the strongest cross-entropy of the same run, seed "
+            "Each marker is a run's best rate minus the strongest cross-entropy of the same run, seed "
             "by seed; an interval that covers 0 proves nothing.",
             gain_words,
             gain,
@@ -41,7 +42,7 @@ def _figure(comparison: Comparison, is_gain: bool, axis: str) -> tuple[Figure | 
     """The figure, and what it says in words: where there is none, why."""
     data = [trace for i in range(len(comparison.runs)) if (trace := _trace(comparison, i, is_gain)) is not None]
     if not data:
-        return None, f"No run has a {'confirmation' if is_gain else 'recommendation'} with a test set."
+        return None, f"No run has a {'confirmation' if is_gain else 'verdict'} with a test set."
     rows = [plotly_text(level.noise_level) for level in comparison.levels]
     xaxis = {
         "title": {"text": axis},
@@ -53,9 +54,14 @@ def _figure(comparison: Comparison, is_gain: bool, axis: str) -> tuple[Figure | 
     return {"data": data, "layout": layout(xaxis=xaxis, showlegend=True, yaxis=yaxis)}, _summary(comparison, is_gain)
 
 
+def _confirmed(found: RunAtLevel) -> SampleMean | None:
+    use = None if found.verdict is None else found.verdict.use
+    return use.test if use is not None and use.num_seeds else None
+
+
 def _value(found: RunAtLevel, is_gain: bool) -> tuple[float | None, float | None, float | None]:
     """Low end, middle and high end in percent or points."""
-    seeds = found.against_ce if is_gain else found.confirmed
+    seeds = found.difference if is_gain else _confirmed(found)
     if seeds is not None:
         return percentage(seeds.low), percentage(seeds.mean), percentage(seeds.high)
     return None, None if is_gain else percentage(found.test_accuracy_at_best), None
@@ -74,7 +80,7 @@ def _trace(comparison: Comparison, index: int, is_gain: bool) -> Figure | None:
         return None
     low, middle, high = zip(*(_value(found, is_gain) for _, _, found in cells), strict=True)
     colour, symbol = f"@run-{index % NUM_RUN_COLOURS}", RUN_SYMBOLS[index % len(RUN_SYMBOLS)]
-    symbols = [symbol + ("" if is_gain or found.confirmed else "-open") for _, _, found in cells]
+    symbols = [symbol + ("" if is_gain or _confirmed(found) else "-open") for _, _, found in cells]
     return scatter(
         "markers",
         middle,
@@ -92,8 +98,9 @@ def _summary(comparison: Comparison, is_gain: bool) -> str:
     for level in comparison.levels:
         for found in level.runs:
             if is_gain:
-                shown = "not confirmed" if found.against_ce is None else f"{points(found.against_ce.mean, 2)} points"
+                shown = "not confirmed" if found.difference is None else f"{points(found.difference.mean, 2)} points"
             else:
-                shown = percent(found.confirmed.mean if found.confirmed else found.test_accuracy_at_best, 2)
+                seeds = _confirmed(found)
+                shown = percent(seeds.mean if seeds else found.test_accuracy_at_best, 2)
             parts.append(f"{level.noise_level} in {found.run}: {shown}")
     return "; ".join(parts) + "."

@@ -23,7 +23,7 @@ from nls_tune.report.text import configuration, percent, rate_name
 from nls_tune.report.words import choice_marks
 
 _READING = (
-    "Each marker is the mean over fresh seeds with its 95 % t interval, the larger one the recommended configuration; "
+    "Each marker is the mean over fresh seeds with its 95 % t interval, the larger one what the verdict says to use; "
     "intervals that overlap prove nothing either way: the differences seed by seed are in the table below."
 )
 _HOVER = "<b>%{customdata[0]}</b><br>%{x:.2f} % (%{customdata[1]})<br>seeds: %{customdata[2]}<extra></extra>"
@@ -87,7 +87,7 @@ def _marker(level: LevelConfirmation, row: int, mean: SampleMean) -> Figure:
         [row],
         name=name,
         error_x=error_bars([low], [x], [high], ARM_COLOURS[found.arm]),
-        marker=arm_marker(found.arm, 14 if row == level.recommended else 9),
+        marker=arm_marker(found.arm, 14 if row == level.used else 9),
         customdata=[[name, _interval(mean) or "no interval", len(found.seeds)]],
         hovertemplate=_HOVER,
     )

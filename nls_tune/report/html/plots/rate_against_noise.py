@@ -22,18 +22,18 @@ from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import ARM_NAMES, percent, rate
 from nls_tune.spaces.space import ARMS, Arm
 
-_TITLE = "Best smooth rate against noise"
+_TITLE = "Rate to use against noise"
 _READING = (
-    "Each marker is the rate that the search recommends at a noise level, with the rates that resampled validation "
+    "Each marker is the rate that the verdict says to use at a noise level, with the rates that resampled validation "
     "samples would select (95 %); the line is the noise-cancelling rate of symmetric noise: a prior, not an answer."
 )
 _HOVER = "<b>%{customdata[0]}</b><br>r = %{customdata[1]} (%{customdata[2]} to %{customdata[3]})<extra></extra>"
 
 
 def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
-    """Draw the best rates of a run; ``found`` is None where no level has any."""
+    """Draw the rates to use of a run; ``found`` is None where no level has any."""
     if found is None:
-        return Plot.empty(key, _TITLE, _READING, "No noise level has a recommended configuration.")
+        return Plot.empty(key, _TITLE, _READING, "No verdict says what to use.")
     placed = [level for level in found.levels if _noise(level) is not None]
     if not placed:
         return Plot.empty(key, _TITLE, _READING, "No level's noise rate is known.")
@@ -79,7 +79,7 @@ def _levels(arm: Arm, levels: list[BestRate]) -> Figure:
         "markers",
         [percentage(_noise(level)) for level in levels],
         y,
-        name=plotly_text(f"recommended: {ARM_NAMES[arm]}"),
+        name=plotly_text(f"use: {ARM_NAMES[arm]}"),
         customdata=[[plotly_text(v.noise_level), rate(v.smooth_rate), rate(v.low), rate(v.high)] for v in levels],
         hovertemplate=_HOVER,
         error_y=error_bars(low, y, high, ARM_COLOURS[arm]),
@@ -93,4 +93,4 @@ def _summary(found: RateAgainstNoise) -> str:
         f"{rate(level.low)} to {rate(level.high)}, noise-cancelling {rate(level.noise_cancelling_rate)}"
         for level in found.levels
     ]
-    return "Best rates: " + "; ".join(parts) + "."
+    return "Rates to use: " + "; ".join(parts) + "."

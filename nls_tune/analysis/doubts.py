@@ -1,0 +1,147 @@
+"""What speaks against a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from nls_tune.allocation.allocator import Config
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
+from nls_tune.analysis.level_summaries import LevelSummary
+from nls_tune.analysis.rows import log_share, search_trials
+from nls_tune.spaces.space import ARMS, Arm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What speaks against taking a verdict as it is.
+DoubtKind = Literal[
+    "two_seeds",  # the confirmation has no more
+    "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
+    "going_on",  # not all planned trials of the level have ended, or not all of its confirmation
+    "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
+    "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
+    "at_the_edge",  # the best rate is at the edge of what was searched
+    "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
+    "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged
+    "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
+]
+
+#: An arm with fewer completed trials has hardly been searched.
+MIN_TRIALS = 8
+#: A rate this close to an end of its range, as a share of the range in log(1 - r), is at the edge.
+_EDGE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Everything that is known of one noise level.
+
+    Attributes:
+        rows: The rows of all stages.
+        num_claims: Over how many levels p values are corrected.
+        planned: How many search trials are planned.
+        rate: The range of the rate.
+    """
+
+    rows: pd.DataFrame
+    summary: LevelSummary
+    confirmation: LevelConfirmation | None
+    num_claims: int
+    planned: int | None
+    rate: Mapping[str, Any] | None
+
+    @property
+    def confirmed(self) -> LevelConfirmation | None:
+        """The confirmation, once it has trained each selected configuration: before that it compares some of them."""
+        done = self.rows[(self.rows["stage"] == "confirm") & (self.rows["status"] != "interrupted")]
+        return self.confirmation if set(self.summary.arms) <= set(done["arm"]) else None
+
+    @property
+    def has_ce(self) -> bool:
+        """Whether CE is a part of the search: without it nothing can be compared."""
+        if (self.rows["arm"] == "ce").any() or self.rate is None:
+            return bool((self.rows["arm"] == "ce").any())
+        values = self.rate.get("values")
+        return 0 in values if values is not None else self.rate["low"] <= 0 <= self.rate["high"]
+
+
+class _Rate(Protocol):
+    @property
+    def arm(self) -> Arm: ...
+
+    @property
+    def config(self) -> Config: ...
+
+
+def doubts(
+    level: Level, rate: _Rate | None, comparison: PairedComparison | None, *, has_use: bool
+) -> tuple[DoubtKind, ...]:
+    """Return what speaks against the verdict of a level.
+
+    Args:
+        level: What is known of it.
+        rate: The best rate other than 0.
+        comparison: That rate's comparison with the strongest CE.
+        has_use: Whether the verdict says what to use.
+    """
+    summary, search = level.summary, search_trials(level.rows)
+    kinds: dict[DoubtKind, bool] = {
+        "two_seeds": comparison is not None and comparison.difference.num_seeds == 2,
+        "few_seeds": comparison is not None and not can_reach(comparison, max(1, level.num_claims)),
+        "going_on": _going_on(level, search),
+    }
+    if has_use:
+        completed = search[search["status"] == "completed"].groupby("arm").size()
+        kinds |= {
+            "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
+            "asymmetric_noise": not _is_symmetric(summary),
+            "default_ce_stronger": _default_ce_stronger(level),
+            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
+        }
+    if has_use and rate is not None:
+        of_arm = search[search["arm"] == rate.arm]
+        kinds |= {
+            "at_the_edge": _at_the_edge(rate.config["smooth_rate"], level.rate, search["smooth_rate"]),
+            "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
+        }
+    return tuple(kind for kind, holds in kinds.items() if holds)
+
+
+def _going_on(level: Level, search: pd.DataFrame) -> bool:
+    ended = int((search["status"] != "interrupted").sum())
+    if level.planned is not None and ended < level.planned:
+        return True
+    if level.confirmation is None:
+        return False
+    counts = {len(found.seeds) for found in level.confirmation.configurations}
+    failed = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_val_accuracy"].isna()]
+    # A seed that failed is missing for good.
+    return level.confirmed is None or (len(counts) > 1 and failed.empty)
+
+
+def _is_symmetric(summary: LevelSummary) -> bool:
+    kind = summary.noise_level.partition(":")[0]
+    if summary.noise_rate == 0 or kind in ("clean", "symmetric"):
+        return True
+    return kind == "pairflip" and summary.num_classes == 2  # there is only one other class
+
+
+def _default_ce_stronger(level: Level) -> bool:
+    found, selected = level.confirmed, level.summary.arms.get("ce")
+    if found is None or found.strongest_ce is None or selected is None:
+        return False
+    return found.configurations[found.strongest_ce].config != selected.config
+
+
+def _at_the_edge(rate: float, parameter: Mapping[str, Any] | None, tried: pd.Series) -> bool:
+    low, high = float(tried.min()), float(tried.max())
+    if parameter is not None:
+        ends = parameter.get("values") or [parameter.get("low"), parameter.get("high")]
+        if all(isinstance(end, int | float) for end in ends):
+            low, high = min(ends), max(ends)
+    near, far, here = log_share(np.array([high, low, rate])).tolist()
+    return bool(min(here - near, far - here) <= _EDGE * (far - near))

@@ -1,0 +1,289 @@
+"""The verdict of each noise level: what to use, and whether a smooth rate is proven to beat cross-entropy (CE).
+
+One pure function decides, from whatever there is; every screen, page, file and figure shows what it says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from nls_tune.allocation.allocator import Config
+from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations
+from nls_tune.analysis.doubts import DoubtKind, Level, doubts
+from nls_tune.analysis.learned import is_at_chance, is_rising
+from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries, paired_trials
+from nls_tune.analysis.rows import have_settings, number, search_trials
+from nls_tune.analysis.selection import best_first, select
+from nls_tune.analysis.statistics import SampleMean
+from nls_tune.runs import Run
+from nls_tune.spaces.space import ARMS, Arm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What is known of the best rate other than 0 against the strongest CE, on clean test labels with fresh seeds.
+Finding = Literal["better", "no_proven_difference", "worse", "not_confirmed", "not_trained_enough"]
+#: Why a level is ``not_trained_enough`` or ``not_confirmed``.
+Reason = Literal[
+    "nothing_completed",  # no trial was completed
+    "no_ce_completed",  # no trial of CE was completed
+    "ce_at_chance",  # the strongest CE is within its error of guessing
+    "ce_rising",  # the strongest CE is still rising steeply at its last epoch
+    "no_ce",  # the space holds no CE
+    "no_rate",  # no rate other than 0 was completed
+    "no_test_set",  # nothing but noisy labels has been looked at
+    "no_fresh_seeds",  # no confirmation, or not yet of every selected configuration
+    "one_seed",  # one fresh seed in common
+]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration and what is known of it; accuracies are fractions, at the best epoch.
+
+    Attributes:
+        arm: The arm of its rate.
+        config: The settings that were searched.
+        best_epoch: The epoch at which to stop: that of the search's trial, else the median over the fresh seeds.
+        trial_id: The search's completed trial with this configuration; None where there is none.
+        warmup_lr: The learning rate of its warm-up.
+        num_seeds: Fresh seeds; 0 where only the search has trained it.
+        val_accuracy: On noisy validation labels: the mean over the fresh seeds, else the search's trial's.
+        test: On clean test labels, over the fresh seeds; of one value, the search's trial's, without any. None
+            without a test set.
+    """
+
+    arm: Arm
+    config: Config
+    best_epoch: int | None
+    trial_id: str | None
+    warmup_lr: float | None
+    num_seeds: int
+    val_accuracy: float
+    test: SampleMean | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer at one noise level.
+
+    Attributes:
+        noise_level: In its stored spelling.
+        noise_rate: Share of wrong labels; None where unknown.
+        estimated_noise_rate: From the noisy labels; None where not estimated.
+        finding: What is known of the best rate against the strongest CE.
+        reason: Why not more is known; None where it is.
+        use: What to use: the rate where it is proven better, else the strongest CE. The best rate where the space
+            holds no CE; None where nothing can be said.
+        ce: The strongest CE: the better, on mean validation accuracy, of the selected one and CE with the defaults.
+        rate: The best rate other than 0, on mean validation accuracy.
+        difference: Test accuracy of ``rate`` minus that of ``ce`` over fresh seeds; None without a confirmation.
+        detectable: The smallest true difference that this confirmation would have found with a probability of 80 %.
+        sign_flip_p: Exact p value of no difference, corrected over the levels (Holm); None where nothing is claimed.
+        search_difference: ``rate`` minus ``ce`` on validation in the search: one trial each, the best of many, so
+            that luck alone makes it large; None where the search has no trial of either.
+        doubts: What speaks against it, each kind at most once.
+    """
+
+    noise_level: str
+    noise_rate: float | None
+    estimated_noise_rate: float | None
+    finding: Finding
+    reason: Reason | None
+    use: Choice | None
+    ce: Choice | None
+    rate: Choice | None
+    difference: SampleMean | None
+    detectable: float | None
+    sign_flip_p: float | None
+    search_difference: PairedDifference | None
+    doubts: tuple[DoubtKind, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the search and the confirmation of a run found at each noise level, and the verdicts."""
+
+    summaries: tuple[LevelSummary, ...]
+    confirmations: tuple[LevelConfirmation, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def find(run: Run) -> Findings:
+    """Return what a run found at its noise levels."""
+    content = run.content
+    return findings(run.trials, run.epochs_of, run.levels, content.planned_trials, space=content.searched or None)
+
+
+def findings(
+    trials: pd.DataFrame,
+    epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None = None,
+    levels: Sequence[str] = (),
+    planned: Mapping[str, int] | None = None,
+    *,
+    space: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Findings:
+    """Return the findings of a run; the test set takes no part in a choice.
+
+    ``better`` and ``worse`` need a t interval that excludes 0 and, where so many seeds can reach it, a sign-flip p
+    value, corrected over the levels, of at most 5 %. A rate is ``better`` only if it is also the best on validation.
+
+    Args:
+        trials: Rows of ``trials/``.
+        epochs_of: Returns the rows of ``epochs/`` of some trials; without it no CE counts as rising.
+        levels: The order of the levels; by default that of their first trials.
+        planned: Search trials planned, by level.
+        space: The searched settings: where the range of the rate ends, and whether it holds CE. By default the
+            range is that of the rates that were tried.
+    """
+    summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
+    confirmed_at = {found.noise_level: found for found in confirmed}
+    num_claims = sum(found.comparisons[found.best] is not None for found in confirmed)
+    at_levels = [
+        Level(
+            rows=trials[trials["noise_level"] == summary.noise_level],
+            summary=summary,
+            confirmation=confirmed_at.get(summary.noise_level),
+            num_claims=num_claims,
+            planned=None if planned is None else planned.get(summary.noise_level),
+            rate=None if space is None else space.get("smooth_rate"),
+        )
+        for summary in summaries
+    ]
+    verdicts = tuple(_verdict(level, epochs_of) for level in at_levels)
+    used = {found.noise_level: None if found.use is None else found.use.config for found in verdicts}
+    return Findings(
+        tuple(replace(s, used=_arm_of(s, used[s.noise_level])) for s in summaries),
+        tuple(replace(c, used=_index_of(c, used.get(c.noise_level))) for c in confirmed),
+        verdicts,
+    )
+
+
+def _arm_of(summary: LevelSummary, config: Config | None) -> Arm | None:
+    return next((arm for arm, found in summary.arms.items() if found.config == config), None)
+
+
+def _index_of(confirmation: LevelConfirmation, config: Config | None) -> int | None:
+    return next((i for i, found in enumerate(confirmation.configurations) if found.config == config), None)
+
+
+def _verdict(level: Level, epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None) -> Verdict:
+    summary, found = level.summary, level.confirmed
+    comparison: PairedComparison | None = None
+    claimed = False
+    if found is not None:
+        rates = [i for i, one in enumerate(found.configurations) if one.arm != "ce"]
+        best = max(rates, key=lambda i: found.configurations[i].validation.mean, default=None)
+        ce = None if found.strongest_ce is None else _confirmed(level, found, found.strongest_ce)
+        rate = None if best is None else _confirmed(level, found, best)
+        comparison = None if best is None else found.comparisons[best]
+        claimed = best == found.best
+    else:
+        ce, rate = (_searched(level, arms) for arms in (("ce",), ARMS[1:]))
+    ce = ce or _searched(level, ("ce",))
+    finding: Finding = "not_trained_enough"
+    if reason := _not_trained(level, ce, rate, epochs_of):
+        comparison = None  # it would state a gain against a CE that has not learned
+    else:
+        finding, reason = _compared(level, ce, rate, comparison, claimed)
+    use = ce or (rate if reason == "no_ce" else None)
+    if finding == "better":
+        use = rate
+    elif finding == "not_trained_enough":
+        use = None
+    return Verdict(
+        noise_level=summary.noise_level,
+        noise_rate=summary.noise_rate,
+        estimated_noise_rate=summary.estimated_noise_rate,
+        finding=finding,
+        reason=reason,
+        use=use,
+        ce=ce,
+        rate=rate,
+        difference=None if comparison is None else comparison.difference,
+        detectable=None if comparison is None else comparison.detectable,
+        sign_flip_p=None if comparison is None else comparison.holm_p,
+        search_difference=_search_difference(level, ce, rate),
+        doubts=doubts(level, rate, comparison, has_use=use is not None),
+    )
+
+
+def _compared(
+    level: Level, ce: Choice | None, rate: Choice | None, comparison: PairedComparison | None, claimed: bool
+) -> tuple[Finding, Reason | None]:
+    """Return what the comparison of the best rate with the strongest CE says, and why it says no more."""
+    missing: dict[Reason, bool] = {
+        "no_ce": ce is None,
+        "no_rate": rate is None,
+        "no_test_set": bool((level.rows["num_test"] == 0).all()),
+        "no_fresh_seeds": comparison is None,
+        "one_seed": comparison is not None and comparison.difference.num_seeds < 2,
+    }
+    if reason := next((kind for kind, holds in missing.items() if holds), None):
+        return "not_confirmed", reason
+    if comparison is None or not (claimed and comparison.proven):
+        return "no_proven_difference", None
+    return ("better" if comparison.difference.mean > 0 else "worse"), None
+
+
+def _not_trained(
+    level: Level,
+    ce: Choice | None,
+    rate: Choice | None,
+    epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None,
+) -> Reason | None:
+    """Return why no comparison could be fair: the CE that is compared with has not learned."""
+    if ce is None:
+        return "nothing_completed" if rate is None else "no_ce_completed" if level.has_ce else None
+    num_classes, num_val = level.summary.num_classes, int(level.rows["num_val"].max())
+    if is_at_chance(ce.val_accuracy, num_classes, num_val):
+        return "ce_at_chance"
+    rows = level.rows[have_settings(level.rows, ce.config)]
+    complete = rows[(rows["status"] == "completed") & rows["stage"].isin(["search", "confirm"])]
+    if epochs_of is None or complete.empty:
+        return None
+    trial_id = ce.trial_id or str(complete["trial_id"].iloc[0])
+    return "ce_rising" if is_rising(epochs_of([trial_id]), num_classes, num_val) else None
+
+
+# Choices
+
+
+def _confirmed(level: Level, found: LevelConfirmation, index: int) -> Choice:
+    one = found.configurations[index]
+    return _choice(level, one.arm, one.config, len(one.seeds), one.validation.mean, one.test_at_best)
+
+
+def _searched(level: Level, arms: Sequence[Arm]) -> Choice | None:
+    found = [level.summary.arms[arm] for arm in arms if arm in level.summary.arms]
+    if not found:
+        return None
+    best = max(found, key=lambda one: one.val_accuracy)
+    test = best.test_accuracy_at_best
+    mean = None if test is None else SampleMean(1, test, math.nan, -math.inf, math.inf)
+    return _choice(level, best.arm, best.config, 0, best.val_accuracy, mean)
+
+
+def _choice(
+    level: Level, arm: Arm, config: Config, num_seeds: int, val_accuracy: float, test: SampleMean | None
+) -> Choice:
+    """Return a choice with the search's trial of its configuration, else with the median epoch of the fresh seeds."""
+    rows = level.rows[have_settings(level.rows, config)]
+    searched = best_first(search_trials(rows))
+    trial_id, epochs = None, rows.loc[rows["stage"] == "confirm", "best_epoch"].dropna()
+    if not searched.empty:
+        trial_id, epochs = str(searched["trial_id"].iloc[0]), searched["best_epoch"].iloc[:1]
+    best_epoch = None if epochs.empty else math.floor(float(epochs.median()) + 0.5)
+    warmup_lr = number(rows["config_warmup_lr"].iloc[0]) if "config_warmup_lr" in rows else None
+    return Choice(arm, config, best_epoch, trial_id, warmup_lr, num_seeds, val_accuracy, test)
+
+
+def _search_difference(level: Level, ce: Choice | None, rate: Choice | None) -> PairedDifference | None:
+    if ce is None or rate is None:
+        return None
+    search = search_trials(level.rows)
+    pair = [select(search[search["trial_id"] == one.trial_id]) for one in (rate, ce)]
+    return None if pair[0] is None or pair[1] is None else paired_trials(pair[0], pair[1], "val")

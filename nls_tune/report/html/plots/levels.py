@@ -1,0 +1,86 @@
+"""All noise levels in one figure: test accuracy against smooth rate, over fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nls_tune.analysis.confirmation import LevelConfirmation
+from nls_tune.report.html.plots.common import (
+    Figure,
+    Plot,
+    error_bars,
+    fitted_range,
+    layout,
+    percentage,
+    plotly_text,
+    rate_axis,
+    scatter,
+)
+from nls_tune.report.html.plots.theme import NUM_RUN_COLOURS, RUN_SYMBOLS
+from nls_tune.report.rate_scale import rate_positions
+from nls_tune.report.text import configuration, percent, rate_name
+
+_TITLE = "Test accuracy against smooth rate"
+_READING = (
+    "Each marker is the mean test accuracy (clean labels) of a confirmed configuration over fresh seeds, with its 95 % "
+    "t interval, at its smooth rate; rate 0 is cross-entropy. A rate gains only where it stands clearly above rate 0 "
+    "of the same line."
+)
+_NONE = (
+    "No configuration was confirmed on a test set, so nothing can be compared over seeds; --confirm-seeds 5 on the "
+    "same command does that."
+)
+
+
+def levels_plot(key: str, levels: Sequence[LevelConfirmation]) -> Plot:
+    """Draw the confirmed configurations of all noise levels of a run."""
+    traces = [trace for i, level in enumerate(levels) if (trace := _trace(level, i)) is not None]
+    if not traces:
+        return Plot.empty(key, _TITLE, _READING, _NONE)
+    rates = [found.config["smooth_rate"] for level in levels for found in level.configurations]
+    ends = [
+        percentage(end)
+        for level in levels
+        for found in level.configurations
+        if (mean := found.test_at_best) is not None
+        for end in (mean.low, mean.mean, mean.high)
+    ]
+    found = layout(
+        xaxis=rate_axis(rates),
+        yaxis={"title": {"text": "Test accuracy (clean labels), %"}, "range": fitted_range(ends, 1.0)},
+        showlegend=True,
+    )
+    return Plot(key, _TITLE, _READING, _summary(levels), {"data": traces, "layout": found}, 440, None)
+
+
+def _trace(level: LevelConfirmation, index: int) -> Figure | None:
+    pairs = [(found, found.test_at_best) for found in level.configurations if found.test_at_best is not None]
+    if not pairs:
+        return None
+    pairs.sort(key=lambda pair: -pair[0].config["smooth_rate"])
+    low, middle, high = ([percentage(getattr(mean, end)) for _, mean in pairs] for end in ("low", "mean", "high"))
+    colour = f"@run-{index % NUM_RUN_COLOURS}"
+    return scatter(
+        "lines+markers",
+        rate_positions(found.config["smooth_rate"] for found, _ in pairs),
+        middle,
+        name=plotly_text(level.noise_level),
+        error_y=error_bars(low, middle, high, colour),
+        customdata=[[plotly_text(level.noise_level), plotly_text(configuration(found.config))] for found, _ in pairs],
+        hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{y:.2f} %<extra></extra>",
+        line={"color": colour, "width": 1},
+        marker={"color": colour, "size": 9, "symbol": RUN_SYMBOLS[index % len(RUN_SYMBOLS)]},
+    )
+
+
+def _summary(levels: Sequence[LevelConfirmation]) -> str:
+    parts = []
+    for level in levels:
+        reached = [
+            f"{rate_name(found.arm, found.config['smooth_rate'])} {percent(found.test_at_best.mean, 2)}"
+            for found in level.configurations
+            if found.test_at_best is not None
+        ]
+        if reached:
+            parts.append(f"{level.noise_level}: {', '.join(reached)}")
+    return f"Test accuracy over fresh seeds. {'; '.join(parts)}."

@@ -1,0 +1,30 @@
+"""What search and confirmation of one session work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nls_tune.plan.level_data import LevelData
+from nls_tune.plan.plan import SearchPlan
+from nls_tune.report.console.live import ProgressView
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.progress import SearchProgress
+from nls_tune.tune.packing import Packing
+from nls_tune.tune.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What search and confirmation of one session work with.
+
+    ``make_view`` makes the view of a stage's progress; ``trackers`` follow the trials besides the run directory.
+    """
+
+    plan: SearchPlan
+    data: LevelData
+    run: RunDirectory
+    run_id: str
+    packing: Packing
+    make_view: Callable[[SearchProgress], ProgressView]
+    trackers: Sequence[Tracker] = ()
