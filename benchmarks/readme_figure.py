@@ -36,34 +36,18 @@ def keep(run: Path) -> None:
 
 
 def sentence() -> str:
-    """Say what the figure supports; in brackets the difference that would have been seen."""
-    run = analyze(load_runs([EVIDENCE])).runs[0]
-    found, confirmed = run.recommendations, run.confirmations
-    proven = [r for r in found if r.verdict in ("better", "worse")]
-    if proven:
-        raise ValueError(f"the sentence is about runs without a proven difference, {proven[0].noise_level} has one")
-    compared = [r for r in found if r.difference is not None]
-    differences = [r.difference.mean for r in compared if r.difference is not None]
-    sizes = [100 * r.detectable for r in found if r.detectable is not None]
-    text = (
-        f"At none of these {len(found)} noise levels is a rate proven to differ from the strongest cross-entropy. At "
-        f"{len(compared)} of them the recommended rates differ from it by {points(min(differences), 2)} to "
-        f"{points(max(differences), 2)} points of test accuracy over five fresh seeds, and differences of "
-        f"{min(sizes):.2f} to {max(sizes):.2f} would have been seen"
+    """Say what the run that the figure shows proves, and what it could have seen."""
+    verdicts = analyze(load_runs([EVIDENCE])).runs[0].verdicts
+    if undecided := [v.noise_level for v in verdicts if v.finding != "no_proven_difference"]:
+        raise ValueError(f"the sentence is about runs without a proven difference, {undecided[0]} has another verdict")
+    compared = [(v.difference, v.detectable) for v in verdicts if v.difference is not None and v.detectable is not None]
+    differences, sizes = [d.mean for d, _ in compared], [100 * size for _, size in compared]
+    first, last, seeds = points(min(differences), 2), points(max(differences), 2), compared[0][0].num_seeds
+    return (
+        f"At none of these {len(verdicts)} noise levels is a rate proven to differ from the strongest cross-entropy. "
+        f"The best rates differ from it by {first} to {last} points of test accuracy over {seeds} fresh seeds. "
+        f"True differences of {min(sizes):.2f} to {max(sizes):.2f} points would have been found in 4 of 5 such runs."
     )
-    for confirmation in confirmed:
-        if confirmation.recommended != confirmation.strongest_ce:
-            continue
-        others = [
-            f"{points(c.difference.mean, 2)} ({100 * c.detectable:.2f} would have been seen)"
-            for found_, c in zip(confirmation.configurations, confirmation.comparisons, strict=True)
-            if c is not None and found_.arm != "ce"
-        ]
-        text += (
-            f"; at {confirmation.noise_level} cross-entropy itself is recommended, and the best rates differ by "
-            f"{' and '.join(others)}"
-        )
-    return f"{text}."
 
 
 def main() -> None:

@@ -41,8 +41,10 @@ def source(name: str) -> str:
     found = evidence(name)
     hardware = found.get("hardware", {})
     cores = hardware.get("cpus", hardware.get("cores"))
-    where = f", {cores} cores of an {hardware['cpu']}" if hardware else ""
-    return f"`benchmarks/evidence/{name}.json` ({found['date_utc'][:10]}{where})"
+    where = f"{cores} cores of an {hardware['cpu']}" if hardware else ""
+    date = found.get("date_utc", "")[:10]
+    facts = ", ".join(part for part in (date, where) if part)
+    return f"`benchmarks/evidence/{name}.json` ({facts})"
 
 
 def benchmark(name: str) -> Any:
