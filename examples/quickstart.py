@@ -32,8 +32,9 @@ def main() -> None:
         confirm_seeds=0,
         out=arguments.out,
     )
-    level = result.levels[0]
-    print(f"{level.noise_level}: arm {level.recommended}, noise-cancelling rate {level.noise_cancelling_rate:g}")
+    print(result)
+    verdict = result.best()
+    print(f"{verdict.noise_level}: {verdict.finding}, use {None if verdict.use is None else verdict.use.config}")
 
     # The results are plain Parquet: one row per trial. The choice is by noisy validation labels, never by test.
     trials = pd.read_parquet(result.run / "trials")

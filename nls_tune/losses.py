@@ -151,12 +151,7 @@ def _reduced(log_p: Tensor, targets: Tensor, rate: float | Tensor, reduction: st
 
 
 def _per_sample(
-    log_p: Tensor,
-    targets: Tensor,
-    rate: float | Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
+    log_p: Tensor, targets: Tensor, rate: float | Tensor, weight: Tensor | None, ignore_index: int, reduction: str
 ) -> Tensor:
     """Return the loss in its general form: weights, ignored samples, one rate per sample, any reduction."""
     class_axis = 1 if log_p.ndim > 1 else 0

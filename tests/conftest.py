@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import gc
 import shutil
 import tempfile
@@ -36,6 +34,10 @@ def pytest_collection_finish() -> None:
     """Leave what the imports have made out of garbage collections, each of which it makes ten times as long."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # at their end some modules complain of what they find uncollected
 
 
 @pytest.fixture(scope="session")

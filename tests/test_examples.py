@@ -1,7 +1,5 @@
 """Every example runs as it stands, with a budget that is small."""
 
-from __future__ import annotations
-
 import re
 import sys
 

@@ -1,7 +1,5 @@
 """The house: few rooms, no import cycle, nothing too long. Which floor may import which is checked by import-linter."""
 
-from __future__ import annotations
-
 import ast
 import functools
 from pathlib import Path

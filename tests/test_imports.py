@@ -1,7 +1,5 @@
 """What importing costs, and that every public name is there."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import subprocess
@@ -25,6 +23,7 @@ def python(code: str) -> str:
     [
         ("import nls_tune", HEAVY),
         ("import nls_tune.search, nls_tune.cli.main, nls_tune.cli.exit", HEAVY[:3]),
+        ("import nls_tune.datasets", (*HEAVY[:3], "pyarrow", "PIL", "sklearn", "rich")),
         ("from nls_tune import read_trials; read_trials", HEAVY[:3]),
     ],
 )

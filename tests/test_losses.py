@@ -1,7 +1,5 @@
 """Tests of the loss: against soft-target cross-entropy at every rate, and against torch's own for r in [0, 1]."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The notebook of the examples runs from its first cell to its last."""
 
-from __future__ import annotations
-
 import nbformat
 import pytest
 from commands import REPOSITORY, environment

@@ -238,11 +238,8 @@ class Allocator(Generic[Key]):
                 known.trials.append(trial)
             else:
                 state.tell(trial, known)
-        return self._draw_at_random(state)
-
-    def _draw_at_random(self, state: _GroupState[Key]) -> tuple[optuna.Trial, Config] | None:
         for params in self._candidates(state):
-            config = state.group.space.decode(params)
+            config = space.decode(params)
             if _canonical(config) not in state.known:
                 return state.ask_for(params), config
         return None

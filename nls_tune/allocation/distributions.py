@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation.allocator import Config, Params
@@ -39,14 +39,19 @@ class DistributionSpace:
 
     def points(self) -> list[Params] | None:
         """Return every combination of values, or None where a parameter is real."""
-        axes = [_values(distribution) for distribution in self._distributions.values()]
-        if any(axis is None for axis in axes):
-            return None
-        combinations = itertools.product(*(axis for axis in axes if axis is not None))
-        return [dict(zip(self._distributions, values, strict=True)) for values in combinations]
+        return combinations({name: _values(distribution) for name, distribution in self._distributions.items()})
+
+
+def combinations(values: Mapping[str, Sequence[Any] | None]) -> list[Params] | None:
+    """Return every combination of the values by name, or None where those of a name are infinitely many."""
+    finite = [found for found in values.values() if found is not None]
+    if len(finite) < len(values):
+        return None
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*finite)]
 
 
 def _values(distribution: BaseDistribution) -> list[Any] | None:
+    """Return the values of a distribution, or None where they are real numbers."""
     choices: tuple[Any, ...] | None = getattr(distribution, "choices", None)
     if choices is not None:
         return list(choices)

@@ -30,23 +30,32 @@ def is_at_chance(accuracy: float, num_classes: int, num_samples: int) -> bool:
     return accuracy - chance <= _ERRORS * math.sqrt(chance * (1 - chance) / num_samples)
 
 
-def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int) -> bool:
-    """Return whether the validation accuracy of a trial still rises steeply at its end.
+def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int, lead: float | None = None) -> bool:
+    """Return whether the validation accuracy of a configuration still rises steeply at the end of its trials.
 
-    Compared are the means of the last quarter of the epochs and of the quarter before it (one epoch at least): a
-    steep rise is more than a tenth of what was learned, and more than twice its standard error. A trial of fewer
-    than three epochs cannot tell, nor can one whose learning rate has fallen to its end.
+    Compared are the means of the last quarter of the epochs and of the quarter before it (one epoch at least). A rise
+    is steep if it is more than a tenth of what was learned, or more than half of a lead that is claimed over it, and
+    more than twice its standard error: over the trials, or of the samples for a single one. Trials of fewer than three
+    epochs cannot tell, nor can those whose learning rate has fallen to its end.
 
     Args:
-        epochs: Rows of ``epochs/`` of one trial, in order.
+        epochs: Rows of ``epochs/`` of the trials, each in order.
         num_classes: K.
         num_samples: Validation samples.
+        lead: How far another configuration is ahead on validation.
     """
-    healthy = epochs[~epochs["diverged"].astype(bool)]
-    accuracies, rates = healthy["val_accuracy"].to_numpy(float), healthy["lr"].to_numpy(float)
-    if len(accuracies) < 3 or rates[-1] < _SETTLED * rates.max():
+    rises, reached = [], []
+    for _, rows in epochs[~epochs["diverged"].astype(bool)].groupby("trial_id"):
+        accuracies, rates = rows["val_accuracy"].to_numpy(float), rows["lr"].to_numpy(float)
+        if len(accuracies) >= 3 and rates[-1] >= _SETTLED * rates.max():
+            span = max(1, len(accuracies) // 4)
+            reached.append(float(accuracies[-span:].mean()))
+            rises.append(reached[-1] - float(accuracies[-2 * span : -span].mean()))
+    if not rises:
         return False
-    span = max(1, len(accuracies) // 4)
-    last, before = float(np.mean(accuracies[-span:])), float(np.mean(accuracies[-2 * span : -span]))
-    error = math.sqrt(2 * last * (1 - last) / (num_samples * span))
-    return last - before > max(2 * error, _STEEP * (last - 1 / num_classes))
+    rise, last = float(np.mean(rises)), float(np.mean(reached))
+    error = math.sqrt(2 * last * (1 - last) / num_samples)
+    if len(rises) > 1:
+        error = float(np.std(rises, ddof=1)) / math.sqrt(len(rises))
+    enough = _STEEP * (last - 1 / num_classes)
+    return rise > max(2 * error, enough if lead is None else min(enough, lead / 2))

@@ -24,6 +24,8 @@ from nls_tune.spaces.space import ARMS, Arm
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Returns the rows of ``epochs/`` of some trials.
+_EpochsOf = Callable[[Sequence[str]], "pd.DataFrame"]
 #: What is known of the best rate other than 0 against the strongest CE, on clean test labels with fresh seeds.
 Finding = Literal["better", "no_proven_difference", "worse", "not_confirmed", "not_trained_enough"]
 #: Why a level is ``not_trained_enough`` or ``not_confirmed``.
@@ -120,7 +122,7 @@ def find(run: Run) -> Findings:
 
 def findings(
     trials: pd.DataFrame,
-    epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None = None,
+    epochs_of: _EpochsOf | None = None,
     levels: Sequence[str] = (),
     planned: Mapping[str, int] | None = None,
     *,
@@ -170,7 +172,7 @@ def _index_of(confirmation: LevelConfirmation, config: Config | None) -> int | N
     return next((i for i, found in enumerate(confirmation.configurations) if found.config == config), None)
 
 
-def _verdict(level: Level, epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None) -> Verdict:
+def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
     summary, found = level.summary, level.confirmed
     comparison: PairedComparison | None = None
     claimed = False
@@ -189,6 +191,10 @@ def _verdict(level: Level, epochs_of: Callable[[Sequence[str]], pd.DataFrame] | 
         comparison = None  # it would state a gain against a CE that has not learned
     else:
         finding, reason = _compared(level, ce, rate, comparison, claimed)
+    lead = 0.0 if ce is None or rate is None else rate.val_accuracy - ce.val_accuracy
+    # A lead not much larger than what CE still gains in a quarter of its training may vanish in the next.
+    if finding == "better" and ce is not None and _is_ce_rising(level, ce, epochs_of, lead):
+        finding, reason, comparison = "not_trained_enough", "ce_rising", None
     use = ce or (rate if reason == "no_ce" else None)
     if finding == "better":
         use = rate
@@ -229,24 +235,23 @@ def _compared(
     return ("better" if comparison.difference.mean > 0 else "worse"), None
 
 
-def _not_trained(
-    level: Level,
-    ce: Choice | None,
-    rate: Choice | None,
-    epochs_of: Callable[[Sequence[str]], pd.DataFrame] | None,
-) -> Reason | None:
+def _not_trained(level: Level, ce: Choice | None, rate: Choice | None, epochs_of: _EpochsOf | None) -> Reason | None:
     """Return why no comparison could be fair: the CE that is compared with has not learned."""
     if ce is None:
         return "nothing_completed" if rate is None else "no_ce_completed" if level.has_ce else None
-    num_classes, num_val = level.summary.num_classes, int(level.rows["num_val"].max())
-    if is_at_chance(ce.val_accuracy, num_classes, num_val):
+    num_val = int(level.rows["num_val"].max())
+    if is_at_chance(ce.val_accuracy, level.summary.num_classes, num_val):
         return "ce_at_chance"
+    return "ce_rising" if _is_ce_rising(level, ce, epochs_of) else None
+
+
+def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: float | None = None) -> bool:
     rows = level.rows[have_settings(level.rows, ce.config)]
     complete = rows[(rows["status"] == "completed") & rows["stage"].isin(["search", "confirm"])]
     if epochs_of is None or complete.empty:
-        return None
-    trial_id = ce.trial_id or str(complete["trial_id"].iloc[0])
-    return "ce_rising" if is_rising(epochs_of([trial_id]), num_classes, num_val) else None
+        return False
+    epochs = epochs_of(complete["trial_id"].tolist())
+    return is_rising(epochs, level.summary.num_classes, int(level.rows["num_val"].max()), lead)
 
 
 # Choices

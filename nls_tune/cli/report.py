@@ -31,10 +31,11 @@ _FigureFormat = Annotated[
 def report(runs: _Runs, out: _Out = None, figures: _Figures = None, figure_format: _FigureFormat = "png") -> int:
     """Write what runs say as one HTML page that opens offline, and with --figures also as figures for papers."""
     from nls_tune.analysis.analysis import analyze
+    from nls_tune.report.figures import check_formats
     from nls_tune.report.html.page import page_bytes
     from nls_tune.runs import load_runs
 
-    formats = _formats(figure_format)
+    formats = check_formats([part.strip() for part in figure_format.split(",") if part.strip()])
     found = load_runs(runs)
     target = Path(out) if out is not None else found[0].path / "report.html" if len(found) == 1 else Path("report.html")
     _check_target(target)
@@ -45,12 +46,6 @@ def report(runs: _Runs, out: _Out = None, figures: _Figures = None, figure_forma
     if figures is not None:
         _write_figures(analysis, figures, formats)
     return 0
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    from nls_tune.report.figures import check_formats
-
-    return check_formats([part.strip() for part in text.split(",") if part.strip()])
 
 
 def _write_figures(analysis: Analysis, folder: Path, formats: tuple[str, ...]) -> None:

@@ -79,6 +79,7 @@ def _find_parquet(folder: Path) -> CifarFiles | None:
 
 
 def _prepare(info: DatasetInfo, files: CifarFiles, progress: Progress) -> tuple[Arrays, dict[str, str]]:
+    """Read both splits, check that they are those of the dataset, and return what is cached."""
     inputs, labels = _read(info, files, True, progress)
     test_inputs, test_labels = _read(info, files, False, progress)
     for split, got, expected in (("training", labels, info.num_labelled), ("test", test_labels, info.num_test)):

@@ -118,6 +118,7 @@ def _read(info: DatasetInfo, file: Path) -> Arrays:
 
 
 def _load(file: Path) -> dict[str, object]:
+    """Return the content of a label file, of which nothing but arrays is unpickled."""
     import torch  # slow to import, and once the labels are cached it is not needed
     from numpy._core.multiarray import _reconstruct, scalar
 

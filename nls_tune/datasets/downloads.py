@@ -90,6 +90,7 @@ def digest_of(path: Path, checksum: str) -> str:
 
 
 def _fetch(url: str, path: Path, checksum: str, timeout: float, progress: Progress) -> None:
+    """Transfer a file, in several attempts if need be, and give it its name if its checksum is right."""
     part = path.with_name(f".{path.name}.part")
     problem: object = None
     for attempt in range(_ATTEMPTS):
@@ -137,6 +138,7 @@ def _transfer(url: str, part: Path, timeout: float, progress: Progress, name: st
 
 
 def _answer(url: str, part: Path, start: int, timeout: float) -> http.client.HTTPResponse:
+    """Return the answer to a request for the bytes from ``start`` on; errors are sorted by what may help."""
     headers = {"User-Agent": "nls_tune"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         return _open(urllib.request.Request(url, headers=headers), timeout)  # noqa: S310 - checked in download()

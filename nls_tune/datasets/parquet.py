@@ -107,6 +107,7 @@ def _read_table(file: Path, label_columns: Sequence[str], num_classes: int) -> t
 
 
 def _first(file: Path, kind: str, wanted: Sequence[str], names: Sequence[str]) -> str:
+    """Return the first of the wanted columns that a file has."""
     for name in wanted:
         if name in names:
             return name

@@ -60,6 +60,7 @@ def export_optuna(run: Run, file: str | Path, *, overwrite: bool = False) -> dic
 
 
 def _check_replaceable(file: Path, overwrite: bool) -> None:
+    """Raise an InputError unless the file is new, or a journal that may be overwritten."""
     if not file.exists():
         return
     if not overwrite:

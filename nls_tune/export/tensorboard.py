@@ -38,11 +38,8 @@ _CONTEXT = ("noise_level", "arm", "stage", "seed", "status")
 _NAME_LENGTH = 100
 #: TensorBoard's status of a session by the status of a trial; an interrupted trial has not ended.
 _SESSION_STATUS = {
-    "completed": "STATUS_SUCCESS",
-    "stopped": "STATUS_SUCCESS",
-    "diverged": "STATUS_FAILURE",
-    "out_of_memory": "STATUS_FAILURE",
-    "failed": "STATUS_FAILURE",
+    **dict.fromkeys(("completed", "stopped"), "STATUS_SUCCESS"),
+    **dict.fromkeys(("diverged", "out_of_memory", "failed"), "STATUS_FAILURE"),
 }
 
 

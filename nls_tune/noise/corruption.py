@@ -42,7 +42,8 @@ def apply_transition(labels: ArrayLike, matrix: ArrayLike, noise_seed: int) -> N
     uniforms = _generator(noise_seed).random(len(clean))
     noisy = np.empty_like(clean)
     cumulative = transition.cumsum(axis=1)
-    for label, members in _members_by_class(clean):
+    for label in np.unique(clean).tolist():
+        members = np.flatnonzero(clean == label)
         thresholds = _thresholds(uniforms[members], cumulative[label, -1])
         noisy[members] = np.searchsorted(cumulative[label], thresholds, side="right")
     return noisy
@@ -85,13 +86,11 @@ def instance_dependent(
     flips = generator.random(len(clean)) < flip_rates
     uniforms = generator.random(len(clean))
     noisy = clean.copy()
-    members_of = dict(_members_by_class(clean))
     rows = _chunk_rows(table)
     for label in range(num_classes):
         # Drawn for every class, so that the draws of one class do not depend on which others occur.
         projection = projections.standard_normal((table.shape[1], num_classes)) / scale[:, None]
-        members = members_of.get(label, np.empty(0, dtype=np.int64))
-        members = members[flips[members]]  # only they need the product
+        members = np.flatnonzero((clean == label) & flips)  # only they need the product
         for start in range(0, len(members), rows):
             chunk = members[start : start + rows]
             scores = (table[chunk] - mean) @ projection
@@ -216,13 +215,6 @@ def _thresholds(uniforms: NDArray[np.float64], totals: NDArray[np.float64] | flo
     The first cumulative weight above a threshold then exists and belongs to an entry of positive weight.
     """
     return np.asarray(np.minimum(uniforms * totals, np.nextafter(totals, 0.0)), dtype=np.float64)
-
-
-def _members_by_class(labels: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Return each class that occurs with the positions of its samples, in order."""
-    order = np.argsort(labels, kind="stable").astype(np.int64)
-    classes, starts = np.unique(labels[order], return_index=True)
-    return list(zip(classes.tolist(), np.split(order, starts[1:]), strict=True)) if len(labels) else []
 
 
 def _chunk_rows(table: NDArray[Any]) -> int:

@@ -68,22 +68,16 @@ def parse_noise_level(text: str) -> NoiseLevel:
     """Return the noise level that ``text`` names, for example ``human:worst``; raise InputError if it names none."""
     head, colon, tail = (part.strip() for part in text.partition(":"))
     kind = head.lower()
-    if kind not in _KINDS:
-        raise unknown_name("noise level", head, _KINDS)
+    way_out = f"write for example {_EXAMPLES.get(kind, kind)!r}"
+    if kind in _KINDS and colon and not tail:
+        raise InputError(f"noise level {text.strip()!r} has nothing after the colon; {way_out}")
     if kind not in _RATE_KINDS or not tail:
-        if colon and not tail:
-            raise InputError(
-                f"noise level {text.strip()!r} has nothing after the colon; "
-                f"write for example {_EXAMPLES.get(kind, kind)!r}"
-            )
-        return NoiseLevel(kind, source=tail or None)
+        return NoiseLevel(head, source=tail or None)
     try:
         rate = float(tail.replace("_", "?"))  # Python reads 0_4 as 4
     except ValueError:
-        raise InputError(
-            f"the rate of noise level {kind!r} must be a number from 0 to 1, got {tail!r}; "
-            f"write for example {_EXAMPLES[kind]!r}"
-        ) from None
+        rule = f"the rate of noise level {kind!r} must be a number from 0 to 1"
+        raise InputError(f"{rule}, got {tail!r}; {way_out}") from None
     return NoiseLevel(kind, rate=rate)
 
 

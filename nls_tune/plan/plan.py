@@ -35,9 +35,9 @@ _MAY_DIFFER = {
     "confirm_on", "warmup_store", "time_budget", "tensorboard", "mlflow", "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
-_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "test_size", "val_fraction"}
+_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight", "warm_start", "noise_draws"}
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "test_size"}
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ class SearchPlan:
             settings["level_weight"] = weights
         if self.settings.noise_draws:
             settings["noise_draws"] = True
+        if self.settings.test_size not in (None, self.info.num_test):
+            settings["test_size"] = self.settings.test_size
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)
         identity = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -18,7 +18,8 @@ from nls_tune.metrics import Objective
 #: Ray counts in ten-thousandths: with more it cannot tell N trials per GPU from N + 1.
 MAX_TRIALS_PER_GPU = 99
 #: The panels of the help, in their order.
-Panel = Literal["What to search", "Budget", "Where it runs", "Results and trackers", "Advanced"]
+PANELS = ("What to search", "Budget", "Where it runs", "Results and trackers", "Advanced")
+_WHAT, _BUDGET, _WHERE, _RESULTS, _ADVANCED = PANELS
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", re.IGNORECASE | re.ASCII)
 
@@ -61,7 +62,7 @@ class Flag:
     """
 
     help: str
-    panel: Panel = field(kw_only=True)
+    panel: str
     metavar: str | None = None
     read: Callable[[Any], Any] | None = None
     name: str | None = None
@@ -75,11 +76,7 @@ class SearchSettings:
     """
 
     dataset: Annotated[
-        str,
-        Flag(
-            "Name of the dataset: twonorm, waveform, digits, cifar10, cifar100, cifar10n, cifar100n.",
-            panel="What to search",
-        ),
+        str, Flag("Name of the dataset: twonorm, waveform, digits, cifar10, cifar100, cifar10n, cifar100n.", _WHAT)
     ] = "twonorm"
     noise: Annotated[
         tuple[str, ...] | None,
@@ -87,37 +84,33 @@ class SearchSettings:
             "Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
             "matrix:FILE, human:worst (or aggre, random1, random2, random3; cifar100n: human:noisy). By default those "
             "of the dataset.",
-            panel="What to search",
+            _WHAT,
             read=_split,
         ),
     ] = None
-    space: Annotated[
-        str | None,
-        Flag("Shipped search space or YAML file. By default the dataset's own.", panel="What to search"),
-    ] = None
+    space: Annotated[str | None, Flag("Shipped search space or YAML file. By default the dataset's own.", _WHAT)] = None
     preset: Annotated[
-        Literal["auto", "gpu", "cpu"],
-        Flag("Preset of the space: gpu, cpu, or auto (gpu where there is one).", panel="What to search"),
+        Literal["auto", "gpu", "cpu"], Flag("Preset of the space: gpu, cpu, or auto (gpu where there is one).", _WHAT)
     ] = "auto"
     overrides: Annotated[
         tuple[str, ...],
         Flag(
             "Fix a setting (optimizer=adamw) or change a key of the space (lr.low=1e-5, budget.grace_epochs=4). "
             "May be repeated.",
-            panel="What to search",
+            _WHAT,
             metavar="KEY=VALUE",
             name="--set",
         ),
     ] = ()
     num_trials: Annotated[
-        int | None, Ge(1), Flag("Trials per noise level, start points and all arms included.", panel="Budget")
+        int | None, Ge(1), Flag("Trials per noise level, start points and all arms included.", _BUDGET)
     ] = None
     time_budget: Annotated[
         float | None, Gt(0), Lt(math.inf),
         Flag(
             "Wall time of the search, over all sessions of the run: 90s, 30m, 1.5h. The search ends with this time or "
             "with its trials, whichever comes first; the confirmation follows.",
-            panel="Budget",
+            _BUDGET,
             metavar="DURATION",
             read=_seconds,
         ),
@@ -126,62 +119,49 @@ class SearchSettings:
         tuple[str, ...],
         Flag(
             "Trials of a noise level relative to the others: 2 gives it twice as many. May be repeated.",
-            panel="Budget",
+            _BUDGET,
             metavar="LEVEL=WEIGHT",
         ),
     ] = ()
-    epochs: Annotated[int | None, Ge(1), Flag("Epochs per trial, warm-up included.", panel="Budget")] = None
-    train_size: Annotated[int | None, Ge(1), Flag("Training samples to use.", panel="Budget")] = None
-    test_size: Annotated[
-        int | None, Ge(1), Flag("Test samples to use. By default all of the dataset.", panel="Budget")
-    ] = None
+    epochs: Annotated[int | None, Ge(1), Flag("Epochs per trial, warm-up included.", _BUDGET)] = None
+    train_size: Annotated[int | None, Ge(1), Flag("Training samples to use.", _BUDGET)] = None
+    test_size: Annotated[int | None, Ge(1), Flag("Test samples to use. By default all of the dataset.", _BUDGET)] = None
     confirm_seeds: Annotated[
         int | None, Ge(0), Le(20),
-        Flag(
-            "Fresh seeds with which the winners and CE are trained again; 0 turns the confirmation off.",
-            panel="Budget",
-        ),
+        Flag("Fresh seeds with which the winners and CE are trained again; 0 turns the confirmation off.", _BUDGET),
     ] = None  # fmt: skip
     confirm_on: Annotated[
         Literal["split", "all"],
         Flag(
             "split, or all: train the confirmed configurations again on all labels, validation samples included.",
-            panel="Budget",
+            _BUDGET,
         ),
     ] = "split"
     data_dir: Annotated[
-        Path | None,
-        Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.", panel="Where it runs"),
+        Path | None, Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.", _WHERE)
     ] = None
     trials_per_gpu: Annotated[
-        int,
-        Flag(
-            f"Trials that share a GPU, 1 to {MAX_TRIALS_PER_GPU}.",
-            panel="Where it runs",
-            metavar="N",
-            read=_trials_per_gpu,
-        ),
+        int, Flag(f"Trials that share a GPU, 1 to {MAX_TRIALS_PER_GPU}.", _WHERE, metavar="N", read=_trials_per_gpu)
     ] = 1
-    cpus_per_trial: Annotated[int, Ge(1), Flag("CPU threads per trial.", panel="Where it runs")] = 1
+    cpus_per_trial: Annotated[int, Ge(1), Flag("CPU threads per trial.", _WHERE)] = 1
     compile: Annotated[
         Literal["auto", "on", "off"],
         Flag(
             "Compile training steps: on, off, or auto: on GPUs, where trials are long enough for compiling to pay.",
-            panel="Where it runs",
+            _WHERE,
         ),
     ] = "auto"
     address: Annotated[
         str | None,
         Flag(
-            "Existing Ray cluster: HOST:PORT, or auto for the one that runs here. By default Ray starts here.",
-            panel="Where it runs",
+            "Existing Ray cluster: HOST:PORT, or auto for the one that runs here. By default Ray starts here.", _WHERE
         ),
     ] = None
     warmup_store: Annotated[
         str | None, MinLen(1),
         Flag(
             "Folder of shared CE warm-ups, which several runs may use, by default OUT/warmups; none: no sharing.",
-            panel="Where it runs",
+            _WHERE,
             metavar="DIR",
         ),
     ] = None  # fmt: skip
@@ -189,57 +169,50 @@ class SearchSettings:
         Path | None,
         Flag(
             "Run directory, by default runs/DATASET-TIME. The same command with the same directory resumes the run.",
-            panel="Results and trackers",
+            _RESULTS,
         ),
     ] = None
     tensorboard: Annotated[
-        bool,
-        Flag("Write every trial's curves and hyperparameters to OUT/tensorboard.", panel="Results and trackers"),
+        bool, Flag("Write every trial's curves and hyperparameters to OUT/tensorboard.", _RESULTS)
     ] = False
     mlflow: Annotated[
         str | None, MinLen(1),
-        Flag(
-            "Log every trial to MLflow: its tracking URI, sqlite:///mlflow.db.",
-            panel="Results and trackers",
-            metavar="URI",
-        ),
+        Flag("Log every trial to MLflow: its tracking URI, sqlite:///mlflow.db.", _RESULTS, metavar="URI"),
     ] = None  # fmt: skip
     wandb: Annotated[
         str | None, MinLen(1),
-        Flag(
-            "Log every trial to this project at Weights & Biases.", panel="Results and trackers", metavar="PROJECT"
-        ),
+        Flag("Log every trial to this project at Weights & Biases.", _RESULTS, metavar="PROJECT"),
     ] = None  # fmt: skip
     warm_start: Annotated[
         Path | None,
         Flag(
             "An earlier run: the configurations that were selected there, at the nearest noise level, are tried early.",
-            panel="Advanced",
+            _ADVANCED,
             metavar="RUN",
         ),
     ] = None
     sampler: Annotated[
         SamplerName,
-        Flag("Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).", panel="Advanced"),
+        Flag("Where configurations come from: tpe, random, gp, cmaes, grid (spaces of choices).", _ADVANCED),
     ] = "tpe"
     scheduler: Annotated[
-        Literal["asha", "none"], Flag("asha, or none: every trial runs to its end.", panel="Advanced")
-    ] = "asha"
-    objective: Annotated[Objective, Flag("Epoch that counts: best or last.", panel="Advanced")] = "best"
+        Literal["asha", "none"], Flag("asha, or none: every trial runs to its end.", _ADVANCED)
+    ] = "asha"  # fmt: skip
+    objective: Annotated[Objective, Flag("Epoch that counts: best or last.", _ADVANCED)] = "best"
     val_fraction: Annotated[
         float | None, Gt(0), Lt(1),
-        Flag("Share of the labelled samples held out for validation (noisy labels).", panel="Advanced"),
+        Flag("Share of the labelled samples held out for validation (noisy labels).", _ADVANCED),
     ] = None  # fmt: skip
-    seed: Annotated[int, Ge(0), Lt(2**32), Flag("Seed of training, split and search.", panel="Advanced")] = 0
-    noise_seed: Annotated[int, Ge(0), Lt(2**32), Flag("Seed of synthetic noise.", panel="Advanced")] = 0
+    seed: Annotated[int, Ge(0), Lt(2**32), Flag("Seed of training, split and search.", _ADVANCED)] = 0
+    noise_seed: Annotated[int, Ge(0), Lt(2**32), Flag("Seed of synthetic noise.", _ADVANCED)] = 0
     noise_draws: Annotated[
-        bool, Flag("Draw synthetic noise anew for every fresh seed of the confirmation.", panel="Advanced")
+        bool, Flag("Draw synthetic noise anew for every fresh seed of the confirmation.", _ADVANCED)
     ] = False
     estimate_noise: Annotated[
         bool | None,
         Flag(
             "Estimate the noise from the noisy labels before the trials. By default where the true noise is unknown.",
-            panel="Advanced",
+            _ADVANCED,
         ),
     ] = None
 

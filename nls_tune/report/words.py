@@ -27,7 +27,8 @@ _REASONS: dict[Reason, str] = {
     "no_ce_completed": "no trial of cross-entropy was completed to compare with; give it more trials with --num-trials",
     "ce_at_chance": "cross-entropy itself ({}) is within its error of guessing; train longer with --epochs, or on more "
     "samples",
-    "ce_rising": "cross-entropy ({}) is still rising steeply at its last epoch; train longer with --epochs",
+    "ce_rising": "cross-entropy ({}) is still rising at its last epoch, by as much as would decide; train longer with "
+    "--epochs",
     "no_ce": "the space holds no cross-entropy to compare with; let smooth_rate include 0",
     "no_rate": "no other rate was completed that it could be compared with",
     "no_test_set": "without a test set nothing is known on clean labels",

@@ -47,9 +47,12 @@ class RunDirectory:
         """Make the folders and the empty parts with the schemas; raise InputError if the place cannot hold a run."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out must be a folder, {self.path} is a file; give another place")
-        if self._has_foreign_files() and not self.run_json.exists():
-            raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
+        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, self.warmups.name}
         try:
+            # Hidden files are ours: a process that was killed during its first write leaves some.
+            found = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+            if not self.run_json.exists() and any(name not in ours and not name.startswith(".") for name in found):
+                raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
             for folder in (self.trials, self.epochs, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
@@ -59,15 +62,6 @@ class RunDirectory:
             raise InputError(
                 f"--out must be a place that can be written, {self.path} is not ({error.strerror}); give another place"
             ) from None
-
-    def _has_foreign_files(self) -> bool:
-        ours = {self.trials.name, self.epochs.name, self.checkpoints.name, self.warmups.name}
-        try:
-            # Hidden files are ours: a process that was killed during its first write leaves some.
-            found = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
-        except OSError as error:
-            raise InputError(f"--out cannot be read, {self.path} ({error.strerror}); give another place") from None
-        return any(name not in ours and not name.startswith(".") for name in found)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -36,20 +36,12 @@ def _fields(kind: pa.DataType, *names: str, nullable: bool = False) -> list[pa.F
 
 def _config_fields() -> list[pa.Field]:
     """One column for every training setting that has none of its own, with the type of its annotation."""
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    fields = []
-    for name, info in TrainingSettings.model_fields.items():
-        if name in OWN_COLUMNS:
-            continue
-        origin = typing.get_origin(info.annotation)
-        if origin is tuple:
-            kind: pa.DataType = pa.list_(pa.int64())
-        elif origin is typing.Literal:
-            kind = pa.string()
-        else:
-            kind = kinds[typing.cast("type", info.annotation)]
-        fields += _fields(kind, column_of(name))
-    return fields
+    kinds: dict[Any, pa.DataType] = {
+        str: pa.string(), Literal: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
+        tuple: pa.list_(pa.int64()),
+    }  # fmt: skip
+    others = {name: info.annotation for name, info in TrainingSettings.model_fields.items() if name not in OWN_COLUMNS}
+    return [pa.field(column_of(n), kinds[typing.get_origin(kind) or kind], False) for n, kind in others.items()]
 
 
 @cache

@@ -141,6 +141,7 @@ class WatchedRun:
         return RunStage(name="search", trials=planned, epochs=epochs if isinstance(epochs, int) else 0)
 
     def _make_progress(self, rows: Mapping[str, Row]) -> SearchProgress:
+        """Return the counts of the stage, made anew from its rows and from what runs."""
         stage = self._stage()
         levels = {name: LevelProgress(total) for name, total in stage.trials.items()}
         progress = SearchProgress(levels, self._session().slots.count, stage.epochs, stage.name)

@@ -53,7 +53,6 @@ def adopt_results(
     # Rows of other stages too: their folders are of no use to anybody.
     standing = set(trials.loc[~runs_again(run, trials), "trial_id"])
     trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
-    num_adopted = 0
     for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
         settings, trial_id = settings_of(row), str(row["trial_id"])
         config = {name: getattr(settings, name) for name in plan.space.space}
@@ -74,14 +73,13 @@ def adopt_results(
             smooth_rate=row["smooth_rate"],
             accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
         )
-        num_adopted += 1
     for trial in _half_done(run, standing):
         config = {name: getattr(trial.settings, name) for name in plan.space.space}
         same = data.trial(trial.noise_level, plan.training_settings(config)).trial_id == trial.trial_id
         if trial.stage == "search" and same:
             rung_values = _rung_values(plan, curves.get(trial.trial_id), trial.settings)
             allocator.requeue(GroupKey(trial.noise_level, trial.settings.arm), config, rung_values)
-    return num_adopted
+    return progress.num_ended
 
 
 def _half_done(run: RunDirectory, standing: Collection[str]) -> Iterator[TrialSpec]:

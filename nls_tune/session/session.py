@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+from nls_tune.plan.settings import SearchSettings, check_search_settings, flags_of_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
 from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from nls_tune.plan.level_data import LevelData
     from nls_tune.plan.plan import SearchPlan
-    from nls_tune.plan.settings import SearchSettings
     from nls_tune.report.console.live import ProgressView
     from nls_tune.runs.progress import SearchProgress
     from nls_tune.tune.cluster import Slots
@@ -37,6 +38,19 @@ if TYPE_CHECKING:
 _HEADINGS = {"confirm": "Confirmation with {} fresh seeds", "confirm_all": "Confirmation on all labels"}
 
 
+def _with_settings(search: Callable[..., SearchResult]) -> Callable[..., SearchResult]:
+    """Give a function the fields of ``SearchSettings`` in place of its ``**settings``, for help and completion."""
+    own = [p for p in signature(search).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(SearchSettings, name), annotation=type_)
+        for name, (type_, _) in flags_of_settings().items()
+        if name not in {p.name for p in own}
+    ]
+    search.__signature__ = Signature([*own, *options])  # type: ignore[attr-defined]
+    return search
+
+
+@_with_settings
 def run_search(
     dataset: str = "twonorm",
     *,
@@ -55,18 +69,18 @@ def run_search(
         noise: Noise levels, as a list or comma-separated; by default those of the dataset.
         space: Name of a shipped search space or a YAML file; by default the dataset's own.
         overrides: Changes of the space: ``{"model": "cnn9", "lr.low": 1e-5}``, or ``KEY=VALUE`` strings.
-        console: Where to print plan, progress and results; None prints nothing.
-        **settings: Other fields of ``SearchSettings``, for example ``num_trials``, ``epochs``, ``out``.
+        console: Where to print plan, progress and results; by default the notebook in a notebook, else nowhere.
+        **settings: The other fields of ``SearchSettings``, for example ``num_trials``, ``epochs``, ``out``.
 
     Returns:
-        The run directory and one summary per level.
+        The run directory, the verdicts, and what they rest on.
 
     Raises:
         InputError: Where the command would exit with 2.
         RuntimeError: If every trial failed.
         KeyboardInterrupt: If Ctrl-C was pressed more than once; after one, the partial result is returned.
     """
-    from nls_tune.plan.settings import check_search_settings
+    from rich.console import Console
 
     if isinstance(noise, str):
         noise = tuple(part.strip() for part in noise.split(","))
@@ -79,7 +93,9 @@ def run_search(
         overrides=tuple(overrides),
         **settings,
     )
-    return cast("SearchResult", run_settings(checked, console))  # only a dry run has none
+    here = Console()
+    shown = console or (here if here.is_jupyter else None)
+    return cast("SearchResult", run_settings(checked, shown))  # only a dry run has none
 
 
 def run_settings(

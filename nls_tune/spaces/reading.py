@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
@@ -16,6 +16,10 @@ from nls_tune.spaces.settings import TrainingSettings, describe_validation_error
 from nls_tune.spaces.space import Budget, Preset, SearchSpace
 
 _SECTIONS = ("space", "arms", "fixed", "start", "budget")
+#: What holds keys, by where pydantic says that one is unknown: the budget, or a parameter of a type.
+_HOLDERS: dict[object, type[BaseModel]] = {
+    "budget": Budget, "float": FloatParameter, "int": IntParameter, "choice": ChoiceParameter,
+}  # fmt: skip
 
 
 def _space_folder() -> Path:
@@ -70,10 +74,16 @@ def _build(path: Path, content: Mapping[str, Any]) -> SearchSpace:
     try:
         return SearchSpace(name=path.stem, **content)
     except ValidationError as error:
-        raise InputError(_space_error(error, path)) from None
+        for found in error.errors():  # an unknown key gets the nearest name, before what else is wrong
+            if found["type"] == "extra_forbidden" and found["loc"][-2] in _HOLDERS:
+                *where, kind, key = (str(part) for part in found["loc"])
+                near = unknown_name("key", key, _HOLDERS[kind].model_fields)
+                raise InputError(f"{path}: {'.'.join(where) or kind}: {near}") from None
+        raise InputError(describe_validation_error(error, str(path), skip=("float", "int", "choice"))) from None
 
 
 def _find(name: str) -> Path:
+    """Return the file of a shipped space, or of a path."""
     if name in shipped_spaces():
         return _space_folder() / f"{name}.yaml"
     path = Path(name)
@@ -157,22 +167,3 @@ def _override(content: dict[str, Any], override: str) -> None:
     if len(rest) != 1:
         raise InputError(f"--set {override}: the key has one dot at most, for example lr.low=1e-5")
     target[rest[0]] = value
-
-
-#: Keys by where pydantic says that one is unknown: in the budget, or in a parameter of a type.
-_KEYS = {
-    "budget": tuple(Budget.model_fields),
-    "float": tuple(FloatParameter.model_fields),
-    "int": tuple(IntParameter.model_fields),
-    "choice": tuple(ChoiceParameter.model_fields),
-}
-
-
-def _space_error(error: ValidationError, path: Path) -> str:
-    """One line for pydantic's report; an unknown key gets the nearest name, before what else is wrong."""
-    for found in error.errors():
-        if found["type"] == "extra_forbidden" and found["loc"][-2] in _KEYS:
-            *where, kind, key = (str(part) for part in found["loc"])
-            place = ".".join(where) or kind
-            return f"{path}: {place}: {unknown_name('key', key, _KEYS[kind])}"
-    return describe_validation_error(error, str(path), skip=("float", "int", "choice"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from nls_tune.allocation.allocator import Config
+from nls_tune.allocation.distributions import combinations
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter, coerce, rounded
 from nls_tune.spaces.settings import Arm as Arm
@@ -251,10 +252,7 @@ class ArmSpace:
 
     def points(self) -> list[Params] | None:
         """Return every combination of parameters, or None where a parameter is real."""
-        axes = {name: points for name, p in self._sampled.items() if (points := p.points()) is not None}
-        if len(axes) < len(self._sampled):
-            return None
-        return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+        return combinations({name: parameter.points() for name, parameter in self._sampled.items()})
 
     def size(self) -> int | None:
         """Return how many configurations there are, or None where there are infinitely many."""

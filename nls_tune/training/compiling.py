@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nls_tune.errors import CompileError, is_out_of_memory
-from nls_tune.training.devices import Seeded
+from nls_tune.training.devices import seeded
 
 CompileMode = Literal["auto", "on", "off"]
 Forward = Callable[[nn.Module, Tensor], Tensor]
@@ -75,7 +75,7 @@ class Compiler:
             return self._compiled
         try:
             rehearsed = copy.deepcopy(network).train()
-            with Seeded(0, inputs.device):
+            with seeded(0, inputs.device):
                 with autocast():
                     logits = self._compiled(rehearsed, inputs)
                 torch.autograd.backward(logits.float().sum())

@@ -20,19 +20,12 @@ _MEMORY_SLACK = 1.1
 _KEEP = ((-3, 1 << 30), (-1, 2**31 - 1))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 
-class Seeded:
-    """Seeds torch's global generators inside a ``with`` block and puts them back afterwards."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._seed = seed
-        self._fork = torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *raised: object) -> None:
-        self._fork.__exit__(*raised)  # type: ignore[arg-type] # what the statement hands over
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators inside a ``with`` block and put them back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.augment import normalise
 from nls_tune.training.compiling import Compiler, Forward, run_network
 from nls_tune.training.data import Batches, DeviceData
-from nls_tune.training.devices import Seeded, peak_memory_bytes, resolve_precision
+from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
 from nls_tune.training.models import build_model
 
 #: On CPUs the activations of a small batch of images stay in the cache: twice the speed of 1,000 a batch.
@@ -64,7 +64,7 @@ class Training:
         self.num_classes = dataset.num_classes
         check_fit(settings, dataset.num_train, dataset.input_shape)
         self.data = DeviceData.load(dataset, self.device) if data is None else data
-        with self._seeded(0):
+        with seeded(self._stream(0), self.device):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
         images = len(dataset.input_shape) == 3
         self.precision = resolve_precision(settings.precision, self.device, images=images)
@@ -116,7 +116,7 @@ class Training:
         epoch = self.epoch + 1
         if epoch == self.settings.warmup_epochs + 1:
             self.optimizer = self._new_optimizer()
-        with self._seeded(epoch):
+        with seeded(self._stream(epoch), self.device):
             loss_sum, num_correct = self._train_epoch(epoch)
         val_loss, val_correct = self._evaluate(self.data.val_inputs, self.data.val_labels)
         test_correct = None
@@ -244,9 +244,6 @@ class Training:
     def generator(self, epoch: int) -> torch.Generator:
         """Return what an epoch's order and augmentation are drawn from."""
         return torch.Generator().manual_seed(self._stream(epoch))
-
-    def _seeded(self, epoch: int) -> Seeded:
-        return Seeded(self._stream(epoch), self.device)
 
     def state_dict(self) -> State:
         """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""

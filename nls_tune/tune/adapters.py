@@ -80,14 +80,9 @@ class TrialSearcher(NotPickled, Searcher):
 class AllocationSearcher(TrialSearcher, Generic[Key]):
     """Asks the allocator for trials and tells it how they ended.
 
-    Args:
-        allocator: The allocator; the scheduler uses the same one.
-        to_config: Makes the configuration of a trial from a suggestion.
-        read: Says what a report means.
-        metric: As in ``TrialSearcher``; Tune asks for it, ``read`` decides.
-        is_over: Asked before every trial and at every report: True ends the experiment. No further trial starts, and
-            the scheduler stops running ones at their next report.
-        may_start: As in ``TrialSearcher``.
+    Tune asks for a ``metric``; ``read`` decides what a report means. ``is_over`` is asked before every trial and at
+    every report: True ends the experiment. No further trial starts, and the scheduler stops running ones at their next
+    report.
     """
 
     def __init__(

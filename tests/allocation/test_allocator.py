@@ -1,11 +1,9 @@
-from __future__ import annotations
-
 import heapq
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self
 
 import optuna
 import pytest
@@ -167,7 +165,7 @@ class Search:
         goes_on = self.allocator.report(trial.suggestion.number, epoch, trial.value, trial.seconds)
         return None if goes_on else "stopped"
 
-    def run(self, steps: int | None = None) -> Search:
+    def run(self, steps: int | None = None) -> Self:
         while steps != 0 and self.step():
             steps = None if steps is None else steps - 1
         return self

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nls_tune.analysis.recommendations import recommendations
 from scipy import stats
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.confirmation import confirmations
 from nls_tune.analysis.level_summaries import PairedDifference, level_summaries
-from nls_tune.analysis.recommendations import recommendations
 from nls_tune.report.words import confirmation_sentence, recommendation_words
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}

@@ -1,7 +1,5 @@
 """The benchmark programs start and measure what they say where the answer is known."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import runpy

@@ -1,7 +1,5 @@
 """How commands end, and the commands' own surfaces: help, dry run, names."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """What the search's command line shows: its help, its version, and the plan for another machine."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -13,7 +11,7 @@ from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app as nls_tune
 from nls_tune.cli.search import app as search
 from nls_tune.datasets import DATASETS
-from nls_tune.plan.settings import Panel, SearchSettings, flag_name, flags_of_settings
+from nls_tune.plan.settings import PANELS, SearchSettings, flag_name, flags_of_settings
 from nls_tune.runs.directory import RunDirectory
 
 
@@ -34,9 +32,9 @@ def said(capsys, monkeypatch):
 class TestHelp:
     def test_every_setting_stands_in_its_panel_and_the_panels_in_their_order(self, said):
         text = said(search, "--help")
-        places = [text.index(f"─ {panel} ─") for panel in ("Options", *Panel.__args__)]
+        places = [text.index(f"─ {panel} ─") for panel in ("Options", *PANELS)]
         assert places == sorted(places)
-        for place, panel, end in zip(places[1:], Panel.__args__, [*places[2:], len(text)], strict=True):
+        for place, panel, end in zip(places[1:], PANELS, [*places[2:], len(text)], strict=True):
             for name, (_, flag) in flags_of_settings().items():
                 assert (f" {flag_name(name, flag)} " in text[place:end]) == (flag.panel == panel), name
 

@@ -1,7 +1,5 @@
 """Watching a run from outside: what is shown, what is read, and how it ends."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What every dataset keeps to, whatever it is made from."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

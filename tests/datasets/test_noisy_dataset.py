@@ -1,8 +1,4 @@
-from __future__ import annotations
-
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -128,16 +124,6 @@ def test_the_hash_tells_values_types_and_shapes_apart():
     assert len({hash_arrays(array) for array in [values, *others]}) == 6
     assert hash_arrays(values) == hash_arrays(values.astype(">i8")) == hash_arrays(values.repeat(2)[::2])
     assert hash_arrays(values, seed="a") != hash_arrays(values)
-
-
-def test_the_data_package_is_quick_to_import():
-    code = (
-        "import sys, nls_tune.datasets;"
-        "heavy = {'torch', 'torchvision', 'pyarrow', 'PIL', 'sklearn', 'rich', 'ray'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
 
 
 def test_all_labels_are_the_training_and_the_validation_samples():

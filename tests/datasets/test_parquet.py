@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +15,7 @@ OPTIONS = {"label_columns": NAMES, "num_classes": 10, "image_shape": (3, 32, 32)
     ("fmt", "image_column", "label_column"), [("PNG", "img", "fine_label"), ("WEBP", "image", "label")]
 )
 def test_images_and_labels_come_in_the_order_of_the_files(tmp_path, fmt, image_column, label_column):
-    images, labels, _ = fake_images(7, seed=0)
+    images, labels = fake_images(7, seed=0)
     columns = {"image_column": image_column, "label_column": label_column}
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     for file, rows in zip(files, (range(5), range(5, 7)), strict=True):
@@ -31,7 +29,7 @@ def test_images_and_labels_come_in_the_order_of_the_files(tmp_path, fmt, image_c
 
 def test_more_rows_than_one_task_has(tmp_path, monkeypatch):
     monkeypatch.setattr("nls_tune.datasets.parquet._ROWS_PER_TASK", 3)
-    images, labels, _ = fake_images(11, seed=0)
+    images, labels = fake_images(11, seed=0)
     write_parquet(tmp_path / "a.parquet", [encode(image) for image in images], labels)
     seen = []
     options = OPTIONS | {"progress": lambda *step: seen.append(step)}
@@ -48,7 +46,7 @@ def test_grey_images(tmp_path):
 
 @pytest.fixture
 def good():
-    images, _, _ = fake_images(3, seed=0)
+    images, _ = fake_images(3, seed=0)
     return [encode(image) for image in images]
 
 

@@ -1,7 +1,5 @@
 """The Optuna journal of a run, read by Optuna and by the dashboard, and the commands."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

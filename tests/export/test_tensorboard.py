@@ -1,7 +1,5 @@
 """TensorBoard event files, read with TensorBoard's own reader."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Analyses for tests of what draws them, written by hand: every number is known, and any text can be hostile."""
 
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from nls_tune.analysis.recommendations import Recommendation
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.allocation import Allocation, GroupCost, TrialSpan
@@ -21,7 +20,6 @@ from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
-from nls_tune.analysis.recommendations import Recommendation
 from nls_tune.analysis.statistics import sample_mean
 from nls_tune.runs import Run
 from nls_tune.runs.run_json import RunJson

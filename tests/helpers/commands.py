@@ -1,7 +1,5 @@
 """Runs the program as users do: in a process of its own, in a folder of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -26,7 +24,6 @@ class Done:
     code: int
     out: str
     err: str
-    seconds: float
 
     def has_failed_in_one_line(self) -> bool:
         """Whether it ended as every bad input must: exit code 2, one line on stderr, nothing on stdout."""
@@ -72,7 +69,6 @@ class Program:
     """A program that runs, in a process group of its own, as a shell starts it."""
 
     def __init__(self, command: tuple[str, ...], folder: Path, env: Mapping[str, str | None] | None = None) -> None:
-        self._began = time.monotonic()
         self._out, self._err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -97,7 +93,7 @@ class Program:
 
     def wait(self, seconds: float = PATIENCE) -> Done:
         code = self.process.wait(seconds)
-        done = Done(code, self.out, self._err.read_text(encoding="utf-8"), time.monotonic() - self._began)
+        done = Done(code, self.out, self._err.read_text(encoding="utf-8"))
         self._out.unlink()
         self._err.unlink()
         return done

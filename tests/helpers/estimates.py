@@ -1,7 +1,5 @@
 """Noise estimates without a training, and datasets whose true noise nobody knows."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Small CIFAR look-alikes."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 
@@ -10,11 +8,11 @@ import numpy as np
 NUM_TRAIN, NUM_TEST = 40, 20
 
 
-def fake_images(count: int, seed: int, num_classes: int = 10) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return (N, 3, 32, 32) uint8 images, (N,) labels and N names."""
+def fake_images(count: int, seed: int, num_classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N, 3, 32, 32) uint8 images and (N,) labels."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    return images, np.arange(count) % num_classes, [f"image_{i}.png" for i in range(count)]
+    return images, np.arange(count) % num_classes
 
 
 def encode(image: np.ndarray, mode: str = "RGB", fmt: str = "PNG") -> bytes:
@@ -46,7 +44,7 @@ def write_parquet(
 def write_cifar_parquet(folder: Path, *, shards: int = 2, num_classes: int = 10, **columns: str) -> None:
     """Write a small CIFAR in Hugging Face's layout."""
     for split, count, seed, parts in (("train", NUM_TRAIN, 1, shards), ("test", NUM_TEST, 2, 1)):
-        images, labels, _ = fake_images(count, seed, num_classes)
+        images, labels = fake_images(count, seed, num_classes)
         for part, rows in enumerate(np.array_split(np.arange(count), parts)):
             file = folder / f"{split}-{part:05d}-of-{parts:05d}.parquet"
             write_parquet(file, [encode(images[i]) for i in rows], labels[rows], **columns)

@@ -4,8 +4,6 @@ Accuracy is highest at the noise-cancelling rate and a learning rate of 0.003, r
 over the epochs, and is what the bits of its row say. Parts hold several trials each, which readers do not mind.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

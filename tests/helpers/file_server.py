@@ -1,7 +1,5 @@
 """A small web server on this machine, with the bad habits of real ones."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time
@@ -9,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 
 @dataclass
@@ -25,7 +24,7 @@ class FileServer:
     url: str = ""
 
     @contextmanager
-    def running(self) -> Iterator[FileServer]:
+    def running(self) -> Iterator[Self]:
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_port}/file.bin"

@@ -1,7 +1,5 @@
 """Makes one trial of a search fail, from outside and without any help of the program."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

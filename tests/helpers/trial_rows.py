@@ -1,7 +1,5 @@
 """Rows of trials/ for tests that need some."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any

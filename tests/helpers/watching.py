@@ -1,10 +1,9 @@
 """A small search that is read all the while it runs."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import duckdb
 import pandas as pd
@@ -48,7 +47,7 @@ class Reader:
     def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

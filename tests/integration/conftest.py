@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from commands import SEARCH, ModulesAtTheEnd, started
 from watching import ARGUMENTS, Reader, WatchedSearch

@@ -1,7 +1,5 @@
 """The same search on a Ray cluster that runs already, and addresses at which there is none."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

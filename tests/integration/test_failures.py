@@ -1,7 +1,5 @@
 """Trials that fail or lose their worker are rows; the search goes on."""
 
-from __future__ import annotations
-
 import os
 import signal
 from dataclasses import dataclass

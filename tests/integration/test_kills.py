@@ -1,7 +1,5 @@
 """Searches that are killed again and again, with each kind of sampler. Minutes long: ``pytest -m soak``."""
 
-from __future__ import annotations
-
 import random
 import shutil
 

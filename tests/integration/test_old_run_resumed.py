@@ -1,7 +1,5 @@
 """A run of version 0.1, before the modules moved, which Ctrl-C had interrupted, goes on with its own command."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Several trials per GPU, on a Ray that believes in one: the lack of memory is made up, the rest is as on a GPU."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """A search on CIFAR-10 with human labels, from the published files."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

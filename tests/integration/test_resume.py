@@ -1,7 +1,5 @@
 """A search that was interrupted or killed goes on with the same command, here or where its folder was moved to."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

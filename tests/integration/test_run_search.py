@@ -1,7 +1,5 @@
 """``run_search`` from Python, in a Ray session that the caller has opened."""
 
-from __future__ import annotations
-
 import errno
 import io
 import json

@@ -1,7 +1,5 @@
 """The wheel: what is in it, and that it works where nothing else of the repository is."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -1,7 +1,5 @@
 """What torch is asked about the machine, in a process of its own, and what is refused before Ray starts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -201,7 +199,7 @@ class TestCommand:
                 "nls_tune.tune.cluster.ray_session", lambda address: pytest.fail("Ray was to be started")
             )
             monkeypatch.chdir(tmp_path)
-            done = Done(run_app(app, ["--out", "run", *arguments]), *capfd.readouterr(), 0.0)
+            done = Done(run_app(app, ["--out", "run", *arguments]), *capfd.readouterr())
             assert not (tmp_path / "run").exists()
             return done
 

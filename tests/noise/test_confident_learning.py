@@ -1,7 +1,5 @@
 """Confident learning: what it recovers, and what it must not depend on."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 

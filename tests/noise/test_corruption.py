@@ -1,7 +1,5 @@
 """Tests of the noise models: their rates, their exactness, and what cancels them."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 

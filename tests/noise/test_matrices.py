@@ -1,7 +1,5 @@
 """Tests of transition matrices, made and read."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,9 +1,8 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from estimates import estimate_of, hide_the_truth
 
@@ -15,6 +14,7 @@ from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.space import choose_preset
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
+from nls_tune.runs.trial_spec import DataName
 from nls_tune.session.beginning import differences
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
@@ -303,6 +303,34 @@ def test_differences_name_the_key_and_both_values(digits):
         "list: [1] -> [1, 2]",
     ]
     assert differences(now, now) == []
+
+
+# A smaller test split
+
+
+def test_a_smaller_test_split_is_a_stratified_part_that_the_seed_decides(digits):
+    whole = digits.levels[0].dataset
+    small, again, other = (plan_of(**DIGITS, test_size=100, **more) for more in ({}, {}, {"seed": 1}))
+    found = small.levels[0].dataset
+    counts, before = (np.bincount(dataset.test_labels, minlength=10) for dataset in (found, whole))
+    assert len(found.test_inputs) == len(found.test_labels) == 100
+    np.testing.assert_allclose(counts, before * 100 / before.sum(), atol=1)
+    np.testing.assert_array_equal(found.test_inputs, again.levels[0].dataset.test_inputs)
+    assert not np.array_equal(found.test_inputs, other.levels[0].dataset.test_inputs)
+    np.testing.assert_array_equal(found.train_indices, whole.train_indices)
+    np.testing.assert_array_equal(found.noisy_labels, whole.noisy_labels)
+    # Another draw of the noise, for a confirmation, is tested on the same samples.
+    redrawn = LevelData(small).load(DataName("symmetric:0.4", 1))
+    assert redrawn.test_inputs is found.test_inputs
+
+
+def test_a_smaller_test_split_is_another_search_and_the_whole_one_is_not(digits):
+    assert plan_of(**DIGITS, test_size=digits.info.num_test).identity() == digits.identity()
+    small = plan_of(**DIGITS, test_size=100)
+    size, data = differences(identity_of(digits), identity_of(small))
+    assert size == "settings.test_size: None -> 100"
+    assert data.startswith("fingerprints.symmetric:0.4: ")
+    assert "test_size" not in digits.identity().settings  # as in runs of earlier versions
 
 
 # Presets

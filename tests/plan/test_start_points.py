@@ -1,7 +1,5 @@
 """Start points from an earlier run: whose they are, and what becomes of them in another space."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A finished run of version 0.1, before the modules moved: every command gives the numbers that its files hold."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from nls_tune.runs.progress import BestCurve, LevelProgress, RunningTrial, SearchProgress

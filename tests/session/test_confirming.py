@@ -1,7 +1,5 @@
 """What the confirmation trains, and on which labels, without starting Ray."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

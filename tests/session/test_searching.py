@@ -1,7 +1,5 @@
 """How many trials run at once, and what a resumed search takes over, without starting Ray."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Augmentation against a slow reference, its randomness, and the normalisation."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """Compiled steps: the numbers of eager ones, one graph for all trials, and what happens where compiling fails."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import warnings

@@ -1,7 +1,5 @@
 """Estimates from trainings: that they find the noise, use nothing but noisy labels, and how the command says it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

@@ -1,7 +1,5 @@
 """One suite that every network passes, exact parameter counts, and the errors."""
 
-from __future__ import annotations
-
 import copy
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The store of shared CE warm-ups: what shares one, what is read, who trains, and that the numbers stay the same."""
 
-from __future__ import annotations
-
 import errno
 import io
 import json

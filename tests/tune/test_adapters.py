@@ -1,7 +1,5 @@
 """The searcher and the scheduler that Tune calls, on an allocator, without starting Ray."""
 
-from __future__ import annotations
-
 import math
 import pickle
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Which Ray a search joins; Ray itself is played here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Ctrl-C pressed once and again, with the signals themselves."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from types import SimpleNamespace

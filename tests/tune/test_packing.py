@@ -1,7 +1,5 @@
 """How many trials share a GPU: chosen, limited, lowered; without a GPU and without Ray."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

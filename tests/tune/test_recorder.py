@@ -1,7 +1,5 @@
 """The callback that turns Tune's events into part files, driven by hand, without starting Ray."""
 
-from __future__ import annotations
-
 import errno
 import pickle
 from datetime import UTC, datetime, timedelta

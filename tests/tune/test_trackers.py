@@ -1,7 +1,5 @@
 """Trackers that fail, hang or work, and what MLflow and Weights & Biases are told. Ray is not started."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -1,7 +1,5 @@
 """The checkpoint of a trial, and the trainable as Tune drives it, without starting Ray."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import io
