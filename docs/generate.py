@@ -10,11 +10,12 @@ import enum
 import importlib
 import inspect
 import json
+import re
 import statistics
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,9 @@ def commands() -> Iterator[dict[str, Any]]:
         yield {
             "path": path,
             "usage": " ".join(usage),
-            "help": inspect.cleandoc(command.help or ""),
+            "help": re.sub(r"\[bold\](.*?)\[/bold\]", r"`\1`", inspect.cleandoc(command.help or "")),
             "arguments": [{"name": _argument(p), "help": p.help} for p in arguments],
-            "options": [_option(p) for p in shown if p.param_type_name == "option"],
+            "panels": _panels([p for p in shown if p.param_type_name == "option"]),
             "commands": list(children),
         }
         for name, child in children.items():
@@ -128,6 +129,14 @@ def _argument(parameter: Any) -> str:
     name = (parameter.metavar or parameter.name.upper()).removesuffix("...")
     shown = f"{name}..." if parameter.nargs == -1 else name
     return shown if parameter.required else f"[{shown}]"
+
+
+def _panels(options: Iterable[Any]) -> dict[str, list[dict[str, str]]]:
+    """The options by the panel of the help in which they stand."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for option in options:
+        found.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(_option(option))
+    return found
 
 
 def _option(parameter: Any) -> dict[str, str]:
