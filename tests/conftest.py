@@ -20,6 +20,7 @@ _SLOW = {"integration", "benchmarks"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # imports leave nothing to collect
     hypothesis.settings.load_profile("fast" if "not slow" in config.option.markexpr else "suite")
 
 
@@ -32,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Leave what the imports have made out of garbage collections, each of which it makes ten times as long."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -22,13 +22,10 @@ _STAGES = ("search", "confirm", "confirm_all")
 
 @dataclass(frozen=True)
 class TrialSpan:
-    """One trial in time.
+    """One trial in time; two trials of one slot do not overlap.
 
-    Attributes:
-        slot: 0, 1, ...: two trials of one slot do not overlap.
-        start_seconds: From the start of the run's first trial, without the pauses between sessions.
-        seconds: From its start to its end, likewise; 0 where the clock was set back.
-        epochs: Reached, reused ones included.
+    Seconds leave out the pauses between sessions; ``start_seconds`` count from the start of the run's first trial.
+    ``seconds`` are 0 where the clock was set back. ``epochs`` include reused ones.
     """
 
     trial_id: str
@@ -50,10 +47,8 @@ class TrialSpan:
 class GroupCost:
     """What one group (noise level, arm) cost in one stage.
 
-    Attributes:
-        epochs_trained: Without the reused ones.
-        epochs_reused: Taken from shared warm-ups.
-        epochs_saved: Not trained because ASHA, or the end of the time budget, stopped the trial.
+    Reused epochs come from shared warm-ups and are not among the trained ones. Saved epochs were not trained because
+    ASHA, or the end of the time budget, stopped the trial.
     """
 
     stage: str
@@ -70,13 +65,9 @@ class GroupCost:
 class Allocation:
     """Where the time of a run went.
 
-    Attributes:
-        started_at: Start of the first trial.
-        wall_seconds: From the first start to the last end, without the pauses between sessions.
-        busy_share: Time of trials, from start to end, over slots times wall time.
-        spans: In the order of their starts.
-        groups: In the order of levels, stages and arms.
-        paused_seconds: The pauses that were left out: in them no process worked on the run.
+    ``wall_seconds`` run from the first start to the last end, without ``paused_seconds``, in which no process worked on
+    the run. ``busy_share`` is the time of the trials over slots times wall time. Spans stand in the order of their
+    starts, groups in the order of levels, stages and arms.
     """
 
     started_at: datetime
@@ -99,10 +90,7 @@ def allocation(
     A session that was killed did not say when it ended; the last end of its trials stands for that, or its start where
     none has ended. Time that an interrupted trial had in an earlier session is in none of its rows, and counts as idle.
 
-    Args:
-        trials: Rows of ``trials/``, of all stages.
-        levels: The order of the levels; by default that of their first trials.
-        sessions: Those of run.json; without them nothing is known of pauses.
+    ``trials`` are rows of all stages; without the sessions of run.json nothing is known of pauses.
     """
     timed = trials[trials["started_at"].notna() & trials["finished_at"].notna()]
     if timed.empty:
@@ -120,19 +108,20 @@ def allocation(
         slots = _colour(list(zip(timed["node"], timed["device"], strict=True)), starts, ends)
     num_slots, wall = max(slots) + 1, float(ends.max())
     busy = float((ends - starts).sum())
+    placed = timed.assign(slot=slots, start_seconds=starts, seconds=ends - starts)
     return Allocation(
         started_at=begin.to_pydatetime(),
         wall_seconds=wall,
         num_slots=num_slots,
         busy_share=busy / (num_slots * wall) if wall > 0 else 0.0,
-        spans=_spans(timed, slots, starts, ends),
+        spans=tuple(TrialSpan(*row) for row in _rows_for(TrialSpan, placed)),
         groups=_groups(timed, levels),
         paused_seconds=last - wall,
     )
 
 
 def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[RunSession]) -> list[tuple[float, float]]:
-    """From when to when no session went on, in seconds from the first start, ascending."""
+    """Return the pauses between sessions: their ends in seconds from the first start, ascending."""
     known = [(session.started_at, session.finished_at) for session in sessions]
     times = sorted(((began, ended) for began, ended in known if began is not None), key=lambda both: both[0])
     found = []
@@ -149,12 +138,12 @@ def _pauses(begin: datetime, ends: np.ndarray, sessions: Sequence[RunSession]) -
 
 
 def _without(pauses: Sequence[tuple[float, float]], times: np.ndarray) -> np.ndarray:
-    """Times on a clock that stands still in the pauses."""
+    """Return times on a clock that stands still in the pauses."""
     return times - sum(np.clip(times - stopped, 0.0, resumed - stopped) for stopped, resumed in pauses)
 
 
 def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.ndarray) -> list[int]:
-    """The slot of each interval, in the order of the starts; slots are numbered as they are first needed."""
+    """Return the slot of each interval, in the order of the starts; slots are numbered as they are first needed."""
     free: dict[tuple[str, str], list[tuple[float, int]]] = {}
     found: list[int] = []
     num_slots = 0
@@ -169,11 +158,6 @@ def _colour(devices: Sequence[tuple[str, str]], starts: np.ndarray, ends: np.nda
     return found
 
 
-def _spans(trials: pd.DataFrame, slots: Sequence[int], starts: np.ndarray, ends: np.ndarray) -> tuple[TrialSpan, ...]:
-    table = trials.assign(slot=slots, start_seconds=starts, seconds=ends - starts)
-    return tuple(TrialSpan(*row) for row in _rows_for(TrialSpan, table))
-
-
 def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...]:
     left = (trials["config_epochs"] - trials["epochs"]).clip(lower=0).where(trials["status"] == "stopped", 0)
     trained = trials["epochs"] - trials["epochs_reused"]
@@ -182,11 +166,7 @@ def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...
     known = list(dict.fromkeys([*levels, *trials["noise_level"]]))
 
     def place(group: GroupCost) -> tuple[int, ...]:
-        names = (group.noise_level, group.stage, group.arm)
-        return tuple(
-            order.index(name) if name in order else len(order)
-            for order, name in zip((known, _STAGES, ARMS), names, strict=True)
-        )
+        return known.index(group.noise_level), _STAGES.index(group.stage), ARMS.index(group.arm)
 
     return tuple(sorted((GroupCost(*row) for row in _rows_for(GroupCost, sums)), key=place))
 

@@ -38,11 +38,7 @@ class Analysis:
 
 
 def analyze(runs: Sequence[Run]) -> Analysis:
-    """Analyse runs, at least one.
-
-    Args:
-        runs: Runs as ``runs.load_runs`` returns them.
-    """
+    """Analyse runs, at least one."""
     found = tuple(_analyze(run) for run in runs)
     return Analysis(found, compare(runs, found) if len(found) > 1 else None)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
 from nls_tune.analysis.rows import number, search_trials
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import Findings, Verdict, find
+from nls_tune.analysis.verdicts import Choice, Findings, Verdict, find
 from nls_tune.runs import Run
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ class RunAtLevel:
     """What one run says at a level; accuracies are fractions.
 
     Attributes:
-        run: The run's name.
-        num_trials: Search trials of the level.
+        num_trials: The number of its search trials.
         train_seconds: Their device time together.
-        verdict: The run's; None where it has none.
+        verdict: The run's verdict, if it has one.
         val_accuracy: The accuracy of the search's trial of what to use; None without such a trial.
-        test_accuracy_at_best: The same trial's; None also without a test set.
+        test_accuracy_at_best: The same trial's test accuracy.
         against_first: That trial minus the first run's, on test; None for the first run, without a test set, and
             where the two do not have the same samples.
     """
@@ -38,6 +37,11 @@ class RunAtLevel:
     val_accuracy: float | None
     test_accuracy_at_best: float | None
     against_first: PairedDifference | None
+
+    @property
+    def use(self) -> Choice | None:
+        """What the verdict says to use."""
+        return None if self.verdict is None else self.verdict.use
 
     @property
     def difference(self) -> SampleMean | None:
@@ -55,12 +59,9 @@ class LevelComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Runs side by side, by their names.
 
-    Attributes:
-        runs: Their names.
-        differences: Settings that differ: name and its value in each run, None where a run lacks it.
-        levels: In the order of the first run that has them.
+    ``differences`` are the settings that differ: the name and its value in each run, None where a run lacks it.
     """
 
     runs: tuple[str, ...]
@@ -73,9 +74,7 @@ def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> 
 
     Two runs have the same validation and test samples at a noise level where run.json has the same fingerprint.
 
-    Args:
-        runs: Runs as ``runs.load_runs`` returns them.
-        findings: What each of them found, where that is known already.
+    ``findings`` is what each run found, where that is known already.
 
     Raises:
         ValueError: If there are fewer than two.
@@ -102,8 +101,8 @@ def _level(level: str, pairs: Sequence[tuple[Run, Findings]], first: Run) -> Lev
         against = None
         if run is first:
             first_row = row
-        elif row is not None and first_row is not None and _fingerprint(run, level) == _fingerprint(first, level):
-            against = _paired(row, first_row, _fingerprint(run, level))
+        elif row is not None and first_row is not None and _same_samples(run, first, level):
+            against = paired_trials(row, first_row, "test")
         compared.append(
             RunAtLevel(
                 run=run.name,
@@ -123,14 +122,9 @@ def _row(trials: pd.DataFrame, trial_id: str | None) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
-def _paired(row: pd.Series, first: pd.Series, fingerprint: str | None) -> PairedDifference | None:
-    if fingerprint is None or int(row["num_test"]) != int(first["num_test"]):
-        return None
-    return paired_trials(row, first, "test")
-
-
-def _fingerprint(run: Run, level: str) -> str | None:
-    return run.content.identity.fingerprints.get(level)
+def _same_samples(run: Run, first: Run, level: str) -> bool:
+    known, expected = (one.content.identity.fingerprints.get(level) for one in (run, first))
+    return known is not None and known == expected
 
 
 # Settings
@@ -144,7 +138,7 @@ def _differences(identities: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, tu
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings by dotted names; fingerprints follow from the rest, and search settings stand at the top."""
+    """Flatten mappings to dotted names; fingerprints follow from the rest, and search settings stand at the top."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if not prefix and name == "fingerprints":

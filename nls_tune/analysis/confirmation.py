@@ -35,16 +35,10 @@ SIGNIFICANT = 0.05
 class AllLabels:
     """One configuration trained on all labels, validation samples included, over its seeds.
 
-    Accuracies are those after the last epoch: no samples are left to choose one by. A seed that diverged counts with
-    what it ended with.
-
-    Attributes:
-        epochs: After which the trainings that did not diverge ended, ascending; more than one where seeds were added
-            later, none where all diverged.
-        num_diverged: How many of the seeds diverged.
-        test: Accuracy on clean test labels.
-        difference: The difference to the CE that is the strongest on the split, seed by seed; None for that CE
-            itself, and without common seeds.
+    Accuracies are those on clean test labels after the last epoch: no samples are left to choose one by. A seed that
+    diverged counts with what it ended with. ``epochs`` are the lengths of the trainings that did not diverge,
+    ascending; more than one where seeds were added later. ``difference`` is that to the CE that is the strongest on the
+    split, seed by seed; None for that CE itself, and without common seeds.
     """
 
     epochs: tuple[int, ...]
@@ -57,18 +51,10 @@ class AllLabels:
 class ConfirmedConfiguration:
     """One configuration over its confirmation seeds.
 
-    Accuracies are fractions. A seed that diverged counts with its best epoch before that, which is what a user
-    would deploy; one without any epoch that counts, or that failed, is missing.
-
-    Attributes:
-        arm: The rate's arm.
-        config: Rate, warm-up length, learning rate and whatever else the trials of the level differ in.
-        seeds: Those that count, ascending.
-        num_diverged: How many of them diverged.
-        validation: Accuracy on noisy validation labels at the best epoch.
-        test_at_best: Accuracy on clean test labels at the best epoch; None without a test set.
-        test_at_last: The same at the last epoch.
-        on_all_labels: What it reaches on all labels; None where it was not trained on them, and without a test set.
+    A seed that diverged counts with its best epoch before that, which is what a user would deploy; one without any
+    epoch that counts, or that failed, is missing from the ascending ``seeds``. ``config`` holds rate, warm-up length,
+    learning rate and whatever else the trials of the level differ in. ``validation`` is the accuracy on noisy labels at
+    the best epoch, ``test_at_best`` and ``test_at_last`` those on clean labels there and at the last epoch.
     """
 
     arm: Arm
@@ -86,11 +72,10 @@ class PairedComparison:
     """A configuration minus the strongest CE, seed by seed, in test accuracy at the best epoch.
 
     Attributes:
-        difference: Mean with its t interval.
-        sign_flip_p: Exact p value of a difference of 0.
-        smallest_p: The smallest that this number of seeds can give.
-        t_p: p value of the paired t test; 1 where all differences are equal.
-        holm_p: ``sign_flip_p`` corrected over the levels; of the best on validation only, else None.
+        sign_flip_p: The exact p value of a difference of 0.
+        smallest_p: The smallest p value that this number of seeds can give.
+        t_p: The p value of the paired t test; 1 where all differences are equal.
+        holm_p: ``sign_flip_p`` corrected over the levels, for the best on validation; else None.
         holm_t_p: ``t_p`` likewise.
         proven: Whether the best configuration on validation differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``
             where so many seeds and levels let it fall that far.
@@ -113,13 +98,12 @@ class LevelConfirmation:
     """The confirmation of one noise level.
 
     Attributes:
-        noise_level: In its stored spelling.
         configurations: CE first, then positive and negative rates.
-        strongest_ce: Index of the CE with the highest mean validation accuracy; None without one.
+        strongest_ce: Index of the CE with the highest mean validation accuracy, if there is one.
         best: Index of the configuration with the highest mean validation accuracy.
         comparisons: One per configuration, with the strongest CE; None for that one itself, without a test set,
             and without common seeds.
-        used: Index of the configuration that the verdict says to use; None where it is none, or before a verdict.
+        used: Index of the configuration that the verdict says to use, if it is one of them.
     """
 
     noise_level: str
@@ -131,27 +115,14 @@ class LevelConfirmation:
 
 
 def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelConfirmation, ...]:
-    """Summarise the confirmation trials of a run.
-
-    Args:
-        trials: Rows of ``trials/``.
-        levels: The order of the levels; by default that of their first trials.
-
-    Returns:
-        One for each level that has confirmation trials with an epoch that counts.
-    """
+    """Summarise the confirmation of each level that has confirmation trials with an epoch that counts."""
     ended = trials[trials["status"].isin(["completed", "diverged"])]
     rows = ended[(ended["stage"] == "confirm") & ended["best_val_accuracy"].notna()]
     on_all = ended[(ended["stage"] == ON_ALL_LABELS) & ended["last_test_accuracy"].notna()]
-    found = [
-        _confirmation(
-            level,
-            of_level,
-            on_all[on_all["noise_level"] == level],
-            searched_settings(trials[trials["noise_level"] == level]),
-        )
-        for level, of_level in by_level(rows, levels)
-    ]
+    found = []
+    for level, of_level in by_level(rows, levels):
+        names = searched_settings(trials[trials["noise_level"] == level])
+        found.append(_confirmation(level, of_level, on_all[on_all["noise_level"] == level], names))
     return _correct_over_levels(found)
 
 
@@ -183,7 +154,7 @@ def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: S
 
 
 def _key_columns(rows: pd.DataFrame) -> list[str]:
-    """The columns in which the configurations of a confirmation can differ; lists cannot be grouped by."""
+    """Return the columns in which configurations can differ; lists cannot be grouped by."""
     candidates = [*ALWAYS_SHOWN, *(c for c in rows.columns if c.startswith("config_"))]
     return [c for c in candidates if np.isscalar(rows[c].iloc[0])]
 

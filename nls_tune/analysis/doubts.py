@@ -40,11 +40,8 @@ _EDGE = 0.02
 class Level:
     """Everything that is known of one noise level.
 
-    Attributes:
-        rows: The rows of all stages.
-        num_claims: Over how many levels p values are corrected.
-        planned: How many search trials are planned.
-        rate: The range of the rate.
+    ``rows`` are those of all stages, ``num_claims`` the number of levels over which p values are corrected, ``planned``
+    the number of planned search trials, ``rate`` the range of the rate.
     """
 
     rows: pd.DataFrame
@@ -56,7 +53,7 @@ class Level:
 
     @property
     def confirmed(self) -> LevelConfirmation | None:
-        """The confirmation, once it has trained each selected configuration: before that it compares some of them."""
+        """The confirmation, once it has trained each selected configuration."""
         done = self.rows[(self.rows["stage"] == "confirm") & (self.rows["status"] != "interrupted")]
         return self.confirmation if set(self.summary.arms) <= set(done["arm"]) else None
 
@@ -82,11 +79,8 @@ def doubts(
 ) -> tuple[DoubtKind, ...]:
     """Return what speaks against the verdict of a level.
 
-    Args:
-        level: What is known of it.
-        rate: The best rate other than 0.
-        comparison: That rate's comparison with the strongest CE.
-        has_use: Whether the verdict says what to use.
+    ``comparison`` is that of the best rate other than 0 with the strongest CE; ``has_use`` says whether the verdict
+    names something to use.
     """
     summary, search = level.summary, search_trials(level.rows)
     kinds: dict[DoubtKind, bool] = {

@@ -34,10 +34,8 @@ _TOP_SHARE, _TOP_TRIALS = 0.1, 5
 class Importance:
     """How much a searched setting matters; over the settings the shares of each method sum to 1.
 
-    Attributes:
-        setting: The setting's name.
-        ped_anova: What matters for being among the best trials (Watanabe et al., IJCAI 2023).
-        fanova: Share of the variance over all of the space (Hutter et al., ICML 2014).
+    PED-ANOVA says what matters for being among the best trials (Watanabe et al., IJCAI 2023), fANOVA is the share of
+    the variance over all of the space (Hutter et al., ICML 2014).
     """
 
     setting: str
@@ -47,13 +45,9 @@ class Importance:
 
 @dataclass(frozen=True)
 class LevelImportances:
-    """The importances at one noise level.
+    """The importances at one noise level, from so many completed search trials; the highest PED-ANOVA share first.
 
-    Attributes:
-        noise_level: In its stored spelling.
-        num_trials: Completed search trials that were used.
-        importances: Highest PED-ANOVA share first; empty where ``reason`` says why.
-        reason: Why there are none; None if there are.
+    They are empty where ``reason`` says why.
     """
 
     noise_level: str
@@ -70,10 +64,6 @@ def importances(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Level
     all. So that a large run takes no longer than a small one, an even sample of a level's trials is used, drawn with a
     fixed seed (``num_trials`` says how many), and fANOVA has 24 trees for one level, fewer for more, each of
     depth 5 at most (Optuna's defaults are 64 and 64).
-
-    Args:
-        trials: Rows of ``trials/``.
-        levels: The order of the levels; by default that of their first trials.
     """
     bits = [name for name in trials.columns if str(name).endswith("_correct_at_best")]
     found = by_level(search_trials(trials.drop(columns=bits)), levels)  # long cells take long to copy
@@ -109,7 +99,7 @@ def _importances(level: str, trials: pd.DataFrame, most: int, trees: int) -> Lev
 
 
 def _even_sample(num: int, most: int) -> np.ndarray:
-    """Indices of at most ``most`` of ``num`` trials, ascending: one of each of as many equal stretches."""
+    """Return the indices of at most ``most`` of ``num`` trials, ascending: one of each of as many equal stretches."""
     if num <= most:
         return np.arange(num)
     edges = np.linspace(0, num, most + 1).astype(int)
@@ -145,7 +135,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _study(settings: pd.DataFrame, accuracies: np.ndarray) -> Study:
-    """The trials as an Optuna study in memory; ranges are those of the trials."""
+    """Return the trials as an Optuna study in memory; ranges are those of the trials."""
     import optuna
 
     columns: dict[str, tuple[list[Any], BaseDistribution]] = {

@@ -37,7 +37,6 @@ class Interaction:
     """Smooth rate against one other setting, at one noise level.
 
     Attributes:
-        noise_level: In its stored spelling.
         setting: The other one.
         points: All trials that ended as completed, stopped or diverged.
         rate_edges: Edges of the cells, ascending, one more than there are columns: evenly in log(1 - r) over the rates
@@ -61,10 +60,6 @@ def interactions(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Inte
     """Return rate x learning rate and rate x warm-up of each noise level with completed search trials.
 
     A setting that has one value only is left out, and so is a level with one rate only.
-
-    Args:
-        trials: Rows of ``trials/``.
-        levels: The order of the levels; by default that of their first trials.
     """
     search = search_trials(trials)
     ended = search[search["status"].isin(_ENDED)]

@@ -19,13 +19,7 @@ _SETTLED = 0.1
 
 
 def is_at_chance(accuracy: float, num_classes: int, num_samples: int) -> bool:
-    """Return whether an accuracy on so many samples is within its error of guessing one of the K classes.
-
-    Args:
-        accuracy: A fraction, on balanced classes.
-        num_classes: K.
-        num_samples: How many samples it was measured on.
-    """
+    """Return whether an accuracy on so many samples, of balanced classes, is within its error of guessing."""
     chance = 1 / num_classes
     return accuracy - chance <= _ERRORS * math.sqrt(chance * (1 - chance) / num_samples)
 
@@ -36,13 +30,9 @@ def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int, lead: fl
     Compared are the means of the last quarter of the epochs and of the quarter before it (one epoch at least). A rise
     is steep if it is more than a tenth of what was learned, or more than half of a lead that is claimed over it, and
     more than twice its standard error: over the trials, or of the samples for a single one. Trials of fewer than three
-    epochs cannot tell, nor can those whose learning rate has fallen to its end.
-
-    Args:
-        epochs: Rows of ``epochs/`` of the trials, each in order.
-        num_classes: K.
-        num_samples: Validation samples.
-        lead: How far another configuration is ahead on validation.
+    epochs cannot tell, nor can those whose learning rate has fallen to its end. ``epochs`` are rows of ``epochs/``,
+    each trial's in order; ``num_samples`` counts the validation samples; ``lead`` is how far another configuration is
+    ahead on validation.
     """
     rises, reached = [], []
     for _, rows in epochs[~epochs["diverged"].astype(bool)].groupby("trial_id"):

@@ -22,18 +22,11 @@ MAX_OTHERS = 12
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """One search trial epoch by epoch; the tuples are of one length. Accuracies are fractions.
+    """One search trial epoch by epoch; the tuples are of one length, epochs ascending.
 
-    Attributes:
-        role: Why it is shown.
-        status: How the trial ended; None for one that runs.
-        warmup_epochs: For a running trial, those it has had so far.
-        lr: The learning rate of the GLS phase; for a running trial that of its first GLS epoch, or else its last epoch.
-        best_epoch: The epoch that counts; None where none does. For a running trial, the best so far.
-        epochs: Ascending, from 1.
-        train_accuracy: On noisy training labels.
-        val_accuracy: On noisy validation labels.
-        test_accuracy: On clean test labels; None where there are none.
+    ``lr`` is the learning rate of the GLS phase, ``best_epoch`` the epoch that counts, if one does. A trial that still
+    runs has the status None, the warm-up epochs and the best epoch so far, and the learning rate of its first GLS
+    epoch, or else its last epoch. Test accuracies are on clean labels, the others on noisy ones.
     """
 
     trial_id: str
@@ -52,12 +45,9 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class LevelCurves:
-    """The learning curves of one noise level.
+    """The learning curves of one noise level: selected ones first, then CE with the defaults, then others, best first.
 
-    Attributes:
-        noise_level: In its stored spelling.
-        curves: Selected ones first, then CE with the defaults, then others, best first.
-        num_trials: Search trials of the level that have epochs; more than ``curves`` where some are left out.
+    ``num_trials`` counts the search trials of the level that have epochs; more than ``curves`` where some are left out.
     """
 
     noise_level: str
@@ -78,14 +68,9 @@ def learning_curves(
     Epochs whose trial has no row belong to a running trial (or one whose process was killed). Rows of epochs do not
     name their stage: they are taken for the search's until a trial of another stage has a row.
 
-    Args:
-        trials: Rows of ``trials/``.
-        epochs: Rows of ``epochs/``.
-        levels: The order of the levels; by default that of their first trials.
-        max_others: How many of those without a role are kept per level, the highest validation accuracies first.
-        defaults: The default of each searched setting (``Run.defaults``), which rows do not know; without them no
-            curve is ``default_ce``. Where it is the selected CE, that is its role.
-        summaries: What ``level_summaries`` returns for these trials, to save the time.
+    ``max_others`` is the most curves without a role per level, the highest validation accuracies first. ``defaults``
+    holds the default of each searched setting, which rows do not know; without it no curve is ``default_ce``, and where
+    that is the selected CE, ``selected`` is its role. ``summaries`` are those of ``level_summaries``, to save the time.
     """
     codes, ids = pd.factorize(epochs["trial_id"])
     search = _search(trials, epochs, codes, [str(name) for name in ids])
@@ -121,7 +106,7 @@ class _Trial(NamedTuple):
 
 
 def _search(trials: pd.DataFrame, epochs: pd.DataFrame, codes: np.ndarray, ids: list[str]) -> dict[str, _Trial]:
-    """The search trials that have epochs, by name."""
+    """Return the search trials that have epochs, by name."""
     rows = search_trials(trials)
     names = ["noise_level", "arm", "smooth_rate", "warmup_epochs", "lr", "status"]
     best = [None if value is None else int(value) for value in numbers(rows["best_epoch"])]
@@ -164,7 +149,7 @@ def _default_ce(trials: pd.DataFrame, defaults: Mapping[str, Any]) -> set[str]:
 def _kept(
     level: str, search: Mapping[str, _Trial], selected: Sequence[str], default: set[str], max_others: int
 ) -> dict[str, Role]:
-    """The trials of a level that are shown, by name, in order, with their roles."""
+    """Return the roles of the trials of a level that are shown, by name and in order."""
     of_level = [name for name, trial in search.items() if trial.noise_level == level]
     best_first = sorted(of_level, key=lambda name: -search[name].value)
     roles: dict[str, Role] = {name: "selected" for name in selected if name in of_level}

@@ -38,7 +38,7 @@ _FARTHEST = 4.0
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One full-length search trial at its best epoch. Accuracies are fractions."""
+    """One full-length search trial at its best epoch."""
 
     trial_id: str
     arm: Arm
@@ -61,15 +61,10 @@ class SmoothedCurve:
 
 @dataclass(frozen=True)
 class RateCurve:
-    """Accuracy against smooth rate at one noise level.
+    """Accuracy against smooth rate at one noise level: the completed search trials, rates ascending.
 
-    Attributes:
-        noise_level: In its stored spelling.
-        noise_cancelling_rate: The noise's r*; None where it does not exist.
-        points: The completed search trials, rates ascending.
-        num_left_out: Search trials that are not there: stopped, diverged, failed, interrupted.
-        validation: The smoother over validation accuracies; None where there are too few points.
-        test: The same over test accuracies; None also without a test set.
+    ``num_left_out`` counts the other search trials: stopped, diverged, failed, interrupted. ``validation`` and ``test``
+    are smoothers over the accuracies; None where there are too few points.
     """
 
     noise_level: str
@@ -81,12 +76,7 @@ class RateCurve:
 
 
 def rate_curves(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[RateCurve, ...]:
-    """Return the curve of each noise level that has search trials.
-
-    Args:
-        trials: Rows of ``trials/``.
-        levels: The order of the levels; by default that of their first trials.
-    """
+    """Return the curve of each noise level that has search trials."""
     return tuple(_rate_curve(level, rows) for level, rows in by_level(search_trials(trials), levels))
 
 
@@ -111,14 +101,8 @@ def smoothed_curve(rates: np.ndarray, accuracies: np.ndarray) -> SmoothedCurve |
     """Return the smoother over the range of the rates, and nothing beyond it.
 
     The band is the middle 95 % of the curves of resampled trials, with the bandwidths of all trials. It says how far
-    the curve depends on which trials were run, not what another training seed or other samples would change.
-
-    Args:
-        rates: Smooth rates, shape (n,).
-        accuracies: Fractions, shape (n,).
-
-    Returns:
-        The curve, or None for fewer than ``MIN_POINTS`` trials or ``MIN_RATES`` different rates.
+    the curve depends on which trials were run, not what another training seed or other samples would change. Rates and
+    accuracies have shape (n,). Fewer than ``MIN_POINTS`` trials or ``MIN_RATES`` different rates give None.
     """
     x = log_share(rates)
     if len(x) < MIN_POINTS or len(np.unique(x)) < MIN_RATES:
@@ -152,15 +136,9 @@ def _neighbours(x: np.ndarray, grid: np.ndarray) -> _Neighbours:
 
 
 def _fit(neighbours: _Neighbours, times: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
-    """Fit a line at each point of the grid and return its value there.
+    """Fit a line at each point of the grid and return its value there, shape (resamples, grid).
 
-    Args:
-        neighbours: The n trials as seen from the grid.
-        times: How often each resample has each trial, shape (resamples, n).
-        accuracies: Shape (n,).
-
-    Returns:
-        Shape (resamples, grid); NaN where a resample has no neighbour.
+    ``times`` says how often each resample has each trial, shape (resamples, n). A resample without a neighbour has NaN.
     """
     weight, distance = neighbours
     s0, s1, s2 = (times @ (weight * distance**power) for power in range(3))

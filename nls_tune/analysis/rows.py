@@ -20,11 +20,7 @@ _SMALLEST_SHARE = 0.01
 
 
 def log_share(rates: np.ndarray) -> np.ndarray:
-    """Return log(1 - r), the scale on which rates are searched; it falls as the rate rises.
-
-    Args:
-        rates: Smooth rates, at most 1; those above 0.99 count as 0.99.
-    """
+    """Return log(1 - r), the scale on which rates are searched; rates above 0.99 count as 0.99."""
     logs: np.ndarray = np.log(np.maximum(1 - np.asarray(rates, float), _SMALLEST_SHARE))
     return logs
 
@@ -39,12 +35,7 @@ def in_order(present: Sequence[str], levels: Sequence[str] = ()) -> list[str]:
 
 
 def by_level(rows: pd.DataFrame, levels: Sequence[str] = ()) -> list[tuple[str, pd.DataFrame]]:
-    """Return the rows of each noise level that has some.
-
-    Args:
-        rows: Rows with the column ``noise_level``.
-        levels: The order of the levels; by default that of their first rows.
-    """
+    """Return the rows of each noise level that has some."""
     names = in_order(rows["noise_level"].tolist(), levels)
     return [(level, rows[rows["noise_level"] == level]) for level in names]
 

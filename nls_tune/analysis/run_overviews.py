@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nls_tune.analysis.rows import search_trials
-from nls_tune.analysis.verdicts import Finding, find
+from nls_tune.analysis.verdicts import Finding, Verdict, find
 from nls_tune.errors import InputError
-from nls_tune.runs import Run
 from nls_tune.runs.reading import load_trials
 from nls_tune.runs.run_json import RunStatus
 
@@ -31,13 +30,10 @@ class RunOverview:
     """One run in a list.
 
     Attributes:
-        path: The folder.
         name: Its path below the folder that was searched, or the name of that folder if it is the run itself.
         status: The run's status; None, like the fields that follow, for a damaged run.
-        dataset: The dataset's name.
-        num_ended: Search trials that have ended.
-        num_planned: Search trials that are planned.
-        levels: In the order of the run.
+        num_ended: The number of search trials that have ended.
+        num_planned: The number of search trials that are planned.
         created_at: When it began; None where run.json does not say.
         problem: What is wrong with it, in one line; None if nothing is.
     """
@@ -56,8 +52,7 @@ class RunOverview:
 def run_overviews(folder: str | Path) -> tuple[RunOverview, ...]:
     """Return the runs below a folder, the newest first, damaged ones last.
 
-    Args:
-        folder: Searched to any depth, but not inside of runs and of hidden folders; it may be a run itself.
+    The folder is searched to any depth, but not inside of runs and of hidden folders; it may be a run itself.
 
     Raises:
         InputError: If the folder does not exist.
@@ -93,31 +88,23 @@ def _overview(path: Path, name: str) -> RunOverview:
     planned = run.content.planned_trials
     search = search_trials(run.trials)
     more = f" (and {len(run.problems) - 1} more)" if len(run.problems) > 1 else ""
+    dataset = run.content.identity.settings.get("dataset")
+    found = {one.noise_level: one for one in find(run).verdicts}
     return RunOverview(
         path=str(path),
         name=name,
         status=run.status,
-        dataset=_dataset(run),
+        dataset=dataset if isinstance(dataset, str) else None,
         num_ended=int((search["status"] != "interrupted").sum()),
         num_planned=sum(planned.values()),
-        levels=_levels(run),
+        levels=tuple(_level(level, found.get(level)) for level in run.levels),
         created_at=run.content.created_at,
         problem=f"{run.problems[0]}{more}" if run.problems else None,
     )
 
 
-def _levels(run: Run) -> tuple[LevelOverview, ...]:
-    found = {one.noise_level: one for one in find(run).verdicts}
-    levels = []
-    for level in run.levels:
-        verdict = found.get(level)
-        use = None if verdict is None else verdict.use
-        rate = None if use is None else use.config["smooth_rate"]
-        accuracy = None if use is None else use.val_accuracy
-        levels.append(LevelOverview(level, rate, accuracy, None if verdict is None else verdict.finding))
-    return tuple(levels)
-
-
-def _dataset(run: Run) -> str | None:
-    found = run.content.identity.settings.get("dataset")
-    return found if isinstance(found, str) else None
+def _level(level: str, verdict: Verdict | None) -> LevelOverview:
+    finding = None if verdict is None else verdict.finding
+    if verdict is None or verdict.use is None:
+        return LevelOverview(level, None, None, finding)
+    return LevelOverview(level, verdict.use.config["smooth_rate"], verdict.use.val_accuracy, finding)

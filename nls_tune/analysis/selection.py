@@ -20,12 +20,7 @@ def select(trials: pd.DataFrame) -> pd.Series | None:
     """Return the completed trial of a group with the highest objective; the earlier one on ties.
 
     Stopped trials do not count: their accuracy is that of another training length. The test set takes no part.
-
-    Args:
-        trials: Rows of ``trials/`` of one group and one stage.
-
-    Returns:
-        The row, or None if no trial was completed.
+    ``trials`` are those of one group and one stage; without a completed one there is no row.
     """
     ranked = best_first(trials)
     return None if ranked.empty else ranked.iloc[0]

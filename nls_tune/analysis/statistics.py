@@ -16,14 +16,9 @@ _POWER = 0.8
 
 @dataclass(frozen=True)
 class SampleMean:
-    """A mean over seeds with its 95 % t interval.
+    """A mean over seeds with its 95 % t interval, and the sample's standard deviation, with n - 1.
 
-    Attributes:
-        num_seeds: n.
-        mean: Arithmetic mean.
-        standard_deviation: The sample's, with n - 1; NaN for one seed.
-        low: Lower end of the interval; minus infinity for one seed.
-        high: Upper end; plus infinity for one seed.
+    For one seed the interval is the whole line, and the standard deviation NaN.
     """
 
     num_seeds: int
@@ -34,13 +29,7 @@ class SampleMean:
 
 
 def sample_mean(values: Sequence[float]) -> SampleMean:
-    """Return the mean of a sample with its 95 % t interval.
-
-    Args:
-        values: One per seed, at least one.
-
-    Returns:
-        The mean; with one value its interval is the whole line.
+    """Return the mean of a sample, one value per seed, with its 95 % t interval.
 
     Raises:
         ValueError: If there is no value.
@@ -63,14 +52,10 @@ def t_quantile(probability: float, degrees_of_freedom: int) -> float:
 
 
 def paired_t_p(differences: Sequence[float]) -> float:
-    """Return the two-sided p value of the paired t test of a mean difference of 0.
+    """Return the two-sided p value of the paired t test of a mean difference of 0, from one difference per seed.
 
-    Args:
-        differences: One per seed.
-
-    Returns:
-        The p value; 1 for fewer than two differences, and where all are equal: accuracies are multiples of one over
-        the number of samples, so a few equal differences are a coincidence of rounding and no certainty.
+    It is 1 for fewer than two differences, and where all are equal: accuracies are multiples of one over the number of
+    samples, so a few equal differences are a coincidence of rounding and no certainty.
     """
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2 or float(np.ptp(values)) < 1e-12:
@@ -85,14 +70,7 @@ def detectable_difference(standard_deviation: float, num_pairs: int) -> float:
     """Return the smallest true difference that a paired t test would have found.
 
     At 5 % two-sided with 80 % power: ``(t(0.975) + t(0.8)) * sd / sqrt(n)`` with n - 1 degrees of freedom
-    (Cochran's approximation to the noncentral t).
-
-    Args:
-        standard_deviation: The paired differences' standard deviation.
-        num_pairs: n.
-
-    Returns:
-        The difference; infinity for one pair, which can detect nothing.
+    (Cochran's approximation to the noncentral t). One pair can detect nothing: infinity.
     """
     if num_pairs < 2:
         return math.inf
@@ -107,14 +85,8 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     2^n assignments of signs whose absolute sum is at least the observed one. Nothing else is assumed. The smallest
     p that n pairs can give is ``2 / 2**n``.
 
-    Args:
-        differences: Paired differences, 1 to 20 of them.
-
-    Returns:
-        The p value, in (0, 1].
-
     Raises:
-        ValueError: If there are none or too many.
+        ValueError: If there is no difference, or more than ``MAX_SIGN_FLIPS``.
     """
     n = len(differences)
     if not 1 <= n <= MAX_SIGN_FLIPS:

@@ -44,18 +44,15 @@ Reason = Literal[
 
 @dataclass(frozen=True)
 class Choice:
-    """A configuration and what is known of it; accuracies are fractions, at the best epoch.
+    """A configuration (the settings that were searched) and what is known of it; accuracies are at the best epoch.
 
     Attributes:
-        arm: The arm of its rate.
-        config: The settings that were searched.
         best_epoch: The epoch at which to stop: that of the search's trial, else the median over the fresh seeds.
-        trial_id: The search's completed trial with this configuration; None where there is none.
-        warmup_lr: The learning rate of its warm-up.
-        num_seeds: Fresh seeds; 0 where only the search has trained it.
-        val_accuracy: On noisy validation labels: the mean over the fresh seeds, else the search's trial's.
-        test: On clean test labels, over the fresh seeds; of one value, the search's trial's, without any. None
-            without a test set.
+        trial_id: The search's completed trial with this configuration, if there is one.
+        num_seeds: The number of fresh seeds; 0 where only the search has trained it.
+        val_accuracy: The accuracy on noisy validation labels: the mean over the fresh seeds, else the search's trial's.
+        test: The accuracy on clean test labels over the fresh seeds; without any, the single value of the search's
+            trial.
     """
 
     arm: Arm
@@ -70,12 +67,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer at one noise level.
+    """The answer at one noise level, and the doubts that speak against it.
 
     Attributes:
-        noise_level: In its stored spelling.
-        noise_rate: Share of wrong labels; None where unknown.
-        estimated_noise_rate: From the noisy labels; None where not estimated.
         finding: What is known of the best rate against the strongest CE.
         reason: Why not more is known; None where it is.
         use: What to use: the rate where it is proven better, else the strongest CE. The best rate where the space
@@ -86,8 +80,7 @@ class Verdict:
         detectable: The smallest true difference that this confirmation would have found with a probability of 80 %.
         sign_flip_p: Exact p value of no difference, corrected over the levels (Holm); None where nothing is claimed.
         search_difference: ``rate`` minus ``ce`` on validation in the search: one trial each, the best of many, so
-            that luck alone makes it large; None where the search has no trial of either.
-        doubts: What speaks against it, each kind at most once.
+            that luck alone makes it large; None where the search lacks one of them.
     """
 
     noise_level: str
@@ -133,15 +126,11 @@ def findings(
     ``better`` and ``worse`` need a t interval that excludes 0 and, where so many seeds can reach it, a sign-flip p
     value, corrected over the levels, of at most 5 %. A rate is ``better`` only if it is also the best on validation.
 
-    Args:
-        trials: Rows of ``trials/``.
-        epochs_of: Returns the rows of ``epochs/`` of some trials; without it no CE counts as rising.
-        levels: The order of the levels; by default that of their first trials.
-        planned: Search trials planned, by level.
-        space: The searched settings: where the range of the rate ends, and whether it holds CE. By default the
-            range is that of the rates that were tried.
+    ``epochs_of`` returns the rows of ``epochs/`` of some trials; without it no CE counts as rising. ``planned`` is the
+    number of planned search trials by level. ``space`` holds the searched settings: where the range of the rate ends
+    (by default with the rates that were tried), and whether it includes CE.
     """
-    summaries, confirmed = level_summaries(trials, levels, space), confirmations(trials, levels)
+    summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
     confirmed_at = {found.noise_level: found for found in confirmed}
     num_claims = sum(found.comparisons[found.best] is not None for found in confirmed)
     at_levels = [

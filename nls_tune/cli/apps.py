@@ -1,4 +1,4 @@
-"""What the Typer programs of the package share: their looks, and the version."""
+"""The look of all Typer programs of the package, and their option --version."""
 
 from __future__ import annotations
 

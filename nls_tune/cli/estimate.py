@@ -10,8 +10,9 @@ import typer
 
 from nls_tune.cli.exit import check_format
 from nls_tune.cli.flags import settings_of_flags, with_flags
+from nls_tune.plan.settings import flags_of_settings
 
-_Dataset = Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)]
+_Dataset = Annotated[str, typer.Argument(help=flags_of_settings()["dataset"][1].help, show_default=False)]
 _Folds = Annotated[int, typer.Option(help="Parts that the samples are cut into: one model is trained per part.")]
 _Format = Annotated[str, typer.Option("--format", help="text or json.")]
 _HELP = {

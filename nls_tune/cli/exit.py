@@ -25,8 +25,8 @@ def check_format(name: str, formats: Sequence[str] = ("table", "json", "csv", "m
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run a Typer program, by default with the arguments of the process, and return its exit code.
 
-    0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 nobody reads the output any
-    more (128 + SIGPIPE, which a shell reports of other programs then).
+    0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 the reader of the
+    output has left (128 + SIGPIPE, which a shell reports of other programs then).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -37,7 +37,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _end_quietly()
     except SystemExit as end:
-        # Rich and click end the program themselves when nobody reads, with 1 as if it had failed.
+        # Rich and click end the program themselves when the reader has left, with 1 as if it had failed.
         cause = end.__context__
         if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
             return _end_quietly()
@@ -75,7 +75,7 @@ def exit_with(app: typer.Typer) -> NoReturn:
 
 
 def _end_quietly() -> int:
-    """Keep Python from raising again for output that nobody reads: its reader has left, as ``head`` does."""
+    """Keep Python from raising again for output whose reader has left, as ``head`` does."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE

@@ -27,7 +27,7 @@ def with_flags(*names: str, help_: Mapping[str, str] | None = None) -> Callable[
     """
 
     def replace(command: _Command) -> _Command:
-        parameters = {p.name: p for p in _parameters(help_ or {}) if not names or p.name in names}
+        parameters = {p.name: p for p in _parameters(help_ or {}, in_panels=not names) if not names or p.name in names}
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
         before = [p for p in own if p.kind != p.KEYWORD_ONLY]
         after = [p for p in own if p.kind == p.KEYWORD_ONLY]
@@ -48,19 +48,18 @@ def settings_of_flags(flags: Mapping[str, Any]) -> SearchSettings:
     return check_search_settings(**{**given, "overrides": (*given.get("overrides", ()), *short)})
 
 
-def _parameters(help_: Mapping[str, str]) -> Iterator[inspect.Parameter]:
+def _parameters(help_: Mapping[str, str], *, in_panels: bool) -> Iterator[inspect.Parameter]:
     for name, (type_, flag) in flags_of_settings().items():
+        panel = flag.panel if in_panels else None
         declared = flag_name(name, flag)
         if type_ == bool | None:
             declared = f"{declared}/--no-{declared.removeprefix('--')}"
-        option = typer.Option(
-            declared, metavar=flag.metavar, help=help_.get(name, flag.help), rich_help_panel=flag.panel
-        )
+        option = typer.Option(declared, metavar=flag.metavar, help=help_.get(name, flag.help), rich_help_panel=panel)
         default = getattr(SearchSettings, name)
         yield _parameter(name, None if default == () else default, Annotated[_given_as(type_, flag), option])
         if name == "overrides":
             for short, text in _SHORT.items():
-                option = typer.Option(help=help_.get(short, text), rich_help_panel=flag.panel)
+                option = typer.Option(help=help_.get(short, text), rich_help_panel=panel)
                 yield _parameter(short, None, Annotated[str | None, option])
 
 

@@ -1,1 +1,1 @@
-"""What a search is going to do, checked before anything starts."""
+"""The plan of a search, checked before anything starts."""

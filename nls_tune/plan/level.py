@@ -1,4 +1,4 @@
-"""What is known of a noise level before its first trial."""
+"""The plan of a noise level: its data, its trials by arm, and its start points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Prior = Literal["true noise", "estimate", "unknown", "none"]
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """What is known of a noise level before its first trial.
+    """A noise level before its first trial.
 
     ``noise_rate`` is the share of wrong labels before ``train_size``, ``noise_cancelling_rate`` r* of the true noise;
     both are None where unknown. ``quotas`` (trials) and ``start`` points are by arm; ``warm`` are the start points of

@@ -1,4 +1,4 @@
-"""What a search is going to do: settings from the user, checked, turned into levels, groups and trials."""
+"""The plan of a search: the user's settings, checked, and turned into levels, groups and trials."""
 
 from __future__ import annotations
 

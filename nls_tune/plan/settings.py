@@ -1,4 +1,4 @@
-"""What the user asked a search for: plain data, checked. The command line has a flag for each field."""
+"""The settings of a search: plain data, checked. The command line has a flag for each field."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What the user asked for, made by ``check_search_settings``; the flags say what the fields mean.
+    """The user's settings, made by ``check_search_settings``; the flags say what the fields mean.
 
     None means: take it from the dataset or the search space.
     """

@@ -17,9 +17,9 @@ from nls_tune.analysis.confirmation import ConfirmedConfiguration, PairedCompari
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.analysis.verdicts import Verdict
-from nls_tune.report.console.search import ARM_COLUMNS, arm_cells
-from nls_tune.report.table import Table, csv_text, markdown_text, numbers, words
-from nls_tune.report.text import ARM_NAMES, interval, mean_text, other_settings
+from nls_tune.report.run_tables import Columns, arm_columns
+from nls_tune.report.table import Column, csv_text, markdown_text, table_of
+from nls_tune.report.text import interval, mean_text, other_settings
 from nls_tune.runs import Run
 
 FORMAT_VERSION = 2
@@ -109,6 +109,10 @@ def _entries(analysis: Analysis) -> Iterator[_Entry]:
                 yield entry
 
 
+def _arm(entry: _Entry) -> tuple[LevelSummary, ArmSummary]:
+    return entry.level, entry.arm
+
+
 def _others(entry: _Entry) -> str | None:
     others = other_settings(entry.arm.config)
     return json.dumps(plain(others), sort_keys=True) if others else None
@@ -161,18 +165,11 @@ def levels_csv(analysis: Analysis) -> str:
 
 def levels_markdown(analysis: Analysis) -> str:
     """Return one row per run, noise level and arm, as people write such tables."""
-    columns = (*words("run", "noise level", "arm"), *ARM_COLUMNS)
-    columns += numbers("fresh seeds", "test, fresh seeds", "against the strongest CE")
-    rows = [
-        (
-            entry.found.run.name,
-            entry.level.noise_level,
-            ARM_NAMES[entry.arm.arm] + (" (use)" if entry.is_used else ""),
-            *arm_cells(entry.arm),
-            str(len(entry.fresh.seeds) if entry.fresh else 0),
-            mean_text(entry.test),
-            interval(entry.gap),
-        )
-        for entry in _entries(analysis)
+    columns: Columns[_Entry] = [
+        (Column("run", "text"), lambda entry: entry.found.run.name),
+        *arm_columns(_arm),
+        (Column("fresh seeds"), lambda entry: str(len(entry.fresh.seeds) if entry.fresh else 0)),
+        (Column("fresh test, %"), lambda entry: mean_text(entry.test)),
+        (Column("against CE, points"), lambda entry: interval(entry.gap)),
     ]
-    return markdown_text(Table(columns, tuple(rows)))
+    return markdown_text(table_of(_entries(analysis), columns))

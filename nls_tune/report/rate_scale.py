@@ -16,13 +16,7 @@ _TICKS = (0, -1, -2, -4, -8, -16, -32, -64, 0.8, 0.4, 0.6, -0.5, 0.2, 0.9, 0.95,
 
 @dataclass(frozen=True)
 class RateScale:
-    """An axis of smooth rates.
-
-    Attributes:
-        low: Its lower end, as a position.
-        high: Its upper end.
-        ticks: The labels by their positions.
-    """
+    """An axis of smooth rates: its ends as positions, and the labels by their positions."""
 
     low: float
     high: float
@@ -40,12 +34,7 @@ def rate_positions(rates: Iterable[float]) -> list[float]:
 
 
 def rate_scale(rates: Iterable[float], gap: float) -> RateScale:
-    """Return an axis that shows all of some rates.
-
-    Args:
-        rates: At least one.
-        gap: The least distance of two labels, as a share of the axis.
-    """
+    """Return an axis that shows all of some rates, at least one; labels are ``gap`` of its length apart, or more."""
     positions = rate_positions(rates)
     low, high = min(positions), max(positions)
     pad = 0.06 * (high - low) or 0.3

@@ -14,30 +14,20 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Column:
-    """A column: numbers stand at the right and are never cut, text stands at the left.
-
-    Attributes:
-        heading: Plain text.
-        kind: What its cells hold.
-        least: Its least width on a console.
-    """
+    """A column: numbers stand at the right and are never cut, text stands at the left; consoles leave details out."""
 
     heading: str
     kind: Literal["text", "number"] = "number"
-    least: int = 0
+    detail: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        columns: From left to right.
-        rows: Cells as plain text, one per column.
-    """
+    """A table; its cells are plain text, one per column, and the note says what the columns mean."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str | None = None
 
 
 def words(*headings: str) -> tuple[Column, ...]:
@@ -45,20 +35,17 @@ def words(*headings: str) -> tuple[Column, ...]:
     return tuple(Column(heading, "text") for heading in headings)
 
 
-def numbers(*headings: str, least: int = 0) -> tuple[Column, ...]:
-    """Return columns of numbers, with their least width on a console."""
-    return tuple(Column(heading, "number", least) for heading in headings)
+def numbers(*headings: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(heading) for heading in headings)
 
 
-def table_of(items: Iterable[_T], columns: Sequence[tuple[Column, Callable[[_T], str]]]) -> Table:
-    """Return a table with one row per item.
-
-    Args:
-        items: What the rows are about.
-        columns: Each column, and the text of an item's cell in it.
-    """
+def table_of(
+    items: Iterable[_T], columns: Sequence[tuple[Column, Callable[[_T], str]]], note: str | None = None
+) -> Table:
+    """Return a table with one row per item, from each column and the text of an item's cell in it."""
     rows = tuple(tuple(cell(item) for _, cell in columns) for item in items)
-    return Table(tuple(column for column, _ in columns), rows)
+    return Table(tuple(column for column, _ in columns), rows, note)
 
 
 def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

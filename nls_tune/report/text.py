@@ -11,15 +11,15 @@ from nls_tune.analysis.statistics import SampleMean
 from nls_tune.runs.schemas import ON_ALL_LABELS
 from nls_tune.spaces.space import Arm
 
-#: The names of arms on screens.
-ARM_NAMES = {"ce": "CE", "positive": "r > 0", "negative": "r < 0"}
+#: What stands where there is no value.
+NONE = "–"
 #: The settings that every configuration has.
 _ALWAYS = ("smooth_rate", "warmup_epochs", "lr")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Write a fraction as a percentage; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return NONE if value is None else f"{100 * value:.{digits}f} %"
 
 
 def points(value: float, digits: int = 1) -> str:
@@ -30,7 +30,7 @@ def points(value: float, digits: int = 1) -> str:
 
 def rate(value: float | None) -> str:
     """Write a smooth rate; a dash where there is none."""
-    return "–" if value is None else f"{value + 0.0:.4g}".replace("-", "−")
+    return NONE if value is None else f"{value + 0.0:.4g}".replace("-", "−")
 
 
 def number(value: float) -> str:
@@ -66,7 +66,7 @@ def seed_count(configurations: Iterable[ConfirmedConfiguration]) -> str:
 
 def rate_name(arm: Arm, smooth_rate: float) -> str:
     """Write which loss it is: ``CE``, or its rate as ``r = −4``."""
-    return ARM_NAMES[arm] if arm == "ce" else f"r = {rate(smooth_rate)}"
+    return "CE" if arm == "ce" else f"r = {rate(smooth_rate)}"
 
 
 def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,12 +94,7 @@ def configuration(config: Mapping[str, Any]) -> str:
 
 
 def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Say in one line what a trial was and how it ended.
-
-    Args:
-        row: A row of ``trials/``; None where a value is not known.
-        names: The settings that are searched.
-    """
+    """Say in one line what a trial was and how it ended, from its row of ``trials/`` and the searched settings."""
     on_all = row["stage"] == ON_ALL_LABELS
     seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
     config = {name: row[name] if name in row else row[f"config_{name}"] for name in names}
@@ -125,7 +120,7 @@ def printable(text: str) -> str:
 def mean_text(value: SampleMean | None) -> str:
     """Write an accuracy in % as mean ± standard deviation; a dash where there is none."""
     if value is None:
-        return "–"
+        return NONE
     spread = "" if math.isnan(value.standard_deviation) else f" ± {100 * value.standard_deviation:.2f}"
     return f"{100 * value.mean:.2f}{spread}"
 
@@ -133,7 +128,7 @@ def mean_text(value: SampleMean | None) -> str:
 def interval(found: SampleMean | None) -> str:
     """Write a difference in points with its 95 % t interval, where it has one; a dash where there is none."""
     if found is None:
-        return "–"
+        return NONE
     if math.isinf(found.low):
         return points(found.mean, 2)
     return f"{points(found.mean, 2)} [{points(found.low, 2)}, {points(found.high, 2)}]"

@@ -56,15 +56,10 @@ _DOUBTS: dict[DoubtKind, str] = {
 
 @dataclass(frozen=True)
 class Words:
-    """A verdict in words.
+    """A verdict in words: the badge has one to three of them, and each doubt is a sentence.
 
-    Attributes:
-        noise_level: In its stored spelling.
-        finding: What is known.
-        badge: The same in one to three words.
-        headline: What to use and why, as sentences that follow the noise level and a colon.
-        doubts: What speaks against it, one sentence each.
-        snippet: Python that trains in this way; None where there is nothing to use.
+    The headline says what to use and why, as sentences that follow the noise level and a colon. The snippet is Python
+    that trains in this way; None where there is nothing to use.
     """
 
     noise_level: str

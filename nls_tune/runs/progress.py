@@ -64,7 +64,8 @@ class SearchProgress:
     """Counts of a whole search, what runs now, and what its trials have cost so far.
 
     ``levels`` are in the order of the command; ``slots`` trials can run at once, each of ``epochs`` if nothing stops
-    it. ``is_ending``: the search was interrupted, and what runs is being saved.
+    it. ``epochs_after`` are those of the stages that follow, at most. ``is_ending``: the search was interrupted, and
+    what runs is being saved.
     """
 
     levels: dict[str, LevelProgress]
@@ -73,6 +74,7 @@ class SearchProgress:
     stage: Stage = "search"
     budget: TimeBudget = field(default_factory=TimeBudget)
     running: dict[str, RunningTrial] = field(default_factory=dict)
+    epochs_after: int = 0
     is_ending: bool = False
     _ended_epochs: int = 0
     _ended_trials: int = 0
@@ -155,10 +157,10 @@ class SearchProgress:
         return self.num_total - self.num_ended + interrupted
 
     def seconds_left(self) -> float | None:
-        """Estimate the seconds left: epochs to go, at the measured seconds per epoch, over the slots.
+        """Estimate the seconds left of the run: epochs to go, at the measured seconds per epoch, over the slots.
 
-        Trials without a report yet are taken as long as those that ended were on average, stopped ones included. The
-        estimate is at most what is left of the time budget; None before an epoch has been measured.
+        Trials without a report yet are taken as long as those that ended were on average, stopped ones included. This
+        stage takes at most what is left of the time budget. None before an epoch has been measured.
         """
         # Copies: a screen asks in a thread of its own while trials report.
         measured, running = sum(list(self._epochs.values())), list(self.running.values())
@@ -168,6 +170,6 @@ class SearchProgress:
         waiting = max(0, self.num_total - self.num_ended - len(running))
         in_flight = sum(max(0.0, mean_length - trial.epoch) for trial in running)
         seconds_per_epoch = sum(list(self._seconds.values())) / measured
-        estimate = (waiting * mean_length + in_flight) * seconds_per_epoch / max(1, self.slots)
-        budget_left = self.budget.left()
-        return estimate if budget_left is None else min(estimate, budget_left)
+        speed = seconds_per_epoch / max(1, self.slots)
+        estimate, budget_left = (waiting * mean_length + in_flight) * speed, self.budget.left()
+        return (estimate if budget_left is None else min(estimate, budget_left)) + self.epochs_after * speed

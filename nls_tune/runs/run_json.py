@@ -50,12 +50,14 @@ class RunSlots(_Part):
 class RunStage(_Part):
     """The stage that a session works on: number of trials by noise level, epochs of a full trial.
 
-    ``time_budget`` holds the seconds of the whole search; None for no limit.
+    ``epochs_after`` are those of the stages that follow. ``time_budget`` holds the seconds of the whole search;
+    None for no limit.
     """
 
     name: Stage
     trials: dict[str, int]
     epochs: int
+    epochs_after: int = 0
     started_at: Time | None = None
     time_budget: float | None = None
 

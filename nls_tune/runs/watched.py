@@ -145,7 +145,7 @@ class WatchedRun:
         stage = self._stage()
         levels = {name: LevelProgress(total) for name, total in stage.trials.items()}
         progress = SearchProgress(levels, self._session().slots.count, stage.epochs, stage.name)
-        progress.budget = self._budget(stage)
+        progress.budget, progress.epochs_after = self._budget(stage), stage.epochs_after
         counted = {name: row for name, row in rows.items() if self._counts(row, stage)}
         shown = _best(counted.values())
         for name, row in counted.items():

@@ -1,4 +1,4 @@
-"""How a run begins, or goes on: its folder, its run.json, and the refusal of other settings."""
+"""The beginning of a run, or of its next session: folder, run.json, and the refusal of other settings."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None) -> SearchProgress:
     """Return the progress of a search that has not started, by default without a limit of time."""
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
-    return SearchProgress(levels, slots, plan.space.budget.epochs, budget=budget or TimeBudget())
+    epochs = plan.space.budget.epochs
+    after = plan.num_confirm_trials * epochs
+    return SearchProgress(levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after)
 
 
 def adopt_results(
@@ -120,7 +122,7 @@ def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", 
     while True:
         allocator, progress, recorder = _execute(work, budget)
         interrupted = progress.is_interrupted
-        # What ran out of memory waits in the run directory, whoever goes on with it: the confirmation does with fewer.
+        # A trial that ran out of memory waits in the run directory; the confirmation also shares a GPU with fewer.
         lowered = not interrupted and work.packing.lower()
         if budget.used_up() or not lowered:
             break

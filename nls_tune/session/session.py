@@ -371,6 +371,7 @@ class Session:
             started_at=datetime.now(UTC),
             trials={name: level.total for name, level in progress.levels.items()},
             epochs=progress.epochs,
+            epochs_after=progress.epochs_after,
             time_budget=progress.budget.seconds,
         )
         self._save()

@@ -22,7 +22,7 @@ Result = dict[str, Any]
 
 
 class Reading(NamedTuple):
-    """What a report of a trial means to an allocator.
+    """The meaning of a trial's report for an allocator.
 
     Rungs count in ``clock``. The objective ``value``, larger is better, is not judged before it ``counts``. ``seconds``
     are device seconds so far; ``outcome`` says how the trial ended, if this is its last report.

@@ -19,13 +19,13 @@ from nls_tune.plan.settings import SearchSettings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.spaces.space import SearchSpace, setting_values
 
-#: What a Ray that a search has started for itself has besides CPUs and GPUs, so that no other search joins it.
+#: A resource that marks a Ray which a search has started for itself, so that no other search joins it.
 _PRIVATE = "nls_tune_private"
 
 
 @dataclass(frozen=True)
 class Slots:
-    """What a trial gets and how many run at once."""
+    """The number of trials that run at once, and the CPUs and GPUs of each."""
 
     count: int
     cpus_per_trial: int
@@ -83,7 +83,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
 
 
 def _check_reachable(address: str) -> None:
-    """Say soon that nobody answers at HOST:PORT; Ray itself keeps trying for minutes."""
+    """Say within seconds that no program answers at HOST:PORT; Ray itself keeps trying for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return  # "auto" and the like: Ray knows what they mean
@@ -137,7 +137,7 @@ def check_shared(run: RunDirectory, store: Path | None = None) -> None:
     """
     _check_seen(run.run_json, "--out", run.path)
     if store is not None:
-        # A file of its own: a folder of that name may be there on every node and still be another one.
+        # A new file: each node may have a folder of this name, and they need not be the same one.
         probe = store / f".probe-{secrets.token_hex(8)}"
         probe.write_bytes(b"")
         try:

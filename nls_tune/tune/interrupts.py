@@ -14,7 +14,7 @@ _LONGEST_END = 10.0
 
 
 class InterruptedAgainError(KeyboardInterrupt):
-    """Interrupted once more while a first interruption was being dealt with: there is no time for anything else."""
+    """A second interruption, which came while the first one was handled: the program ends at once."""
 
 
 class InterruptedRunError(KeyboardInterrupt):
@@ -26,7 +26,7 @@ class InterruptedRunError(KeyboardInterrupt):
 
 
 class Interrupts:
-    """What Ctrl-C does during a Tune experiment; SIGTERM, which batch systems send before they kill, does the same.
+    """The handler of Ctrl-C during a Tune experiment, and of SIGTERM, which batch systems send before they kill.
 
     The first one tells Tune to end the trials in order. Later ones wait until the trials are saved and their rows are
     written, and then raise; one that comes when this takes too long raises at once. Nothing is handled outside of the

@@ -1,9 +1,9 @@
 """How many trials share a GPU: as many as the user wants, halved when one of them runs out of memory.
 
 When a trial runs out of memory and others share its GPU, no further trial starts; those that run go on to their end.
-The search then goes on in a fresh experiment with half as many trials per GPU, and what ran out runs again there. Its
-row says ``out_of_memory`` meanwhile and its folder in ``checkpoints/`` stays: by that a later session knows that it is
-to run again. With the GPU to itself the outcome stands: the folder is removed, and no session runs it again.
+The search then goes on in a fresh experiment with half as many trials per GPU, and the trial that ran out runs again.
+Until then its row says ``out_of_memory`` and its folder in ``checkpoints/`` stays, which tells a later session to run
+it again. With the GPU to itself the outcome stands: the folder is removed, and no session runs it again.
 """
 
 from __future__ import annotations

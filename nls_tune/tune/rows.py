@@ -17,7 +17,7 @@ from nls_tune.tune.tracker import TrackedTrial
 
 @dataclass(kw_only=True)
 class TrialState:
-    """What is known of a trial that has started and has no row yet.
+    """The state of a trial that has started and has no row yet.
 
     ``estimate`` is None where the noise of its level is not estimated, ``report`` (its last one) before the first.
     """

@@ -1,4 +1,4 @@
-"""What follows the trials of a search, and a thread that keeps slow or failing trackers apart from it."""
+"""Trackers, which follow the trials of a search, and a thread that keeps slow or failing ones apart from it."""
 
 from __future__ import annotations
 

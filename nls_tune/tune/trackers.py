@@ -223,7 +223,7 @@ def open_trackers(plan: SearchPlan, run: RunDirectory, run_id: str) -> Iterator[
     try:
         yield trackers
     except KeyboardInterrupt:
-        trackers = []  # whoever presses Ctrl-C again does not wait for a server
+        trackers = []  # after a second Ctrl-C nothing waits for a server
         raise
     finally:
         for tracker in trackers:

@@ -33,7 +33,7 @@ class SharedInputs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings:
-    """What all trials of an experiment share besides their data.
+    """The settings that all trials of an experiment share.
 
     ``checkpoints`` and ``warmup_store`` are folders; without a store no CE warm-up is shared. Warm-ups of the lengths
     ``warmup_epochs`` are stored.
@@ -105,7 +105,7 @@ class TrainingTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        """Prepare a trial; one for which there is no memory says so in its first report."""
+        """Prepare a trial; if there is no memory for it, its first report says so."""
         self._out_of_memory: str | None = None
         self._last_report = self._workplace.first_report()
         self._within_memory(lambda: self._prepare(TrialSpec.from_config(config)))
@@ -130,7 +130,7 @@ class TrainingTrainable(tune.Trainable):
         if self._out_of_memory is None:
             self._within_memory(self._train)
         if self._out_of_memory is not None:
-            # What was reached stands; nothing of it is there any more.
+            # The numbers stay; the tensors are gone.
             self._last_report = replace(self._last_report, new_epochs=(), out_of_memory=self._out_of_memory, done=True)
         return self._last_report.to_result()
 

@@ -1,4 +1,4 @@
-"""What search and confirmation of one session work with."""
+"""The tools that search and confirmation of one session share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nls_tune.tune.tracker import Tracker
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What search and confirmation of one session work with.
+    """The plan, data, folders and followers that search and confirmation of one session share.
 
     ``make_view`` makes the view of a stage's progress; ``trackers`` follow the trials besides the run directory.
     """

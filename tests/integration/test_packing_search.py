@@ -23,7 +23,7 @@ from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.tune.estimating import estimate_on_cluster
 from nls_tune.tune.trainable import TrainingTrainable
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 RESOURCES = {"CPU": 4, "GPU": 1}
 SETTINGS = {
     "noise": ["symmetric:0.4"], "num_trials": 3, "epochs": 6, "train_size": 500, "confirm_seeds": 0,

@@ -58,6 +58,9 @@ def test_trials_to_come_are_as_long_as_those_that_ended():
     run_trial(progress, "a", "1", epochs=10)
     run_trial(progress, "a", "2", epochs=2, status="stopped")
     assert progress.seconds_left() == pytest.approx(4 * 6 * 2)
+    progress.epochs_after = 10
+    assert progress.seconds_left() == pytest.approx((4 * 6 + 10) * 2)
+    progress.epochs_after = 0
     for name in "3456":
         run_trial(progress, "a", name, epochs=10)
     assert progress.seconds_left() == 0

@@ -81,7 +81,7 @@ def _cancelling(noise: float, num_classes: int) -> str:
 
 def _print_matrix(estimate: NoiseEstimate, console: Console) -> None:
     print_line("  transition matrix in %, rows: clean class, columns: noisy class", console)
-    columns = numbers("", *map(str, range(estimate.num_classes)), least=4)
+    columns = numbers("", *map(str, range(estimate.num_classes)))
     rows = [(str(name), *(f"{100 * value:.1f}" for value in row)) for name, row in enumerate(estimate.matrix)]
     print_table(Table(columns, tuple(rows)), console)
 
@@ -93,7 +93,7 @@ def _print_largest(estimate: NoiseEstimate, console: Console) -> None:
     print_line(f"  the {_NUM_ENTRIES} largest entries of the transition matrix off its diagonal", console)
     matrices = {"estimated": estimate.matrix, "true": estimate.true_matrix}
     known = {name: matrix for name, matrix in matrices.items() if matrix is not None}
-    columns = numbers("clean", "noisy", *known, least=9)
+    columns = numbers("clean", "noisy", *known)
     rows = [
         (str(clean), str(noisy), *(percent(matrix[clean][noisy]) for matrix in known.values()))
         for clean, noisy in zip(*np.unravel_index(order, off_diagonal.shape), strict=True)

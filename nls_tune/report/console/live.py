@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from nls_tune.report.console.sparkline import sparkline
-from nls_tune.report.text import ARM_NAMES, duration, percent, printable, rate
+from nls_tune.report.text import duration, percent, printable, rate
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.schemas import Status
 from nls_tune.spaces.space import ARMS
@@ -32,12 +32,7 @@ _SLOT_CURVE_WIDTH = 12
 
 
 class ProgressView:
-    """Shows a search while it runs.
-
-    Args:
-        progress: Where the search stands; it changes while this is shown.
-        console: Where to draw. Without a terminal, one plain line per trial is printed.
-    """
+    """Shows a search while it runs; where the console is no terminal, one plain line per trial is printed."""
 
     def __init__(self, progress: SearchProgress, console: Console) -> None:
         self._progress = progress
@@ -84,14 +79,7 @@ def counted(progress: SearchProgress, line: str) -> str:
 
 
 def fitted_picture(progress: SearchProgress, elapsed: float, console: Console, *, lines_kept: int = 0) -> Group:
-    """Draw a search so that it fits into a terminal.
-
-    Args:
-        progress: The state of the search.
-        elapsed: Seconds since it began.
-        console: The terminal.
-        lines_kept: Lines of the terminal that the caller needs for something else.
-    """
+    """Draw a search so that it fits into a terminal, without the lines that the caller keeps for something else."""
     # A picture as high as the terminal would scroll with the line of the cursor.
     return picture(
         progress, elapsed, height=max(1, console.size.height - 1 - lines_kept), ascii_only=console.options.ascii_only
@@ -108,17 +96,9 @@ def picture(
 ) -> Group:
     """Draw where a search stands: each level's counts and bests, the best curves, what runs now, and the time left.
 
-    With usual names of levels no line is longer than 80 characters; longer ones are cut by the console.
-
-    Args:
-        progress: The state of the search.
-        elapsed: Seconds since it began.
-        height: The most lines; if more are needed, the last one says how many are left out. None draws all.
-        ascii_only: Whether the console can only show ASCII.
-        over: Whether nothing runs any more.
-
-    Returns:
-        As many renderables as it has lines.
+    With usual names of levels no line is longer than 80 characters; longer ones are cut by the console. There are at
+    most ``height`` lines, each one renderable; the last one says how many are left out. ``elapsed`` are seconds;
+    ``over`` says that nothing runs any more.
     """
     facts = Text(f"{progress.num_ended} of {progress.num_total} trials, {duration(elapsed)} gone")
     if progress.is_ending and not over:
@@ -129,7 +109,7 @@ def picture(
         budget = progress.budget.left()
         facts.append(f", {tail}" if budget is None else f", {tail} (time budget: {duration(budget)})")
     bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
-    note = Text("CE, r > 0, r < 0: best validation accuracy (noisy labels) of completed trials", style="dim")
+    note = Text("ce, positive, negative: best validation accuracy (noisy) of completed trials", style="dim")
     width = _name_width(progress)
     sections = {
         "levels": _levels(progress, width),
@@ -183,13 +163,13 @@ def _name_width(progress: SearchProgress) -> int:
 def _levels(progress: SearchProgress, width: int) -> _Section:
     done = {name: f"{level.num_ended}/{level.total}" for name, level in progress.levels.items()}
     wide = max([4, *(len(text) for text in done.values())])
-    header = f"{_name('noise level', width)} {'done':>{wide}} running stopped diverged failed"
-    header += "".join(f" {ARM_NAMES[arm]:>7}" for arm in ARMS)
+    header = f"{_name('noise level', width)} {'done':>{wide}} now stopped diverged failed"
+    header += "".join(f" {arm:>8}" for arm in ARMS)
     rows: list[RenderableType] = []
     for name, level in progress.levels.items():
         failed = sum(level.ended[status] for status in _FAILED)
-        counts = f"{level.running:>7} {level.ended['stopped']:>7} {level.ended['diverged']:>8} {failed:>6}"
-        bests = "".join(f" {percent(level.best.get(arm)):>7}" for arm in ARMS)
+        counts = f"{level.running:>3} {level.ended['stopped']:>7} {level.ended['diverged']:>8} {failed:>6}"
+        bests = "".join(f" {percent(level.best.get(arm)):>8}" for arm in ARMS)
         rows.append(Text(f"{_name(name, width)} {done[name]:>{wide}} {counts}{bests}"))
     return _Section(Text(header, style="bold"), rows)
 
@@ -208,7 +188,7 @@ def _curve(level: LevelProgress, ascii_only: bool) -> str | None:
     if curve is None or not finite:
         return None
     drawn = sparkline(curve.accuracies, _CURVE_WIDTH, ascii_only=ascii_only)
-    what = f"{_arm(curve.arm):>5} {rate(curve.smooth_rate):>8}"
+    what = f"{curve.arm:>8} {rate(curve.smooth_rate):>8}"
     return f"{what}  {drawn:<{_CURVE_WIDTH}} {percent(min(finite))} to {percent(max(finite))}"
 
 
@@ -220,7 +200,7 @@ def _slots(progress: SearchProgress, width: int, ascii_only: bool) -> _Section:
 
 
 def _trial(trial: RunningTrial, width: int, ascii_only: bool) -> str:
-    what = f"{_name(trial.noise_level, width)} {_arm(trial.arm):>5} {rate(trial.smooth_rate):>8}"
+    what = f"{_name(trial.noise_level, width)} {trial.arm:>8} {rate(trial.smooth_rate):>8}"
     if not trial.epoch:
         return f"{what}  starts"
     accuracies = list(trial.accuracies)
@@ -236,7 +216,3 @@ def _name(text: str, width: int) -> str:
         half = (width - 1) // 2
         shown = set_cell_size(shown, width - 1 - half) + "…" + set_cell_size(shown[::-1], half)[::-1]
     return set_cell_size(shown, width)
-
-
-def _arm(arm: str) -> str:
-    return ARM_NAMES.get(arm, "?")

@@ -23,13 +23,7 @@ _COLUMNS = (
 
 
 def print_runs(runs: Sequence[RunOverview], console: Console, now: datetime) -> None:
-    """Print one line per run, and what is wrong with damaged ones.
-
-    Args:
-        runs: What ``run_overviews`` returned.
-        console: Where to print.
-        now: The present time; ages are counted from when runs were created.
-    """
+    """Print one line per run, with its age at the time ``now``, and what is wrong with damaged ones."""
     print_table(Table(_TABLE, tuple(_cells(run, now) for run in runs)), console)
     for run in runs:
         if run.problem is not None:

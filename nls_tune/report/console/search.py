@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
-from nls_tune.report.console.tables import CHOSEN_COLUMNS, CONFIG_COLUMNS, config_cells, print_line, print_table
+from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers, words
-from nls_tune.report.text import ARM_NAMES, amount, configuration, duration, number, percent, rate
+from nls_tune.report.text import amount, configuration, duration, number, percent, rate
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from nls_tune.spaces.space import ARMS
 
@@ -122,7 +121,7 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
         trials = [str(level.quotas.get(arm, 0)) for arm in ARMS]
         rows.append((*known, *(found if estimates else ()), *trials))
     headings = ["noise rate", "noise-cancelling rate", *(["estimated", "its rate"] if estimates else ())]
-    columns = (*words("noise level"), *numbers(*headings, *(ARM_NAMES[arm] for arm in ARMS)))
+    columns = (*words("noise level"), *numbers(*headings, *ARMS))
     print_table(Table(columns, tuple(rows)), console)
     for prior, text in _PRIORS.items():
         if levels := [level.level for level in plan.levels if level.prior == prior]:
@@ -142,45 +141,3 @@ _PRIORS = {
 def _rungs(plan: SearchPlan) -> str:
     levels = plan.rungs().levels
     return f"trials {', '.join(map(str, levels))} epochs after their warm-up" if levels else "none"
-
-
-#: The columns that say what the selected trial of an arm is and reaches.
-ARM_COLUMNS = (*CONFIG_COLUMNS, *numbers("epoch", "val", "test", "at last", "trials", least=7))
-
-
-def arm_cells(arm: ArmSummary) -> tuple[str, ...]:
-    """Return the cells of ``ARM_COLUMNS``."""
-    return (
-        *config_cells(arm.config),
-        f"{arm.best_epoch}/{arm.epochs}",
-        percent(arm.val_accuracy),
-        percent(arm.test_accuracy_at_best),
-        percent(arm.last_test_accuracy),
-        f"{arm.num_completed}/{arm.num_trials}",
-    )
-
-
-_LEGEND = """
-*        what the verdict says to use
-epoch    the best one, of all: by validation accuracy, mean of the epoch and the one before
-val      that accuracy, on noisy labels; it alone chooses
-test     accuracy on clean labels at the best epoch; at last: at the last one
-trials   completed, of all that ran
-"""
-
-
-def print_summaries(summaries: Sequence[LevelSummary], console: Console) -> None:
-    """Print the selected trial of each arm at each noise level."""
-    for index, summary in enumerate(summaries):
-        facts = []
-        if summary.noise_rate is not None:
-            facts.append(f"noise rate {percent(summary.noise_rate)}")
-        if summary.noise_cancelling_rate is not None:
-            facts.append(f"noise-cancelling rate {rate(summary.noise_cancelling_rate)}")
-        print_line(summary.noise_level + (f"  ({', '.join(facts)})" if facts else ""), console, "bold")
-        rows = [
-            ("*" if arm == summary.used else "", ARM_NAMES[arm], *arm_cells(found))
-            for arm, found in summary.arms.items()
-        ]
-        print_table(Table((*CHOSEN_COLUMNS, *ARM_COLUMNS), tuple(rows)), console, header=index == 0)
-    print_line(_LEGEND, console, "dim")

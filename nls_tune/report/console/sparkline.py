@@ -14,13 +14,8 @@ _ASCII = "_.-=+*%@"
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
     """Draw a curve with one character per value, from the lowest block for the lowest to the highest for the highest.
 
-    Args:
-        values: The curve; values that are not finite leave a gap.
-        width: The most characters; neighbours are averaged where there are more values.
-        ascii_only: Whether the console cannot show blocks.
-
-    Returns:
-        As many characters as values, at most ``width``; a flat curve is a line in the middle.
+    Values that are not finite leave a gap, and a flat curve is a line in the middle. Where there are more values than
+    the width has characters, neighbours are averaged.
 
     Raises:
         ValueError: If the width is below 1.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Sequence
 
 from rich import table as rich_table
 from rich.cells import cell_len
@@ -11,35 +11,21 @@ from rich.console import Console
 from rich.text import Text
 
 from nls_tune.report.table import Column, Table
-from nls_tune.report.text import number, rate
 
-#: A star for what the verdict says to use, and the arm.
-CHOSEN_COLUMNS = (Column("", "text", 1), Column("arm", "text", 5))
-#: A configuration without the other settings.
-CONFIG_COLUMNS = (Column("rate", "number", 9), Column("warm-up", "number", 7), Column("lr", "number", 9))
 #: Folded text gets at least this many columns, so that usual noise levels stay whole; a narrower console gets long
 #: lines.
 _LEAST = 16
 
 
-def print_table(table: Table, console: Console, *, header: bool = True) -> None:
-    """Print a table without a frame; cells are taken as they are, not as markup.
-
-    Args:
-        table: The table; a cell may have several lines.
-        console: Where to print.
-        header: Whether to print the headings.
-    """
-    widths = [
-        max(column.least, *(cell_len(line) for cell in cells for line in cell.split("\n")))
-        for column, *cells in zip(table.columns, [c.heading for c in table.columns], *table.rows, strict=True)
-    ]
+def print_table(table: Table, console: Console) -> None:
+    """Print a table without a frame, and its note; cells are taken as they are, not as markup."""
+    widths = [_width([column.heading, *cells]) for column, *cells in zip(table.columns, *table.rows, strict=True)]
     excess = sum(widths) + len(widths) - console.width
     text = [i for i, column in enumerate(table.columns) if column.kind == "text"]
     for i in sorted(text, key=lambda i: -widths[i]):
         cut = min(max(excess, 0), max(0, widths[i] - _LEAST))
         widths[i], excess = widths[i] - cut, excess - cut
-    drawn = rich_table.Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_header=header)
+    drawn = rich_table.Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for column, width in zip(table.columns, widths, strict=True):
         justify = "left" if column.kind == "text" else "right"
         drawn.add_column(Text(column.heading), width=width, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -47,6 +33,19 @@ def print_table(table: Table, console: Console, *, header: bool = True) -> None:
         drawn.add_row(*(Text(cell) for cell in row))
     drawn.width = sum(widths) + len(widths)  # its own: rich would cut the columns to a narrower console
     console.print(drawn, crop=False)
+    if table.note is not None:
+        print_line(f"\n{table.note}", console, "dim")
+
+
+def print_levels(table: Table, console: Console) -> None:
+    """Print a table whose first column is the noise level: each level once, above its rows; without details."""
+    kept = [i for i, column in enumerate(table.columns) if not column.detail][1:]
+    columns = (Column("", "text"), *(table.columns[i] for i in kept[1:]))
+    rows: list[tuple[str, ...]] = []
+    for level, of_level in itertools.groupby(table.rows, key=lambda row: row[0]):
+        rows.append((level, *[""] * len(kept[1:])))
+        rows += [(f"  {row[kept[0]]}", *(row[i] for i in kept[1:])) for row in of_level]
+    print_table(Table(columns, tuple(rows), table.note), console)
 
 
 def print_wrapped(table: Table, console: Console) -> None:
@@ -72,11 +71,6 @@ def print_wrapped(table: Table, console: Console) -> None:
 
 def _width(cells: Sequence[str]) -> int:
     return max(cell_len(line) for cell in cells for line in cell.split("\n"))
-
-
-def config_cells(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the cells of ``CONFIG_COLUMNS``."""
-    return rate(config["smooth_rate"]), str(config["warmup_epochs"]), number(config["lr"])
 
 
 def print_line(line: str, console: Console, style: str | None = None) -> None:

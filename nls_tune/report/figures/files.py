@@ -34,12 +34,9 @@ _FIGURES: dict[str, Callable[[RunAnalysis], Figure | str]] = {
 
 @dataclass(frozen=True)
 class DrawnFigures:
-    """The figures of an analysis, by their place below the folder, without an ending.
+    """The figures and LaTeX tables of an analysis, by their place below the folder, without an ending.
 
-    Attributes:
-        figures: Those that were drawn.
-        tables: LaTeX tables.
-        missing: Why a figure was not drawn.
+    ``missing`` says why a figure was not drawn.
     """
 
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -62,15 +59,9 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_figures(analysis: Analysis, folder: Path, formats: Sequence[str] = ("png",)) -> tuple[Path, ...]:
-    """Draw and write the figures of an analysis, and the LaTeX table of a confirmation.
+    """Draw and write the figures of an analysis, and the LaTeX table of a confirmation; return the files.
 
-    Args:
-        analysis: What one run says, or several; each of several runs has its own folder in ``folder``.
-        folder: Made if it is missing.
-        formats: ``png``, ``svg``, ``pdf``.
-
-    Returns:
-        The files.
+    The folder is made if it is missing; each of several runs has its own folder in it.
 
     Raises:
         InputError: For an unknown format, or a folder that cannot be written.
@@ -95,7 +86,7 @@ def draw_figures(analysis: Analysis) -> DrawnFigures:
 
 
 def _places(names: Sequence[str]) -> list[str]:
-    """A folder for each of several runs; a single one needs none."""
+    """Return a folder for each of several runs; a single one needs none."""
     if len(names) == 1:
         return [""]
     places: list[str] = []

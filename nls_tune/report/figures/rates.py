@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -14,7 +13,6 @@ from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.figures.style import (
     ARM_COLOURS,
-    ARM_LEGEND,
     ARM_MARKERS,
     DOUBLE,
     MUTED,
@@ -128,7 +126,7 @@ def _panel(
         if mine:
             axis.plot(
                 *zip(*mine, strict=True), linestyle="none", marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm],
-                markersize=3.6, markeredgecolor="white", markeredgewidth=0.4, zorder=4, label=ARM_LEGEND[arm],
+                markersize=3.6, markeredgecolor="white", markeredgewidth=0.4, zorder=4, label=arm,
                 rasterized=len(mine) > _MOST_VECTORS,
             )  # fmt: skip
     percentages(axis)
@@ -159,7 +157,7 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
     found = run.rate_against_noise
     if found is None or not found.levels:
         return "no verdict says what to use"
-    placed = [(level, rate) for level in found.levels if (rate := _noise_of(level)) is not None]
+    placed = [(level, noise) for level in found.levels if (noise := level.known_or_estimated) is not None]
     if not placed:
         return "the noise rate of no level is known or estimated"
     figure = Figure(figsize=(SINGLE, 2.6), layout="constrained")
@@ -173,15 +171,15 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
             mine = [(r, n) for r, n in placed if r.arm == arm and (r.noise_rate is not None) == known]
             if mine:
                 _best_rates(axis, mine, known)
-    ends = [end for level, _ in placed for end in (level.low, level.smooth_rate, level.high)]
-    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*ends, _USUAL])]
-    label_rates(axis, "y", [0.0, *ends, *theory], inches=2.0)
+    rates = [level.smooth_rate for level, _ in placed]
+    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*rates, _USUAL])]
+    label_rates(axis, "y", [0.0, *rates, *theory], inches=2.0)
     percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
     axis.set_ylabel("smooth rate to use, spaced by log(1 − r)")
     axis.set_title("Rate to use against label noise")
     axis.legend(loc="best", fontsize=6)
-    if missing := [label(level.noise_level, 20) for level in found.levels if _noise_of(level) is None]:
+    if missing := [label(level.noise_level, 20) for level in found.levels if level.known_or_estimated is None]:
         axis.text(
             0.02, 0.02, f"noise unknown: {', '.join(missing[:3])}", transform=axis.transAxes, fontsize=5.5, color=MUTED
         )
@@ -190,18 +188,9 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
 
 def _best_rates(axis: Axes, placed: Sequence[tuple[BestRate, float]], known: bool) -> None:
     arm = placed[0][0].arm
-    noise = [noise for _, noise in placed]
-    low, rates, high = (
-        np.array(rate_positions(getattr(level, end) for level, _ in placed)) for end in ("low", "smooth_rate", "high")
-    )
-    ends = np.maximum(0.0, [rates - low, high - rates])
-    axis.errorbar(noise, rates, yerr=ends, fmt="none", ecolor=ARM_COLOURS[arm], elinewidth=0.9, capsize=2.5)
     axis.plot(
-        noise, rates, marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",
+        [noise for _, noise in placed], rate_positions(level.smooth_rate for level, _ in placed),
+        marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",
         markerfacecolor=ARM_COLOURS[arm] if known else "white",
-        label=ARM_LEGEND[arm] + ("" if known else ", noise estimated"),
+        label=arm if known else f"{arm}, noise estimated",
     )  # fmt: skip
-
-
-def _noise_of(level: BestRate) -> float | None:
-    return level.noise_rate if level.noise_rate is not None else level.estimated_noise_rate

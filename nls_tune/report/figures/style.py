@@ -30,7 +30,6 @@ LEAST_SPAN = 0.01
 #: Okabe and Ito, "Color Universal Design" (2008).
 ARM_COLOURS: dict[Arm, str] = {"ce": "#000000", "positive": "#0072B2", "negative": "#D55E00"}
 ARM_MARKERS: dict[Arm, str] = {"ce": "D", "positive": "s", "negative": "o"}
-ARM_LEGEND: dict[Arm, str] = {"ce": "CE (r = 0)", "positive": "r > 0", "negative": "r < 0"}
 THEORY, SMOOTHER, MUTED, GRID = "#009E73", "#4d4d4d", "#6e6e6e", "#e3e3e3"
 
 _STYLE: dict[Any, Any] = {

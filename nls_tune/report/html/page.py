@@ -48,12 +48,7 @@ class RunPart:
 
 
 def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
-    """Return the page as HTML.
-
-    Args:
-        analysis: What the runs say.
-        written_at: When it is written; by default now.
-    """
+    """Return the page as HTML, with the time at which it is written, by default now."""
     several = len(analysis.runs) > 1
     parts = [_run_part(found, f"r{i + 1}-" if several else "") for i, found in enumerate(analysis.runs)]
     comparison = () if analysis.comparison is None else comparison_sections(analysis.comparison)
@@ -106,7 +101,7 @@ def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
 
 
 def _facts(found: RunAnalysis) -> tuple[str, ...]:
-    """The run in a few words: data, levels, trials, time."""
+    """Say in a few words what the run is: data, levels, trials, time."""
     run = found.run
     dataset = run.content.identity.settings.get("dataset")
     facts = [] if dataset is None else [f"dataset {dataset}"]
@@ -145,12 +140,7 @@ def _dumps(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Packed:
-    """A text in a third or less of its length, for ``unpack.js``.
-
-    Attributes:
-        text: Its UTF-8 as raw deflate (RFC 1951), in base64.
-        num_bytes: The length of the UTF-8.
-    """
+    """A text for ``unpack.js``: its UTF-8, of so many bytes, as raw deflate (RFC 1951) in base64."""
 
     text: str
     num_bytes: int
@@ -181,5 +171,5 @@ def _plotly() -> str:
 
 
 def _csp_hash(script: str) -> str:
-    """The name of a script in a Content-Security-Policy: no other script runs in the page."""
+    """Return the name of a script in a Content-Security-Policy: no other script runs in the page."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -19,14 +19,9 @@ _MAX_VALUE = 400
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a reader needs to do the same again.
+    """What a reader needs to do the same again; None where the last command or the search space (JSON) is unknown.
 
-    Attributes:
-        command: The last session's command; None where unknown.
-        facts: Groups of names and values: a heading, then the pairs.
-        sessions: One row per session.
-        fingerprints: One row per noise level.
-        space: The search space as JSON; None where unknown.
+    ``facts`` are groups of names and values: a heading, then the pairs.
     """
 
     command: str | None
@@ -61,14 +56,14 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
         fingerprints=PageTable(
             f"{prefix}fingerprints",
             "Fingerprints of the data (SHA-256)",
-            Table(words("Noise level", "Fingerprint"), tuple(content.identity.fingerprints.items())),
+            Table(words("noise level", "fingerprint"), tuple(content.identity.fingerprints.items())),
         ),
         space=json.dumps(identity["space"], indent=2, ensure_ascii=False) if content.searched else None,
     )
 
 
 def _command(recorded: str) -> str:
-    """The command as it can be typed: ``python -m nls_tune.search`` is recorded by the name of its file."""
+    """Return the command as it can be typed: ``python -m nls_tune.search`` is recorded by the name of its file."""
     program, _, arguments = recorded.partition(" ")
     return f"python -m nls_tune.search {arguments}".rstrip() if program == "search.py" else recorded
 
@@ -96,8 +91,8 @@ def _sessions(key: str, sessions: Sequence[RunSession]) -> PageTable:
         )
         for index, session in enumerate(sessions)
     )
-    columns = (Column("Session"), *words("Started (UTC)", "Ended (UTC)", "Search"), Column("Slots"))
-    return PageTable(key, "Sessions", Table((*columns, *words("Node", "Command")), rows))
+    columns = (Column("session"), *words("started (UTC)", "ended (UTC)", "search"), Column("slots"))
+    return PageTable(key, "Sessions", Table((*columns, *words("node", "command")), rows))
 
 
 def _time(value: datetime | None) -> str:

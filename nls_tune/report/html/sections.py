@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -18,15 +18,14 @@ from nls_tune.report.html.plots.learning_curves import learning_curves_plot
 from nls_tune.report.html.plots.levels import levels_plot
 from nls_tune.report.html.plots.rate_against_noise import rate_against_noise_plot
 from nls_tune.report.html.plots.rate_curves import rate_curve_plot
-from nls_tune.report.html.tables import (
-    PageTable,
+from nls_tune.report.html.tables import PageTable, trials_table
+from nls_tune.report.run_tables import (
     arms_table,
     comparison_table,
     confirmation_table,
     costs_table,
     differences_table,
     searched_settings,
-    trials_table,
 )
 
 
@@ -48,15 +47,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
+    """A section of the page: panels of plots, one per noise level or one for all of them, and tables below.
 
-    Attributes:
-        key: Unique in a page.
-        title: Plain text.
-        panels: One per noise level, or one for all of them.
-        choose: Whether one panel is shown at a time, chosen by its label; else all.
-        tables: They stand below the plots.
-        empty: Why there is nothing; None if there is something.
+    ``choose`` shows one panel at a time, chosen by its label. ``empty`` says why there is nothing, if there is nothing.
     """
 
     key: str
@@ -73,12 +66,7 @@ class Section:
 
 
 def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
-    """Return the sections of one run.
-
-    Args:
-        found: What the run says.
-        prefix: The beginning of all keys, so that several runs fit into one page.
-    """
+    """Return the sections of one run; all keys begin with the prefix, so that several runs fit into one page."""
     nothing = None if len(found.run.trials) else "No trial has ended."
     return (
         Section(
@@ -98,13 +86,15 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
         _chosen(
             f"{prefix}curves",
             "Learning curves: memorisation",
-            _by_level(found.learning_curves, f"{prefix}curves", learning_curves_plot),
+            found.learning_curves,
+            learning_curves_plot,
             "No search trial has an epoch.",
         ),
         _chosen(
             f"{prefix}cross",
             "Rate with learning rate and warm-up",
-            _by_level(found.interactions, f"{prefix}cross", interaction_plot),
+            found.interactions,
+            interaction_plot,
             nothing or "No search trial was completed, or learning rate and warm-up had one value only.",
         ),
         _importances(found, prefix, nothing),
@@ -115,9 +105,9 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
 
 def comparison_sections(comparison: Comparison) -> tuple[Section, ...]:
     """Return the section that compares several runs."""
-    tables = [comparison_table("compare-levels", comparison)]
+    tables = [PageTable("compare-levels", "What each run says", comparison_table(comparison))]
     if comparison.differences:
-        tables.append(differences_table("compare-settings", comparison))
+        tables.append(PageTable("compare-settings", "Settings that differ", differences_table(comparison)))
     return (Section("compare", "The runs side by side", _all(*comparison_plots(comparison)), tables=tuple(tables)),)
 
 
@@ -129,17 +119,13 @@ def _plots(items: Iterable[_T], key: str, draw: Callable[[str, _T], Plot]) -> tu
     return tuple(draw(f"{key}-{index}", item) for index, item in enumerate(items))
 
 
-def _by_level(items: Iterable[_T], key: str, draw: Callable[[str, _T], Plot]) -> tuple[Panel, ...]:
-    """One panel per noise level, in the order in which the levels come."""
-    items = tuple(items)
+def _chosen(key: str, title: str, items: Sequence[_T], draw: Callable[[str, _T], Plot], empty: str) -> Section:
+    """Return a section with one panel per noise level, in the order in which the levels come."""
     panels: dict[str, list[Plot]] = {}
     for item, plot in zip(items, _plots(items, key, draw), strict=True):
         panels.setdefault(item.noise_level, []).append(plot)
-    return tuple(Panel(level, tuple(plots)) for level, plots in panels.items())
-
-
-def _chosen(key: str, title: str, panels: tuple[Panel, ...], empty: str) -> Section:
-    return Section(key, title, panels, choose=True, empty=None if panels else empty)
+    shown = tuple(Panel(level, tuple(plots)) for level, plots in panels.items())
+    return Section(key, title, shown, choose=True, empty=None if shown else empty)
 
 
 def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
@@ -148,8 +134,8 @@ def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
         rate_curve_plot(f"{prefix}rate-{i}", curve, summaries.get(curve.noise_level))
         for i, curve in enumerate(found.rate_curves)
     )
-    table = arms_table(f"{prefix}arms", found.summaries)
-    tables = (table,) if table.table.rows else ()
+    table = arms_table(found.summaries)
+    tables = (PageTable(f"{prefix}arms", "Selected trial of each arm", table),) if table.rows else ()
     empty = nothing or (None if plots or tables else "No search trial has been completed.")
     return Section(f"{prefix}rates", "Accuracy against smooth rate", _all(*plots), tables=tables, empty=empty)
 
@@ -164,7 +150,8 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
         )
         return Section(key, title, empty=empty)
     plots = _plots(found.confirmations, f"{prefix}confirmed", confirmation_plot)
-    return Section(key, title, _all(*plots), tables=(confirmation_table(f"{prefix}confirmed", found.confirmations),))
+    table = PageTable(f"{prefix}confirmed", "Confirmed configurations", confirmation_table(found.confirmations))
+    return Section(key, title, _all(*plots), tables=(table,))
 
 
 def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
@@ -177,8 +164,8 @@ def _allocation(found: RunAnalysis, prefix: str) -> Section:
     key, title = f"{prefix}time", "Where the time went"
     if found.allocation is None:
         return Section(key, title, empty="No trial has ended.")
-    plot, costs = allocation_plot(f"{key}-0", found.allocation), costs_table(f"{prefix}costs", found.allocation)
-    return Section(key, title, _all(plot), tables=(costs,))
+    costs = PageTable(f"{prefix}costs", "Cost of each group", costs_table(found.allocation), long=True)
+    return Section(key, title, _all(allocation_plot(f"{key}-0", found.allocation)), tables=(costs,))
 
 
 def _trials(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:

@@ -56,12 +56,12 @@ def test_the_picture_of_a_search():
     assert lines[0].split("  ")[0] == "noise level"
     assert lines[2].split() == ["symmetric:0.1", "1/100", "1", "0", "0", "0", "–", "–", "54.9", "%"]
     # The curve of the level's best: 40 epochs in 24 characters, lowest and highest accuracy.
-    assert lines[6].split("  ▁")[0].split() == ["symmetric:0.1", "r", "<", "0", "−1.5"]
+    assert lines[6].split("  ▁")[0].split() == ["symmetric:0.1", "negative", "−1.5"]
     assert lines[6].endswith("█ 51.0 % to 54.9 %")
     assert lines[8:13] == [
         "now",
-        " 1 symmetric:0.1 r > 0     0.25  epoch  7 of 40, val 70.0 % ▁▂▃▅▆▇█",
-        " 2 symmetric:0.2    CE        0  starts",
+        " 1 symmetric:0.1 positive     0.25  epoch  7 of 40, val 70.0 % ▁▂▃▅▆▇█",
+        " 2 symmetric:0.2       ce        0  starts",
         " 3 idle",
         " 4 idle",
     ]
@@ -118,7 +118,7 @@ def test_a_search_on_all_labels_validates_nothing():
     progress = SearchProgress({"a": LevelProgress(1)}, 1, 10, "confirm_all")
     progress.started(RunningTrial("t", "a", "ce", 0.0, epochs=10))
     progress.reported("t", 3, 1.0, [math.nan] * 3)
-    assert " 1 a              CE        0  epoch  3 of 10, val      –" in lines_of(picture(progress, 1))
+    assert " 1 a                 ce        0  epoch  3 of 10, val      –" in lines_of(picture(progress, 1))
 
 
 def test_the_live_view_redraws_in_place_and_leaves_nothing_behind():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nls_tune.analysis.allocation import Allocation, TrialSpan
 from nls_tune.report.html.plots.common import Figure, Plot, layout, plotly_text, rounded
 from nls_tune.report.html.plots.theme import ARM_COLOURS
-from nls_tune.report.text import ARM_NAMES, duration, paused, percent, rate
+from nls_tune.report.text import duration, paused, percent, rate
 from nls_tune.spaces.space import ARMS, Arm
 
 _TITLE = "Which trial held which slot when"
@@ -55,7 +55,7 @@ def _bars(spans: list[TrialSpan], divisor: int, arm: Arm, is_search: bool) -> Fi
     return {
         "type": "bar",
         "orientation": "h",
-        "name": plotly_text(ARM_NAMES[arm] + ("" if is_search else ", confirmation")),
+        "name": arm if is_search else f"{arm}, confirmation",
         "y": [span.slot for span in spans],
         "width": 0.75,
         "base": [rounded(span.start_seconds / divisor, 4) for span in spans],

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
+from nls_tune.analysis.statistics import SampleMean
+from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS, NUM_RUN_COLOURS, RUN_SYMBOLS
 from nls_tune.report.rate_scale import rate_scale
 from nls_tune.spaces.space import Arm
 
@@ -23,16 +24,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as the page shows it.
+    """A plot as the page shows it, with plain texts: how to read it, what it says to a reader who cannot see it.
 
-    Attributes:
-        key: Unique in a page; letters, digits and dashes.
-        title: Plain text, like all texts here but those in ``figure``.
-        reading: One sentence: how to read it.
-        summary: The same for a reader who cannot see it: numbers, not decoration.
-        figure: ``data`` and ``layout`` of plotly; None where there is nothing to draw.
-        height: Pixels.
-        note: What is left out or uncertain, or why there is no figure.
+    The key (letters, digits and dashes) is unique in a page. The figure holds ``data`` and ``layout`` of plotly; where
+    it is None, the note says why, else what is left out or uncertain. The height is in pixels.
     """
 
     key: str
@@ -102,9 +97,7 @@ def rate_axis(rates: Iterable[float]) -> Figure:
 def fitted_range(values: Iterable[float | None], least: float = 0.0) -> list[float] | None:
     """Return the range of an axis that shows some values with a margin; None without any.
 
-    Args:
-        values: Values in the units of the axis.
-        least: The least range, so that differences of no importance do not look large.
+    It is at least ``least`` wide, so that differences of no importance do not look large.
     """
     known = [value for value in values if value is not None]
     if not known:
@@ -142,22 +135,23 @@ def vertical_line(x: float | None, **line: Any) -> Figure:
     return {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
 
 
-def error_bars(
-    low: Sequence[float | None], middle: Sequence[float | None], high: Sequence[float | None], colour: str
-) -> Figure:
-    """Return plotly's error bars of intervals; an interval without ends has no bar."""
+def run_look(index: int) -> tuple[str, str]:
+    """Return the colour and the marker of one of several runs or noise levels."""
+    return f"@run-{index % NUM_RUN_COLOURS}", RUN_SYMBOLS[index % len(RUN_SYMBOLS)]
 
-    def distances(ends: Sequence[float | None], sign: int) -> list[float]:
-        return [
-            0.0 if end is None or mid is None else max(0.0, round(sign * (end - mid), 4))
-            for end, mid in zip(ends, middle, strict=True)
-        ]
+
+def error_bars(means: Sequence[SampleMean], colour: str) -> Figure:
+    """Return plotly's error bars, in percent; a mean without an interval has no bar."""
+
+    def distances(ends: Iterable[float]) -> list[float]:
+        pairs = [(percentage(end), percentage(found.mean)) for end, found in zip(ends, means, strict=True)]
+        return [0.0 if end is None or mean is None else round(abs(end - mean), 4) for end, mean in pairs]
 
     return {
         "type": "data",
         "symmetric": False,
-        "array": distances(high, 1),
-        "arrayminus": distances(low, -1),
+        "array": distances(found.high for found in means),
+        "arrayminus": distances(found.low for found in means),
         "thickness": 1.5,
         "width": 5,
         "color": colour,

@@ -80,13 +80,12 @@ def _interval(mean: SampleMean) -> str | None:
 def _marker(level: LevelConfirmation, row: int, mean: SampleMean) -> Figure:
     found = level.configurations[row]
     name = plotly_text(configuration(found.config))
-    x, low, high = percentage(mean.mean), percentage(mean.low), percentage(mean.high)
     return scatter(
         "markers",
-        [x],
+        [percentage(mean.mean)],
         [row],
         name=name,
-        error_x=error_bars([low], [x], [high], ARM_COLOURS[found.arm]),
+        error_x=error_bars([mean], ARM_COLOURS[found.arm]),
         marker=arm_marker(found.arm, 14 if row == level.used else 9),
         customdata=[[name, _interval(mean) or "no interval", len(found.seeds)]],
         hovertemplate=_HOVER,

@@ -11,12 +11,12 @@ from nls_tune.report.html.plots.common import (
     error_bars,
     fitted_range,
     layout,
-    percentage,
+    percentages,
     plotly_text,
     rate_axis,
+    run_look,
     scatter,
 )
-from nls_tune.report.html.plots.theme import NUM_RUN_COLOURS, RUN_SYMBOLS
 from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import configuration, percent, rate_name
 
@@ -37,20 +37,15 @@ def levels_plot(key: str, levels: Sequence[LevelConfirmation]) -> Plot:
     traces = [trace for i, level in enumerate(levels) if (trace := _trace(level, i)) is not None]
     if not traces:
         return Plot.empty(key, _TITLE, _READING, _NONE)
-    rates = [found.config["smooth_rate"] for level in levels for found in level.configurations]
-    ends = [
-        percentage(end)
-        for level in levels
-        for found in level.configurations
-        if (mean := found.test_at_best) is not None
-        for end in (mean.low, mean.mean, mean.high)
-    ]
-    found = layout(
-        xaxis=rate_axis(rates),
+    shown = [found for level in levels for found in level.configurations]
+    means = [found.test_at_best for found in shown if found.test_at_best is not None]
+    ends = percentages(end for mean in means for end in (mean.low, mean.mean, mean.high))
+    look = layout(
+        xaxis=rate_axis(found.config["smooth_rate"] for found in shown),
         yaxis={"title": {"text": "Test accuracy (clean labels), %"}, "range": fitted_range(ends, 1.0)},
         showlegend=True,
     )
-    return Plot(key, _TITLE, _READING, _summary(levels), {"data": traces, "layout": found}, 440, None)
+    return Plot(key, _TITLE, _READING, _summary(levels), {"data": traces, "layout": look}, 440)
 
 
 def _trace(level: LevelConfirmation, index: int) -> Figure | None:
@@ -58,18 +53,17 @@ def _trace(level: LevelConfirmation, index: int) -> Figure | None:
     if not pairs:
         return None
     pairs.sort(key=lambda pair: -pair[0].config["smooth_rate"])
-    low, middle, high = ([percentage(getattr(mean, end)) for _, mean in pairs] for end in ("low", "mean", "high"))
-    colour = f"@run-{index % NUM_RUN_COLOURS}"
+    means, (colour, symbol) = [mean for _, mean in pairs], run_look(index)
     return scatter(
         "lines+markers",
         rate_positions(found.config["smooth_rate"] for found, _ in pairs),
-        middle,
+        percentages(mean.mean for mean in means),
         name=plotly_text(level.noise_level),
-        error_y=error_bars(low, middle, high, colour),
+        error_y=error_bars(means, colour),
         customdata=[[plotly_text(level.noise_level), plotly_text(configuration(found.config))] for found, _ in pairs],
         hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{y:.2f} %<extra></extra>",
         line={"color": colour, "width": 1},
-        marker={"color": colour, "size": 9, "symbol": RUN_SYMBOLS[index % len(RUN_SYMBOLS)]},
+        marker={"color": colour, "size": 9, "symbol": symbol},
     )
 
 

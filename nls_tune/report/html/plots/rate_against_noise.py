@@ -7,38 +7,36 @@ from nls_tune.report.html.plots.common import (
     Figure,
     Plot,
     arm_marker,
-    error_bars,
     fitted_range,
     joined,
     layout,
-    percentage,
     percentages,
     plotly_text,
     rate_axis,
     scatter,
 )
-from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS
+from nls_tune.report.html.plots.theme import ARM_SYMBOLS
 from nls_tune.report.rate_scale import rate_positions
-from nls_tune.report.text import ARM_NAMES, percent, rate
+from nls_tune.report.text import percent, rate
 from nls_tune.spaces.space import ARMS, Arm
 
 _TITLE = "Rate to use against noise"
 _READING = (
-    "Each marker is the rate that the verdict says to use at a noise level, with the rates that resampled validation "
-    "samples would select (95 %); the line is the noise-cancelling rate of symmetric noise: a prior, not an answer."
+    "Each marker is the rate that the verdict says to use at a noise level; the line is the noise-cancelling rate of "
+    "symmetric noise: a prior, not an answer."
 )
-_HOVER = "<b>%{customdata[0]}</b><br>r = %{customdata[1]} (%{customdata[2]} to %{customdata[3]})<extra></extra>"
+_HOVER = "<b>%{customdata[0]}</b><br>r = %{customdata[1]}<extra></extra>"
 
 
 def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
     """Draw the rates to use of a run; ``found`` is None where no level has any."""
     if found is None:
         return Plot.empty(key, _TITLE, _READING, "No verdict says what to use.")
-    placed = [level for level in found.levels if _noise(level) is not None]
+    placed = [level for level in found.levels if level.known_or_estimated is not None]
     if not placed:
         return Plot.empty(key, _TITLE, _READING, "No level's noise rate is known.")
-    rates = [r for level in placed for r in (level.low, level.smooth_rate, level.high)]
-    noise = [0.0, *percentages(map(_noise, placed)), *percentages(found.theory_noise_rates)]
+    rates = [level.smooth_rate for level in placed]
+    noise = [0.0, *percentages(level.known_or_estimated for level in placed), *percentages(found.theory_noise_rates)]
     by_arm = {arm: [level for level in placed if level.arm == arm] for arm in ARMS}
     figure = {
         "data": [_theory(found), *(_levels(arm, levels) for arm, levels in by_arm.items() if levels)],
@@ -47,17 +45,13 @@ def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
             yaxis=rate_axis([*rates, *found.theory_rates, 0.0]),
         ),
     }
-    unknown = [level.noise_level for level in found.levels if _noise(level) is None]
+    unknown = [level.noise_level for level in found.levels if level.known_or_estimated is None]
     estimated = [level.noise_level for level in placed if level.noise_rate is None]
     note = joined(
         f"Not drawn, because their noise rate is unknown: {', '.join(unknown)}." if unknown else None,
         f"At their estimated noise rate (open markers): {', '.join(estimated)}." if estimated else None,
     )
     return Plot(key, _TITLE, _READING, _summary(found), figure, 440, note)
-
-
-def _noise(level: BestRate) -> float | None:
-    return level.estimated_noise_rate if level.noise_rate is None else level.noise_rate
 
 
 def _theory(found: RateAgainstNoise) -> Figure:
@@ -73,24 +67,22 @@ def _theory(found: RateAgainstNoise) -> Figure:
 
 
 def _levels(arm: Arm, levels: list[BestRate]) -> Figure:
-    low, y, high = (rate_positions(getattr(level, end) for level in levels) for end in ("low", "smooth_rate", "high"))
     symbols = [ARM_SYMBOLS[arm] + ("-open" if level.noise_rate is None else "") for level in levels]
     return scatter(
         "markers",
-        [percentage(_noise(level)) for level in levels],
-        y,
-        name=plotly_text(f"use: {ARM_NAMES[arm]}"),
-        customdata=[[plotly_text(v.noise_level), rate(v.smooth_rate), rate(v.low), rate(v.high)] for v in levels],
+        percentages(level.known_or_estimated for level in levels),
+        rate_positions(level.smooth_rate for level in levels),
+        name=f"use: {arm}",
+        customdata=[[plotly_text(level.noise_level), rate(level.smooth_rate)] for level in levels],
         hovertemplate=_HOVER,
-        error_y=error_bars(low, y, high, ARM_COLOURS[arm]),
         marker={**arm_marker(arm, 11), "symbol": symbols},
     )
 
 
 def _summary(found: RateAgainstNoise) -> str:
     parts = [
-        f"{level.noise_level} ({percent(_noise(level))} wrong labels): {rate(level.smooth_rate)}, plausible "
-        f"{rate(level.low)} to {rate(level.high)}, noise-cancelling {rate(level.noise_cancelling_rate)}"
+        f"{level.noise_level} ({percent(level.known_or_estimated)} wrong labels): {rate(level.smooth_rate)}, "
+        f"noise-cancelling {rate(level.noise_cancelling_rate)}"
         for level in found.levels
     ]
     return "Rates to use: " + "; ".join(parts) + "."

@@ -23,7 +23,7 @@ from nls_tune.report.html.plots.common import (
     vertical_line,
 )
 from nls_tune.report.rate_scale import rate_position, rate_positions
-from nls_tune.report.text import ARM_NAMES, number, percent, rate
+from nls_tune.report.text import number, percent, rate
 from nls_tune.spaces.space import ARMS
 
 _READING = (
@@ -55,13 +55,7 @@ class _Panel:
 
 
 def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) -> Plot:
-    """Draw the curve of one noise level.
-
-    Args:
-        key: The plot's key.
-        curve: What to draw.
-        summary: The same level's summary: where CE stands; None where there is none.
-    """
+    """Draw the curve of one noise level; its summary says where CE stands."""
     title = f"{curve.noise_level}: accuracy against smooth rate"
     left_out = f"{curve.num_left_out:,} trials that were stopped, diverged or failed are not drawn."
     note = left_out if curve.num_left_out else None
@@ -116,7 +110,7 @@ def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[F
                     rate_positions(point.smooth_rate for point in mine),
                     percentages(map(panel.value, mine)),
                     yaxis=panel.axis,
-                    name=plotly_text(ARM_NAMES[arm]),
+                    name=arm,
                     legendgroup=arm,
                     showlegend=panel.axis == "y",
                     customdata=details,
