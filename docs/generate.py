@@ -256,6 +256,7 @@ def readme() -> str:
 
 def main() -> None:
     """Write all pages."""
+    sys.path.insert(0, str(ROOT))  # this clone's package, whatever is installed
     for page in pages():
         (DOCS / page).parent.mkdir(exist_ok=True)
         (DOCS / page).write_text(render(page), encoding="utf-8")

@@ -12,6 +12,9 @@ from commands import REPOSITORY, environment
 from fake_runs import write_fake_run
 from pages import NOT_RUN, RUN, Reader, add_command, blocks_of, sentences, stand_ins
 
+from nls_tune.cli import main
+from nls_tune.cli.exit import run_app
+
 DOCS = REPOSITORY / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if DOCS / "templates" not in page.parents]
 
@@ -95,3 +98,12 @@ def test_the_menu_has_every_page():
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "gains.md"], ids=name_of)
 def test_a_sentence_is_short_enough_to_read(page):
     assert [s for s in sentences(page) if len(s.split()) > 40] == []
+
+
+def test_the_answer_that_is_explained_is_that_of_the_kept_run(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    kept = REPOSITORY / "benchmarks" / "evidence" / "twonorm_run"
+    assert run_app(main.app, ["analyze", str(kept)]) == 0
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    (shown,) = (b for b in blocks_of(DOCS / "tutorials" / "reading-the-answer.md") if b.kind == "text")
+    assert [line for line in shown.code.splitlines() if line not in said] == []
