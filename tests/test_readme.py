@@ -61,6 +61,14 @@ def test_links_lead_somewhere():
             assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
 
 
+def test_the_answer_is_that_of_the_run_in_the_picture(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    assert run_app(main.app, ["analyze", str(REPOSITORY / "benchmarks" / "evidence" / "twonorm_run")]) == 0
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    (shown,) = (block for block in BLOCKS if block.kind == "text")
+    assert [line for line in shown.code.splitlines() if line not in said] == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
