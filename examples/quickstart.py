@@ -32,9 +32,8 @@ def main() -> None:
         confirm_seeds=0,
         out=arguments.out,
     )
-    print(result)
-    verdict = result.best()
-    print(f"{verdict.noise_level}: {verdict.finding}, use {None if verdict.use is None else verdict.use.config}")
+    answer = result.best()
+    print(f"{answer.noise_level}: {answer.finding}, use {answer.use and answer.use.config}")
 
     # The results are plain Parquet: one row per trial. The choice is by noisy validation labels, never by test.
     trials = pd.read_parquet(result.run / "trials")

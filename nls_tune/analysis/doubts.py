@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
 from nls_tune.analysis.level_summaries import LevelSummary
 from nls_tune.analysis.rows import log_share, search_trials
@@ -66,21 +65,13 @@ class Level:
         return 0 in values if values is not None else self.rate["low"] <= 0 <= self.rate["high"]
 
 
-class _Rate(Protocol):
-    @property
-    def arm(self) -> Arm: ...
-
-    @property
-    def config(self) -> Config: ...
-
-
 def doubts(
-    level: Level, rate: _Rate | None, comparison: PairedComparison | None, *, has_use: bool
+    level: Level, rate: tuple[Arm, float] | None, comparison: PairedComparison | None, *, has_use: bool
 ) -> tuple[DoubtKind, ...]:
     """Return what speaks against the verdict of a level.
 
-    ``comparison`` is that of the best rate other than 0 with the strongest CE; ``has_use`` says whether the verdict
-    names something to use.
+    ``rate`` is the best one other than 0, with its arm, and ``comparison`` that with the strongest CE; ``has_use`` says
+    whether the verdict names something to use.
     """
     summary, search = level.summary, search_trials(level.rows)
     kinds: dict[DoubtKind, bool] = {
@@ -97,9 +88,9 @@ def doubts(
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
         }
     if has_use and rate is not None:
-        of_arm = search[search["arm"] == rate.arm]
+        of_arm = search[search["arm"] == rate[0]]
         kinds |= {
-            "at_the_edge": _at_the_edge(rate.config["smooth_rate"], level.rate, search["smooth_rate"]),
+            "at_the_edge": _at_the_edge(rate[1], level.rate, search["smooth_rate"]),
             "many_diverged": bool((of_arm["status"] == "diverged").mean() > 0.25),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)

@@ -202,7 +202,9 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
         detectable=None if comparison is None else comparison.detectable,
         sign_flip_p=None if comparison is None else comparison.holm_p,
         search_difference=_search_difference(level, ce, rate),
-        doubts=doubts(level, rate, comparison, has_use=use is not None),
+        doubts=doubts(
+            level, None if rate is None else (rate.arm, rate.config["smooth_rate"]), comparison, has_use=use is not None
+        ),
     )
 
 

@@ -16,10 +16,11 @@ from nls_tune.analysis.analysis import Analysis, RunAnalysis
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import Verdict
+from nls_tune.analysis.verdicts import Choice, Verdict
 from nls_tune.report.run_tables import Columns, arm_columns
 from nls_tune.report.table import Column, csv_text, markdown_text, table_of
 from nls_tune.report.text import interval, mean_text, other_settings
+from nls_tune.report.words import FINDINGS, use_text
 from nls_tune.runs import Run
 
 FORMAT_VERSION = 2
@@ -87,6 +88,11 @@ class _Entry:
         return self.arm.arm == self.level.used
 
     @property
+    def used(self) -> Choice | None:
+        """What to use at the level: it may be a CE that the search has not selected."""
+        return self.verdict.use if self.verdict else None
+
+    @property
     def test(self) -> SampleMean | None:
         return self.fresh.test_at_best if self.fresh else None
 
@@ -128,6 +134,9 @@ _CSV: dict[str, Callable[[_Entry], object]] = {
     "arm": lambda entry: entry.arm.arm,
     "use": lambda entry: entry.is_used,
     "verdict": lambda entry: entry.verdict and entry.verdict.finding,
+    "use_smooth_rate": lambda entry: entry.used and entry.used.config["smooth_rate"],
+    "use_warmup_epochs": lambda entry: entry.used and entry.used.config["warmup_epochs"],
+    "use_lr": lambda entry: entry.used and entry.used.config["lr"],
     "smooth_rate": lambda entry: entry.arm.config["smooth_rate"],
     "warmup_epochs": lambda entry: entry.arm.config["warmup_epochs"],
     "lr": lambda entry: entry.arm.config["lr"],
@@ -171,5 +180,7 @@ def levels_markdown(analysis: Analysis) -> str:
         (Column("fresh seeds"), lambda entry: str(len(entry.fresh.seeds) if entry.fresh else 0)),
         (Column("fresh test, %"), lambda entry: mean_text(entry.test)),
         (Column("against CE, points"), lambda entry: interval(entry.gap)),
+        (Column("use at the level", "text"), lambda entry: use_text(entry.used)),
+        (Column("verdict", "text"), lambda entry: FINDINGS[entry.verdict.finding] if entry.verdict else "–"),
     ]
     return markdown_text(table_of(_entries(analysis), columns))

@@ -39,8 +39,8 @@ _REASONS: dict[Reason, str] = {
 _DOUBTS: dict[DoubtKind, str] = {
     "two_seeds": "Only two fresh seeds were trained, so hardly anything can be proven; --confirm-seeds 5 on the same "
     "command trains more.",
-    "few_seeds": "With so few seeds for so many levels the sign-flip test cannot reach 5 %: the t test alone decides, "
-    "which takes differences to be normally distributed.",
+    "few_seeds": "With so few seeds for so many noise levels one of the two tests of a difference cannot reach 5 %; the "
+    "other one decides alone, and it takes differences to be normally distributed.",
     "going_on": "Not all planned trials have ended; the verdict may change.",
     "too_noisy": "Right labels do not outweigh wrong ones here, so noisy validation cannot choose.",
     "asymmetric_noise": "The noise is not known to be symmetric, so noisy validation may rank configurations otherwise "

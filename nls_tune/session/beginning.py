@@ -56,13 +56,13 @@ def measured_epoch(plan: SearchPlan, run: RunDirectory) -> EpochTime | None:
         return None
     trials = read_trials(run.path)
     models = setting_values(plan.space, "model")
-    trials = trials[(trials["dataset"] == plan.info.name) & trials["config_model"].isin(models)]
-    trials = trials[trials["epochs"] > trials["epochs_reused"]]
-    if trials.empty:
+    trials["trained"] = trials["epochs"] - trials["epochs_reused"]
+    alike = (trials["dataset"] == plan.info.name) & trials["config_model"].isin(models) & (trials["trained"] > 0)
+    if not alike.any():
         return None
-    device = str(trials["device"].iloc[-1])
-    trials = trials[trials["device"] == device]
-    return EpochTime(trials["train_seconds"].sum() / (trials["epochs"] - trials["epochs_reused"]).sum(), device)
+    device = str(trials.loc[alike, "device"].iloc[-1])
+    sums = trials.loc[alike & (trials["device"] == device), ["train_seconds", "trained"]].sum()
+    return EpochTime(float(sums["train_seconds"] / sums["trained"]), device)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

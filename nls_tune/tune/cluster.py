@@ -205,7 +205,10 @@ def check_machine(space: SearchSpace, settings: SearchSettings, slots: Slots) ->
         InputError: If it cannot.
     """
     if settings.address is not None:
-        check_node(slots, _node_resources())
+        import ray
+
+        nodes = ray.nodes()  # type: ignore[no-untyped-call] # Ray's
+        check_node(slots, [node["Resources"] for node in nodes if node["Alive"]])
         return None
     gpus = hardware.find_gpus()
     hardware.check_precision(setting_values(space, "precision"), gpus.found)
@@ -236,9 +239,3 @@ def check_node(slots: Slots, nodes: Iterable[Mapping[str, float]]) -> None:
         raise InputError(
             f"--cpus-per-trial must be at most the {most} CPUs of {kind}, got {slots.cpus_per_trial}; lower it"
         )
-
-
-def _node_resources() -> list[dict[str, float]]:
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's

@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
     return load_runs([first, second])
 
 
-def test_levels_hold_what_each_run_recommends(runs):
+def test_levels_hold_the_verdict_of_each_run(runs):
     analysis = analyze(runs)
     found = analysis.comparison
     assert found == compare(runs)
@@ -34,26 +34,20 @@ def test_levels_hold_what_each_run_recommends(runs):
         for at in level.runs:
             one = next(r for r in analysis.runs if r.run.name == at.run)
             search = one.run.trials.query("stage == 'search' and noise_level == @level.noise_level")
-            recommended = next(r for r in one.recommendations if r.noise_level == level.noise_level)
+            verdict = next(v for v in one.verdicts if v.noise_level == level.noise_level)
             assert (at.num_trials, at.train_seconds) == (len(search), pytest.approx(search["train_seconds"].sum()))
-            assert (at.arm, at.config) == (recommended.arm, recommended.config)
-            assert at.against_ce == recommended.difference
-            row = search[search["trial_id"] == recommended.trial_id].iloc[0]
+            assert (at.verdict, at.difference) == (verdict, verdict.difference)
+            row = search[search["trial_id"] == verdict.use.trial_id].iloc[0]
             assert at.val_accuracy == row["best_val_accuracy"]
             assert at.test_accuracy_at_best == row["test_accuracy_at_best"]
-            confirm = one.run.trials.query("stage == 'confirm' and noise_level == @level.noise_level")
-            mine = confirm[(confirm["smooth_rate"] == at.config["smooth_rate"]) & (confirm["lr"] == at.config["lr"])]
-            if at.run == "first":
-                assert at.confirmed.mean == pytest.approx(mine["test_accuracy_at_best"].mean())
-            else:
-                assert at.confirmed is None
+            assert (at.difference is None) == (at.run == "second")
 
 
 def test_the_same_samples_are_paired_and_others_are_not(runs):
     first, second = (at for at in compare(runs).levels[1].runs)
     assert first.against_first is None
     trials = [run.trials.set_index("trial_id") for run in runs]
-    ids = [one.recommendations[i].trial_id for one, i in zip(analyze(runs).runs, (1, 0), strict=True)]
+    ids = [one.verdicts[i].use.trial_id for one, i in zip(analyze(runs).runs, (1, 0), strict=True)]
     a, b = (
         unpack_correct(table.loc[trial, "test_correct_at_best"], 800).astype(float)
         for table, trial in zip(trials, ids, strict=True)
@@ -85,5 +79,5 @@ def test_a_run_without_results_is_there_and_empty(runs):
     empty = replace(runs[1], trials=runs[1].trials.iloc[:0], name="empty")
     for order in ([runs[0], empty], [empty, runs[0]]):
         found = {at.run: at for at in next(x for x in compare(order).levels if x.noise_level == "symmetric:0.4").runs}
-        assert (found["empty"].num_trials, found["empty"].arm, found["empty"].against_first) == (0, None, None)
+        assert (found["empty"].num_trials, found["empty"].verdict, found["empty"].against_first) == (0, None, None)
         assert found["first"].against_first is None

@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from nls_tune.report.console.confirmation import print_confirmations
 from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
-from nls_tune.report.console.confirmation import print_confirmations
-from nls_tune.report.words import all_labels_sentence, confirmation_sentence
+from nls_tune.report.words import all_labels_sentence
 
 
 def rows(level, arm, rate, val, test, *, last=None, noise_seeds=None, **changes):
@@ -71,8 +71,7 @@ def test_the_strongest_ce_is_the_one_with_the_better_validation_not_test():
         )
     )
     assert found.configurations[found.strongest_ce].config["lr"] == 0.2
-    assert found.recommended == found.strongest_ce
-    assert "no confirmed rate beats cross-entropy" in confirmation_sentence(found)
+    assert found.best == found.strongest_ce
 
 
 @pytest.mark.parametrize("draws", [(1, 2, 3), (1, 2, 7)])
@@ -111,21 +110,13 @@ def test_p_values_are_corrected_over_the_levels():
 def test_one_seed_proves_nothing_and_without_a_test_set_there_is_nothing_to_compare():
     (found,) = confirmations(frame(rows("a", "ce", 0.0, [0.5], [0.9]), rows("a", "negative", -1.0, [0.6], [0.95])))
     assert not found.comparisons[1].proven
-    assert "proves nothing" in confirmation_sentence(found)
     assert np.isinf(found.comparisons[1].detectable)
     (found,) = confirmations(
         frame(rows("a", "ce", 0.0, [0.5], [None]), rows("a", "negative", -1.0, [0.6], [None], last=np.nan))
     )
     assert found.configurations[1].test_at_best is None
-    assert "cannot be compared" in confirmation_sentence(found)
+    assert found.comparisons[1] is None
     assert confirmations(frame(rows("a", "ce", 0.0, [0.5], [0.9], stage="search"))) == ()
-
-
-@pytest.mark.parametrize(("shift", "verdict"), [(0.03, "is better than"), (-0.03, "is worse than"), (0.0, "makes no")])
-def test_the_sentence_follows_the_interval(shift, verdict):
-    other = [c + shift + wobble for c, wobble in zip(CE, (0.001, -0.001, 0.002, -0.002), strict=True)]
-    (found,) = confirmations(frame(rows("a", "ce", 0.0, [0.5] * 4, CE), rows("a", "negative", -2.0, [0.6] * 4, other)))
-    assert verdict in confirmation_sentence(found)
 
 
 def all_rows(level, arm, rate, test, *, epochs=7, **changes):
@@ -155,7 +146,7 @@ def on_all() -> pd.DataFrame:
 def test_all_labels_are_compared_seed_by_seed_with_the_ce_that_is_strongest_on_the_split(on_all):
     (found,) = confirmations(on_all)
     (_, strongest, positive, negative) = found.configurations
-    assert (found.strongest_ce, found.recommended) == (1, 3)
+    assert (found.strongest_ce, found.best) == (1, 3)
     assert strongest.on_all_labels.difference is None
     assert positive.on_all_labels is None  # its trial failed
     table = on_all[(on_all.stage == "confirm_all") & (on_all.noise_level == "a") & (on_all.lr == 0.2)]
@@ -187,7 +178,7 @@ def test_a_seed_that_diverged_on_all_labels_counts_with_its_end():
 def test_the_column_of_all_labels_is_printed_where_there_is_one(on_all):
     def screen(table):
         console = Console(record=True, width=80, file=io.StringIO())  # narrower than the table
-        print_confirmations(confirmations(table), console)
+        print_confirmations([replace(found, used=3) for found in confirmations(table)], console)
         return console.export_text()
 
     text = screen(on_all)

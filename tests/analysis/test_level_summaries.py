@@ -68,49 +68,10 @@ def summary_of(rows):
     return summary
 
 
-def test_the_recommended_arm_is_compared_with_cross_entropy():
-    summary = summary_of(make_rows({"ce": 0.6, "positive": 0.65, "negative": 0.7}))
-    assert (summary.recommended, summary.rival) == ("negative", "ce")
-    assert summary.validation.difference == pytest.approx(0.1)
-    assert summary.validation.num_samples == 1000
-    # 501 samples fill 62 bytes and a part of another, whose padding is no sample.
-    assert summary.test.num_samples == 501
-    assert summary.test == paired_difference(np.arange(501) < 501 * 0.8, np.arange(501) < 501 * 0.7)
-
-
-@pytest.mark.parametrize(
-    ("values", "recommended", "rival"),
-    [
-        ({"ce": 0.7, "positive": 0.6, "negative": 0.65}, "ce", "negative"),
-        ({"negative": 0.7, "positive": 0.7, "ce": 0.7}, "ce", "positive"),  # a tie
-        ({"ce": 0.7}, "ce", None),
-        ({"negative": 0.7}, "negative", None),
-        ({"positive": 0.6, "negative": 0.7}, "negative", None),
-    ],
-)
-def test_ties_go_to_the_first_arm_and_without_a_rival_there_is_no_difference(values, recommended, rival):
-    summary = summary_of(make_rows(values))
-    assert (summary.recommended, summary.rival) == (recommended, rival)
-    assert (summary.validation is None) == (summary.test is None) == (rival is None)
-
-
-@pytest.mark.parametrize("test", [(np.ones(10, bool), np.zeros(10, bool)), (None, None)])
-def test_the_test_set_does_not_recommend_and_may_be_missing(test):
-    arms = zip((0.0, -1.0), ("1100", "1110"), test, strict=True)
-    summary = summary_of([trial_row({"smooth_rate": r}, val_correct=bits(b), test_correct=t) for r, b, t in arms])
-    assert (summary.recommended, summary.validation.difference) == ("negative", 0.25)
-    if test[0] is None:
-        assert summary.test is None
-        assert (summary.arms["ce"].test_accuracy_at_best, summary.arms["ce"].last_test_accuracy) == (None, None)
-    else:
-        assert summary.test.difference == -1
-
-
 @pytest.mark.parametrize("status", [s for s in STATUSES if s != "completed"])
-def test_without_a_completed_trial_nothing_is_recommended(status):
+def test_without_a_completed_trial_no_arm_is_described(status):
     summary = summary_of(make_rows({"ce": 0.6, "negative": 0.7}, status=status))
-    assert summary.arms == {}
-    assert (summary.recommended, summary.rival, summary.validation) == (None, None, None)
+    assert (summary.arms, summary.statuses, summary.used) == ({}, {status: 2}, None)
 
 
 def test_an_arm_is_described_by_its_selected_trial():
@@ -127,27 +88,14 @@ def test_an_arm_is_described_by_its_selected_trial():
     assert arm.last_test_accuracy == rows[0]["last_test_accuracy"]
 
 
-@pytest.mark.parametrize(
-    ("level", "num_classes", "expected"),
-    [
-        ("symmetric:0.4", 2, 0.2),
-        ("symmetric:0.6", 10, 1 / 3),
-        ("symmetric:0", 10, 1),
-        ("symmetric:0.9", 10, 0),
-        ("pairflip:0.3", 10, None),
-    ],
-)
-def test_the_signal_share_is_that_of_symmetric_noise(level, num_classes, expected):
-    summary = summary_of([trial_row(noise_level=level, num_classes=num_classes)])
-    assert summary.signal_share == (None if expected is None else pytest.approx(expected, abs=1e-12))
-
-
 def test_levels_are_summarised_apart_in_the_order_asked_for_or_in_which_they_started():
     low = make_rows({"ce": 0.5, "negative": 0.6}, noise_level="pairflip:0.3")
     high = make_rows({"ce": 0.9, "negative": 0.8}, noise_level="clean")
     frame = trials_frame(low + high)
-    assert [s.recommended for s in level_summaries(frame)] == ["negative", "ce"]
-    assert [s.noise_level for s in level_summaries(frame)] == ["pairflip:0.3", "clean"]
+    assert [(s.noise_level, s.arms["ce"].val_accuracy) for s in level_summaries(frame)] == [
+        ("pairflip:0.3", 0.5),
+        ("clean", 0.9),
+    ]
     assert [s.noise_level for s in level_summaries(frame, ["clean", "none", "pairflip:0.3"])] == [
         "clean",
         "pairflip:0.3",
@@ -158,6 +106,20 @@ def test_confirmation_takes_no_part_and_what_is_unknown_is_none():
     rows = make_rows({"ce": 0.6}, noise_rate=None, noise_cancelling_rate=None)
     rows += make_rows({"negative": 0.9}, stage="confirm")
     summary = summary_of(rows)
-    assert summary.recommended == "ce"
+    assert list(summary.arms) == ["ce"]
     assert (summary.noise_rate, summary.noise_cancelling_rate) == (None, None)
     assert level_summaries(trials_frame(rows[1:])) == level_summaries(trials_frame([])) == ()
+
+
+def test_cross_entropy_with_the_defaults_is_found_where_the_search_ran_it():
+    space = {"smooth_rate": {"default": -1.0}, "warmup_epochs": {"default": 2}, "lr": {"default": 0.01}}
+    rows = [*make_rows({"ce": 0.6, "negative": 0.7}, estimated_noise_rate=0.21), trial_row({"lr": 0.5}, minute=9)]
+    (without,) = level_summaries(trials_frame(rows))
+    assert (without.default_ce, without.estimated_noise_rate) == (None, 0.21)
+    (summary,) = level_summaries(trials_frame(rows), space=space)
+    found = summary.default_ce
+    assert (found.trial_id, found.status, found.epochs) == (rows[0]["trial_id"], "completed", 10)
+    assert found.config == {"smooth_rate": 0.0, "warmup_epochs": 2, "lr": 0.01}
+    assert found.last_test_accuracy == rows[0]["last_test_accuracy"]
+    (other,) = level_summaries(trials_frame(rows), space={**space, "lr": {"default": 0.9}})
+    assert other.default_ce is None

@@ -8,8 +8,8 @@ import pytest
 from fake_runs import write_fake_run
 from trial_rows import trial_row, trials_frame
 
-from nls_tune.analysis.level_summaries import level_summaries
 from nls_tune.analysis.rate_against_noise import RESAMPLES, plausible_rates, rate_against_noise
+from nls_tune.analysis.verdicts import findings
 from nls_tune.runs import load_run
 from nls_tune.runs.schemas import unpack_correct
 
@@ -32,15 +32,17 @@ def resampled_rates(rows: pd.DataFrame, seed: int, resamples: int) -> np.ndarray
     return np.array(rates)
 
 
-def test_a_level_has_the_recommended_rate_and_its_facts(run):
-    found = rate_against_noise(run.trials, run.levels)
-    summaries = level_summaries(run.trials, run.levels)
-    assert found == rate_against_noise(run.trials, run.levels, summaries)
+def answer(trials, levels=()):
+    """The rates of the verdicts of some rows."""
+    return rate_against_noise(trials, findings(trials, levels=levels).verdicts)
+
+
+def test_a_level_has_the_rate_to_use_and_its_facts(run):
+    found, verdicts = answer(run.trials, run.levels), findings(run.trials, levels=run.levels).verdicts
     assert found.num_classes == 2
-    for best, summary in zip(found.levels, summaries, strict=True):
-        assert (best.noise_level, best.arm) == (summary.noise_level, summary.recommended)
-        assert best.smooth_rate == summary.arms[best.arm].config["smooth_rate"]
-        assert best.low <= best.smooth_rate <= best.high
+    for best, verdict in zip(found.levels, verdicts, strict=True):
+        assert (best.noise_level, best.arm) == (verdict.noise_level, "ce")  # nothing is confirmed
+        assert best.low <= best.smooth_rate == 0 <= best.high
     assert [best.noise_rate for best in found.levels] == [0.1, 0.3, None]
     assert found.levels[2].noise_cancelling_rate is None
 
@@ -66,25 +68,26 @@ def test_clearly_better_trials_leave_no_doubt_and_equal_ones_much():
 
 
 def test_only_completed_trials_of_the_search_count_and_without_validation_bits_there_is_no_interval():
-    right, wrong = np.ones(50, bool), np.zeros(50, bool)
+    right, half, wrong = np.arange(100) < 100, np.arange(100) < 80, np.arange(100) < 0
     rows = [
+        trial_row({"smooth_rate": 0.0}, val_correct=half),
         trial_row({"smooth_rate": -1.0}, val_correct=wrong),
         *(trial_row({"smooth_rate": -2.0}, val_correct=right, status=s) for s in ("stopped", "diverged")),
         trial_row({"smooth_rate": -3.0}, val_correct=right, stage="confirm"),
     ]
-    (best,) = rate_against_noise(trials_frame(rows)).levels
-    assert (best.smooth_rate, best.low, best.high) == (-1.0, -1.0, -1.0)
-    (best,) = rate_against_noise(trials_frame([trial_row(val_correct_at_best=None)])).levels
+    (best,) = answer(trials_frame(rows)).levels
+    assert (best.smooth_rate, best.low, best.high) == (0.0, 0.0, 0.0)
+    (best,) = answer(trials_frame([trial_row(val_correct_at_best=None)])).levels
     assert np.isnan([best.low, best.high]).all()
     for nothing in ([], [trial_row(status="diverged")]):
-        assert rate_against_noise(trials_frame(nothing)) is None
+        assert answer(trials_frame(nothing)) is None
 
 
 @pytest.mark.parametrize("num_classes", [2, 10])
 @pytest.mark.parametrize(("noise_rate", "end"), [(0.0, 0.05), (0.3, 0.33), (0.499, None)])
 def test_the_line_of_theory_ends_a_little_above_the_noise_seen(num_classes, noise_rate, end):
     row = trial_row(num_classes=num_classes, noise_rate=noise_rate)
-    found = rate_against_noise(trials_frame([row]))
+    found = answer(trials_frame([row]))
     noise, rates = np.array(found.theory_noise_rates), np.array(found.theory_rates)
     assert (noise[0], rates[0]) == (0.0, 0.0)
     assert noise[-1] == pytest.approx(end or (0.5 * 20 / 21 if num_classes == 2 else 1.1 * 0.499))
@@ -97,7 +100,7 @@ def test_the_line_of_theory_ends_a_little_above_the_noise_seen(num_classes, nois
 def test_the_estimate_stands_in_for_an_unknown_noise_rate():
     unknown = trial_row(noise_rate=None, noise_cancelling_rate=None, noise_level="given")
     estimated = {**unknown, "estimated_noise_rate": 0.2}
-    assert rate_against_noise(trials_frame([unknown])).theory_rates == ()
-    found = rate_against_noise(trials_frame([estimated]))
+    assert answer(trials_frame([unknown])).theory_rates == ()
+    found = answer(trials_frame([estimated]))
     assert found.theory_noise_rates[-1] == pytest.approx(0.22)
     assert (found.levels[0].noise_rate, found.levels[0].estimated_noise_rate) == (None, 0.2)

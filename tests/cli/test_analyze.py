@@ -76,7 +76,7 @@ def test_json_is_the_analysis_by_its_field_names(folder, command, both):
         assert list(got) == [field.name for field in fields(one)]
         assert got["run"]["levels"] == list(one.run.levels)
         assert "trials" not in got["run"]
-        for name in ("recommendations", "summaries", "confirmations", "rate_curves", "importances"):
+        for name in ("verdicts", "summaries", "confirmations", "rate_curves", "importances"):
             same(got[name], getattr(one, name))
         same(got["allocation"], one.allocation)
     same(found["comparison"], both.comparison)
@@ -117,13 +117,13 @@ def test_csv_is_read_back_by_pandas_and_markdown_has_one_line_per_arm(folder, co
         assert row["confirm_seeds"] == len(confirm) == 3
         assert row["confirm_test_mean"] == pytest.approx(confirm["test_accuracy_at_best"].mean())
         assert row["confirm_test_sd"] == pytest.approx(confirm["test_accuracy_at_best"].std())
-    assert mine.groupby("noise_level")["recommended"].sum().max() <= 1
+    assert mine.groupby("noise_level")["use"].sum().max() <= 1
     assert table[table["run"] == "second"]["test_accuracy_at_best"].isna().all()
     code, out, err = command("analyze", folder / "first", "--format", "markdown")
     lines = out.splitlines()
     assert (code, err) == (0, "")
     assert len(lines) == 2 + sum(len(level.arms) for level in both.runs[0].summaries)
-    assert {line.replace("\\|", "").count("|") for line in lines} == {15}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {17}
 
 
 @pytest.mark.parametrize("name", ["diverged", "crashed", "empty", "[red]torn"])
@@ -142,26 +142,29 @@ def test_no_number_is_cut_and_tables_fit_80_columns(folder):
     three = analyze(load_runs([folder / "first", folder / "deep" / "second", folder / "[red]torn"]))
     for width in (40, 80):
         screen = io.StringIO()
-        print_analysis(three, Console(file=screen, width=width))
+        print_analysis(three, Console(file=screen, width=width), details=True)
         text = screen.getvalue()
         assert "…" not in text
         assert "[red]torn" in text
         for one in (one for found in three.runs[0].importances for one in found.importances):
             assert f"{100 * one.ped_anova:.1f} %" in text
-        for heading in ("The search", "Confirmation", "Best rate against noise", "Where the time went", "side by side"):
+        for heading in ("The search", "Confirmation", "Rate to use against noise", "Where the time went", "by side"):
             assert heading in text
         if width == 80:
-            table = text[text.index("Best rate against noise") : text.index("second  (")]
+            table = text[text.index("Rate to use against noise") : text.index("second  (")]
             assert max(map(len, table.splitlines())) <= 88  # sentences below tables are folded by hand
 
 
-def test_recommendations_come_first_and_common_doubts_once(folder, command):
-    _, out, _ = command("analyze", folder / "first")
-    lines = out.splitlines()
-    assert lines[0].startswith("first  (finished, twonorm, 2 noise levels)")
-    assert lines[2].startswith("symmetric:0.2: use ")
+def test_the_verdicts_come_first_and_details_when_asked_for(folder, command):
+    _, short, _ = command("analyze", folder / "first")
+    _, out, _ = command("analyze", folder / "first", "--details")
+    lines = short.splitlines()
+    assert lines[0] == "first  (finished, twonorm, 2 noise levels)"
+    assert lines[1] == "No smooth rate is proven better than cross-entropy at 2 noise levels."
+    assert lines[-1].startswith("The numbers behind it: nls-tune analyze --details ")
+    assert out.startswith("\n".join(lines[:-1]))
     assert out.index("GLSLoss(") < out.index("The search") < out.index("Confirmation")
-    assert "this run would have seen" not in out[out.index("The search") :]  # said once
+    assert "GLSLoss" not in short
 
 
 @pytest.mark.parametrize(
@@ -193,9 +196,9 @@ def test_runs_are_found_at_any_depth_newest_first_damaged_last(folder, overviews
     assert by_name["crashed"].status == "crashed"
     assert (by_name["crashed"].num_ended, by_name["first"].num_ended, by_name["first"].num_planned) == (6, 40, 40)
     assert by_name["empty"].levels[0].smooth_rate is None
-    for level, expected in zip(by_name["first"].levels, both.runs[0].recommendations, strict=True):
-        assert level.smooth_rate == expected.config["smooth_rate"]
-        assert level.val_accuracy == expected.val_accuracy
+    for level, expected in zip(by_name["first"].levels, both.runs[0].verdicts, strict=True):
+        assert (level.finding, level.smooth_rate) == (expected.finding, expected.use.config["smooth_rate"])
+        assert level.val_accuracy == expected.use.val_accuracy
     assert run_overviews(folder / "first")[0].name == "first"
 
 
@@ -218,7 +221,7 @@ def test_the_list_for_programs(folder, command, overviews):
     code, out, err = command("runs", folder / "deep", "--format", "csv")
     table = pd.read_csv(io.StringIO(out)).set_index("name")
     assert (code, err, len(table)) == (0, "", 1)
-    assert json.loads(table.loc["second", "best"])[1]["noise_level"] == "human:worst"
+    assert json.loads(table.loc["second", "levels"])[1]["noise_level"] == "human:worst"
     code, out, err = command("runs", folder / "deep", "--format", "markdown")
     assert (code, err, len(out.splitlines())) == (0, "", 3)
 

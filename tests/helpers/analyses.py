@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from nls_tune.analysis.recommendations import Recommendation
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.allocation import Allocation, GroupCost, TrialSpan
@@ -20,7 +19,8 @@ from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDifference
 from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
-from nls_tune.analysis.statistics import sample_mean
+from nls_tune.analysis.statistics import SampleMean, sample_mean
+from nls_tune.analysis.verdicts import Choice, Verdict
 from nls_tune.runs import Run
 from nls_tune.runs.run_json import RunJson
 from nls_tune.spaces.settings import arm_of
@@ -73,7 +73,7 @@ def make_run(
     shares = (Importance("smooth_rate", 0.7, 0.55), Importance(text, 0.3, 0.45))
     return RunAnalysis(
         run=Run(Path("/runs") / name, name, status, content, levels, trials, pd.DataFrame(), problems),
-        recommendations=tuple(_recommendation(level, confirmed) for level in levels),
+        verdicts=tuple(_verdict(k, levels[k], has_test, confirmed) for k in every),
         summaries=tuple(_summary(k, levels[k], has_test) for k in every),
         confirmations=tuple(_confirmation(k, levels[k], has_test) for k in every) if confirmed else (),
         rate_curves=tuple(_curve(k, levels[k], has_test, text) for k in every),
@@ -125,19 +125,41 @@ def _config(trial: int) -> dict[str, Any]:
     return {"smooth_rate": RATES[trial], "warmup_epochs": _WARMUPS[trial], "lr": _LRS[trial]}
 
 
-def _recommendation(level: str, confirmed: bool) -> Recommendation:
-    difference = sample_mean([0.004, 0.006, 0.011])
-    return Recommendation(
-        noise_level=level,
-        verdict="no_proven_difference" if confirmed else "unconfirmed",
-        arm="negative",
-        config=_config(1),
+def _choice(level: int, trial: int, has_test: bool, confirmed: bool) -> Choice:
+    test = accuracy(level, trial, "test")
+    mean = sample_mean([test - 0.004, test, test + 0.003]) if confirmed else sample_mean([test])
+    return Choice(
+        arm=arm_of(RATES[trial]),
+        config=_config(trial),
         best_epoch=5,
-        strongest_ce=_config(3),
-        difference=difference if confirmed else None,
-        detectable=0.009 if confirmed else None,
-        sign_flip_p=0.25 if confirmed else None,
-        validation=PairedDifference(0.012, 0.004, 400),
+        trial_id=f"t{trial}",
+        warmup_lr=0.01,
+        num_seeds=3 if confirmed else 0,
+        val_accuracy=accuracy(level, trial, "val"),
+        test=mean if has_test else None,
+    )
+
+
+def _gap() -> SampleMean:
+    return sample_mean([0.004, 0.006, 0.011])
+
+
+def _verdict(level: int, name: str, has_test: bool, confirmed: bool) -> Verdict:
+    known = confirmed and has_test
+    ce = _choice(level, 3, has_test, confirmed)
+    return Verdict(
+        noise_level=name,
+        noise_rate=0.1 + 0.1 * level,
+        estimated_noise_rate=None,
+        finding="no_proven_difference" if known else "not_confirmed",
+        reason=None if known else "no_fresh_seeds" if has_test else "no_test_set",
+        use=ce,
+        ce=ce,
+        rate=_choice(level, 1, has_test, confirmed),
+        difference=_gap() if known else None,
+        detectable=0.009 if known else None,
+        sign_flip_p=0.5 if known else None,
+        search_difference=PairedDifference(0.012, 0.004, 400),
         doubts=("few_seeds", "at_the_edge"),
     )
 
@@ -165,13 +187,9 @@ def _summary(level: int, name: str, has_test: bool) -> LevelSummary:
         num_classes=2,
         noise_rate=0.1 + 0.1 * level,
         noise_cancelling_rate=-1.0 - level,
-        signal_share=0.5,
         statuses={"completed": 5, "diverged": 2},
         arms={arm: _arm(level, trial, has_test) for arm, trial in (("ce", 3), ("positive", 5), ("negative", 1))},
-        recommended="negative",
-        rival="ce",
-        validation=PairedDifference(0.012, 0.004, 400),
-        test=None,
+        used="ce",
     )
 
 
@@ -191,11 +209,11 @@ def _confirmation(level: int, name: str, has_test: bool) -> LevelConfirmation:
     comparison = None
     if has_test:
         comparison = PairedComparison(
-            sample_mean([0.004, 0.006, 0.011]), 0.25, 0.25, t_p=0.06, holm_p=0.5, holm_t_p=0.12, proven=False,
+            _gap(), 0.25, 0.25, t_p=0.06, holm_p=0.5, holm_t_p=0.12, proven=False,
             detectable=0.009,
         )  # fmt: skip
     return LevelConfirmation(
-        name, (configuration(3), configuration(5), configuration(1)), 0, 2, (None, comparison, comparison)
+        name, (configuration(3), configuration(5), configuration(1)), 0, 2, (None, comparison, comparison), used=0
     )
 
 
@@ -285,17 +303,13 @@ def make_comparison(names: tuple[str, ...], levels: tuple[str, ...], text: str =
     """Several runs and how they compare."""
 
     def at(index: int, level: int) -> RunAtLevel:
-        test = accuracy(level, index, "test")
         return RunAtLevel(
             run=names[index],
             num_trials=20,
             train_seconds=12.5,
-            arm="negative",
-            config=_config(index),
+            verdict=_verdict(level, levels[level], has_test=True, confirmed=index == 0),
             val_accuracy=accuracy(level, index, "val"),
-            test_accuracy_at_best=test,
-            confirmed=sample_mean([test - 0.003, test, test + 0.002]) if index == 0 else None,
-            against_ce=sample_mean([0.004, 0.006, 0.011]) if index == 0 else None,
+            test_accuracy_at_best=accuracy(level, index, "test"),
             against_first=None if index == 0 else PairedDifference(0.01, 0.004, 800),
         )
 

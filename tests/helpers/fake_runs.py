@@ -16,13 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nls_tune.analysis.confirmation import confirmations
-from nls_tune.analysis.level_summaries import level_summaries
 from nls_tune.analysis.selection import select
+from nls_tune.analysis.verdicts import find
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.reading import trial_frame
+from nls_tune.runs.reading import load_run, trial_frame
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import config_columns, epoch_schema, trial_schema
 from nls_tune.spaces.settings import TrainingSettings
@@ -40,7 +39,7 @@ def write_fake_run(
     trials: int = 20,
     epochs: int = 20,
     num_classes: int = 2,
-    num_val: int = 400,
+    num_val: int = 1000,
     num_test: int = 800,
     confirm_seeds: int = 0,
     unfinished: int = 0,
@@ -91,7 +90,11 @@ def write_fake_run(
     _write_parts(run.trials, pa.concat_tables(row_tables), 1, trials_per_part)
     _write_parts(run.epochs, None, epoch_tables, trials_per_part)
     given = {"levels": levels, "trials": trials, "epochs": epochs, "seed": seed, "status": status}
-    run.write_json(_run_json(makers, trial_frame(pa.concat_tables(row_tables)), common, **given))
+    content = _run_json(makers, trial_frame(pa.concat_tables(row_tables)), common, **given)
+    run.write_json(content)
+    if status == "finished":
+        content.verdicts = [asdict(verdict) for verdict in find(load_run(run.path)).verdicts]
+        run.write_json(content)
     return run.path
 
 
@@ -255,13 +258,11 @@ def arms_of(rates: np.ndarray) -> list[str]:
 
 
 def _smoothed(val: np.ndarray, warmups: np.ndarray, rates: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """The centred mean over 3 of the epochs that count, -1 elsewhere."""
+    """The mean of each epoch that counts and the one before it, -1 elsewhere."""
     at = np.arange(val.shape[1])
     counts = (at < length[:, None]) & ((rates[:, None] == 0) | (at >= warmups[:, None]))
-    padded = np.pad(np.where(counts, val, 0.0), ((0, 0), (1, 1)))
-    present = np.pad(counts.astype(float), ((0, 0), (1, 1)))
-    total, weight = (x[:, :-2] + x[:, 1:-1] + x[:, 2:] for x in (padded, present))
-    return np.where(counts, total / np.maximum(weight, 1), -1.0)
+    before = np.concatenate([val[:, :1], val[:, :-1]], axis=1)
+    return np.where(counts, (before + val) / 2, -1.0)
 
 
 def _write_parts(folder: Path, rows: pa.Table | None, tables: Any, trials_per_part: int) -> None:
@@ -327,8 +328,6 @@ def _run_json(makers: Sequence[_Level], frame: Any, common: Mapping[str, Any], *
             }
             for maker in makers
         ],
-        "selection": [asdict(found) for found in level_summaries(frame)] if finished else [],
-        "confirmation": [asdict(found) for found in confirmations(frame)] if finished else [],
         **({"ended_by": "trials", "search_trials": int((frame["stage"] == "search").sum())} if finished else {}),
     }  # fmt: skip
     return RunJson.model_validate(content)

@@ -24,7 +24,7 @@ def trial_row(
 ) -> dict[str, Any]:
     """Make a row of trials/: settings by name first, then what else should differ."""
     training = TrainingSettings(**{"model": "mlp", "epochs": 10, "warmup_epochs": 2, **(settings or {})})
-    val = np.arange(20) % 4 != 0 if val_correct is None else val_correct
+    val = np.arange(80) % 4 != 0 if val_correct is None else val_correct
     started_at = _BEGIN + timedelta(minutes=minute)
     row = {
         "run_id": "twonorm-1",

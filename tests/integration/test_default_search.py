@@ -1,6 +1,7 @@
 """A search as a command: what it prints, and what it leaves behind."""
 
-import dataclasses
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from commands import run_search
 from watching import ARGUMENTS, LEVELS, PARTS
 
 from nls_tune import read_epochs, read_trials
-from nls_tune.analysis.level_summaries import level_summaries
-from nls_tune.runs.directory import RunDirectory
+from nls_tune.analysis.verdicts import find
+from nls_tune.report.formats import plain
+from nls_tune.runs import load_run
 from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
 
 pytestmark = pytest.mark.timeout(180)
@@ -66,16 +68,14 @@ class TestOutput:
         for status in STATUSES:
             assert sum(f": {status}, " in line for line in lines) == (trials["status"] == status).sum()
 
-    def test_a_table_and_a_sentence_for_each_level(self, out):
+    def test_the_answer_follows_the_trials_and_says_what_would_confirm_it(self, out, run):
+        answer = out[out.index("[12/12]") :]
+        assert "Nothing is proven yet at 2 noise levels." in answer.splitlines()
         for level in LEVELS:
-            (sentence,) = re.findall(rf"^{level}: use .*$", out, re.MULTILINE)
-            assert re.search(r"validation (tells|cannot tell) them apart \([+−]", sentence)
-            assert "points against" in sentence
-        after = out[out.index("[12/12]") :]
-        rows = [line.split() for line in after.splitlines() if re.search(r"\d/\d+ *$", line)]
-        arms = [" ".join(w for w in row[:4] if w in ("CE", "r", ">", "<", "0")) for row in rows]
-        assert len(arms) == 6
-        assert sum("*" in row for row in rows) == 2
+            assert re.search(rf"^{level} ", answer, re.MULTILINE)
+            (reason,) = re.findall(rf"^{level}: (.*)$", answer, re.MULTILINE)
+            assert "--confirm-seeds 5" in reason or "--epochs" in reason
+        assert f"The numbers behind it: nls-tune analyze --details {run}" in answer.splitlines()
 
 
 class TestResults:
@@ -138,17 +138,13 @@ class TestResults:
             assert (settings.epochs, settings.model, settings.smooth_rate) == (24, "mlp", row["smooth_rate"])
             assert settings.arm == row["arm"]
 
-    def test_the_selection_follows_from_the_trials(self, run):
+    def test_the_verdicts_follow_from_the_trials(self, run):
         content = json.loads((run / "run.json").read_text())
-        summaries = level_summaries(read_trials(run), LEVELS, RunDirectory(run).read_json().searched)
-        assert content["selection"] == json.loads(json.dumps([dataclasses.asdict(s) for s in summaries]))
-        assert [s["noise_level"] for s in content["selection"]] == list(LEVELS)
-        for summary in content["selection"]:
-            assert summary["recommended"] in summary["arms"]
-            best = max(arm["val_accuracy"] for arm in summary["arms"].values())
-            assert summary["arms"][summary["recommended"]]["val_accuracy"] == best
-            assert summary["validation"]["num_samples"] == 4000
-            assert summary["test"]["num_samples"] == 10_000
+        verdicts = find(load_run(run)).verdicts
+        assert content["verdicts"] == json.loads(json.dumps(plain(verdicts)))
+        assert [verdict.noise_level for verdict in verdicts] == list(LEVELS)
+        assert {verdict.finding for verdict in verdicts} <= {"not_confirmed", "not_trained_enough"}
+        assert {verdict.search_difference.num_samples for verdict in verdicts} == {4000}
 
     def test_where_the_results_come_from(self, run):
         content = json.loads((run / "run.json").read_text())

@@ -39,8 +39,8 @@ def test_it_returns_what_the_command_prints(found):
     (level,) = found.levels
     assert level.noise_level == "symmetric:0.4"
     assert set(level.arms) == {"ce", "positive", "negative"}
-    assert level.recommended in level.arms
-    assert 0.5 < level.arms[level.recommended].val_accuracy < 1
+    assert all(0.5 < arm.val_accuracy < 1 for arm in level.arms.values())
+    assert found.best() == found.best("symmetric:0.4") == found.verdicts[0]
 
 
 def test_the_callers_session_is_left_open(found, session):
@@ -200,8 +200,8 @@ def test_when_every_trial_diverges_that_is_said_and_is_no_error(session, tmp_pat
     overrides = {"lr": 1e30, "warmup_lr": 1e30}
     result = run_search(out=tmp_path / "run", overrides=overrides, console=console, **SETTINGS)
     assert result.status == "finished"
-    assert (result.levels[0].recommended, result.levels[0].statuses) == (None, {"diverged": 4})
-    assert "symmetric:0.4: no trial was completed (4 diverged), so nothing can be recommended." in text.getvalue()
+    assert (result.best().reason, result.levels[0].statuses) == ("nothing_completed", {"diverged": 4})
+    assert "symmetric:0.4: not trained enough to say: no trial was completed; " in text.getvalue()
     assert "nan" not in text.getvalue().lower()
     rows = read_trials(result.run)
     assert rows["status"].tolist() == ["diverged"] * 4

@@ -11,20 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
-from nls_tune.report.figures.style import (
-    ARM_COLOURS,
-    ARM_MARKERS,
-    DOUBLE,
-    MUTED,
-    SINGLE,
-    SMOOTHER,
-    THEORY,
-    label,
-    label_rates,
-    level_label,
-    limits,
-    percentages,
-)
+from nls_tune.report.figures import style
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.spaces.space import ARMS
 
@@ -61,9 +48,9 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         if has_test:
             _panel(column[0], curve, tests, curve.test, ce.test_accuracy_at_best if ce else None)
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
-        column[0].set_title(level_label(curve.noise_level))
+        column[0].set_title(style.level_label(curve.noise_level))
         for axis in column:
-            label_rates(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
+            style.label_rates(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
         spec = column[0].get_subplotspec()
@@ -81,7 +68,7 @@ def _panels(num: int, heights: list[float]) -> tuple[Figure, list[list[Axes]]]:
     blocks = math.ceil(num / _MOST_COLUMNS)
     columns, rows = math.ceil(num / blocks), len(heights)
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(DOUBLE, blocks * sum(heights) + 0.75), layout=layout)
+    figure = Figure(figsize=(style.DOUBLE, blocks * sum(heights) + 0.75), layout=layout)
     grid = figure.subplots(blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights * blocks})
     axes = [[grid[i // columns * rows + row, i % columns] for row in range(rows)] for i in range(blocks * columns)]
     for axis in (axis for unused in axes[num:] for axis in unused):
@@ -110,26 +97,26 @@ def _panel(
 ) -> None:
     if curve.noise_cancelling_rate is not None:
         axis.axvline(
-            rate_position(curve.noise_cancelling_rate), color=THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3, zorder=1,
-            label="noise-cancelling rate",
+            rate_position(curve.noise_cancelling_rate), color=style.THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3,
+            zorder=1, label="noise-cancelling rate",
         )  # fmt: skip
     if ce_level is not None:
         axis.axhline(
-            ce_level, color=ARM_COLOURS["ce"], linestyle=(0, (4, 2)), linewidth=0.9, zorder=2, label="selected CE"
+            ce_level, color=style.ARM_COLOURS["ce"], linestyle=(0, (4, 2)), linewidth=0.9, zorder=2, label="selected CE"
         )
     if smoothed is not None:
         x = rate_positions(smoothed.rates)
-        axis.fill_between(x, smoothed.low, smoothed.high, color=SMOOTHER, alpha=0.18, linewidth=0, zorder=1)
-        axis.plot(x, smoothed.mean, color=SMOOTHER, zorder=3, label="local mean, 95 % band")
+        axis.fill_between(x, smoothed.low, smoothed.high, color=style.SMOOTHER, alpha=0.18, linewidth=0, zorder=1)
+        axis.plot(x, smoothed.mean, color=style.SMOOTHER, zorder=3, label="local mean, 95 % band")
     for arm in ARMS:
         mine = [(rate_position(point.smooth_rate), value) for point, value in values if point.arm == arm]
         if mine:
             axis.plot(
-                *zip(*mine, strict=True), linestyle="none", marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm],
+                *zip(*mine, strict=True), linestyle="none", marker=style.ARM_MARKERS[arm], color=style.ARM_COLOURS[arm],
                 markersize=3.6, markeredgecolor="white", markeredgewidth=0.4, zorder=4, label=arm,
                 rasterized=len(mine) > _MOST_VECTORS,
             )  # fmt: skip
-    percentages(axis)
+    style.percentages(axis)
     _leave_out_far_ones(axis, values, ce_level)
 
 
@@ -141,15 +128,16 @@ def _leave_out_far_ones(axis: Axes, values: Sequence[tuple[RatePoint, float]], c
     best, median = ordered[-1], ordered[len(ordered) // 2]
     limit = median - _FAR * max(best - median, 0.002)
     near = [value for value in ordered if value >= limit]
-    axis.set_ylim(limits(near if ce_level is None else [*near, ce_level]))
+    axis.set_ylim(style.limits(near if ce_level is None else [*near, ce_level]))
     for point, value in values:
         if value < limit:
             axis.plot(
                 [rate_position(point.smooth_rate)], [0.03], transform=axis.get_xaxis_transform(), linestyle="none",
-                color=ARM_COLOURS[point.arm], marker="v", markersize=3.2, markerfacecolor="none", markeredgewidth=0.7,
+                color=style.ARM_COLOURS[point.arm], marker="v", markersize=3.2, markerfacecolor="none",
+                markeredgewidth=0.7,
             )  # fmt: skip
     if far := len(ordered) - sum(value >= limit for value in ordered):
-        axis.text(0.02, 0.12, f"▽ {far} lower", transform=axis.transAxes, fontsize=5.5, color=MUTED)
+        axis.text(0.02, 0.12, f"▽ {far} lower", transform=axis.transAxes, fontsize=5.5, color=style.MUTED)
 
 
 def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
@@ -160,10 +148,10 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
     placed = [(level, noise) for level in found.levels if (noise := level.known_or_estimated) is not None]
     if not placed:
         return "the noise rate of no level is known or estimated"
-    figure = Figure(figsize=(SINGLE, 2.6), layout="constrained")
+    figure = Figure(figsize=(style.SINGLE, 2.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(
-        found.theory_noise_rates, rate_positions(found.theory_rates), color=THEORY, linestyle=(0, (1, 1.2)),
+        found.theory_noise_rates, rate_positions(found.theory_rates), color=style.THEORY, linestyle=(0, (1, 1.2)),
         linewidth=1.4, label="noise-cancelling rate\n(symmetric noise)",
     )  # fmt: skip
     for arm in ARMS:
@@ -173,15 +161,20 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
                 _best_rates(axis, mine, known)
     rates = [level.smooth_rate for level, _ in placed]
     theory = [rate for rate in found.theory_rates if rate >= 2 * min([*rates, _USUAL])]
-    label_rates(axis, "y", [0.0, *rates, *theory], inches=2.0)
-    percentages(axis, "x", bins=6)
+    style.label_rates(axis, "y", [0.0, *rates, *theory], inches=2.0)
+    style.percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")
     axis.set_ylabel("smooth rate to use, spaced by log(1 − r)")
     axis.set_title("Rate to use against label noise")
     axis.legend(loc="best", fontsize=6)
-    if missing := [label(level.noise_level, 20) for level in found.levels if level.known_or_estimated is None]:
+    if missing := [style.label(level.noise_level, 20) for level in found.levels if level.known_or_estimated is None]:
         axis.text(
-            0.02, 0.02, f"noise unknown: {', '.join(missing[:3])}", transform=axis.transAxes, fontsize=5.5, color=MUTED
+            0.02,
+            0.02,
+            f"noise unknown: {', '.join(missing[:3])}",
+            transform=axis.transAxes,
+            fontsize=5.5,
+            color=style.MUTED,
         )
     return figure
 
@@ -190,7 +183,7 @@ def _best_rates(axis: Axes, placed: Sequence[tuple[BestRate, float]], known: boo
     arm = placed[0][0].arm
     axis.plot(
         [noise for _, noise in placed], rate_positions(level.smooth_rate for level, _ in placed),
-        marker=ARM_MARKERS[arm], color=ARM_COLOURS[arm], markersize=4.5, linestyle="none",
-        markerfacecolor=ARM_COLOURS[arm] if known else "white",
+        marker=style.ARM_MARKERS[arm], color=style.ARM_COLOURS[arm], markersize=4.5, linestyle="none",
+        markerfacecolor=style.ARM_COLOURS[arm] if known else "white",
         label=arm if known else f"{arm}, noise estimated",
     )  # fmt: skip

@@ -87,7 +87,7 @@ def test_best_rates_stand_at_their_noise_with_their_intervals_beside_theory(anal
     np.testing.assert_allclose(ends, [rate_positions((level.low, level.high)) for level in found.levels])
 
 
-def test_the_confirmation_has_means_and_intervals_and_marks_what_is_recommended(analysis, drawn):
+def test_the_confirmation_has_means_and_intervals_and_marks_what_to_use(analysis, drawn):
     left, right = drawn.figures["confirmation"].axes
     levels = analysis.runs[0].confirmations
     means = [c.test_at_best for level in levels for c in level.configurations]
@@ -99,7 +99,7 @@ def test_the_confirmation_has_means_and_intervals_and_marks_what_is_recommended(
     ends = [path.vertices[:, 0].tolist() for bars in right.collections for path in bars.get_paths()]
     np.testing.assert_allclose(ends, [[d.low, d.high] for d in differences])
     labels = [tick.get_text() for tick in left.get_yticklabels()]
-    assert [text.endswith("★") for text in labels] == [False, False, True] * 2
+    assert [text.endswith("★") for text in labels] == [True, False, False] * 2
 
 
 def test_several_runs_have_folders(tmp_path):
@@ -159,22 +159,19 @@ def test_the_latex_table(analysis):
     text = latex_table(analysis.runs[0])
     rows = [line.strip() for line in text.splitlines() if line.strip().endswith(r"\\")]
     assert len(rows) == 2 + len(LEVELS)
-    level = analysis.runs[0].confirmations[0]
-    best, ce = (level.configurations[i].test_at_best for i in (level.recommended, level.strongest_ce))
-    difference = level.comparisons[level.recommended].difference
+    verdict = analysis.runs[0].verdicts[0]
+    use, difference = verdict.use.test, verdict.difference
     cells = rows[2].removesuffix(r" \\").split(" & ")
-    assert cells[0] == "symmetric:0.2"
-    assert cells[4] == rf"${100 * best.mean:.2f} \pm {100 * best.standard_deviation:.2f}$"
-    assert cells[5] == rf"${100 * ce.mean:.2f} \pm {100 * ce.standard_deviation:.2f}$"
+    assert (cells[0], cells[3], cells[7]) == ("symmetric:0.2", "CE, 4, $0.003$", "no proven difference")
+    assert cells[4] == rf"${100 * use.mean:.2f} \pm {100 * use.standard_deviation / 3**0.5:.2f}$"
+    assert cells[5] == "$-1.5$"
     assert cells[6] == rf"${100 * difference.mean:+.2f} \pm {100 * (difference.high - difference.mean):.2f}$"
-    assert [row.count("&") for row in rows] == [5, *[6] * (1 + len(LEVELS))]  # two cells of the first are one
+    assert [row.count("&") for row in rows] == [5, *[7] * (1 + len(LEVELS))]  # pairs of cells of the first are one
     assert text.count("{") == text.count("}")
     assert latex_table(make_analysis(LEVELS, confirmed=False).runs[0]) is None
     # A small learning rate has a minus and no hyphen.
-    for lr, written in ((0.003, "$0.003$"), (2.5e-5, r"$2.5 \cdot 10^{-5}$")):
-        configurations = tuple(replace(c, config={**c.config, "lr": lr}) for c in level.configurations)
-        changed = replace(analysis.runs[0], confirmations=(replace(level, configurations=configurations),))
-        assert f", {written} & " in latex_table(changed)
+    changed = replace(verdict, use=replace(verdict.use, config={**verdict.use.config, "lr": 2.5e-5}))
+    assert r"CE, 4, $2.5 \cdot 10^{-5}$ & " in latex_table(replace(analysis.runs[0], verdicts=(changed,)))
 
 
 @given(st.text("a雜\\{}$&#%_~^<>|\"'-\x1b\n\u202e"))
@@ -204,7 +201,7 @@ def test_a_run_of_nothing_has_reasons_and_no_files(tmp_path):
 
 @pytest.mark.parametrize(("changes", "missing"), [({"all_diverged": True}, NAMES), ({"num_test": 0}, {"confirmation"})])
 def test_runs_in_every_state_are_drawn(changes, missing, tmp_path):
-    levels = ("pairflip:0.3", "symmetric:0.6", "clean")
+    levels = ("pairflip:0.3", "symmetric:0.6", "symmetric:0.1")
     run = write_fake_run(tmp_path / "run", levels=levels, unfinished=1, trials=2, epochs=6, **changes)
     paths = write_figures(analyze([load_run(run)]), tmp_path / "figures")
     assert {path.stem for path in paths} == NAMES - missing

@@ -185,7 +185,7 @@ def test_tables_are_the_dataclasses(page, analysis):
     expected = [(level, arm) for level in run.summaries for arm in level.arms.values()]
     for cell, (level, arm) in zip(cells, expected, strict=True):
         assert (cell["Noise level"], cell["Arm"]) == (level.noise_level, ARM_NAMES[arm.arm])
-        assert cell["Choice"] == ("best of the search" if arm.arm == level.recommended else "")
+        assert cell["Choice"] == ("use" if arm.arm == level.used else "")
         assert float(cell["Rate"].replace("−", "-")) == arm.config["smooth_rate"]
         assert (int(cell["Warm-up"]), float(cell["lr"])) == (arm.config["warmup_epochs"], arm.config["lr"])
         shown = [float(cell[name]) for name in ("Validation, %", "Test, %", "Test at last, %")]
@@ -217,7 +217,7 @@ def test_a_comparison_shows_each_run_at_each_level():
     traces = {t["name"]: t for t in page.figures["compare-accuracy"]["data"]}
     for index, name in enumerate(names):
         at = [level.runs[index] for level in analysis.comparison.levels]
-        expected = [r.confirmed.mean if r.confirmed else r.test_accuracy_at_best for r in at]
+        expected = [r.verdict.use.test.mean if r.verdict.use.num_seeds else r.test_accuracy_at_best for r in at]
         assert traces[name]["x"] == percentages(expected)
     assert [t["name"] for t in page.figures["compare-gain"]["data"]] == ["first"]
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
@@ -300,7 +300,7 @@ def test_what_stands_under_a_plot_is_said_in_words_too(page):
 def test_a_run_without_trials_says_so_everywhere():
     run = make_run(LEVELS, status="running")
     content = RunJson.model_validate({"schema_version": 1, "status": "running"})
-    lists = "recommendations summaries confirmations rate_curves learning_curves interactions importances"
+    lists = "verdicts summaries confirmations rate_curves learning_curves interactions importances"
     empty = {**dict.fromkeys(lists.split(), ()), "rate_against_noise": None, "allocation": None}
     run = replace(run, **empty, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
     page = Page(render_page(Analysis((run,), None)))

@@ -6,16 +6,8 @@ import math
 
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    error_bars,
-    layout,
-    percentages,
-    plotly_text,
-    run_look,
-    scatter,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.text import percent, points
 
 
@@ -45,7 +37,7 @@ def _plot(comparison: Comparison, is_gain: bool, title: str, reading: str) -> Pl
     if not data:
         needed = "confirmation" if is_gain else "verdict"
         return Plot.empty(key, title, reading, f"No run has a {needed} with a test set.")
-    rows = [plotly_text(level.noise_level) for level in comparison.levels]
+    rows = [common.plotly_text(level.noise_level) for level in comparison.levels]
     axis = "Test accuracy minus the strongest CE, points" if is_gain else "Test accuracy at the best epoch, %"
     xaxis = {
         "title": {"text": axis},
@@ -54,7 +46,7 @@ def _plot(comparison: Comparison, is_gain: bool, title: str, reading: str) -> Pl
         "rangemode": "tozero" if is_gain else "normal",
     }
     yaxis = {"tickvals": list(range(len(rows))), "ticktext": rows, "range": [len(rows) - 0.5, -0.5]}
-    figure = {"data": data, "layout": layout(xaxis=xaxis, showlegend=True, yaxis=yaxis)}
+    figure = {"data": data, "layout": common.layout(xaxis=xaxis, showlegend=True, yaxis=yaxis)}
     height = 160 + len(rows) * (30 + 14 * len(comparison.runs))
     return Plot(key, title, reading, _summary(comparison, is_gain), figure, height)
 
@@ -80,14 +72,14 @@ def _trace(comparison: Comparison, index: int, is_gain: bool) -> Figure | None:
     ]
     if not cells:
         return None
-    values, (colour, symbol) = [value for _, _, value in cells], run_look(index)
-    return scatter(
+    values, (colour, symbol) = [value for _, _, value in cells], common.run_look(index)
+    return common.scatter(
         "markers",
-        percentages(value.mean for value in values),
+        common.percentages(value.mean for value in values),
         [round(y, 3) for y, _, _ in cells],
-        name=plotly_text(name),
-        error_x=error_bars(values, colour),
-        customdata=[[plotly_text(name), plotly_text(level)] for _, level, _ in cells],
+        name=common.plotly_text(name),
+        error_x=common.error_bars(values, colour),
+        customdata=[[common.plotly_text(name), common.plotly_text(level)] for _, level, _ in cells],
         hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.2f}<extra></extra>",
         marker={"color": colour, "size": 10, "symbol": [symbol + ("" if v.num_seeds else "-open") for v in values]},
     )

@@ -6,18 +6,8 @@ import math
 
 from nls_tune.analysis.confirmation import LevelConfirmation
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    arm_marker,
-    error_bars,
-    joined,
-    layout,
-    percentage,
-    plotly_text,
-    scatter,
-    vertical_line,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.html.plots.theme import ARM_COLOURS
 from nls_tune.report.text import configuration, percent, rate_name
 from nls_tune.report.words import choice_marks
@@ -36,10 +26,14 @@ def confirmation_plot(key: str, level: LevelConfirmation) -> Plot:
     what = "Test accuracy (clean labels), %" if has_test else "Validation accuracy (noisy labels), %"
     rows = list(range(len(means)))
     strongest = None if level.strongest_ce is None else means[level.strongest_ce]
-    lines = [] if strongest is None else [vertical_line(percentage(strongest.mean), color="@ce", dash="dash", width=1)]
+    lines = (
+        []
+        if strongest is None
+        else [common.vertical_line(common.percentage(strongest.mean), color="@ce", dash="dash", width=1)]
+    )
     figure = {
         "data": [_marker(level, row, mean) for row, mean in zip(rows, means, strict=True) if mean is not None],
-        "layout": layout(
+        "layout": common.layout(
             xaxis={"title": {"text": what}},
             yaxis={
                 "tickvals": rows,
@@ -52,7 +46,7 @@ def confirmation_plot(key: str, level: LevelConfirmation) -> Plot:
         ),
     }
     one = sum(len(found.seeds) < 2 for found in level.configurations)
-    note = joined(
+    note = common.joined(
         None if has_test else "There is no test set, so this is validation accuracy.",
         f"{one} of {len(rows)} configurations have one seed, which has no interval." if one else None,
         "The dashed line is the strongest cross-entropy." if strongest else None,
@@ -70,7 +64,7 @@ def _name(level: LevelConfirmation, row: int) -> str:
 
 def _label(level: LevelConfirmation, row: int) -> str:
     marks = choice_marks(level, row)
-    return plotly_text(_name(level, row)) + (f"<br><b>{marks}</b>" if marks else "")
+    return common.plotly_text(_name(level, row)) + (f"<br><b>{marks}</b>" if marks else "")
 
 
 def _interval(mean: SampleMean) -> str | None:
@@ -79,14 +73,14 @@ def _interval(mean: SampleMean) -> str | None:
 
 def _marker(level: LevelConfirmation, row: int, mean: SampleMean) -> Figure:
     found = level.configurations[row]
-    name = plotly_text(configuration(found.config))
-    return scatter(
+    name = common.plotly_text(configuration(found.config))
+    return common.scatter(
         "markers",
-        [percentage(mean.mean)],
+        [common.percentage(mean.mean)],
         [row],
         name=name,
-        error_x=error_bars([mean], ARM_COLOURS[found.arm]),
-        marker=arm_marker(found.arm, 14 if row == level.used else 9),
+        error_x=common.error_bars([mean], ARM_COLOURS[found.arm]),
+        marker=common.arm_marker(found.arm, 14 if row == level.used else 9),
         customdata=[[name, _interval(mean) or "no interval", len(found.seeds)]],
         hovertemplate=_HOVER,
     )

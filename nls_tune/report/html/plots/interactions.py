@@ -5,18 +5,8 @@ from __future__ import annotations
 import math
 
 from nls_tune.analysis.interactions import Interaction, InteractionPoint
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    joined,
-    layout,
-    percentages,
-    plotly_text,
-    rate_axis,
-    scatter,
-    thinned,
-    thinning_note,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import number, percent, rate
 
@@ -44,21 +34,21 @@ def interaction_plot(key: str, found: Interaction) -> Plot:
     """Draw one interaction."""
     short, axis_title = _NAMES[found.setting]
     is_log = found.setting == "lr"
-    points = thinned(found.points)
+    points = common.thinned(found.points)
     data = [_cells(found, is_log)] if any(v is not None for row in found.best for v in row) else []
     data += [_points(found, status, points, is_log) for status in _ENDS if any(p.status == status for p in points)]
     edges = [edge for edge in found.rate_edges if math.isfinite(edge)]
     ticks = _log_ticks([*found.value_edges, *(point.value for point in points)]) if is_log else {}
     figure = {
         "data": data,
-        "layout": layout(
-            xaxis=rate_axis([*edges, *(point.smooth_rate for point in points)]),
+        "layout": common.layout(
+            xaxis=common.rate_axis([*edges, *(point.smooth_rate for point in points)]),
             yaxis={"title": {"text": axis_title}, **ticks},
         ),
     }
-    note = joined(
+    note = common.joined(
         None if data and data[0]["type"] == "heatmap" else "No trial was completed, so there are no cells.",
-        thinning_note(len(points), len(found.points), "trials"),
+        common.thinning_note(len(points), len(found.points), "trials"),
     )
     title = f"{found.noise_level}: rate and {short}"
     return Plot(key, title, _READING, _summary(found, short), figure, 440, note)
@@ -74,7 +64,7 @@ def _cells(found: Interaction, is_log: bool) -> Figure:
         "type": "heatmap",
         "x": rate_positions(found.rate_edges),
         "y": [_position(edge, is_log) for edge in found.value_edges],
-        "z": [percentages(row) for row in found.best],
+        "z": [common.percentages(row) for row in found.best],
         "text": [[str(count) for count in row] for row in found.counts],
         "colorscale": "Cividis",
         "hoverongaps": False,
@@ -90,13 +80,14 @@ def _points(found: Interaction, status: str, points: list[InteractionPoint], is_
     mine = [point for point in points if point.status == status]
     colour = "@bad" if status == "diverged" else "@ink"
     edge = {"color": "@page" if status == "completed" else colour, "width": 1.5}
-    return scatter(
+    return common.scatter(
         "markers",
         rate_positions(point.smooth_rate for point in mine),
         [_position(point.value, is_log) for point in mine],
         name=name,
         customdata=[
-            [plotly_text(p.trial_id), rate(p.smooth_rate), number(p.value), percent(p.val_accuracy, 2)] for p in mine
+            [common.plotly_text(p.trial_id), rate(p.smooth_rate), number(p.value), percent(p.val_accuracy, 2)]
+            for p in mine
         ],
         hovertemplate=_HOVER.replace("UNIT", "lr" if is_log else "warm-up"),
         marker={"symbol": symbol, "size": size, "color": colour, "line": edge},

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    fitted_range,
-    joined,
-    layout,
-    percentage,
-    percentages,
-    plotly_text,
-    rounded,
-    scatter,
-    thinned,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
 from nls_tune.report.text import number, percent, rate, rate_name
 
@@ -52,7 +41,7 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
         for curve in prominent:
             data += _prominent(curve, field, axis)
     shown = len(level.curves)
-    note = joined(
+    note = common.joined(
         f"{shown:,} of {level.num_trials:,} trials are shown: the selected, CE with the defaults, the best others."
         if shown < level.num_trials
         else None,
@@ -70,12 +59,14 @@ def _faint(curves: list[LearningCurve], field: str, axis: str, colour: str) -> F
     """All of them as one line with gaps, and with fewer epochs and digits: they are there to be compared with."""
     points: list[tuple[int | None, float | None]] = []
     for curve in curves:
-        for epoch, value in thinned(list(zip(curve.epochs, getattr(curve, field), strict=True)), MAX_FAINT_EPOCHS):
-            points.append((epoch, rounded(None if value is None else 100 * value, 1)))
+        for epoch, value in common.thinned(
+            list(zip(curve.epochs, getattr(curve, field), strict=True)), MAX_FAINT_EPOCHS
+        ):
+            points.append((epoch, common.rounded(None if value is None else 100 * value, 1)))
         points.append((None, None))
     x, y = zip(*points, strict=True)
     legend = {"name": "other trials", "legendgroup": "others", "showlegend": axis == "y"}
-    return scatter("lines", x, y, yaxis=axis, **legend, hoverinfo="skip", line={"color": colour, "width": 1})
+    return common.scatter("lines", x, y, yaxis=axis, **legend, hoverinfo="skip", line={"color": colour, "width": 1})
 
 
 def _name(curve: LearningCurve) -> str:
@@ -90,17 +81,17 @@ def _prominent(curve: LearningCurve, field: str, axis: str) -> list[Figure]:
     if curve.role == "default_ce":
         colour, symbol, dash = "@theory", "triangle-up", "dashdot"
     values: Sequence[float | None] = getattr(curve, field)
-    group = {"yaxis": axis, "legendgroup": plotly_text(f"{curve.role} {curve.trial_id}")}
+    group = {"yaxis": axis, "legendgroup": common.plotly_text(f"{curve.role} {curve.trial_id}")}
     detail = (
         f"r = {rate(curve.smooth_rate)}, warm-up {curve.warmup_epochs}, lr {number(curve.lr)}"
-        f"<br>trial {plotly_text(curve.trial_id)}"
+        f"<br>trial {common.plotly_text(curve.trial_id)}"
     )
-    line = scatter(
+    line = common.scatter(
         "lines",
         curve.epochs,
-        percentages(values),
+        common.percentages(values),
         **group,
-        name=plotly_text(_name(curve)),
+        name=common.plotly_text(_name(curve)),
         showlegend=axis == "y",
         line={"color": colour, "width": 2, "dash": dash},
         text=detail.replace("%{", ""),
@@ -117,10 +108,10 @@ def _prominent(curve: LearningCurve, field: str, axis: str) -> list[Figure]:
     by_epoch = dict(zip(curve.epochs, values, strict=True))
     return [
         line,
-        scatter(
+        common.scatter(
             "markers",
             epochs,
-            [percentage(by_epoch[epoch]) for epoch, *_ in marks],
+            [common.percentage(by_epoch[epoch]) for epoch, *_ in marks],
             **group,
             showlegend=False,
             text=names,
@@ -131,12 +122,14 @@ def _prominent(curve: LearningCurve, field: str, axis: str) -> list[Figure]:
 
 
 def _layout(panels: list[tuple[str, str]], prominent: list[LearningCurve]) -> Figure:
-    found = layout(xaxis={"title": {"text": "Epoch"}, "anchor": f"y{len(panels)}" if len(panels) > 1 else "y"})
+    found = common.layout(xaxis={"title": {"text": "Epoch"}, "anchor": f"y{len(panels)}" if len(panels) > 1 else "y"})
     height = 1 / len(panels)
     for index, (title, field) in enumerate(panels):
         top = 1 - index * height
         # One trial that collapses would press all others into a line.
-        fitted = fitted_range(percentages(v for curve in prominent for v in getattr(curve, field)), least=1.0)
+        fitted = common.fitted_range(
+            common.percentages(v for curve in prominent for v in getattr(curve, field)), least=1.0
+        )
         found["yaxis" if index == 0 else f"yaxis{index + 1}"] = {
             "title": {"text": title},
             "domain": [round(max(0.0, top - height + 0.035), 3), round(top, 3)],

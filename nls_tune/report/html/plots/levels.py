@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nls_tune.analysis.confirmation import LevelConfirmation
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    error_bars,
-    fitted_range,
-    layout,
-    percentages,
-    plotly_text,
-    rate_axis,
-    run_look,
-    scatter,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import configuration, percent, rate_name
 
@@ -39,10 +29,10 @@ def levels_plot(key: str, levels: Sequence[LevelConfirmation]) -> Plot:
         return Plot.empty(key, _TITLE, _READING, _NONE)
     shown = [found for level in levels for found in level.configurations]
     means = [found.test_at_best for found in shown if found.test_at_best is not None]
-    ends = percentages(end for mean in means for end in (mean.low, mean.mean, mean.high))
-    look = layout(
-        xaxis=rate_axis(found.config["smooth_rate"] for found in shown),
-        yaxis={"title": {"text": "Test accuracy (clean labels), %"}, "range": fitted_range(ends, 1.0)},
+    ends = common.percentages(end for mean in means for end in (mean.low, mean.mean, mean.high))
+    look = common.layout(
+        xaxis=common.rate_axis(found.config["smooth_rate"] for found in shown),
+        yaxis={"title": {"text": "Test accuracy (clean labels), %"}, "range": common.fitted_range(ends, 1.0)},
         showlegend=True,
     )
     return Plot(key, _TITLE, _READING, _summary(levels), {"data": traces, "layout": look}, 440)
@@ -53,14 +43,17 @@ def _trace(level: LevelConfirmation, index: int) -> Figure | None:
     if not pairs:
         return None
     pairs.sort(key=lambda pair: -pair[0].config["smooth_rate"])
-    means, (colour, symbol) = [mean for _, mean in pairs], run_look(index)
-    return scatter(
+    means, (colour, symbol) = [mean for _, mean in pairs], common.run_look(index)
+    return common.scatter(
         "lines+markers",
         rate_positions(found.config["smooth_rate"] for found, _ in pairs),
-        percentages(mean.mean for mean in means),
-        name=plotly_text(level.noise_level),
-        error_y=error_bars(means, colour),
-        customdata=[[plotly_text(level.noise_level), plotly_text(configuration(found.config))] for found, _ in pairs],
+        common.percentages(mean.mean for mean in means),
+        name=common.plotly_text(level.noise_level),
+        error_y=common.error_bars(means, colour),
+        customdata=[
+            [common.plotly_text(level.noise_level), common.plotly_text(configuration(found.config))]
+            for found, _ in pairs
+        ],
         hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{y:.2f} %<extra></extra>",
         line={"color": colour, "width": 1},
         marker={"color": colour, "size": 9, "symbol": symbol},

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    arm_marker,
-    fitted_range,
-    joined,
-    layout,
-    percentages,
-    plotly_text,
-    rate_axis,
-    scatter,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.html.plots.theme import ARM_SYMBOLS
 from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import percent, rate
@@ -36,18 +26,22 @@ def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
     if not placed:
         return Plot.empty(key, _TITLE, _READING, "No level's noise rate is known.")
     rates = [level.smooth_rate for level in placed]
-    noise = [0.0, *percentages(level.known_or_estimated for level in placed), *percentages(found.theory_noise_rates)]
+    noise = [
+        0.0,
+        *common.percentages(level.known_or_estimated for level in placed),
+        *common.percentages(found.theory_noise_rates),
+    ]
     by_arm = {arm: [level for level in placed if level.arm == arm] for arm in ARMS}
     figure = {
         "data": [_theory(found), *(_levels(arm, levels) for arm, levels in by_arm.items() if levels)],
-        "layout": layout(
-            xaxis={"title": {"text": "Wrong labels, %"}, "range": fitted_range(noise)},
-            yaxis=rate_axis([*rates, *found.theory_rates, 0.0]),
+        "layout": common.layout(
+            xaxis={"title": {"text": "Wrong labels, %"}, "range": common.fitted_range(noise)},
+            yaxis=common.rate_axis([*rates, *found.theory_rates, 0.0]),
         ),
     }
     unknown = [level.noise_level for level in found.levels if level.known_or_estimated is None]
     estimated = [level.noise_level for level in placed if level.noise_rate is None]
-    note = joined(
+    note = common.joined(
         f"Not drawn, because their noise rate is unknown: {', '.join(unknown)}." if unknown else None,
         f"At their estimated noise rate (open markers): {', '.join(estimated)}." if estimated else None,
     )
@@ -55,9 +49,9 @@ def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
 
 
 def _theory(found: RateAgainstNoise) -> Figure:
-    return scatter(
+    return common.scatter(
         "lines",
-        percentages(found.theory_noise_rates),
+        common.percentages(found.theory_noise_rates),
         rate_positions(found.theory_rates),
         name=f"noise-cancelling rate (symmetric, {found.num_classes} classes)",
         customdata=[rate(r) for r in found.theory_rates],
@@ -68,14 +62,14 @@ def _theory(found: RateAgainstNoise) -> Figure:
 
 def _levels(arm: Arm, levels: list[BestRate]) -> Figure:
     symbols = [ARM_SYMBOLS[arm] + ("-open" if level.noise_rate is None else "") for level in levels]
-    return scatter(
+    return common.scatter(
         "markers",
-        percentages(level.known_or_estimated for level in levels),
+        common.percentages(level.known_or_estimated for level in levels),
         rate_positions(level.smooth_rate for level in levels),
         name=f"use: {arm}",
-        customdata=[[plotly_text(level.noise_level), rate(level.smooth_rate)] for level in levels],
+        customdata=[[common.plotly_text(level.noise_level), rate(level.smooth_rate)] for level in levels],
         hovertemplate=_HOVER,
-        marker={**arm_marker(arm, 11), "symbol": symbols},
+        marker={**common.arm_marker(arm, 11), "symbol": symbols},
     )
 
 

@@ -7,21 +7,8 @@ from dataclasses import dataclass
 
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
-from nls_tune.report.html.plots.common import (
-    Figure,
-    Plot,
-    arm_marker,
-    fitted_range,
-    joined,
-    layout,
-    percentages,
-    plotly_text,
-    rate_axis,
-    scatter,
-    thinned,
-    thinning_note,
-    vertical_line,
-)
+from nls_tune.report.html.plots import common
+from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import number, percent, rate
 from nls_tune.spaces.space import ARMS
@@ -51,7 +38,7 @@ class _Panel:
     def line(self, x: list[float], y: Iterable[float | None], group: str, **more: object) -> Figure:
         """A line of one look in all panels; the legend has it once."""
         more = {"showlegend": self.axis == "y", **more}
-        return scatter("lines", x, percentages(y), yaxis=self.axis, legendgroup=group, **more)
+        return common.scatter("lines", x, common.percentages(y), yaxis=self.axis, legendgroup=group, **more)
 
 
 def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) -> Plot:
@@ -60,13 +47,13 @@ def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) ->
     left_out = f"{curve.num_left_out:,} trials that were stopped, diverged or failed are not drawn."
     note = left_out if curve.num_left_out else None
     if not curve.points:
-        reason = joined("No search trial of this level has run to its end.", note)
+        reason = common.joined("No search trial of this level has run to its end.", note)
         return Plot.empty(key, title, _READING, reason or "")
-    points, ce = thinned(curve.points), summary.arms.get("ce") if summary else None
+    points, ce = common.thinned(curve.points), summary.arms.get("ce") if summary else None
     cancelling = [] if curve.noise_cancelling_rate is None else [curve.noise_cancelling_rate]
-    xaxis = {**rate_axis([0.0, *cancelling, *(point.smooth_rate for point in points)]), "anchor": "y"}
+    xaxis = {**common.rate_axis([0.0, *cancelling, *(point.smooth_rate for point in points)]), "anchor": "y"}
     panels = _panels(points, curve, ce)
-    found = layout(xaxis=xaxis, shapes=[], annotations=[])
+    found = common.layout(xaxis=xaxis, shapes=[], annotations=[])
     data = []
     for panel in panels:
         traces = _traces(panel, points, xaxis["range"])
@@ -74,13 +61,13 @@ def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) ->
         found[panel.axis.replace("y", "yaxis")] = {
             "title": {"text": panel.title},
             "domain": [0, 1] if len(panels) == 1 else [0, 0.47] if panel.axis == "y" else [0.53, 1],
-            "range": fitted_range(values, _LEAST_SPAN),
+            "range": common.fitted_range(values, _LEAST_SPAN),
         }
         data += traces
     for cancelling_rate in cancelling:
         _mark_noise_cancelling(found, cancelling_rate)
     smoother = None if curve.validation else "Too few trials for a local mean."
-    note = joined(note, thinning_note(len(points), len(curve.points), "trials"), smoother)
+    note = common.joined(note, common.thinning_note(len(points), len(curve.points), "trials"), smoother)
     height = 360 if len(panels) == 1 else 520
     return Plot(key, title, _READING, _summary(curve, ce), {"data": data, "layout": found}, height, note)
 
@@ -103,19 +90,21 @@ def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[F
         traces.append(panel.line(ends, level, "ce-level", name="selected CE", line=look, hovertemplate=hover))
     for arm in ARMS:
         if mine := [point for point in points if point.arm == arm]:
-            details = [[plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, number(p.lr)] for p in mine]
+            details = [
+                [common.plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, number(p.lr)] for p in mine
+            ]
             traces.append(
-                scatter(
+                common.scatter(
                     "markers",
                     rate_positions(point.smooth_rate for point in mine),
-                    percentages(map(panel.value, mine)),
+                    common.percentages(map(panel.value, mine)),
                     yaxis=panel.axis,
                     name=arm,
                     legendgroup=arm,
                     showlegend=panel.axis == "y",
                     customdata=details,
                     hovertemplate=_HOVER,
-                    marker=arm_marker(arm, 8 if len(points) <= 200 else 5, opacity=0.85),
+                    marker=common.arm_marker(arm, 8 if len(points) <= 200 else 5, opacity=0.85),
                 )
             )
     return traces
@@ -133,7 +122,7 @@ def _smoothed(curve: SmoothedCurve, panel: _Panel) -> list[Figure]:
 
 def _mark_noise_cancelling(found: Figure, noise_cancelling_rate: float) -> None:
     x, (low, high) = rate_position(noise_cancelling_rate), found["xaxis"]["range"]
-    found["shapes"].append(vertical_line(x, color="@theory", dash="dot", width=2))
+    found["shapes"].append(common.vertical_line(x, color="@theory", dash="dot", width=2))
     # Near an end of a narrow axis the words would be cut.
     anchor = "left" if x < low + (high - low) / 4 else "right" if x > high - (high - low) / 4 else "center"
     text = {"text": f"noise-cancelling rate {rate(noise_cancelling_rate)}", "font": {"color": "@theory", "size": 11}}
