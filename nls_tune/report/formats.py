@@ -178,7 +178,7 @@ def levels_markdown(analysis: Analysis) -> str:
         (Column("run", "text"), lambda entry: entry.found.run.name),
         *arm_columns(_arm),
         (Column("fresh seeds"), lambda entry: str(len(entry.fresh.seeds) if entry.fresh else 0)),
-        (Column("fresh test, %"), lambda entry: mean_text(entry.test)),
+        (Column("fresh test %"), lambda entry: mean_text(entry.test)),
         (Column("against CE, points"), lambda entry: interval(entry.gap)),
         (Column("use at the level", "text"), lambda entry: use_text(entry.used)),
         (Column("verdict", "text"), lambda entry: FINDINGS[entry.verdict.finding] if entry.verdict else "–"),

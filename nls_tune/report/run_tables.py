@@ -82,9 +82,9 @@ def arm_columns(at: Callable[[_T], tuple[LevelSummary, ArmSummary]], others: Ite
         (Column("arm", "text"), lambda item: at(item)[1].arm),
         (Column("use", "text"), lambda item: "*" if at(item)[1].arm == at(item)[0].used else ""),
         *setting_columns(config, others),
-        (Column("val, %"), lambda item: percent_cell(at(item)[1].val_accuracy)),
-        (Column("test, %"), lambda item: percent_cell(at(item)[1].test_accuracy_at_best)),
-        (Column("last, %"), lambda item: percent_cell(at(item)[1].last_test_accuracy)),
+        (Column("val %"), lambda item: percent_cell(at(item)[1].val_accuracy)),
+        (Column("test %"), lambda item: percent_cell(at(item)[1].test_accuracy_at_best)),
+        (Column("last %"), lambda item: percent_cell(at(item)[1].last_test_accuracy)),
         (Column("epoch"), lambda item: f"{at(item)[1].best_epoch}/{at(item)[1].epochs}"),
         (Column("trials"), lambda item: f"{at(item)[1].num_completed}/{at(item)[1].num_trials}"),
     ]
@@ -118,20 +118,20 @@ def confirmation_table(levels: Sequence[LevelConfirmation]) -> Table:
         (Column("arm", "text"), lambda at: at[2].arm),
         (Column("use", "text"), lambda at: "*" if at[1] == at[0].used else ""),
         *setting_columns(_confirmed_config),
-        (Column("test, %"), lambda at: mean_text(at[2].test_at_best)),
+        (Column("test %"), lambda at: mean_text(at[2].test_at_best)),
         (Column("against CE, points"), _against_ce),
         (Column("p", detail=True), lambda at: f"{at[3].sign_flip_p:.2g}" if at[3] else NONE),
         (Column("p over levels", detail=True), lambda at: _holm(at[3])),
         (Column("detectable, points", detail=True), lambda at: percent_cell(at[3].detectable if at[3] else None)),
         (Column("seeds", detail=True), lambda at: str(len(at[2].seeds))),
         (Column("diverged", detail=True), lambda at: str(at[2].num_diverged)),
-        (Column("val, %", detail=True), lambda at: mean_text(at[2].validation)),
-        (Column("last, %", detail=True), lambda at: mean_text(at[2].test_at_last)),
+        (Column("val %", detail=True), lambda at: mean_text(at[2].validation)),
+        (Column("last %", detail=True), lambda at: mean_text(at[2].test_at_last)),
     ]
     if any(found.on_all_labels for _, _, found, _ in entries):
         columns.append(
             (
-                Column("on all labels, %"),
+                Column("on all labels %"),
                 lambda at: mean_text(at[2].on_all_labels.test if at[2].on_all_labels else None),
             )
         )
@@ -196,9 +196,9 @@ def comparison_table(comparison: Comparison) -> Table:
         (Column("run", "text"), lambda at: at[1].run),
         (Column("verdict", "text", detail=True), lambda at: FINDINGS[at[1].verdict.finding] if at[1].verdict else NONE),
         *setting_columns(_config, others),
-        (Column("val, %"), lambda at: percent_cell(at[1].val_accuracy)),
-        (Column("test, %"), lambda at: percent_cell(at[1].test_accuracy_at_best)),
-        (Column("fresh, %"), lambda at: test_text(use) if (use := at[1].use) and use.num_seeds else NONE),
+        (Column("val %"), lambda at: percent_cell(at[1].val_accuracy)),
+        (Column("test %"), lambda at: percent_cell(at[1].test_accuracy_at_best)),
+        (Column("fresh %"), lambda at: test_text(use) if (use := at[1].use) and use.num_seeds else NONE),
         (Column("best to CE"), lambda at: interval(at[1].difference).replace(" [", "\n[")),
         (Column("to first"), lambda at: _to_first(at[1])),
         (Column("trials", detail=True), lambda at: str(at[1].num_trials)),

@@ -39,8 +39,8 @@ _REASONS: dict[Reason, str] = {
 _DOUBTS: dict[DoubtKind, str] = {
     "two_seeds": "Only two fresh seeds were trained, so hardly anything can be proven; --confirm-seeds 5 on the same "
     "command trains more.",
-    "few_seeds": "With so few seeds for so many noise levels one of the two tests of a difference cannot reach 5 %; the "
-    "other one decides alone, and it takes differences to be normally distributed.",
+    "few_seeds": "With so few seeds for so many noise levels one of the two tests of a difference cannot reach 5 %; "
+    "the other one decides alone, and it takes differences to be normally distributed.",
     "going_on": "Not all planned trials have ended; the verdict may change.",
     "too_noisy": "Right labels do not outweigh wrong ones here, so noisy validation cannot choose.",
     "asymmetric_noise": "The noise is not known to be symmetric, so noisy validation may rank configurations otherwise "
@@ -145,22 +145,18 @@ def _detectable(difference: float | None) -> str:
 def _snippet(use: Choice) -> str:
     """Return a training loop: CE first, then GLS with a fresh optimiser, to the epoch at which to stop."""
     config, warmup = use.config, int(use.config["warmup_epochs"])
-    rate_, lr = f"{config['smooth_rate'] + 0.0:.6g}", f"{config['lr']:.6g}"
+    smooth_rate, lr = f"{config['smooth_rate'] + 0.0:.6g}", f"{config['lr']:.6g}"
     first_lr = lr if use.warmup_lr is None else f"{use.warmup_lr:.6g}"
-    others = "".join(f", {name}={value!r}" for name, value in other_settings(config).items())
-    last = use.best_epoch or warmup + 1
-    phase = f"loss_fn, lr = GLSLoss(smooth_rate={rate_}), {lr}"
+    others = ", ".join(f"{name}={value!r}" for name, value in other_settings(config).items())
     if warmup:
-        phase = (
-            f"warm_up = epoch <= {warmup}\n"
-            f"    loss_fn, lr = GLSLoss(smooth_rate=0.0 if warm_up else {rate_}), {first_lr} if warm_up else {lr}"
-        )
-    starts = "epoch == 1" if not warmup else f"epoch in (1, {warmup + 1})"
+        smooth_rate = smooth_rate if use.arm == "ce" else f"0 if warm_up else {smooth_rate}"
+        lr = f"{first_lr} if warm_up else {lr}"
     return (
         "from nls_tune import GLSLoss\n\n"
-        f"for epoch in range(1, {last + 1}):{f'  # also{others[1:]}' if others else ''}\n"
-        f"    {phase}\n"
-        f"    if {starts}:\n"
+        f"for epoch in range(1, {(use.best_epoch or warmup + 1) + 1}):{f'  # also {others}' if others else ''}\n"
+        + (f"    warm_up = epoch <= {warmup}\n" if warmup else "")
+        + f"    loss_fn, lr = GLSLoss(smooth_rate={smooth_rate}), {lr}\n"
+        f"    if epoch {f'in (1, {warmup + 1})' if warmup else '== 1'}:\n"
         "        optimizer = make_optimizer(model.parameters(), lr=lr)\n"
         "    for inputs, labels in batches:\n"
         "        optimizer.zero_grad()\n"

@@ -4,11 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from nls_tune.report.console.confirmation import print_confirmations
 from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
+from nls_tune.report.console.tables import print_levels
+from nls_tune.report.run_tables import confirmation_table
 from nls_tune.report.words import all_labels_sentence
 
 
@@ -178,17 +179,18 @@ def test_a_seed_that_diverged_on_all_labels_counts_with_its_end():
 def test_the_column_of_all_labels_is_printed_where_there_is_one(on_all):
     def screen(table):
         console = Console(record=True, width=80, file=io.StringIO())  # narrower than the table
-        print_confirmations([replace(found, used=3) for found in confirmations(table)], console)
+        print_levels(confirmation_table([replace(found, used=3) for found in confirmations(table)]), console)
         return console.export_text()
 
     text = screen(on_all)
-    assert "on all labels" in text.splitlines()[1]
+    assert "on all labels" in text.splitlines()[0]
     shown = [line.split()[-3:] for line in text.splitlines() if line.split()[-3:-1] == ["95.50", "±"]]
     assert shown == [["95.50", "±", "1.29"]]
     assert "…" not in text
-    assert sum(line.startswith("* r < 0") for line in text.splitlines()) == 1
-    assert (
+    assert sum(line.split()[:2] == ["negative", "*"] for line in text.splitlines()) == 1
+    assert "on all labels" not in screen(on_all[on_all.stage == "confirm"])
+    (found,) = confirmations(on_all)
+    assert all_labels_sentence(found).startswith(
         "a: on all labels, validation samples included, each configuration was trained for the median of its best "
         "epochs: smooth_rate 0 for 7 epochs, 0 for 9 epochs, −2 for 7 or 8 epochs; −2 minus the strongest CE: +4.00 ["
-    ) in text
-    assert "on all labels" not in screen(on_all[on_all.stage == "confirm"])
+    )

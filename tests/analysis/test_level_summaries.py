@@ -109,17 +109,3 @@ def test_confirmation_takes_no_part_and_what_is_unknown_is_none():
     assert list(summary.arms) == ["ce"]
     assert (summary.noise_rate, summary.noise_cancelling_rate) == (None, None)
     assert level_summaries(trials_frame(rows[1:])) == level_summaries(trials_frame([])) == ()
-
-
-def test_cross_entropy_with_the_defaults_is_found_where_the_search_ran_it():
-    space = {"smooth_rate": {"default": -1.0}, "warmup_epochs": {"default": 2}, "lr": {"default": 0.01}}
-    rows = [*make_rows({"ce": 0.6, "negative": 0.7}, estimated_noise_rate=0.21), trial_row({"lr": 0.5}, minute=9)]
-    (without,) = level_summaries(trials_frame(rows))
-    assert (without.default_ce, without.estimated_noise_rate) == (None, 0.21)
-    (summary,) = level_summaries(trials_frame(rows), space=space)
-    found = summary.default_ce
-    assert (found.trial_id, found.status, found.epochs) == (rows[0]["trial_id"], "completed", 10)
-    assert found.config == {"smooth_rate": 0.0, "warmup_epochs": 2, "lr": 0.01}
-    assert found.last_test_accuracy == rows[0]["last_test_accuracy"]
-    (other,) = level_summaries(trials_frame(rows), space={**space, "lr": {"default": 0.9}})
-    assert other.default_ce is None

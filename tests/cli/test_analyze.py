@@ -123,7 +123,7 @@ def test_csv_is_read_back_by_pandas_and_markdown_has_one_line_per_arm(folder, co
     lines = out.splitlines()
     assert (code, err) == (0, "")
     assert len(lines) == 2 + sum(len(level.arms) for level in both.runs[0].summaries)
-    assert {line.replace("\\|", "").count("|") for line in lines} == {17}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {18}
 
 
 @pytest.mark.parametrize("name", ["diverged", "crashed", "empty", "[red]torn"])

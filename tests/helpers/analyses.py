@@ -68,7 +68,7 @@ def make_run(
     every = range(len(levels))
     content = _content(text, levels, status)
     best_rates = tuple(
-        BestRate(level, 0.1 + 0.1 * k, None, -1.0 - k, "negative", -1.5, -3.0, -0.5) for k, level in enumerate(levels)
+        BestRate(level, 0.1 + 0.1 * k, None, -1.0 - k, "negative", -1.5) for k, level in enumerate(levels)
     )
     shares = (Importance("smooth_rate", 0.7, 0.55), Importance(text, 0.3, 0.45))
     return RunAnalysis(

@@ -54,7 +54,9 @@ def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
         return
     for verdict in found.verdicts:
         words = verdict_words(verdict)
-        print_line(f"\n{words.noise_level}: {words.headline}", console, "bold")
+        # Where something is missing, it was said below the table.
+        headline = words.headline if verdict.reason is None else words.badge
+        print_line(f"\n{words.noise_level}: {headline}", console, "bold")
         if words.snippet is not None:
             print_line(words.snippet.rstrip(), console, "dim")
     _heading("The search", console)

@@ -20,21 +20,21 @@ _LEAST = 16
 def print_table(table: Table, console: Console) -> None:
     """Print a table without a frame, and its note; cells are taken as they are, not as markup."""
     widths = [_width([column.heading, *cells]) for column, *cells in zip(table.columns, *table.rows, strict=True)]
-    excess = sum(widths) + len(widths) - console.width
+    excess = sum(widths) + len(widths) - 1 - console.width
     text = [i for i, column in enumerate(table.columns) if column.kind == "text"]
     for i in sorted(text, key=lambda i: -widths[i]):
         cut = min(max(excess, 0), max(0, widths[i] - _LEAST))
         widths[i], excess = widths[i] - cut, excess - cut
-    drawn = rich_table.Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    drawn = rich_table.Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
     for column, width in zip(table.columns, widths, strict=True):
         justify = "left" if column.kind == "text" else "right"
         drawn.add_column(Text(column.heading), width=width, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    drawn.width = sum(widths) + len(widths)  # its own: rich would cut the columns to a narrower console
+    drawn.width = sum(widths) + len(widths) - 1  # its own: rich would cut the columns to a narrower console
     console.print(drawn, crop=False)
     if table.note is not None:
-        print_line(f"\n{table.note}", console, "dim")
+        console.print(f"\n{table.note}", markup=False, highlight=False, style="dim")
 
 
 def print_levels(table: Table, console: Console) -> None:

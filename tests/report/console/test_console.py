@@ -13,7 +13,9 @@ from nls_tune.analysis.level_summaries import level_summaries
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.start_points import WarmPoint, with_warm_points
-from nls_tune.report.console.search import epochs_line, print_plan, print_summaries
+from nls_tune.report.console.search import epochs_line, print_plan
+from nls_tune.report.console.tables import print_levels
+from nls_tune.report.run_tables import arms_table
 
 
 @pytest.fixture
@@ -49,12 +51,12 @@ def printed(draw, *args, width: int = 200) -> str:
 
 def test_the_table_has_a_row_per_arm_and_marks_the_one_to_use(summarise):
     summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
-    lines = printed(print_summaries, [summary]).splitlines()
-    assert lines[0] == "symmetric:0.4  (noise rate 40.0 %, noise-cancelling rate −4)"
-    assert [line.split() for line in lines[2:5]] == [
-        ["CE", "0", "2", "0.01", "5/10", "60.0", "%", "80.0", "%", "78.0", "%", "1/1"],
-        ["r", ">", "0", "0.25", "2", "0.01", "5/10", "55.0", "%", "75.0", "%", "73.0", "%", "1/1"],
-        ["*", "r", "<", "0", "−2.5", "2", "0.01", "5/10", "65.0", "%", "85.0", "%", "83.0", "%", "1/1"],
+    lines = printed(print_levels, arms_table([summary])).splitlines()
+    assert [line.split() for line in lines[1:5]] == [
+        ["symmetric:0.4"],
+        ["ce", "0", "2", "0.01", "60.00", "80.00", "78.00", "5/10", "1/1"],
+        ["positive", "0.25", "2", "0.01", "55.00", "75.00", "73.00", "5/10", "1/1"],
+        ["negative", "*", "−2.5", "2", "0.01", "65.00", "85.00", "83.00", "5/10", "1/1"],
     ]
 
 
@@ -64,22 +66,18 @@ def test_the_table_fits_a_terminal_of_80_columns(summarise):
     config = {"smooth_rate": -0.2857, "warmup_epochs": 120, "lr": 1.235e-05}
     wide = replace(arm, config=config, best_epoch=220, epochs=220, val_accuracy=1.0, num_completed=100, num_trials=100)
     summary = replace(summary, arms={**summary.arms, "negative": wide})
-    table = printed(print_summaries, [summary], width=80).splitlines()
-    row = next(line for line in table if "r < 0" in line)
-    for text in ("−0.2857", "120", "1.235e-05", "220/220", "100.0 %", "100/100"):
+    table = printed(print_levels, arms_table([summary]), width=80).splitlines()
+    row = next(line for line in table if "negative" in line)
+    for text in ("−0.2857", "120", "1.235e-05", "220/220", "100.00", "100/100"):
         assert text in row
     assert max(map(len, table)) <= 80
 
 
-def test_what_is_unknown_is_left_out(summarise):
-    summary = summarise({"ce": 0.6}, noise_level="given", noise_rate=None, noise_cancelling_rate=None)
-    assert printed(print_summaries, [summary]).splitlines()[0] == "given"
-
-
 def test_a_narrow_console_loses_neither_the_star_nor_a_number(summarise):
     summary = summarise({"ce": 0.6, "positive": 0.55, "negative": 0.65})
-    wide, *narrow = (printed(print_summaries, [summary], width=width) for width in (200, 20, 60))
-    assert any(line.startswith("* r < 0") for line in wide.splitlines())
+    table = replace(arms_table([summary]), note=None)
+    wide, *narrow = (printed(print_levels, table, width=width) for width in (200, 20, 60))
+    assert any(line.split()[:2] == ["negative", "*"] for line in wide.splitlines())
     assert narrow == [wide, wide]
 
 
@@ -119,7 +117,7 @@ def test_the_plan_without_rungs_says_so_and_notes_are_printed(plan):
 
 @pytest.mark.parametrize("level", ["matrix:[red]m.csv", "matrix:a[/b].csv"])
 def test_a_name_is_not_taken_as_markup(summarise, plan, level):
-    text = printed(print_summaries, [summarise({"ce": 0.6}, noise_level=level)])
+    text = printed(print_levels, arms_table([summarise({"ce": 0.6}, noise_level=level)]))
     assert text.count(level) == 1
     first = plan.levels[0]
     named = replace(first, dataset=replace(first.dataset, noise_level=level))

@@ -131,7 +131,7 @@ def test_tables_sort_by_click_and_key_and_filter(plain):
     button = page.locator("#confirmed th", has_text="Against CE").locator("button")
     for _ in range(2):
         button.click()
-        assert column(page, "confirmed", 7)[-2:] == ["–"] * 2
+        assert column(page, "confirmed", 7)[-2:] == ["strongest"] * 2
 
 
 def test_a_legend_click_hides_a_curve_and_so_does_the_keyboard(plain):
@@ -139,11 +139,11 @@ def test_a_legend_click_hides_a_curve_and_so_does_the_keyboard(plain):
     visible = (
         "() => document.getElementById('rate-0').data.filter((t) => t.legendgroup === 'negative').map((t) => t.visible)"
     )
-    page.locator("#rate-0 .legend .traces", has_text="r < 0").locator(".legendtoggle").click()
+    page.locator("#rate-0 .legend .traces", has_text="negative").locator(".legendtoggle").click()
     until(page, f"({visible})().every((v) => v === 'legendonly')")
     tools = page.locator('.tools[data-for="rate-0"]')
     tools.locator(".curves summary").press("Enter")
-    box = tools.get_by_label("r < 0")
+    box = tools.get_by_label("negative")
     assert not box.is_checked()
     box.press("Space")
     until(page, f"({visible})().every((v) => v === true)")
@@ -224,10 +224,10 @@ def test_paper_is_light_and_has_every_level_and_no_controls(plain):
 
 def test_a_configuration_is_copied(plain):
     plain.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    plain.page.locator("[data-copy=configuration-0]").click()
+    plain.page.locator("[data-copy=snippet-0]").click()
     plain.page.get_by_role("button", name="Copied").wait_for()
     copied = plain.page.evaluate("navigator.clipboard.readText()")
-    assert copied == plain.page.locator("#configuration-0").text_content()
+    assert copied == plain.page.locator("#snippet-0").text_content()
     assert "smooth_rate=-1.5" in copied
 
 
