@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 ARGUMENTS = {
     "quickstart.py": ("--num-trials", "4", "--epochs", "6", "--train-size", "500", "--out", "run"),
     "grouped_search.py": ("--num-trials", "6"),
+    "own_data.py": ("--num-trials", "4", "--epochs", "6", "--seeds", "2"),
 }
 
 
@@ -52,3 +53,24 @@ def test_grouped_search(tmp_path):
     cheap, dear = (float(match[3]) for match in found if match)
     assert 0.3 < cheap < 1 < 300 < dear < 1000
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(150)
+def test_own_data(tmp_path):
+    program = str(REPOSITORY / "examples" / "own_data.py")
+    done = run(sys.executable, program, *ARGUMENTS["own_data.py"], folder=tmp_path, seconds=120)
+    assert (done.code, done.err) == (0, "")
+    number = r"[-+]?[\d.]+(?:e-\d+)?"
+    settings = rf"smooth_rate {number}, warmup_epochs \d+, lr {number}; validation {number} %, test {number} %"
+    against = rf", against ce {number} \[{number}, {number}\] points"
+    lines = zip(("ce", "positive", "negative"), ("", against, against), done.out.splitlines(), strict=True)
+    for arm, end, line in lines:
+        assert re.fullmatch(f"{arm}: {settings}{end}", line), line
+
+
+@pytest.mark.parametrize("name", ["search", "search_nodes"])
+def test_a_batch_file_is_a_shell_script(name):
+    file = REPOSITORY / "examples" / f"{name}.sbatch"
+    assert run("bash", "-n", str(file), folder=REPOSITORY).code == 0
+    assert "#SBATCH --signal=B:TERM@" in file.read_text()
+    assert "exec python -m nls_tune.search" in file.read_text()  # else the signal would end the shell alone

@@ -1,71 +1,99 @@
-"""What README shows is run: its Python blocks, and its search commands as far as their plan."""
+"""README is short, and what it shows is run: its Python blocks, its examples, and its searches as far as their plan."""
 
-import os
+from __future__ import annotations
+
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
+from commands import REPOSITORY
+from fake_runs import write_fake_run
+from pages import Reader, blocks_of, sentences, stand_ins
+from test_examples import ARGUMENTS
 
-from nls_tune.cli import search
+from nls_tune.cli import main, search
 from nls_tune.cli.exit import run_app
 
-pytestmark = pytest.mark.slow
-
-README = Path(__file__).parent.parent / "README.md"
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def _searches() -> list[str]:
-    lines = "\n".join(_blocks("bash")).splitlines()
-    found = [line for line in lines if line.startswith("python -m nls_tune.search")]
-    # A running cluster is a test of its own.
-    return [line for line in found if "--address" not in line]
+README = REPOSITORY / "README.md"
+BLOCKS = blocks_of(README)
+LINES = [line for block in BLOCKS if block.kind == "bash" for line in block.code.splitlines()]
+#: What .ci/run does itself, in this order, with README's own lines.
+SETUP = ["python3 -m venv .venv && . .venv/bin/activate", 'pip install -c constraints.txt -e ".[test]"']
+SEARCHES = [line for line in LINES if line.startswith("python -m nls_tune.search")]
+EXAMPLES = [line for line in LINES if line.startswith("python examples/")]
 
 
-def test_there_is_something_to_run():
-    assert len(_blocks("python")) >= 3
-    assert len(_searches()) >= 5
+def test_readme_is_two_pages():
+    text = README.read_text(encoding="utf-8")
+    assert text.count("\n") <= 200
+    assert len(text.encode()) <= 12_000
 
 
+def test_no_sentence_has_more_than_35_words():
+    assert [s for s in sentences(README) if len(s.split()) > 35] == []
+
+
+def test_the_first_lines_set_up_search_report_and_test():
+    assert LINES[:5] == [
+        *SETUP, "python -m nls_tune.search --out runs/first", "nls-tune report runs/first", "python -m pytest",
+    ]  # fmt: skip
+
+
+def test_every_line_is_run_by_a_test_or_by_ci():
+    assert {block.kind for block in BLOCKS} == {"bash", "python", "text"}
+    known = {*SETUP, "python -m pytest", "nls-tune report runs/first", *SEARCHES, *EXAMPLES}
+    assert [line for line in LINES if line not in known] == []
+    for line in EXAMPLES:
+        _, program, *arguments = shlex.split(line)
+        assert ARGUMENTS[Path(program).name] == tuple(arguments)  # so runs in test_examples
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if path.startswith("https:"):
+            continue
+        assert (REPOSITORY / path).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (REPOSITORY / path).read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
+
+
+def test_the_answer_is_that_of_the_run_in_the_picture(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    assert run_app(main.app, ["analyze", str(REPOSITORY / "benchmarks" / "evidence" / "twonorm_run")]) == 0
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    (shown,) = (block for block in BLOCKS if block.kind == "text")
+    assert [line for line in shown.code.splitlines() if line not in said] == []
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in _blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
-    assert "symmetric:0.4" in capsys.readouterr().out
+    for name, module in stand_ins().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    reader = Reader(README)
+    for block in BLOCKS:
+        if block.kind == "python":
+            reader.follow(block)
+    assert "finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line", _searches())
-def test_search_commands_plan(line, capsys):
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SEARCHES)
+def test_search_commands_plan(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     arguments = shlex.split(line)[3:]
-    if "cifar" in line and not os.environ.get("NLS_TUNE_DATA"):
-        pytest.skip("needs the real CIFAR files, found through NLS_TUNE_DATA")
-    assert run_app(search.app, [*arguments, "--dry-run"]) == 0
+    assert run_app(search.app, [*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])]) == 0
     assert "noise level" in capsys.readouterr().out
 
 
-def test_the_space_that_readme_shows_is_one(tmp_path):
-    from nls_tune.spaces.reading import load_space
-
-    (block,) = _blocks("yaml")
-    path = tmp_path / "space.yaml"
-    path.write_text(block, encoding="utf-8")
-    assert load_space(path, preset="cpu").budget.train_size == 5000
-    assert load_space(path, preset="gpu").budget.train_size is None
-
-
-def test_the_sentence_under_the_figure_is_true_to_the_kept_run(monkeypatch):
-    root = README.parent
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import readme_figure
-
-    text = " ".join(README.read_text(encoding="utf-8").split())
-    assert readme_figure.sentence() in text
-    assert f"]({readme_figure.FIGURE.relative_to(root)})" in text
-    assert f"]({readme_figure.EVIDENCE.relative_to(root)})" in text
-    assert readme_figure.FIGURE.read_bytes().startswith(b"\x89PNG")
+@pytest.mark.slow
+def test_a_run_gives_its_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_fake_run(tmp_path / "runs" / "first", trials=12, epochs=10)
+    assert run_app(main.app, ["report", "runs/first"]) == 0
+    assert (tmp_path / "runs" / "first" / "report.html").stat().st_size > 1_000_000

@@ -1,4 +1,4 @@
-"""The benchmark programs start, measure what they say where the answer is known, and README shows their evidence."""
+"""The benchmark programs start and measure what they say where the answer is known."""
 
 import importlib
 import json
@@ -16,7 +16,6 @@ from nls_tune.training.training import Training
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
-EVIDENCE = FOLDER / "evidence"
 NO_PROGRAMS = {"reference_loop", "readme_figure"}
 PROGRAMS = [
     path for path in [*sorted(FOLDER.glob("*.py")), FOLDER / "gpu" / "measure.py"] if path.stem not in NO_PROGRAMS
@@ -135,20 +134,3 @@ def test_a_pair_of_the_race_of_qualities_starts_alike_and_sees_the_same_batches(
         for (inputs, labels), (others, their_labels) in zip(batches, loop.train_loader, strict=True):
             assert torch.equal(labels, their_labels)
             torch.testing.assert_close(inputs, others, rtol=0, atol=1e-5, check_stride=False)
-
-
-def evidence_of(name: str) -> list[Path]:
-    # A table of several files has the rows that share more first.
-    return sorted(EVIDENCE.glob("same_quality_*.json" if name == "same_quality" else f"{name}.json"), reverse=True)
-
-
-@pytest.mark.parametrize(
-    "name", [p.stem for p in PROGRAMS if evidence_of(p.stem) and "def readme_table(" in p.read_text()]
-)
-def test_readme_shows_the_table_of_the_evidence(name):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    files = evidence_of(name)
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    table = importlib.import_module(name).readme_table(found if name == "same_quality" else found[0])
-    assert "\n".join(table) in readme
-    assert all(f"benchmarks/evidence/{file.name}" in readme for file in files)

@@ -203,11 +203,3 @@ def test_rows_that_were_not_replayed_again_are_kept_with_their_commit(modules):
     }
     found = modules["compare"].merged("twonorm", {"nls_tune": {"seeds": 3}}, "new", kept)
     assert found == {"nls_tune": {"seeds": 3, "git_commit": "new"}, "no ASHA": {"seeds": 2, "git_commit": "old"}}
-
-
-def test_the_table_in_the_readme_is_that_of_the_evidence(modules):
-    import json
-
-    evidence = json.loads((FOLDER.parent / "evidence" / "search_efficiency.json").read_text())
-    readme = (FOLDER.parent.parent / "README.md").read_text()
-    assert "\n".join(modules["compare"].readme_table(evidence)) in readme
