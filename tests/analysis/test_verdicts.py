@@ -286,7 +286,7 @@ def holm(p_values):
     return corrected
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.randoms(use_true_random=False))
 def test_only_a_proven_rate_displaces_cross_entropy(random):
     run = run_of(any_rows(random))
@@ -315,7 +315,7 @@ def test_only_a_proven_rate_displaces_cross_entropy(random):
                 assert flips[verdict.noise_level] <= 0.05 + 1e-12
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(st.randoms(use_true_random=False))
 def test_the_test_set_of_the_search_takes_no_part_in_any_choice(random):
     rows = any_rows(random)
