@@ -25,8 +25,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     shown = {name: [out["data"] for out in cell.outputs if "data" in out] for name, cell in cells.items()}
     *plan_and_progress, result = shown["search"]
     said = "".join(data["text/plain"] for data in plan_and_progress)
-    assert "Search of twonorm" in said and "symmetric:0.4" in said
-    assert "<table>" in result["text/html"] and result["text/plain"].startswith("<SearchResult")
+    assert "Search of twonorm" in said
+    assert "<table>" in result["text/html"]
+    assert result["text/plain"].startswith("<SearchResult")
     assert ["image/png" in data for name in ("curves", "epochs-plot") for data in shown[name]] == [True, True]
     completed = trials[trials["status"] == "completed"]
     table = shown["best"][0]["text/plain"]
