@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS, NUM_RUN_COLOURS, RUN_SYMBOLS
 from nls_tune.report.rate_scale import rate_scale
+from nls_tune.report.text import amount
 from nls_tune.spaces.space import Arm
 
 #: A figure of plotly, or a part of one, as its JSON.
 Figure = dict[str, Any]
 #: More points than this are thinned: a plot of more is slow and shows no more.
 MAX_POINTS = 400
+#: A plot of fewer trials says nothing.
+_LEAST_TRIALS = 4
 #: Longer names are cut: they would push the plot out of its frame.
 _MAX_LABEL = 48
 _T = TypeVar("_T")
@@ -42,6 +45,13 @@ class Plot:
     def empty(cls, key: str, title: str, reading: str, reason: str) -> Plot:
         """Return a plot that says why there is nothing to draw."""
         return cls(key, title, reading, reason, None, note=reason)
+
+
+def too_few(count: int) -> str | None:
+    """Return why so few trials are not drawn, and how to get more; None where they are enough to say something."""
+    if count >= _LEAST_TRIALS:
+        return None
+    return f"{amount(count, 'search trial')} of this level ran to the end, too few to draw; --num-trials gives it more."
 
 
 def plotly_text(value: Any) -> str:

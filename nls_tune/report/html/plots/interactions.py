@@ -33,9 +33,12 @@ _HOVER = (
 def interaction_plot(key: str, found: Interaction) -> Plot:
     """Draw one interaction."""
     short, axis_title = _NAMES[found.setting]
+    title = f"{found.noise_level}: rate and {short}"
+    if few := common.too_few(sum(point.status == "completed" for point in found.points)):
+        return Plot.empty(key, title, _READING, few)
     is_log = found.setting == "lr"
     points = common.thinned(found.points)
-    data = [_cells(found, is_log)] if any(v is not None for row in found.best for v in row) else []
+    data = [_cells(found, is_log)]
     data += [_points(found, status, points, is_log) for status in _ENDS if any(p.status == status for p in points)]
     edges = [edge for edge in found.rate_edges if math.isfinite(edge)]
     ticks = _log_ticks([*found.value_edges, *(point.value for point in points)]) if is_log else {}
@@ -46,11 +49,7 @@ def interaction_plot(key: str, found: Interaction) -> Plot:
             yaxis={"title": {"text": axis_title}, **ticks},
         ),
     }
-    note = common.joined(
-        None if data and data[0]["type"] == "heatmap" else "No trial was completed, so there are no cells.",
-        common.thinning_note(len(points), len(found.points), "trials"),
-    )
-    title = f"{found.noise_level}: rate and {short}"
+    note = common.thinning_note(len(points), len(found.points), "trials")
     return Plot(key, title, _READING, _summary(found, short), figure, 440, note)
 
 

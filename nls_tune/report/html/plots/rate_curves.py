@@ -47,8 +47,8 @@ def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) ->
     title = f"{curve.noise_level}: accuracy against smooth rate"
     left_out = f"{curve.num_left_out:,} trials that were stopped, diverged or failed are not drawn."
     note = left_out if curve.num_left_out else None
-    if not curve.points:
-        reason = common.joined("No search trial of this level has run to its end.", note)
+    if few := common.too_few(len(curve.points)):
+        reason = common.joined(few, note)
         return Plot.empty(key, title, _READING, reason or "")
     points, ce = common.thinned(curve.points), summary.arms.get("ce") if summary else None
     cancelling = [] if curve.noise_cancelling_rate is None else [curve.noise_cancelling_rate]
