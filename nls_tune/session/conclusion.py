@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nls_tune.plan.plan import SearchPlan
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """What a search leaves behind; notebooks show it as a table.
 

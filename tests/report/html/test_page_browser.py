@@ -224,11 +224,12 @@ def test_paper_is_light_and_has_every_level_and_no_controls(plain):
 
 def test_a_configuration_is_copied(plain):
     plain.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    plain.page.locator("details.why summary").first.click()
     plain.page.locator("[data-copy=snippet-0]").click()
     plain.page.get_by_role("button", name="Copied").wait_for()
     copied = plain.page.evaluate("navigator.clipboard.readText()")
     assert copied == plain.page.locator("#snippet-0").text_content()
-    assert "smooth_rate=-1.5" in copied
+    assert "GLSLoss(smooth_rate=" in copied
 
 
 def test_the_policy_lets_no_other_script_run(plain):
