@@ -23,7 +23,7 @@ FINDINGS: dict[Finding, str] = {
 }
 #: Why nothing is said, and the way out; each follows a colon.
 _REASONS: dict[Reason, str] = {
-    "nothing_completed": "no trial was completed; the column error of trials/ says why",
+    "nothing_completed": "no trial was completed; give the search more time, and look at the column error of trials/",
     "no_ce_completed": "no trial of cross-entropy was completed to compare with; give it more trials with --num-trials",
     "ce_at_chance": "cross-entropy itself ({}) is within its error of guessing; train longer with --epochs, or on more "
     "samples",
