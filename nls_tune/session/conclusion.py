@@ -99,7 +99,7 @@ def conclude_run(plan: SearchPlan, run: RunDirectory, content: RunJson, console:
     """Decide the verdicts, write them, and print the answer."""
     from nls_tune.analysis.verdicts import find
     from nls_tune.report.console.search import epochs_line
-    from nls_tune.report.console.tables import print_line
+    from nls_tune.report.console.tables import print_command, print_line
     from nls_tune.report.console.verdicts import print_verdicts
 
     loaded = load_trials(run.path)
@@ -115,9 +115,9 @@ def conclude_run(plan: SearchPlan, run: RunDirectory, content: RunJson, console:
     if line := epochs_line(loaded.trials):
         print_line(line, console)
     path = shlex.quote(str(run.path))
-    print_line(f"Results: {run.path}", console)
-    print_line(f"The numbers behind it: nls-tune analyze --details {path}", console)
-    print_line(f"As a page with plots: nls-tune report {path}", console)
+    print_command(f"Results: {run.path}", console)
+    print_command(f"The numbers behind it: nls-tune analyze --details {path}", console)
+    print_command(f"As a page with plots: nls-tune report {path}", console)
     return SearchResult(run.path, content.status, found.verdicts, found.summaries, found.confirmations)
 
 

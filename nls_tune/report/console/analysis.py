@@ -12,7 +12,7 @@ from nls_tune.analysis.analysis import Analysis, RunAnalysis
 from nls_tune.analysis.comparison import Comparison
 from nls_tune.analysis.importances import LevelImportances
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise
-from nls_tune.report.console.tables import print_levels, print_line, print_table
+from nls_tune.report.console.tables import print_command, print_levels, print_line, print_table
 from nls_tune.report.console.verdicts import print_verdicts
 from nls_tune.report.run_tables import (
     arms_table,
@@ -50,7 +50,7 @@ def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
     if not found.verdicts:
         return
     if not details:
-        print_line(f"The numbers behind it: nls-tune analyze --details {shlex.quote(str(run.path))}", console, "dim")
+        print_command(f"The numbers behind it: nls-tune analyze --details {shlex.quote(str(run.path))}", console, "dim")
         return
     for verdict in found.verdicts:
         words = verdict_words(verdict)
@@ -58,7 +58,7 @@ def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
         headline = words.headline if verdict.reason is None else words.badge
         print_line(f"\n{words.noise_level}: {headline}", console, "bold")
         if words.snippet is not None:
-            print_line(words.snippet.rstrip(), console, "dim")
+            print_command(words.snippet.rstrip(), console, "dim")
     _heading("The search", console)
     print_levels(arms_table(found.summaries), console)
     if found.confirmations:

@@ -57,15 +57,21 @@ def print_wrapped(table: Table, console: Console) -> None:
     flat = [[cell.replace("\n", " ") for cell in cells] for cells in columns]
     shown = flat.copy()
     for i in sorted(range(len(columns)), key=lambda i: _width(columns[i]) - _width(flat[i])):
-        if sum(_width(cells) + 1 for cells in shown) > console.width:
+        if sum(_width(cells) + 1 for cells in shown) - 1 > console.width:
             shown[i] = columns[i]
+    widths = [_width(cells) for cells in shown]
+    least = [max(cell_len(word) for cell in cells for word in cell.split()) for cells in shown]
+    excess = sum(widths) + len(widths) - 1 - console.width
+    for i in sorted(range(len(widths)), key=lambda i: least[i] - widths[i]):
+        cut = min(max(excess, 0), widths[i] - least[i])
+        widths[i], excess = widths[i] - cut, excess - cut
     drawn = rich_table.Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-    for column, cells in zip(table.columns, shown, strict=True):
-        longest = max(cell_len(word) for cell in cells for word in cell.split())
+    for column, cells, width in zip(table.columns, shown, widths, strict=True):
         justify = "left" if column.kind == "text" else "right"
-        drawn.add_column(Text(cells[0]), min_width=longest, justify=justify)  # type: ignore[arg-type]
+        drawn.add_column(Text(cells[0]), width=width, justify=justify)  # type: ignore[arg-type]
     for row in zip(*(cells[1:] for cells in shown), strict=True):
         drawn.add_row(*(Text(cell) for cell in row))
+    drawn.width = sum(widths) + len(widths) - 1
     console.print(drawn, crop=False)
 
 
@@ -74,5 +80,10 @@ def _width(cells: Sequence[str]) -> int:
 
 
 def print_line(line: str, console: Console, style: str | None = None) -> None:
-    """Print a line as it is: not as markup, not cut; a terminal wraps it."""
+    """Print a sentence as it is: not as markup, not cut. On a terminal it breaks between words, in a file nowhere."""
+    console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal, style=style)
+
+
+def print_command(line: str, console: Console, style: str | None = None) -> None:
+    """Print what may be copied: it is never broken, whatever the width."""
     console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
