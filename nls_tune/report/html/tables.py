@@ -41,13 +41,18 @@ def trials_table(key: str, trials: pd.DataFrame, others: Sequence[str], most: in
         chosen = place.sort_values(kind="stable").index[:most]
         note = f"The {most:,} best of {len(trials):,} trials by validation accuracy, about as many of each noise level."
         trials = trials.loc[trials.index.isin(chosen)]
+    setting = [column for o in others if (column := f"config_{o}") in trials.columns]
+    smooth_rate, *more_settings = setting_columns(lambda row: row, setting)
+    # A telephone shows the first columns only.
     columns: Columns[_Row] = [
-        *(_text(name) for name in ("noise_level", "stage", "arm", "status")),
-        *setting_columns(lambda row: row, [column for o in others if (column := f"config_{o}") in trials.columns]),
+        _text("noise_level"),
+        smooth_rate,
+        (Column("test %"), lambda row: percent_cell(row["test_accuracy_at_best"])),
+        (Column("val %"), lambda row: percent_cell(row["best_val_accuracy"])),
+        *more_settings,
+        *(_text(name) for name in ("stage", "arm", "status")),
         _whole("best_epoch"),
         _whole("epochs"),
-        (Column("val %"), lambda row: percent_cell(row["best_val_accuracy"])),
-        (Column("test %"), lambda row: percent_cell(row["test_accuracy_at_best"])),
         (Column("last %"), lambda row: percent_cell(row["last_test_accuracy"])),
         (Column("training, s"), lambda row: f"{s:.4g}" if is_number(s := row["train_seconds"]) else NONE),
         _whole("seed"),
