@@ -84,7 +84,7 @@ def test_installed_it_plans_and_searches_anywhere_with_a_live_table_in_a_termina
     assert len(read_trials(tmp_path / "run")) == 4
     assert "\x1b[" in text
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    assert re.search(r"noise level\s+done\s+running\s+stopped\s+diverged\s+failed", plain)
+    assert re.search(r"noise level\s+done\s+now\s+stopped\s+diverged\s+failed", plain)
     assert re.search(r"symmetric:0\.4\s+[0-4]/4\s+[0-2]\s", plain)
     assert "of 4 trials" in plain
     assert "[1/4]" not in plain  # lines are for those who have no terminal
