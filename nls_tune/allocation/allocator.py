@@ -117,6 +117,7 @@ class _GroupState(Generic[Key]):
     exhausted: bool = False
 
     def wants_more(self) -> bool:
+        """Whether the group has trials left to ask for."""
         return self.asked < self.group.num_trials and not self.exhausted
 
     def spent(self, expected_seconds: float) -> float:

@@ -85,6 +85,7 @@ class _Entry:
 
     @property
     def is_used(self) -> bool:
+        """Whether the verdict says to use the arm's selected trial."""
         return self.arm.arm == self.level.used
 
     @property
@@ -94,10 +95,12 @@ class _Entry:
 
     @property
     def test(self) -> SampleMean | None:
+        """Test accuracy over fresh seeds."""
         return self.fresh.test_at_best if self.fresh else None
 
     @property
     def gap(self) -> SampleMean | None:
+        """Test accuracy minus that of the strongest CE."""
         return self.comparison.difference if self.comparison else None
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -192,3 +194,30 @@ def _parent(pid: int) -> int:
 def _stat(pid: int) -> list[str]:
     # The name of the program stands in brackets and may hold blanks.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def run_in_terminal(
+    command: tuple[str, ...], folder: Path, env: Mapping[str, str], *, columns: int = 80, seconds: float = 200.0
+) -> tuple[int, str]:
+    """Run a program with a terminal of its own; return its exit code and all that was shown."""
+    master, slave = pty.openpty()
+    own = {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40", "NO_COLOR": None}
+    env = environment({**env, **own})
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env) as process:
+        os.close(slave)
+        shown, deadline = b"", time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not select.select([master], [], [], 0.2)[0]:
+                continue
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            shown += part
+        else:
+            process.kill()
+        code = process.wait()
+    os.close(master)
+    return code, shown.decode(errors="replace")

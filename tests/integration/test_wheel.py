@@ -1,17 +1,13 @@
 """The wheel: what is in it, and that it works where nothing else of the repository is."""
 
-import os
-import pty
 import re
-import select
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from commands import REPOSITORY, SEARCH, environment, run_search
+from commands import REPOSITORY, SEARCH, run_in_terminal, run_search
 
 from nls_tune import read_trials
 from nls_tune.spaces.reading import shipped_spaces
@@ -91,32 +87,6 @@ def test_installed_it_plans_and_searches_anywhere_with_a_live_table_in_a_termina
     end = plain[plain.rindex("of 4 trials") :]
     assert re.search(r"symmetric:0\.4: (use|not trained enough) ", end)
     assert "Results: " in end
-
-
-def run_in_terminal(
-    command: tuple[str, ...], folder: Path, env: dict[str, str], seconds: float = 200.0
-) -> tuple[int, str]:
-    """Run a program with a terminal of its own of 80 columns; return its exit code and all that was shown."""
-    master, slave = pty.openpty()
-    env = environment({**env, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "40", "NO_COLOR": None})
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env) as process:
-        os.close(slave)
-        shown, deadline = b"", time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if not select.select([master], [], [], 0.2)[0]:
-                continue
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # the other end was closed
-                break
-            if not part:
-                break
-            shown += part
-        else:
-            process.kill()
-        code = process.wait()
-    os.close(master)
-    return code, shown.decode(errors="replace")
 
 
 def test_installed_it_knows_the_spaces_of_the_repository_and_its_version(installed, tmp_path):

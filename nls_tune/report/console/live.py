@@ -139,6 +139,7 @@ class _Section:
     rows: list[RenderableType]
 
     def lines(self) -> list[RenderableType]:
+        """Return the rows below their header; nothing where there is no row."""
         return [*([self.header] if self.header and self.rows else []), *self.rows]
 
 
