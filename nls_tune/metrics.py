@@ -21,6 +21,7 @@ class EpochMetrics:
     ``test_accuracy``, against clean labels, is None without a test set; it is recorded, never selected on.
     ``diverged`` says that loss or parameters were not finite at the end. ``seconds`` include the evaluation, and
     ``peak_memory_bytes`` is that of allocated device memory (CUDA) or of the process (CPU).
+    ``average_val_accuracies`` are those of the averaged weights, one for each span, where they were judged.
     """
 
     epoch: int
@@ -34,6 +35,7 @@ class EpochMetrics:
     diverged: bool
     seconds: float
     peak_memory_bytes: int
+    average_val_accuracies: tuple[float, ...] = ()
 
 
 class Best(NamedTuple):
@@ -64,3 +66,28 @@ def best_epoch(val_accuracies: Sequence[float], first_counting: int = 1, objecti
     means = [fmean(val_accuracies[max(0, epoch - WINDOW) : epoch]) for epoch in range(first_counting, last + 1)]
     value = max(means)
     return Best(first_counting + means.index(value), value)
+
+
+class BestAverage(NamedTuple):
+    """An epoch, the average, by the place of its span (0 is the first), and the value of the objective at it."""
+
+    epoch: int
+    span: int
+    value: float
+
+
+def best_average(
+    history: Sequence[EpochMetrics], first_counting: int = 1, objective: Objective = "best"
+) -> BestAverage | None:
+    """Return the best epoch of the averaged weights by the rule of `best_epoch`, over all averages.
+
+    The average of the highest value is returned, the first on ties; None where none was judged.
+    """
+    judged = [metrics.average_val_accuracies for metrics in history if not metrics.diverged]
+    if objective == "last":
+        # Averages are judged at the end alone; `best_epoch` looks at the last value, and at how many there are.
+        judged = judged[-1:] * len(judged)
+    curves = enumerate(zip(*judged, strict=False))
+    found = [(best_epoch(curve, first_counting, objective), index) for index, curve in curves]
+    averages = [BestAverage(best.epoch, index, best.value) for best, index in found if best is not None]
+    return max(averages, key=lambda best: best.value, default=None)

@@ -21,6 +21,7 @@ class Network:
 
 
 _THREE_STRIDES = "it halves the image three times"
+_WHITENED = "it is made for images of this size"
 NETWORKS = {
     "resnet18": Network(8, _THREE_STRIDES),
     "resnet34": Network(8, _THREE_STRIDES),
@@ -28,6 +29,9 @@ NETWORKS = {
     "preact_resnet18": Network(8, _THREE_STRIDES),
     "cnn9": Network(12, "two poolings must leave 3 x 3 pixels for an unpadded convolution"),
     "small_cnn": Network(8, "three poolings must leave a pixel"),
+    "fast_cnn_small": Network(16, _WHITENED),
+    "fast_cnn": Network(16, _WHITENED),
+    "fast_cnn_large": Network(16, _WHITENED),
     "mlp": Network(0),
 }
 """The networks by name."""

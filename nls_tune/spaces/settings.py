@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.metrics import Objective
 
 #: A part of the smooth rate's range: exactly 0, above, or below.
 Arm = Literal["ce", "positive", "negative"]
@@ -21,6 +22,10 @@ _NOT_OF_WARMUP = ("smooth_rate", "warmup_epochs", "lr", "schedule", "milestones"
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Epochs = Annotated[int, Field(ge=1)]
+_Span = Annotated[float, Field(gt=0, le=1)]
+
+#: The one cycle: share of the steps in which the learning rate rises, and its first and last value over the peak.
+_RISE, _FIRST, _LAST = 0.23, 0.2, 0.07
 
 
 class TrainingSettings(BaseModel):
@@ -38,20 +43,29 @@ class TrainingSettings(BaseModel):
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
         lr: Learning rate at the start of the GLS phase.
         schedule: What the GLS phase does with ``lr``: ``constant``; ``step``, multiplied by ``gamma`` after each
-            of ``milestones`` (counted from the start of the phase); ``cosine``, down towards 0 at its end.
-        warmup_lr: Learning rate of the warm-up's first epoch.
+            of ``milestones`` (counted from the start of the phase); ``cosine``, down towards 0 at its end;
+            ``one_cycle``, step by step over the whole training: up from a fifth of the peak over the first 23 % of
+            the steps, then down to 7 %, where ``warmup_lr`` is the peak in the warm-up and ``lr`` in the GLS phase.
+        warmup_lr: Learning rate of the warm-up's first epoch; with ``one_cycle`` its peak.
         warmup_milestones: Absolute epochs after which the warm-up's learning rate is multiplied by
             ``warmup_gamma``.
         optimizer: ``sgd`` (with ``momentum``, ``nesterov``) or ``adamw``.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        norm_bias_lr_factor: Learning rate of batch norm's biases over that of the other parameters; their decay per
+            step stays that of the others.
         batch_size: Samples per step; the last batch of an epoch may be smaller, no sample is dropped.
-        crop_padding: Pixels of zero padding of the random crop; 0 turns it off.
+        crop_padding: Pixels of padding of the random crop; 0 turns it off.
+        padding_mode: What the padding shows: ``zeros``, or the image mirrored at its border, ``reflect``.
         flip: Random horizontal flips.
+        alternate_flip: Flips an image, where ``flip`` is on, in every second epoch: at random in the first epoch, and
+            then always the other way round.
         cutout: Side in pixels of the square that cutout blanks; 0 turns it off.
         clip_norm: Largest global norm of a gradient; 0 turns clipping off.
         precision: ``float32``, ``bfloat16`` (autocast; the loss stays in float32), or ``auto``: bfloat16 where the
             hardware computes it (for images on CPUs with AVX512-BF16 or AMX, for everything on GPUs that have it),
             else float32.
+        average_spans: Running averages of the weights that are judged beside the weights themselves: one for each
+            span, the share of a phase's steps so far over which it reaches back (0.2: about the last fifth).
         seed: Decides initialisation, order, augmentation and dropout.
     """
 
@@ -62,7 +76,7 @@ class TrainingSettings(BaseModel):
     smooth_rate: Annotated[float, Field(le=1, allow_inf_nan=False)] = 0.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     lr: _Positive = 0.01
-    schedule: Literal["constant", "step", "cosine"] = "constant"
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
     milestones: tuple[_Epochs, ...] = ()
     gamma: _Positive = 0.1
     warmup_lr: _Positive = 0.1
@@ -72,12 +86,16 @@ class TrainingSettings(BaseModel):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: _NonNegative = 5e-4
+    norm_bias_lr_factor: _Positive = 1.0
     batch_size: Annotated[int, Field(ge=2)] = 128
     crop_padding: Annotated[int, Field(ge=0)] = 0
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
     flip: bool = False
+    alternate_flip: bool = False
     cutout: Annotated[int, Field(ge=0)] = 0
     clip_norm: _NonNegative = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    average_spans: tuple[_Span, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
@@ -104,9 +122,15 @@ class TrainingSettings(BaseModel):
         """
         return 1 if self.smooth_rate == 0 else self.warmup_epochs + 1
 
+    @property
+    def objective(self) -> Objective:
+        """The epoch that counts where the user names none: the last one of a cycle, else the best one."""
+        return "last" if self.schedule == "one_cycle" else "best"
+
     def warmup_settings(self) -> dict[str, object]:
         """Return the settings that shape a warm-up epoch, as plain JSON values."""
-        return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP))
+        one_cycle = ("schedule", "epochs") if self.schedule == "one_cycle" else ()
+        return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP).difference(one_cycle))
 
     def gls_epochs(self, epoch: int) -> int:
         """How many of the epochs up to a 1-based epoch belong to the GLS phase: the clock that rungs count in."""
@@ -121,8 +145,17 @@ class TrainingSettings(BaseModel):
         """The phase of a 1-based epoch."""
         return "warmup" if epoch <= self.warmup_epochs else "gls"
 
-    def learning_rate(self, epoch: int) -> float:
-        """The learning rate of a 1-based epoch; it is constant within an epoch."""
+    def learning_rate(self, epoch: int, progress: float = 0.0) -> float:
+        """The learning rate of a 1-based epoch, of whose steps the share ``progress`` is done.
+
+        It is constant within an epoch, but for ``one_cycle``.
+        """
+        if self.schedule == "one_cycle":
+            peak = self.warmup_lr if self.phase(epoch) == "warmup" else self.lr
+            done = (epoch - 1 + progress) / self.epochs
+            if done < _RISE:
+                return peak * (_FIRST + (1 - _FIRST) * done / _RISE)
+            return peak * (1 - (1 - _LAST) * (done - _RISE) / (1 - _RISE))
         if self.phase(epoch) == "warmup":
             return self.warmup_lr * self.warmup_gamma ** sum(epoch > m for m in self.warmup_milestones)
         done = epoch - self.warmup_epochs - 1

@@ -44,14 +44,16 @@ class AugmentationDraws:
 class Augmentation:
     """What to do to training images; the default is nothing.
 
-    ``crop_padding`` is the number of black pixels added on every side before a window of the old size is cut out at
-    random; ``flip`` mirrors half of the images left and right; ``cutout`` is the side of the square that is blanked, in
-    pixels (DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
+    ``crop_padding`` is the number of pixels added on every side before a window of the old size is cut out at random:
+    black ones, or with ``reflect`` the image mirrored at its border. ``flip`` mirrors half of the images left and
+    right; ``cutout`` is the side of the square that is blanked, in pixels (DeVries and Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017).
     """
 
     crop_padding: int = 0
     flip: bool = False
     cutout: int = 0
+    reflect: bool = False
 
     def draw(self, num_samples: int, height: int, width: int, generator: torch.Generator) -> AugmentationDraws:
         """Draw the random numbers of an epoch from a generator on the CPU.
@@ -80,7 +82,7 @@ class Augmentation:
         """
         if self.crop_padding == 0 and not self.flip:
             return images
-        padding = self.crop_padding
+        padding = 0 if self.reflect else self.crop_padding
         batch, channels, height, width = images.shape
         padded = F.pad(images, (padding, padding, padding, padding)) if padding else images
         row = torch.arange(height, device=images.device)
@@ -89,6 +91,9 @@ class Augmentation:
             column = torch.where(draws.flip[:, None], width - 1 - column, column)
         rows = draws.crop_y[:, None] + row
         columns = draws.crop_x[:, None] + column
+        if self.reflect:  # by positions: torch pads no bytes like this
+            rows = _reflected(rows - self.crop_padding, height)
+            columns = _reflected(columns - self.crop_padding, width)
         # One gather of flat pixel positions, shared by the channels, does both. It was the fastest way to
         # index on the CPU: 0.25 ms for 128 x 3 x 32 x 32, where advanced indexing takes 1 ms or more.
         flat = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
@@ -123,6 +128,12 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         return torch.addcmul(-mean / std, images, 1 / (255 * std)).to(torch.float32)
     # Not a multiply-add: where the mean is large against the deviation, that would lose digits.
     return ((images - mean) / std).to(torch.float32)
+
+
+def _reflected(position: Tensor, size: int) -> Tensor:
+    """Return positions up to ``size - 1`` outside an image, mirrored at its first and last pixel."""
+    last = size - 1
+    return last - (last - position.abs()).abs()
 
 
 def _in_interval(centre: Tensor, side: int, size: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,11 @@ from nls_tune.errors import InputError
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.augment import Augmentation, AugmentationDraws, normalise
 
+#: Makes the generator of an epoch, or of another stream of a training.
+Generators = Callable[[int], torch.Generator]
+#: The stream of the flips of ``alternate_flip``; epochs begin at 1, and 0 is the initialisation.
+FLIP_STREAM = 2**32
+
 
 class Batches:
     """Makes the batches of a training; ``memory_format`` is that of batches of images."""
@@ -23,22 +28,35 @@ class Batches:
         self._data = data
         self._size = settings.batch_size
         self._memory_format = memory_format
-        self._augmentation = Augmentation(settings.crop_padding, settings.flip, settings.cutout)
+        self._alternates = settings.flip and settings.alternate_flip
+        self._augmentation = Augmentation(
+            settings.crop_padding, settings.flip, settings.cutout, settings.padding_mode == "reflect"
+        )
 
-    def of_epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, shuffled, augmented, normalised; every sample once."""
-        order, draws = self.draw(generator)
+    def of_epoch(self, epoch: int, generators: Generators) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a 1-based epoch, shuffled, augmented, normalised; every sample once."""
+        order, draws = self.draw(epoch, generators)
         for span in self._spans():
             yield self._take(order[span], None if draws is None else draws[span])
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, AugmentationDraws | None]:
+    def draw(self, epoch: int, generators: Generators) -> tuple[Tensor, AugmentationDraws | None]:
         """Return the order of an epoch's samples, int64 (N,), and for images the draws of their augmentation."""
-        inputs, num_train = self._data.train_inputs, len(self._data.train_labels)
-        order = torch.randperm(num_train, generator=generator).to(inputs.device)
+        inputs, num_train, generator = self._data.train_inputs, len(self._data.train_labels), generators(epoch)
+        order = torch.randperm(num_train, generator=generator)
         if inputs.dtype != torch.uint8:
-            return order, None
+            return order.to(inputs.device), None
         height, width = inputs.shape[-2:]
-        return order, self._augmentation.draw(num_train, height, width, generator).to(inputs.device)
+        draws = self._augmentation.draw(num_train, height, width, generator)
+        if self._alternates:
+            # Each sample's own flip in the first epoch, from there on every second epoch.
+            first = torch.randint(2, (num_train,), generator=generators(FLIP_STREAM)).bool()
+            draws = replace(draws, flip=first[order] ^ (epoch % 2 == 0))
+        return order.to(inputs.device), draws.to(inputs.device)
+
+    @property
+    def num_batches(self) -> int:
+        """The batches of an epoch."""
+        return len(self._spans())
 
     def _spans(self) -> list[slice]:
         """Which part of an epoch's order each batch takes; the last one may be smaller."""

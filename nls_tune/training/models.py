@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nls_tune.errors import InputError
 from nls_tune.spaces.networks import InputShape, check_model
+from nls_tune.training.fast_cnn import WIDTHS, FastCNN
 
 _SMALL_CNN_WIDTHS = (32, 64, 128)
 _MLP_HIDDEN = (128, 128)
@@ -128,6 +129,10 @@ def _small_cnn(num_classes: int, input_shape: InputShape) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def _fast_cnn(widths: tuple[int, ...], num_classes: int, input_shape: InputShape) -> nn.Module:
+    return FastCNN(widths, num_classes, input_shape)
+
+
 def _mlp(num_classes: int, input_shape: InputShape) -> nn.Module:
     """Return two hidden layers of 128 on the flattened input.
 
@@ -148,6 +153,7 @@ _BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
     "resnet50": partial(_resnet, "resnet50"),
     "preact_resnet18": _preact_resnet18,
     "cnn9": _cnn9,
+    **{name: partial(_fast_cnn, widths) for name, widths in WIDTHS.items()},
     "small_cnn": _small_cnn,
     "mlp": _mlp,
 }

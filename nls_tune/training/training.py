@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
@@ -23,13 +22,12 @@ from nls_tune.training.augment import normalise
 from nls_tune.training.compiling import Compiler, Forward, run_network
 from nls_tune.training.data import Batches, DeviceData
 from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
+from nls_tune.training.evaluation import Evaluator
+from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN
 from nls_tune.training.models import build_model
+from nls_tune.training.readouts import Judging, Readouts
 
-#: On CPUs the activations of a small batch of images stay in the cache: twice the speed of 1,000 a batch.
-_EVALUATION_BATCH_IMAGES_CPU = 250
-#: Everything else wants large products: flat inputs on a CPU take a fifth less time than at 250 a batch.
-_EVALUATION_BATCH = 2000
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 #: Plain values and tensors by name, as torch saves them.
 State = dict[str, Any]
 
@@ -42,6 +40,7 @@ class Training:
     CPU, as without the stop (with the same number of threads).
 
     ``data`` is the dataset on the device, if it is there already; trainings of one process share the ``compiler``.
+    ``readouts`` are judged as ``judging`` says.
     ``history`` has the metrics of the finished epochs, of which the first ``epochs_reused`` were taken over with
     ``load_warmup``, and ``precision`` what ``settings.precision`` means on the device.
 
@@ -58,6 +57,7 @@ class Training:
         *,
         data: DeviceData | None = None,
         compiler: Compiler | None = None,
+        judging: Judging = Judging(),  # noqa: B008 - it cannot change
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
@@ -66,6 +66,9 @@ class Training:
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with seeded(self._stream(0), self.device):
             model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
+            if isinstance(model, FastCNN):
+                some = torch.randperm(dataset.num_train)[:WHITENING_IMAGES].to(self.device)
+                model.whiten(normalise(self.data.train_inputs[some], self.data.mean, self.data.std))
         images = len(dataset.input_shape) == 3
         self.precision = resolve_precision(settings.precision, self.device, images=images)
         self._memory_format = torch.channels_last if images else torch.contiguous_format
@@ -75,6 +78,8 @@ class Training:
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
         self._test_correct: list[np.ndarray] = []
+        self.evaluator = Evaluator(self.data, self.precision, self._memory_format)
+        self.readouts = Readouts(self.model, settings, self.evaluator, judging)
         self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer()
         self._compiled = self._compile(compiler, dataset.num_train)
@@ -116,18 +121,19 @@ class Training:
         epoch = self.epoch + 1
         if epoch == self.settings.warmup_epochs + 1:
             self.optimizer = self._new_optimizer()
+            self.readouts.averages.restart()  # what the warm-up reached is not the GLS phase's
         with seeded(self._stream(epoch), self.device):
             loss_sum, num_correct = self._train_epoch(epoch)
-        val_loss, val_correct = self._evaluate(self.data.val_inputs, self.data.val_labels)
+        val_loss, val_correct = self.evaluator.correct(self.model, self.data.val_inputs, self.data.val_labels)
         test_correct = None
         if self.data.test_inputs is not None and self.data.test_labels is not None:
-            _, test_correct = self._evaluate(self.data.test_inputs, self.data.test_labels)
+            _, test_correct = self.evaluator.correct(self.model, self.data.test_inputs, self.data.test_labels)
         # One transfer for everything that is a number; the step loop never waits for the device.
         finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
         sums = torch.stack([loss_sum, num_correct, val_loss, finite.to(torch.float64)]).tolist()
         val_bits = val_correct.cpu().numpy()
         test_bits = None if test_correct is None else test_correct.cpu().numpy()
-        num_train, seconds = len(self.data.train_labels), time.perf_counter() - start
+        num_train = len(self.data.train_labels)
         metrics = EpochMetrics(
             epoch=epoch,
             phase=self.settings.phase(epoch),
@@ -138,28 +144,32 @@ class Training:
             val_accuracy=float(val_bits.mean()),
             test_accuracy=None if test_bits is None else float(test_bits.mean()),
             diverged=not sums[3],
-            seconds=seconds,
+            seconds=0.0,
             peak_memory_bytes=peak_memory_bytes(self.device),
+            average_val_accuracies=self.readouts.validate(epoch) if sums[3] else (),
         )
         self._val_correct.append(np.packbits(val_bits))
         if test_bits is not None:
             self._test_correct.append(np.packbits(test_bits))
-        self.history.append(metrics)
-        return metrics
+        if not metrics.diverged:
+            self.readouts.judge([*self.history, metrics])
+        self.history.append(replace(metrics, seconds=time.perf_counter() - start))
+        return self.history[-1]
 
     def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One pass over the training samples; returns the sum of the losses and the number correct."""
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate(epoch)
         in_warmup = self.settings.phase(epoch) == "warmup"
         rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        for inputs, labels in self.batches(epoch):
+        for step, (inputs, labels) in enumerate(self.batches(epoch)):
+            lr = self.settings.learning_rate(epoch, step / self.source.num_batches)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * group["lr_factor"]
             # The batch that is smaller than the others would be another graph.
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
-            with self.autocast():
+            with self.evaluator.autocast():
                 logits = forward(self.model, inputs)
                 loss = gls_loss(logits, labels, rate, ignore_index=None)  # checked when the data were loaded
             self.optimizer.zero_grad(set_to_none=True)
@@ -167,50 +177,21 @@ class Training:
             if self.settings.clip_norm:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
             self.optimizer.step()
+            self.readouts.averages.update()
             loss_sum += loss.detach() * len(labels)
             num_correct += (logits.detach().argmax(1) == labels).sum()
         return loss_sum, num_correct
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
-        return self.source.of_epoch(self.generator(epoch))
+        return self.source.of_epoch(epoch, self.generator)
 
-    @torch.inference_mode()
     def predict_probabilities(self, inputs: Tensor) -> Tensor:
         """Return the model's class probabilities now, in evaluation mode: float32 (N, K), rows sum to 1.
 
         ``inputs`` (N, ...) are as in ``data``, on the device: uint8 images, or standardised float32 features.
         """
-        return torch.cat([logits.softmax(1) for logits in self._logits(inputs)])
-
-    @torch.inference_mode()
-    def _evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the summed cross-entropy and which samples are right, both on the device."""
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct, begin = [], 0
-        for logits in self._logits(inputs):
-            target = labels[begin : begin + len(logits)]
-            loss_sum += functional.cross_entropy(logits, target, reduction="sum")
-            correct.append(logits.argmax(1) == target)
-            begin += len(logits)
-        return loss_sum, torch.cat(correct)
-
-    def _logits(self, inputs: Tensor) -> Iterator[Tensor]:
-        """The float32 logits of one batch after another, in evaluation mode."""
-        self.model.eval()
-        images = inputs.dtype == torch.uint8
-        size = _EVALUATION_BATCH_IMAGES_CPU if images and self.device.type == "cpu" else _EVALUATION_BATCH
-        for batch in torch.split(inputs, size):
-            if images:
-                batch = batch.to(memory_format=self._memory_format)
-                batch = normalise(batch, self.data.mean, self.data.std)
-            with self.autocast():
-                logits = self.model(batch)
-            yield logits.float()
-
-    def autocast(self) -> torch.autocast:
-        """Return the context of the forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return self.evaluator.probabilities(self.model, inputs)
 
     def _compile(self, compiler: Compiler | None, num_train: int) -> Forward | None:
         """The compiled forward pass for whole batches of so many samples; None where it is not to be compiled."""
@@ -221,7 +202,7 @@ class Training:
         inputs, _ = next(self.batches(1))
         if len(inputs) != size:
             return None  # the only batch took in one more sample
-        return compiler.forward(self.settings.model, self.model, inputs, self.autocast)
+        return compiler.forward(self.settings.model, self.model, inputs, self.evaluator.autocast)
 
     def _parameters_finite(self) -> Tensor:
         """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
@@ -230,19 +211,28 @@ class Training:
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         s = self.settings
-        parameters = list(self.model.parameters())
+        groups = self._parameter_groups()
         if s.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay, fused=True)
-        return torch.optim.SGD(
-            parameters, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov, weight_decay=s.weight_decay, fused=True
-        )
+            return torch.optim.AdamW(groups, lr=s.lr, fused=True)
+        return torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov, fused=True)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The trained parameters, by what their learning rate is multiplied with; decay per step is that of all."""
+        factor, decay = self.settings.norm_bias_lr_factor, self.settings.weight_decay
+        norms = [m.bias for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)] if factor != 1 else []
+        of_norms = {id(bias) for bias in norms}
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in of_norms]
+        groups: list[dict[str, Any]] = [{"params": others, "lr_factor": 1.0, "weight_decay": decay}]
+        if norms:
+            groups.append({"params": norms, "lr_factor": factor, "weight_decay": decay / factor})
+        return groups
 
     def _stream(self, epoch: int) -> int:
         """A 63-bit seed for (seed, epoch); epoch 0 is the initialisation."""
         return int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
     def generator(self, epoch: int) -> torch.Generator:
-        """Return what an epoch's order and augmentation are drawn from."""
+        """Return what an epoch's order and augmentation, or another stream, are drawn from."""
         return torch.Generator().manual_seed(self._stream(epoch))
 
     def state_dict(self) -> State:
@@ -259,6 +249,7 @@ class Training:
             "history": [asdict(m) for m in self.history],
             "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
+            "readouts": self.readouts.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -316,11 +307,17 @@ class Training:
         shapes = [{n: t.shape for n, t in m.items()} for m in (self.model.state_dict(), state["model"])]
         if shapes[0] != shapes[1]:  # checked before anything is changed
             raise InputError("the saved state is of another network; start this training anew")
-        history = [EpochMetrics(**m) for m in state["history"]]
+        history = [_metrics(m) for m in state["history"]]
         optimizer = self._new_optimizer()
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
         optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.model.load_state_dict(state["model"])
+        self.readouts.load_state_dict(state["readouts"])
         self.optimizer, self.history = optimizer, history
         self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
         self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]
+
+
+def _metrics(values: State) -> EpochMetrics:
+    """The metrics of an epoch of a saved state."""
+    return EpochMetrics(**{**values, "average_val_accuracies": tuple(values["average_val_accuracies"])})

@@ -1,0 +1,100 @@
+"""What is judged of a training after each epoch: its weights as they are, and running averages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nls_tune.metrics import Best, BestAverage, EpochMetrics, Objective, best_average, best_epoch
+from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.averages import WeightAverages
+from nls_tune.training.evaluation import Evaluator
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How trainings are judged: by which epoch (None: `TrainingSettings.objective`), and whether with mirror images."""
+
+    objective: Objective | None = None
+    mirror: bool = False
+
+
+class Readouts:
+    """A training's weights and their averages, as they are judged.
+
+    The test samples take no part. Of the averages, and for mirror images, they are evaluated where validation has just
+    found the best epoch so far, which is the only epoch that anybody asks for. Where the last epoch counts, averages
+    are judged at the last epoch alone.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings, evaluator: Evaluator, judging: Judging) -> None:
+        self._model, self._settings, self._evaluator, self._mirror = model, settings, evaluator, judging.mirror
+        self._objective: Objective = judging.objective or settings.objective
+        self.averages = WeightAverages(model, settings.average_spans)
+        self._val_correct: list[Tensor] = []
+        self._correct: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._mirrored: dict[int, float] = {}
+
+    def best(self, history: Sequence[EpochMetrics]) -> Best | None:
+        """Return the best epoch of the weights as they are."""
+        accuracies = [metrics.val_accuracy for metrics in history if not metrics.diverged]
+        return best_epoch(accuracies, self._settings.first_counting_epoch, self._objective)
+
+    def best_average(self, history: Sequence[EpochMetrics]) -> BestAverage | None:
+        """Return the best epoch of the averaged weights."""
+        return best_average(history, self._settings.first_counting_epoch, self._objective)
+
+    def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
+        """Return which validation and test samples the averages get right at an epoch that was their best so far."""
+        val, test = self._correct[epoch]
+        return val.tobytes(), None if test is None else test.tobytes()
+
+    def mirrored(self, epoch: int) -> float | None:
+        """Return the test accuracy over images and mirror images at an epoch that was the best so far."""
+        return self._mirrored.get(epoch)
+
+    def validate(self, epoch: int) -> tuple[float, ...]:
+        """Return the validation accuracy of each average after an epoch; nothing where they are not judged."""
+        data, ends = self._evaluator.data, epoch == self._settings.epochs
+        models = self.averages.models if self._objective == "best" or ends else ()
+        self._val_correct = [self._evaluator.correct(m, data.val_inputs, data.val_labels)[1] for m in models]
+        return tuple(float(correct.float().mean()) for correct in self._val_correct)
+
+    def judge(self, history: Sequence[EpochMetrics]) -> None:
+        """Evaluate the test samples where the epoch that has just been validated is the best so far."""
+        epoch, data = len(history), self._evaluator.data
+        plain, average = self.best(history), self.best_average(history)
+        if average is not None and average.epoch == epoch:
+            test = None
+            if data.test_inputs is not None and data.test_labels is not None:
+                model = self.averages.models[average.span]
+                test = _bits(self._evaluator.correct(model, data.test_inputs, data.test_labels)[1])
+            self._correct[epoch] = _bits(self._val_correct[average.span]), test
+        if self._mirror and data.test_inputs is not None and data.test_labels is not None:
+            averaged = average is not None and (plain is None or average.value > plain.value)
+            best = average if averaged else plain
+            if best is not None and best.epoch == epoch:
+                model = self.averages.models[average.span] if averaged and average else self._model
+                self._mirrored[epoch] = self._evaluator.mirrored_accuracy(model, data.test_inputs, data.test_labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue."""
+        bits = {e: [None if b is None else torch.from_numpy(b) for b in both] for e, both in self._correct.items()}
+        return {"averages": self.averages.state_dict(), "correct": bits, "mirrored": dict(self._mirrored)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.averages.load_state_dict(state["averages"])
+        for epoch, (val, test) in state["correct"].items():
+            self._correct[epoch] = val.cpu().numpy(), None if test is None else test.cpu().numpy()
+        self._mirrored = dict(state["mirrored"])
+
+
+def _bits(correct: Tensor) -> np.ndarray:
+    """Pack bools, the first one into the most significant bit."""
+    return np.packbits(correct.cpu().numpy())
