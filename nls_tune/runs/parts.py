@@ -8,6 +8,7 @@ matters: in runs that have finished.
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ import pyarrow.parquet as pq
 VERSION_KEY = b"nls_tune.schema_version"
 #: Tables of one row cost much more memory than their rows; so many are put together at once.
 _AT_ONCE = 256
-#: Nullable columns that early versions did not write: nulls in their parts.
-LATER_COLUMNS = ("slot",)
+#: A field with this key in its metadata may be missing in parts of early versions: the column's value in them, as JSON.
+DEFAULT_KEY = b"nls_tune.default"
 #: The columns to read (None for all) of parts with a stored schema whose tables need no cast.
 _Known = dict[bytes, "list[str] | None"]
 
@@ -104,9 +105,11 @@ def _read(path: Path, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart
             return UnreadPart(path.name, *wrong)
         columns = None if found.names == schema.names else [name for name in schema.names if name in found.names]
         table = file.read(columns=columns, use_threads=False)
-        for name in set(schema.names) - set(found.names):
-            table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
-        if stored is not None and table.schema.equals(schema):
+        missing = [field for field in schema if field.name not in found.names]
+        for field in missing:
+            values = [json.loads(field.metadata[DEFAULT_KEY])] * table.num_rows
+            table = table.append_column(field, pa.array(values, field.type))
+        if stored is not None and not missing and table.schema.equals(schema):
             known[stored] = columns
         return table.select(schema.names).cast(schema)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -131,6 +134,7 @@ def _wrong(found: pa.Schema, schema: pa.Schema) -> tuple[str, str] | None:
     version = (found.metadata or {}).get(VERSION_KEY, b"0").decode(errors="replace")
     if version != expected:
         return f"has schema version {version}, this nls_tune reads {expected}", "use the version that wrote it"
-    if missing := [name for name in schema.names if name not in (*found.names, *LATER_COLUMNS)]:
-        return f"lacks the column {missing[0]}", "it was not written by nls_tune"
+    missing = [field for field in schema if field.name not in found.names]
+    if lacking := [field.name for field in missing if DEFAULT_KEY not in (field.metadata or {})]:
+        return f"lacks the column {lacking[0]}", "it was not written by nls_tune"
     return None

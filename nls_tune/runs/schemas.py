@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import types
 import typing
 from collections.abc import Mapping
 from functools import cache
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from nls_tune.runs.parts import VERSION_KEY
+from nls_tune.runs.parts import DEFAULT_KEY, VERSION_KEY
 from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 
 #: A row of ``trials/`` or ``epochs/``: values by column.
@@ -34,14 +35,31 @@ def _fields(kind: pa.DataType, *names: str, nullable: bool = False) -> list[pa.F
     return [pa.field(name, kind, nullable=nullable) for name in names]
 
 
+def _later(field: pa.Field, default: object) -> pa.Field:
+    """Return a column that early versions did not write, with its value in their rows."""
+    return field.with_metadata({DEFAULT_KEY: json.dumps(default)})
+
+
 def _config_fields() -> list[pa.Field]:
     """One column for every training setting that has none of its own, with the type of its annotation."""
     kinds: dict[Any, pa.DataType] = {
         str: pa.string(), Literal: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
-        tuple: pa.list_(pa.int64()),
     }  # fmt: skip
-    others = {name: info.annotation for name, info in TrainingSettings.model_fields.items() if name not in OWN_COLUMNS}
-    return [pa.field(column_of(n), kinds[typing.get_origin(kind) or kind], False) for n, kind in others.items()]
+    later, found = TrainingSettings.later_defaults(), []
+    for name, info in TrainingSettings.model_fields.items():
+        if name in OWN_COLUMNS:
+            continue
+        kind: Any = info.annotation
+        nullable = typing.get_origin(kind) in (typing.Union, types.UnionType)
+        kind = typing.get_args(kind)[0] if nullable else kind  # ``float | None`` is a float that may be missing
+        if typing.get_origin(kind) is tuple:
+            element = typing.get_args(typing.get_args(kind)[0])[0]  # of ``tuple[Annotated[float, ...], ...]``
+            column = pa.list_(kinds[element])
+        else:
+            column = kinds[typing.get_origin(kind) or kind]
+        field = pa.field(column_of(name), column, nullable)
+        found.append(_later(field, later[name]) if name in later else field)
+    return found
 
 
 @cache
@@ -64,8 +82,8 @@ def trial_schema() -> pa.Schema:
         *_fields(whole, "best_epoch", nullable=True),
         *_fields(real, "best_val_accuracy", "test_accuracy_at_best", nullable=True),
         *_fields(real, "last_val_accuracy", "last_test_accuracy", nullable=True),
-        # Which of the run's slots the trial ran in: 0, 1, ...; null in rows of versions that did not know.
-        *_fields(whole, "slot", nullable=True),
+        # Which of the run's slots the trial ran in: 0, 1, ...
+        _later(pa.field("slot", whole), None),
         # How many samples the bits stand for: packing rounds up to whole bytes.
         *_fields(whole, "num_val", "num_test"),
         *_fields(pa.binary(), "val_correct_at_best", "test_correct_at_best", nullable=True),
@@ -100,7 +118,7 @@ def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: Trai
 
     ``fingerprint`` is that of the noisy dataset; ``noise_level`` is in its stored spelling.
     """
-    identity = [fingerprint, noise_level, noise_seed, settings.model_dump(mode="json"), stage]
+    identity = [fingerprint, noise_level, noise_seed, settings.identity(), stage]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -109,7 +127,8 @@ def settings_of(row: Mapping[Any, Any]) -> TrainingSettings:
     """Return the training settings that a row of ``trials/`` stands for."""
     values = {name: row[column_of(name)] for name in TrainingSettings.model_fields}
     plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
-    return TrainingSettings(**plain)
+    # pandas has NaN for null; no setting may be NaN
+    return TrainingSettings(**{k: None if v != v else v for k, v in plain.items()})
 
 
 def config_columns(settings: TrainingSettings) -> Row:

@@ -44,7 +44,8 @@ class _Range(BaseModel):
     def coerced(self, name: str) -> Self:
         """Return the range itself; one of another type than its setting is a ValueError."""
         field = TrainingSettings.model_fields.get(name)
-        kind = {float: "float", int: "int"}.get(field.annotation) if field is not None else self.type  # type: ignore[arg-type] # None for other types
+        kinds: dict[Any, str] = {float: "float", float | None: "float", int: "int"}
+        kind = kinds.get(field.annotation) if field is not None else self.type  # None for other types
         if kind != self.type:
             rule = f"{kind} or a choice" if kind else "choice"
             raise ValueError(f"{name} must be a {rule}, got type {self.type}; change its type")

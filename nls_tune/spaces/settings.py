@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +26,11 @@ _Span = Annotated[float, Field(gt=0, le=1)]
 
 #: The one cycle: share of the steps in which the learning rate rises, and its first and last value over the peak.
 _RISE, _FIRST, _LAST = 0.23, 0.2, 0.07
+
+_T = TypeVar("_T")
+#: A setting that runs of version 0.1 do not have. At its default it changes nothing, neither a training nor its name:
+#: rows, names and saved states that lack it mean the default.
+Later = Annotated[_T, "later"]
 
 
 class TrainingSettings(BaseModel):
@@ -86,16 +91,16 @@ class TrainingSettings(BaseModel):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: _NonNegative = 5e-4
-    norm_bias_lr_factor: _Positive = 1.0
+    norm_bias_lr_factor: Later[_Positive] = 1.0
     batch_size: Annotated[int, Field(ge=2)] = 128
     crop_padding: Annotated[int, Field(ge=0)] = 0
-    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    padding_mode: Later[Literal["zeros", "reflect"]] = "zeros"
     flip: bool = False
-    alternate_flip: bool = False
+    alternate_flip: Later[bool] = False
     cutout: Annotated[int, Field(ge=0)] = 0
     clip_norm: _NonNegative = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    average_spans: tuple[_Span, ...] = ()
+    average_spans: Later[tuple[_Span, ...]] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
@@ -108,6 +113,16 @@ class TrainingSettings(BaseModel):
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got 0; set nesterov to false or raise momentum")
         return self
+
+    @classmethod
+    def later_defaults(cls) -> dict[str, object]:
+        """Return the defaults of the settings that are ``Later``, by name."""
+        return {name: info.default for name, info in cls.model_fields.items() if "later" in info.metadata}
+
+    def identity(self) -> dict[str, object]:
+        """Return the settings as plain JSON values, but for ``Later`` ones at their defaults."""
+        unchanged = {name for name, default in self.later_defaults().items() if getattr(self, name) == default}
+        return self.model_dump(mode="json", exclude=unchanged)
 
     @property
     def arm(self) -> Arm:
@@ -129,8 +144,8 @@ class TrainingSettings(BaseModel):
 
     def warmup_settings(self) -> dict[str, object]:
         """Return the settings that shape a warm-up epoch, as plain JSON values."""
-        one_cycle = ("schedule", "epochs") if self.schedule == "one_cycle" else ()
-        return self.model_dump(mode="json", exclude=set(_NOT_OF_WARMUP).difference(one_cycle))
+        kept = ("schedule", "epochs") if self.schedule == "one_cycle" else ()
+        return {name: value for name, value in self.identity().items() if name not in _NOT_OF_WARMUP or name in kept}
 
     def gls_epochs(self, epoch: int) -> int:
         """How many of the epochs up to a 1-based epoch belong to the GLS phase: the clock that rungs count in."""

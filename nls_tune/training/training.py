@@ -27,7 +27,7 @@ from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN
 from nls_tune.training.models import build_model
 from nls_tune.training.readouts import Judging, Readouts
 
-_STATE_VERSION = 3
+_STATE_VERSION = 2
 #: Plain values and tensors by name, as torch saves them.
 State = dict[str, Any]
 
@@ -239,7 +239,7 @@ class Training:
         """Return everything needed to continue: plain data and tensors, loadable with ``weights_only=True``."""
         return {
             "version": _STATE_VERSION,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.identity(),
             "fingerprint": self.data.fingerprint,
             "precision": self.precision,
             "warmup": self.warmup_identity(),
@@ -249,14 +249,14 @@ class Training:
             "history": [asdict(m) for m in self.history],
             "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
-            "readouts": self.readouts.state_dict(),
+            **({"readouts": self.readouts.state_dict()} if self.settings.average_spans else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Take over what ``state_dict`` returned, in any process, on any device; InputError: it does not fit."""
         expected = {
             "version": _STATE_VERSION,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.identity(),
             "fingerprint": self.data.fingerprint,
             "precision": self.precision,  # auto is not the same everywhere
         }
@@ -312,7 +312,8 @@ class Training:
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
         optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.model.load_state_dict(state["model"])
-        self.readouts.load_state_dict(state["readouts"])
+        if "readouts" in state:
+            self.readouts.load_state_dict(state["readouts"])
         self.optimizer, self.history = optimizer, history
         self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
         self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]
@@ -320,4 +321,4 @@ class Training:
 
 def _metrics(values: State) -> EpochMetrics:
     """The metrics of an epoch of a saved state."""
-    return EpochMetrics(**{**values, "average_val_accuracies": tuple(values["average_val_accuracies"])})
+    return EpochMetrics(**{**values, "average_val_accuracies": tuple(values.get("average_val_accuracies", ()))})

@@ -16,9 +16,11 @@ from trial_rows import trial_row
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts import DEFAULT_KEY, VERSION_KEY, read_parts
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema, unpack_correct
+from nls_tune.spaces.settings import TrainingSettings
 
 TRIAL_COLUMNS, EPOCH_COLUMNS = trial_schema().names, epoch_schema().names
 NULLABLE = [field.name for field in trial_schema() if field.nullable]
@@ -247,15 +249,28 @@ def test_a_part_that_cannot_be_used_is_named(run, spoil, said):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_slot_may_be_missing_as_early_versions_wrote_none(run):
+def test_columns_that_came_later_are_filled_with_their_defaults(run):
     run.write_trial(full_row())
     run.write_trial(empty_row())
-    rewritten(lambda t: t.drop_columns(["slot"]))(run.trials / f"{full_row()['trial_id']}.parquet")
+    later = {f"config_{name}": default for name, default in TrainingSettings.later_defaults().items()}
+    rewritten(lambda t: t.drop_columns(["slot", *later]))(run.trials / f"{full_row()['trial_id']}.parquet")
     trials = read_trials(run.path)
     assert list(trials.columns) == TRIAL_COLUMNS
     assert trials["slot"].isna().all()
     row = {name: plain(value) for name, value in trials.iloc[0].items() if name not in ("started_at", "finished_at")}
-    assert row == {name: plain(full_row()[name]) for name in row} | {"slot": None}
+    expected = {name: plain(full_row()[name]) for name in row} | {"slot": None} | later
+    assert row == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"), [(pa.float64(), 0.5), (pa.string(), "zeros"), (pa.bool_(), False), (pa.list_(pa.int64()), [2])]
+)
+def test_a_later_column_of_any_type_is_filled(tmp_path, kind, default):
+    field = pa.field("later", kind, nullable=False, metadata={DEFAULT_KEY: json.dumps(default)})
+    schema = pa.schema([field, pa.field("last", pa.int64())], metadata={VERSION_KEY: b"0"})
+    for name in ("a", "b"):  # of the same schema, which is remembered
+        pq.write_table(pa.table({"last": [7, 8]}), tmp_path / f"{name}.parquet")
+    assert read_parts(tmp_path, schema).table.to_pylist() == [{"later": default, "last": n} for n in (7, 8, 7, 8)]
 
 
 @pytest.mark.parametrize("read", [read_trials, read_epochs])

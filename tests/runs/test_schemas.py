@@ -13,7 +13,7 @@ from nls_tune.runs.schemas import (
     trial_schema,
     unpack_correct,
 )
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings
+from nls_tune.spaces.settings import OWN_COLUMNS, Later, TrainingSettings
 
 CONFIG = [f"config_{name}" for name in TrainingSettings.model_fields if name not in OWN_COLUMNS]
 TRIAL_COLUMNS = [
@@ -108,6 +108,19 @@ def test_a_trials_name_is_the_same_for_ever_however_a_number_was_written(rate):
     settings = TrainingSettings(model="mlp", smooth_rate=rate, milestones=[3])
     # If this changes, runs that were begun before cannot be resumed: raise the schema version.
     assert trial_id(*IDENTITY[:3], settings, "search") == "db47f5ef47436871"
+
+
+class Newer(TrainingSettings):
+    """The settings of a version that has one more."""
+
+    cooldown: Later[float] = 0.5
+
+
+def test_a_setting_that_came_later_leaves_the_names_of_trials_as_they_were_while_it_has_its_default():
+    newer = Newer(**SETTINGS.model_dump())
+    assert "cooldown" not in newer.identity()
+    assert trial_id(*IDENTITY[:3], newer, "search") == trial_id(*IDENTITY)
+    assert trial_id(*IDENTITY[:3], newer.model_copy(update={"cooldown": 1.0}), "search") != trial_id(*IDENTITY)
 
 
 def test_a_trials_name_changes_with_its_data_its_stage_and_every_setting():
