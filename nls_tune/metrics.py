@@ -38,6 +38,27 @@ class EpochMetrics:
     average_val_accuracies: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Judging:
+    """How trainings are judged: by which epoch (None: by their own rule), and whether with mirrored test images too."""
+
+    objective: Objective | None = None
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class ReadoutScore:
+    """What one readout of a training reached: its weights as they are, ``plain``, or an average, ``average:SPAN``.
+
+    ``epoch`` is its best one, ``val_accuracy`` the objective there, and ``test_accuracy`` None without a test set.
+    """
+
+    readout: str
+    epoch: int
+    val_accuracy: float
+    test_accuracy: float | None
+
+
 class Best(NamedTuple):
     """An epoch and the value of the objective at it."""
 

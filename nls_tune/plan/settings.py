@@ -198,7 +198,16 @@ class SearchSettings:
     scheduler: Annotated[
         Literal["asha", "none"], Flag("asha, or none: every trial runs to its end.", _ADVANCED)
     ] = "asha"  # fmt: skip
-    objective: Annotated[Objective, Flag("Epoch that counts: best or last.", _ADVANCED)] = "best"
+    objective: Annotated[
+        Objective | None,
+        Flag("Epoch that counts: best or last. By default best, and last where the schedule is one_cycle.", _ADVANCED),
+    ] = None
+    tta: Annotated[
+        Literal["none", "mirror"],
+        Flag(
+            "mirror: also record the test accuracy over every image and its mirror image, in its own column.", _ADVANCED
+        ),
+    ] = "none"
     val_fraction: Annotated[
         float | None, Gt(0), Lt(1),
         Flag("Share of the labelled samples held out for validation (noisy labels).", _ADVANCED),

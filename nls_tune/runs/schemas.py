@@ -82,6 +82,14 @@ def trial_schema() -> pa.Schema:
         *_fields(whole, "best_epoch", nullable=True),
         *_fields(real, "best_val_accuracy", "test_accuracy_at_best", nullable=True),
         *_fields(real, "last_val_accuracy", "last_test_accuracy", nullable=True),
+        # The weights that are best, ``plain`` or ``average:SPAN``; then what plain and averaged ones reach on their own.
+        _later(pa.field("readout", text), None),
+        *(
+            _later(pa.field(f"{readout}_{name}", whole if name == "best_epoch" else real), None)
+            for readout in ("plain", "average")
+            for name in ("best_epoch", "best_val_accuracy", "test_accuracy_at_best")
+        ),
+        _later(pa.field("mirrored_test_accuracy", real), None),
         # Which of the run's slots the trial ran in: 0, 1, ...
         _later(pa.field("slot", whole), None),
         # How many samples the bits stand for: packing rounds up to whole bytes.
@@ -109,6 +117,7 @@ def epoch_schema() -> pa.Schema:
         *_fields(pa.bool_(), "diverged"),
         *_fields(real, "seconds"),
         *_fields(whole, "peak_memory_bytes"),
+        _later(pa.field("average_val_accuracies", pa.list_(real), nullable=False), []),
     ]
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 

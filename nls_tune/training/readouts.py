@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nls_tune.metrics import Best, BestAverage, EpochMetrics, Objective, best_average, best_epoch
+from nls_tune.metrics import Best, BestAverage, EpochMetrics, Judging, Objective, ReadoutScore, best_average, best_epoch
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.averages import WeightAverages
 from nls_tune.training.evaluation import Evaluator
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How trainings are judged: by which epoch (None: `TrainingSettings.objective`), and whether with mirror images."""
-
-    objective: Objective | None = None
-    mirror: bool = False
 
 
 class Readouts:
@@ -48,6 +39,21 @@ class Readouts:
     def best_average(self, history: Sequence[EpochMetrics]) -> BestAverage | None:
         """Return the best epoch of the averaged weights."""
         return best_average(history, self._settings.first_counting_epoch, self._objective)
+
+    def scores(self, history: Sequence[EpochMetrics]) -> tuple[ReadoutScore | None, ReadoutScore | None]:
+        """Return what the weights as they are and their best average have reached; None where no epoch counts."""
+        best, average = self.best(history), self.best_average(history)
+        plain = None
+        if best is not None:
+            plain = ReadoutScore("plain", best.epoch, best.value, history[best.epoch - 1].test_accuracy)
+        if average is None:
+            return plain, None
+        name = f"average:{self._settings.average_spans[average.span]:g}"
+        test, labels = self._correct[average.epoch][1], self._evaluator.data.test_labels
+        accuracy = None
+        if test is not None and labels is not None:
+            accuracy = float(np.unpackbits(test, count=len(labels)).mean())
+        return plain, ReadoutScore(name, average.epoch, average.value, accuracy)
 
     def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
         """Return which validation and test samples the averages get right at an epoch that was their best so far."""
@@ -76,10 +82,10 @@ class Readouts:
                 test = _bits(self._evaluator.correct(model, data.test_inputs, data.test_labels)[1])
             self._correct[epoch] = _bits(self._val_correct[average.span]), test
         if self._mirror and data.test_inputs is not None and data.test_labels is not None:
-            averaged = average is not None and (plain is None or average.value > plain.value)
-            best = average if averaged else plain
+            model, best = self._model, plain
+            if average is not None and (plain is None or average.value > plain.value):
+                model, best = self.averages.models[average.span], Best(average.epoch, average.value)
             if best is not None and best.epoch == epoch:
-                model = self.averages.models[average.span] if averaged and average else self._model
                 self._mirrored[epoch] = self._evaluator.mirrored_accuracy(model, data.test_inputs, data.test_labels)
 
     def state_dict(self) -> dict[str, Any]:

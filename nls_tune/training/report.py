@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from nls_tune.metrics import EpochMetrics
+from nls_tune.metrics import EpochMetrics, ReadoutScore
 from nls_tune.runs.schemas import Status
 
 #: The key of the objective in Tune's results.
@@ -19,8 +19,10 @@ class TrialReport:
 
     ``epoch`` is the last one, 0 before the first; ``gls_epochs``, those of the GLS phase, are the scheduler's clock.
     ``best_val_accuracy`` is the objective, 0.0 while no epoch counts, ``best_epoch`` the epoch that a user would
-    deploy, and ``val_correct_at_best`` says which validation samples are right there, one bit per sample (test samples
-    likewise; None without a test set). ``diverged`` is about the last epoch; ``finished``: the trial has come to its
+    deploy, ``readout`` which weights, and ``val_correct_at_best`` says which validation samples are right there, one bit
+    per sample (test samples likewise; None without a test set). ``plain`` is what the weights as they are have reached,
+    ``average`` their best average; ``mirrored_test_accuracy`` is over images and mirror images, where that is asked
+    for. ``diverged`` is about the last epoch; ``finished``: the trial has come to its
     end by itself. ``train_seconds`` are those of the epochs that it trained, without the ``epochs_reused`` from the
     store of warm-ups, and ``new_epochs`` those since the report before. ``out_of_memory`` is the error of a trial that
     ran out of memory. ``warnings`` are for the user, one sentence each; a report may repeat earlier ones. ``done``:
@@ -34,6 +36,11 @@ class TrialReport:
     epochs_reused: int = 0
     best_val_accuracy: float = 0.0
     best_epoch: int | None = None
+    readout: str | None = None
+    test_accuracy_at_best: float | None = None
+    plain: ReadoutScore | None = None
+    average: ReadoutScore | None = None
+    mirrored_test_accuracy: float | None = None
     val_correct_at_best: bytes | None = None
     test_correct_at_best: bytes | None = None
     diverged: bool = False
@@ -66,4 +73,7 @@ class TrialReport:
     def from_result(cls, result: Mapping[str, Any]) -> TrialReport:
         """Return the report that ``to_result`` gave to Tune, which adds keys of its own."""
         values = {field.name: result[field.name] for field in fields(cls)}
-        return cls(**{**values, "new_epochs": tuple(EpochMetrics(**epoch) for epoch in values["new_epochs"])})
+        values["new_epochs"] = tuple(EpochMetrics(**epoch) for epoch in values["new_epochs"])
+        for name in ("plain", "average"):
+            values[name] = None if values[name] is None else ReadoutScore(**values[name])
+        return cls(**values)

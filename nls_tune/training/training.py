@@ -16,7 +16,7 @@ from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
-from nls_tune.metrics import EpochMetrics
+from nls_tune.metrics import EpochMetrics, Judging
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.augment import normalise
 from nls_tune.training.compiling import Compiler, Forward, run_network
@@ -25,7 +25,7 @@ from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seed
 from nls_tune.training.evaluation import Evaluator
 from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN
 from nls_tune.training.models import build_model
-from nls_tune.training.readouts import Judging, Readouts
+from nls_tune.training.readouts import Readouts
 
 _STATE_VERSION = 2
 #: Plain values and tensors by name, as torch saves them.

@@ -7,10 +7,10 @@ import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.metrics import Objective, best_epoch
+from nls_tune.metrics import Judging
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
@@ -38,7 +38,7 @@ class Workplace:
     device: torch.device
     device_name: str
     compiler: Compiler
-    objective: Objective
+    judging: Judging
     checkpoints: Path
     warmup_store: Path | None
     warmup_epochs: tuple[int, ...]
@@ -80,7 +80,8 @@ class Trial:
 
         def new() -> Training:
             place = self._workplace
-            return Training(dataset, self._spec.settings, place.device, data=data, compiler=place.compiler)
+            settings, device = self._spec.settings, place.device
+            return Training(dataset, settings, device, data=data, compiler=place.compiler, judging=place.judging)
 
         training = new()
         try:
@@ -136,12 +137,15 @@ class Trial:
     def _report(self, epoch: int) -> TrialReport:
         """The state of the trial as it was after an epoch, with the epochs since the last report."""
         training = self.training
-        accuracies, first_counting = training.val_accuracies(epoch), training.settings.first_counting_epoch
-        best = best_epoch(accuracies, first_counting, self._workplace.objective) if self._validates else None
-        val_bits, test_bits = training.correct_bits(best.epoch) if best else (None, None)
+        plain, average = training.readouts.scores(training.history[:epoch]) if self._validates else (None, None)
+        averaged = average is not None and (plain is None or average.val_accuracy > plain.val_accuracy)
+        best, val_bits, test_bits = average if averaged else plain, None, None
+        if best is not None:
+            val_bits, test_bits = (training.readouts if averaged else training).correct_bits(best.epoch)
         new = training.history[self._reported : epoch]
         if not self._validates:
-            new = [replace(metrics, val_loss=math.nan, val_accuracy=math.nan) for metrics in new]
+            nothing: dict[str, Any] = {"val_loss": math.nan, "val_accuracy": math.nan, "average_val_accuracies": ()}
+            new = [replace(metrics, **nothing) for metrics in new]
         self._reported = epoch
         at_end = epoch == training.epoch
         finished = epoch == self._spec.last_epoch or (training.finished and at_end)
@@ -151,8 +155,13 @@ class Trial:
             epoch=epoch,
             gls_epochs=training.settings.gls_epochs(epoch),
             epochs_reused=min(training.epochs_reused, epoch),
-            best_val_accuracy=best.value if best else 0.0,
+            best_val_accuracy=best.val_accuracy if best else 0.0,
             best_epoch=best.epoch if best else None,
+            readout=best.readout if best else None,
+            test_accuracy_at_best=best.test_accuracy if best else None,
+            plain=plain,
+            average=average,
+            mirrored_test_accuracy=training.readouts.mirrored(best.epoch) if best else None,
             val_correct_at_best=val_bits,
             test_correct_at_best=test_bits,
             diverged=training.diverged and at_end,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.metrics import EpochMetrics
+from nls_tune.metrics import EpochMetrics, ReadoutScore
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level import cancelling_rate
 from nls_tune.runs.schemas import ON_ALL_LABELS, Row, Status, config_columns
@@ -56,7 +56,7 @@ class TrialState:
     def trial_row(self, status: Status, error: str | None) -> Row:
         """Return the row of ``trials/`` of the trial, which ends now; ``error`` says why it failed."""
         report = self.report or TrialReport(device="unknown", node="unknown")
-        best, last = report.best_epoch, self.epochs[max(self.epochs)] if self.epochs else None
+        last = self.epochs[max(self.epochs)] if self.epochs else None
         dataset, spec, finished_at = self.dataset, self.spec, datetime.now(UTC)
         validates = spec.stage != ON_ALL_LABELS
         return {
@@ -76,11 +76,15 @@ class TrialState:
             "error": error,
             "epochs": len(self.epochs),
             "epochs_reused": report.epochs_reused,
-            "best_epoch": best,
+            "best_epoch": report.best_epoch,
             "best_val_accuracy": report.objective,
-            "test_accuracy_at_best": None if best is None else self.epochs[best].test_accuracy,
+            "test_accuracy_at_best": report.test_accuracy_at_best,
             "last_val_accuracy": last.val_accuracy if last and validates else None,
             "last_test_accuracy": last.test_accuracy if last else None,
+            "readout": report.readout,
+            **_score_columns("plain", report.plain),
+            **_score_columns("average", report.average),
+            "mirrored_test_accuracy": report.mirrored_test_accuracy,
             "slot": self.slot,
             "num_val": dataset.num_val if validates else 0,
             "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
@@ -93,3 +97,12 @@ class TrialState:
             "started_at": self.started_at,
             "finished_at": finished_at,
         }
+
+
+def _score_columns(name: str, score: ReadoutScore | None) -> Row:
+    """The columns of a readout; nulls where it was not judged."""
+    return {
+        f"{name}_best_epoch": score and score.epoch,
+        f"{name}_best_val_accuracy": score and score.val_accuracy,
+        f"{name}_test_accuracy_at_best": score and score.test_accuracy,
+    }

@@ -13,7 +13,7 @@ from ray import tune
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import error_line, is_out_of_memory
 from nls_tune.machine.provenance import cpu_name
-from nls_tune.metrics import Objective
+from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.training.trial import Trial, Workplace
 
@@ -39,7 +39,7 @@ class SharedSettings:
     ``warmup_epochs`` are stored.
     """
 
-    objective: Objective
+    judging: Judging
     use_gpu: bool
     checkpoints: Path
     cpus_per_trial: int
@@ -89,7 +89,7 @@ class TrainingTrainable(tune.Trainable):
             device,
             torch.cuda.get_device_name() if shared.use_gpu else cpu_name(),
             Compiler(shared.compile),
-            shared.objective,
+            shared.judging,
             shared.checkpoints,
             shared.warmup_store,
             shared.warmup_epochs,
