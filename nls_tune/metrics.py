@@ -98,17 +98,17 @@ class BestAverage(NamedTuple):
 
 
 def best_average(
-    history: Sequence[EpochMetrics], first_counting: int = 1, objective: Objective = "best"
+    val_accuracies: Sequence[Sequence[float]], first_counting: int = 1, objective: Objective = "best"
 ) -> BestAverage | None:
     """Return the best epoch of the averaged weights by the rule of `best_epoch`, over all averages.
 
-    The average of the highest value is returned, the first on ties; None where none was judged.
+    The average of the highest value is returned, the first on ties; None where none was judged. Arguments are as in
+    `best_epoch`, with `EpochMetrics.average_val_accuracies` of each epoch.
     """
-    judged = [metrics.average_val_accuracies for metrics in history if not metrics.diverged]
     if objective == "last":
         # Averages are judged at the end alone; `best_epoch` looks at the last value, and at how many there are.
-        judged = judged[-1:] * len(judged)
-    curves = enumerate(zip(*judged, strict=False))
+        val_accuracies = list(val_accuracies[-1:]) * len(val_accuracies)
+    curves = enumerate(zip(*val_accuracies, strict=False))
     found = [(best_epoch(curve, first_counting, objective), index) for index, curve in curves]
     averages = [BestAverage(best.epoch, index, best.value) for best, index in found if best is not None]
     return max(averages, key=lambda best: best.value, default=None)

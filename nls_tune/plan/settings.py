@@ -205,7 +205,7 @@ class SearchSettings:
     tta: Annotated[
         Literal["none", "mirror"],
         Flag(
-            "mirror: also record the test accuracy over every image and its mirror image, in its own column.", _ADVANCED
+            "mirror: record also the test accuracy over each image and its mirror image, in its own column.", _ADVANCED
         ),
     ] = "none"
     val_fraction: Annotated[

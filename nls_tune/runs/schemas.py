@@ -82,7 +82,7 @@ def trial_schema() -> pa.Schema:
         *_fields(whole, "best_epoch", nullable=True),
         *_fields(real, "best_val_accuracy", "test_accuracy_at_best", nullable=True),
         *_fields(real, "last_val_accuracy", "last_test_accuracy", nullable=True),
-        # The weights that are best, ``plain`` or ``average:SPAN``; then what plain and averaged ones reach on their own.
+        # The best weights, ``plain`` or ``average:SPAN``; then what plain and averaged ones reach on their own.
         _later(pa.field("readout", text), None),
         *(
             _later(pa.field(f"{readout}_{name}", whole if name == "best_epoch" else real), None)

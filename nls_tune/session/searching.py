@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.allocation.allocator import Allocator, Outcome, Suggestion
-from nls_tune.metrics import best_epoch
+from nls_tune.metrics import best_average, best_epoch
 from nls_tune.plan.level import GroupKey
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
@@ -99,15 +99,17 @@ def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: Trainin
     """The objective of a trial at every rung that judged it, from its epochs."""
     if curve is None:
         return {}
-    accuracies = curve.loc[~curve["diverged"], "val_accuracy"].tolist()
+    healthy = curve[~curve["diverged"]]
+    accuracies, averages = healthy["val_accuracy"].tolist(), healthy["average_val_accuracies"].tolist()
+    judging = settings.first_counting_epoch, plan.settings.objective or settings.objective
     values = {}
     for rung in plan.rungs().levels:
         epoch = settings.rung_epoch(rung)
         if epoch is None or len(accuracies) < epoch:
             continue
-        best = best_epoch(accuracies[:epoch], settings.first_counting_epoch, plan.settings.objective)
-        if best is not None:
-            values[rung] = best.value
+        found = best_epoch(accuracies[:epoch], *judging), best_average(averages[:epoch], *judging)
+        if best := [one.value for one in found if one is not None]:
+            values[rung] = max(best)
     return values
 
 

@@ -38,7 +38,8 @@ class Readouts:
 
     def best_average(self, history: Sequence[EpochMetrics]) -> BestAverage | None:
         """Return the best epoch of the averaged weights."""
-        return best_average(history, self._settings.first_counting_epoch, self._objective)
+        accuracies = [metrics.average_val_accuracies for metrics in history if not metrics.diverged]
+        return best_average(accuracies, self._settings.first_counting_epoch, self._objective)
 
     def scores(self, history: Sequence[EpochMetrics]) -> tuple[ReadoutScore | None, ReadoutScore | None]:
         """Return what the weights as they are and their best average have reached; None where no epoch counts."""
