@@ -31,19 +31,10 @@ class Readouts:
         self._correct: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self._mirrored: dict[int, float] = {}
 
-    def best(self, history: Sequence[EpochMetrics]) -> Best | None:
-        """Return the best epoch of the weights as they are."""
-        accuracies = [metrics.val_accuracy for metrics in history if not metrics.diverged]
-        return best_epoch(accuracies, self._settings.first_counting_epoch, self._objective)
-
-    def best_average(self, history: Sequence[EpochMetrics]) -> BestAverage | None:
-        """Return the best epoch of the averaged weights."""
-        accuracies = [metrics.average_val_accuracies for metrics in history if not metrics.diverged]
-        return best_average(accuracies, self._settings.first_counting_epoch, self._objective)
-
     def scores(self, history: Sequence[EpochMetrics]) -> tuple[ReadoutScore | None, ReadoutScore | None]:
         """Return what the weights as they are and their best average have reached; None where no epoch counts."""
-        best, average = self.best(history), self.best_average(history)
+        first = self._settings.first_counting_epoch
+        best, average = self._best(history, first), self._best_average(history, first)
         plain = None
         if best is not None:
             plain = ReadoutScore("plain", best.epoch, best.value, history[best.epoch - 1].test_accuracy)
@@ -67,15 +58,18 @@ class Readouts:
 
     def validate(self, epoch: int) -> tuple[float, ...]:
         """Return the validation accuracy of each average after an epoch; nothing where they are not judged."""
-        data, ends = self._evaluator.data, epoch == self._settings.epochs
-        models = self.averages.models if self._objective == "best" or ends else ()
+        data, models = self._evaluator.data, self.averages.models if self._is_judged(epoch) else ()
         self._val_correct = [self._evaluator.correct(m, data.val_inputs, data.val_labels)[1] for m in models]
         return tuple(float(correct.float().mean()) for correct in self._val_correct)
 
     def judge(self, history: Sequence[EpochMetrics]) -> None:
         """Evaluate the test samples where the epoch that has just been validated is the best so far."""
         epoch, data = len(history), self._evaluator.data
-        plain, average = self.best(history), self.best_average(history)
+        if not self._is_judged(epoch):
+            return
+        # In the warm-up, which others may take over, every epoch counts, as it does for cross-entropy.
+        first = 1 if self._settings.phase(epoch) == "warmup" else self._settings.first_counting_epoch
+        plain, average = self._best(history, first), self._best_average(history, first)
         if average is not None and average.epoch == epoch:
             test = None
             if data.test_inputs is not None and data.test_labels is not None:
@@ -88,6 +82,24 @@ class Readouts:
                 model, best = self.averages.models[average.span], Best(average.epoch, average.value)
             if best is not None and best.epoch == epoch:
                 self._mirrored[epoch] = self._evaluator.mirrored_accuracy(model, data.test_inputs, data.test_labels)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides at which epochs averages and mirror images are judged; nothing where none are."""
+        identity: dict[str, Any] = {"objective": self._objective} if self._settings.average_spans else {}
+        return identity | ({"mirror": True, "objective": self._objective} if self._mirror else {})
+
+    def _is_judged(self, epoch: int) -> bool:
+        return self._objective == "best" or epoch == self._settings.epochs
+
+    def _best(self, history: Sequence[EpochMetrics], first: int) -> Best | None:
+        """The best epoch of the weights as they are, of those from a first one on."""
+        accuracies = [metrics.val_accuracy for metrics in history if not metrics.diverged]
+        return best_epoch(accuracies, first, self._objective)
+
+    def _best_average(self, history: Sequence[EpochMetrics], first: int) -> BestAverage | None:
+        """The best epoch of the averaged weights, of those from a first one on."""
+        accuracies = [metrics.average_val_accuracies for metrics in history if not metrics.diverged]
+        return best_average(accuracies, first, self._objective)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue."""

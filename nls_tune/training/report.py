@@ -20,13 +20,13 @@ class TrialReport:
     ``epoch`` is the last one, 0 before the first; ``gls_epochs``, those of the GLS phase, are the scheduler's clock.
     ``best_val_accuracy`` is the objective, 0.0 while no epoch counts, ``best_epoch`` the epoch that a user would
     deploy, ``readout`` which weights, and ``val_correct_at_best`` says which validation samples are right there, one
-    bit per sample (test samples likewise; None without a test set). ``plain`` is what the weights as they are have reached,
-    ``average`` their best average; ``mirrored_test_accuracy`` is over images and mirror images, where that is asked
-    for. ``diverged`` is about the last epoch; ``finished``: the trial has come to its
-    end by itself. ``train_seconds`` are those of the epochs that it trained, without the ``epochs_reused`` from the
-    store of warm-ups, and ``new_epochs`` those since the report before. ``out_of_memory`` is the error of a trial that
-    ran out of memory. ``warnings`` are for the user, one sentence each; a report may repeat earlier ones. ``done``:
-    this is the last report.
+    bit per sample (test samples likewise; None without a test set). ``plain`` is what the weights as they are have
+    reached, ``average`` their best average; ``mirrored_test_accuracy`` is over images and mirror images, where that is
+    asked for. ``diverged`` is about the last epoch; ``finished``: the trial has come to its end by itself.
+    ``train_seconds`` are those of the epochs that it trained, without the ``epochs_reused`` from the store of warm-ups,
+    and ``new_epochs`` those since the report before. ``out_of_memory`` is the error of a trial that ran out of memory.
+    ``warnings`` are for the user, one sentence each; a report may repeat earlier ones. ``done``: this is the last
+    report.
     """
 
     device: str

@@ -249,7 +249,7 @@ class Training:
             "history": [asdict(m) for m in self.history],
             "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
-            **({"readouts": self.readouts.state_dict()} if self.settings.average_spans else {}),
+            **({"readouts": self.readouts.state_dict()} if self.readouts.identity() else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -282,6 +282,7 @@ class Training:
             "settings": {**self.settings.warmup_settings(), "precision": self.precision},
             # Another order of operations, so other last bits.
             **({"compiled": True} if self._compiled else {}),
+            **self.readouts.identity(),
         }
 
     def load_warmup(self, state: State) -> None:

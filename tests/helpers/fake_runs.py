@@ -213,6 +213,10 @@ class _Level:
             columns[f"{split}_correct_at_best"] = [None] * n if at_best is None else self.bits(split, at_best)
             if split == "test":
                 columns["test_accuracy_at_best"] = [None] * n if at_best is None else at_best / size
+        columns["readout"] = [None if best is None else "plain"] * n
+        for name in ("best_epoch", "best_val_accuracy", "test_accuracy_at_best"):
+            columns[f"plain_{name}"], columns[f"average_{name}"] = columns[name], [None] * n
+        columns["mirrored_test_accuracy"] = [None] * n
         seconds = 0.05 * length
         begins = np.floor(np.arange(n) / 2) * 0.05 * self.epochs  # two slots
         columns |= {"train_seconds": seconds, "wall_seconds": seconds + 0.1}
@@ -248,6 +252,7 @@ class _Level:
             "diverged": (made["status"][of] == "diverged") & (at == length[of] - 1),
             "seconds": np.full(len(of), 0.05),
             "peak_memory_bytes": np.full(len(of), 10**8),
+            "average_val_accuracies": [[]] * len(of),
         }
         table = pa.table({name: columns[name] for name in epoch_schema().names}, schema=epoch_schema())
         return [table.slice(int(end - k), int(k)) for end, k in zip(ends, length, strict=True)]

@@ -38,7 +38,7 @@ def epoch_row(**changes: Any) -> dict[str, Any]:
         "run_id": "r", "trial_id": "t", "noise_level": "clean", "arm": "ce", "smooth_rate": 0.0, "node": "n",
         "device": "d", "epoch": 1, "phase": "gls", "lr": 0.1, "train_loss": 0.7, "train_accuracy": 0.5,
         "val_loss": 0.6, "val_accuracy": 0.5, "test_accuracy": None, "diverged": False, "seconds": 0.1,
-        "peak_memory_bytes": 2**40,
+        "peak_memory_bytes": 2**40, "average_val_accuracies": [0.5, 0.25],
     }  # fmt: skip
     return {**row, **changes}
 

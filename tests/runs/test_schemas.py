@@ -16,22 +16,27 @@ from nls_tune.runs.schemas import (
 from nls_tune.spaces.settings import OWN_COLUMNS, Later, TrainingSettings
 
 CONFIG = [f"config_{name}" for name in TrainingSettings.model_fields if name not in OWN_COLUMNS]
+READOUTS = [
+    "readout", "plain_best_epoch", "plain_best_val_accuracy", "plain_test_accuracy_at_best", "average_best_epoch",
+    "average_best_val_accuracy", "average_test_accuracy_at_best", "mirrored_test_accuracy",
+]  # fmt: skip
 TRIAL_COLUMNS = [
     "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
     "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
     "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "num_val", "num_test",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, "slot", "num_val",
+    "num_test",
     "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
     "started_at", "finished_at",
 ]  # fmt: skip
 EPOCH_COLUMNS = [
     "run_id", "trial_id", "noise_level", "arm", "smooth_rate", "node", "device", "epoch", "phase", "lr",
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy", "diverged", "seconds",
-    "peak_memory_bytes",
+    "peak_memory_bytes", "average_val_accuracies",
 ]  # fmt: skip
 NULLABLE = {
     "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "slot", "val_correct_at_best",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, "slot", "val_correct_at_best",
     "test_correct_at_best",
 }  # fmt: skip
 

@@ -533,7 +533,7 @@ def test_the_probabilities_are_those_of_the_predictions(case):
 def test_flat_inputs_are_evaluated_alike_whatever_the_batch(twonorm, monkeypatch):
     found = []
     for size in (250, 2000):
-        monkeypatch.setattr("nls_tune.training.training._EVALUATION_BATCH", size)
+        monkeypatch.setattr("nls_tune.training.evaluation._BATCH", size)
         training = trained(twonorm, flat(), 1)
         metrics = training.history[0]
         found.append((metrics.val_accuracy, metrics.test_accuracy, training.correct_bits(1), metrics.val_loss))
