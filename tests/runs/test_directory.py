@@ -253,6 +253,7 @@ def test_columns_that_came_later_are_filled_with_their_defaults(run):
     run.write_trial(full_row())
     run.write_trial(empty_row())
     later = {f"config_{name}": default for name, default in TrainingSettings.later_defaults().items()}
+    later["config_average_spans"] = []
     rewritten(lambda t: t.drop_columns(["slot", *later]))(run.trials / f"{full_row()['trial_id']}.parquet")
     trials = read_trials(run.path)
     assert list(trials.columns) == TRIAL_COLUMNS

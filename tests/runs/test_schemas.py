@@ -134,6 +134,7 @@ def test_a_trials_name_changes_with_its_data_its_stage_and_every_setting():
         "milestones": (4,), "gamma": 0.5, "warmup_lr": 0.5, "warmup_milestones": (1,), "warmup_gamma": 0.5,
         "optimizer": "adamw", "momentum": 0.5, "nesterov": False, "weight_decay": 0.5, "batch_size": 7,
         "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
+        "norm_bias_lr_factor": 64.0, "padding_mode": "reflect", "alternate_flip": True, "average_spans": (0.5,),
     }  # fmt: skip
     assert set(changes) == set(TrainingSettings.model_fields)
     others = [(3, SETTINGS.model_copy(update={name: value})) for name, value in changes.items()]

@@ -32,6 +32,7 @@ SHAPING = {
     "model": "cnn9", "warmup_lr": 0.2, "warmup_milestones": (3,), "warmup_gamma": 0.3, "optimizer": "adamw",
     "momentum": 0.5, "nesterov": False, "weight_decay": 0.0, "batch_size": 50, "crop_padding": 2, "flip": True,
     "cutout": 3, "clip_norm": 1.0, "precision": "bfloat16", "seed": 1,
+    "norm_bias_lr_factor": 64.0, "padding_mode": "reflect", "alternate_flip": True, "average_spans": (0.5,),
 }  # fmt: skip
 OTHER = SHAPING | {
     "epochs": 50, "smooth_rate": -4.0, "warmup_epochs": 3, "lr": 0.5, "schedule": "cosine", "milestones": (2,),

@@ -175,7 +175,13 @@ def test_the_row_of_a_trial_on_another_draw_of_the_noise(driven, tiny_plan):
 def test_the_row_of_a_trial_on_all_labels(driven):
     trial = driven.trial()
     trial.config["stage"] = "confirm_all"
-    nothing = {"best_val_accuracy": 0.0, "best_epoch": None, "val_correct_at_best": None, "test_correct_at_best": None}
+    nothing = {
+        "best_val_accuracy": 0.0,
+        "best_epoch": None,
+        "test_accuracy_at_best": None,
+        "val_correct_at_best": None,
+        "test_correct_at_best": None,
+    }
     epochs = [epoch(number, val_loss=float("nan"), val_accuracy=float("nan")) for number in range(1, 4)]
     driven.whole(3, trial, **nothing, finished=True, new_epochs=epochs)
     (part,) = pq.read_table(driven.run.trials).to_pylist()

@@ -18,6 +18,7 @@ from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
+from nls_tune.metrics import Judging
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.training.training import Training
@@ -122,7 +123,7 @@ def make(dataset, tmp_path, warmup_store):
     inputs = SharedInputs(dataset.inputs, dataset.test_inputs)
     datasets = {DataName(LEVEL): dataclasses.replace(dataset, inputs=dataset.inputs[:0], test_inputs=None)}
     shared = SharedSettings(
-        objective="best", use_gpu=False, checkpoints=tmp_path, cpus_per_trial=1, warmup_store=warmup_store,
+        judging=Judging(), use_gpu=False, checkpoints=tmp_path, cpus_per_trial=1, warmup_store=warmup_store,
         warmup_epochs=(1, 2, 4),
     )  # fmt: skip
 
