@@ -23,7 +23,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
-from nls_tune.spaces.space import Arm, Preset, SearchSpace, setting_values
+from nls_tune.spaces.space import Arm, SearchSpace, setting_values
 
 #: The rate that ordinary label smoothing uses most; always tried.
 USUAL_RATE = 0.1
@@ -52,14 +52,15 @@ class EpochTime:
 class SearchPlan:
     """A search, ready to run.
 
-    The ``space`` has preset, overrides and the user's budget applied; the ``levels`` are in the order of the command.
+    The ``space`` has preset, overrides and the user's budget applied. Without a ``preset`` its file was taken as it
+    stands; ``preset_reason`` says why, either way. The ``levels`` are in the order of the command.
     ``notes`` are what the user should know before it starts, one sentence each.
     """
 
     settings: SearchSettings
     info: DatasetInfo
     space: SearchSpace
-    preset: Preset
+    preset: str | None
     preset_reason: str
     levels: tuple[LevelPlan, ...]
     notes: tuple[str, ...]

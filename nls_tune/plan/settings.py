@@ -90,8 +90,14 @@ class SearchSettings:
     ] = None
     space: Annotated[str | None, Flag("Shipped search space or YAML file. By default the dataset's own.", _WHAT)] = None
     preset: Annotated[
-        Literal["auto", "gpu", "cpu"], Flag("Preset of the space: gpu, cpu, or auto (gpu where there is one).", _WHAT)
-    ] = "auto"
+        str, MinLen(1),
+        Flag(
+            "Preset of the space, by its name in the file. auto takes gpu or cpu, whichever the machine is, where the "
+            "space has it.",
+            _WHAT,
+            metavar="NAME",
+        ),
+    ] = "auto"  # fmt: skip
     overrides: Annotated[
         tuple[str, ...],
         Flag(

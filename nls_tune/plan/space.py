@@ -5,20 +5,27 @@ from __future__ import annotations
 from nls_tune.errors import InputError
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.spaces.parameters import FloatParameter
-from nls_tune.spaces.reading import load_space
-from nls_tune.spaces.space import ARMS, Arm, Preset, SearchSpace
+from nls_tune.spaces.reading import find_preset, load_space
+from nls_tune.spaces.space import ARMS, Arm, SearchSpace
 
 
-def choose_preset(settings: SearchSettings, num_gpus: float, how: str = "found") -> tuple[Preset, str]:
-    """Return the preset to take and why, given the GPUs of the machine or the cluster and how they are known."""
-    if settings.preset != "auto":
-        return settings.preset, "as asked for"
-    if num_gpus:
-        return "gpu", f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} {how}"
-    return "cpu", f"no GPU {how}"
+def choose_preset(settings: SearchSettings, num_gpus: float, how: str = "found") -> tuple[str | None, str]:
+    """Return the preset to take, None where the space has none for the machine, and why.
+
+    The GPUs are those of the machine or the cluster; ``how`` says how they are known.
+
+    Raises:
+        InputError: For a preset that the space does not have, or a space that cannot be read.
+    """
+    name, reason = settings.preset, "as asked for"
+    if name == "auto":
+        name = "gpu" if num_gpus else "cpu"
+        reason = f"{num_gpus:g} GPU{'s' if num_gpus != 1 else ''} {how}" if num_gpus else f"no GPU {how}"
+    preset = find_preset(settings.space or settings.dataset, name)
+    return preset, reason if preset else f"{reason}, the space has no preset {name}"
 
 
-def load_plan_space(settings: SearchSettings, preset: Preset) -> SearchSpace:
+def load_plan_space(settings: SearchSettings, preset: str | None) -> SearchSpace:
     """Read the search space and apply the user's budget to it.
 
     Raises:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from pydantic import BaseModel, ValidationError
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.spaces.settings import TrainingSettings, describe_validation_error, unknown_setting
-from nls_tune.spaces.space import Budget, Preset, SearchSpace
+from nls_tune.spaces.space import Budget, SearchSpace
 
 _SECTIONS = ("space", "arms", "fixed", "start", "budget")
+#: The presets of a machine, with and without a GPU. A file that lacks them is taken as it stands.
+MACHINE_PRESETS = ("gpu", "cpu")
+_PRESET_NAME = re.compile(r"[a-z0-9_-]+")
 #: What holds keys, by where pydantic says that one is unknown: the budget, or a parameter of a type.
 _HOLDERS: dict[object, type[BaseModel]] = {
     "budget": Budget, "float": FloatParameter, "int": IntParameter, "choice": ChoiceParameter,
@@ -35,13 +39,13 @@ def shipped_spaces() -> list[str]:
 
 
 def load_space(
-    name_or_path: str | Path, *, preset: Preset = "gpu", epochs: int | None = None, overrides: Sequence[str] = ()
+    name_or_path: str | Path, *, preset: str | None = None, epochs: int | None = None, overrides: Sequence[str] = ()
 ) -> SearchSpace:
     """Read and check a search space: a shipped one by its name, or a YAML file.
 
     Args:
         name_or_path: Name or file.
-        preset: The preset to apply, if the file has it.
+        preset: The preset to apply; by default, and where the file lacks ``gpu`` or ``cpu``, the file as it stands.
         epochs: Epochs per trial, to which the file's values are scaled; by default the file's own.
         overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
             of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
@@ -49,12 +53,9 @@ def load_space(
     Raises:
         InputError: If the file cannot be read or breaks a rule; the message names file, key, value and rule.
     """
-    path = _find(str(name_or_path))
-    content = _read(path)
-    presets = content.pop("presets", None) or {}
-    _check_names(path, content, presets)
-    for section, values in (presets.get(preset) or {}).items():
-        content[section] = _merge(content.get(section), values)
+    path, content, presets = _read_checked(name_or_path)
+    if preset is not None and find_preset(name_or_path, preset):
+        _apply(content, presets[preset] or {})
     space = _build(path, content)
     if epochs is not None:
         space = space.with_epochs(epochs)
@@ -68,6 +69,21 @@ def load_space(
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{space.name}: ')}") from None
     return space
+
+
+def find_preset(name_or_path: str | Path, preset: str) -> str | None:
+    """Return the preset if a space has it, and None if it is one of ``MACHINE_PRESETS`` and the space lacks it.
+
+    Raises:
+        InputError: For any other preset that the space lacks, or a space that cannot be read.
+    """
+    path, _, presets = _read_checked(name_or_path)
+    if preset in presets:
+        return preset
+    if preset in MACHINE_PRESETS:
+        return None
+    names = [*presets, *(name for name in MACHINE_PRESETS if name not in presets)]
+    raise InputError(f"{path}: {unknown_name('preset', preset, names)}")
 
 
 def _build(path: Path, content: Mapping[str, Any]) -> SearchSpace:
@@ -95,6 +111,15 @@ def _find(name: str) -> Path:
     raise unknown_name("search space", name, shipped_spaces())
 
 
+def _read_checked(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Return the file of a space, its content without presets, and the presets; all names in them are checked."""
+    path = _find(str(name_or_path))
+    content = _read(path)
+    presets = content.pop("presets", None) or {}
+    _check_names(path, content, presets)
+    return path, content, presets
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -112,10 +137,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_names(path: Path, content: Mapping[str, Any], presets: object) -> None:
     """Check what pydantic would report without the nearest name: sections, presets and searched settings."""
     if not isinstance(presets, dict):
-        raise InputError(f"{path}: presets must be a mapping of gpu and cpu, got {presets!r}")
+        raise InputError(f"{path}: presets must be a mapping of their names, for example cpu, got {presets!r}")
     for name in presets:
-        if name not in ("gpu", "cpu"):
-            raise InputError(f"{path}: presets: {unknown_name('preset', str(name), ('gpu', 'cpu'))}")
+        if not isinstance(name, str) or not _PRESET_NAME.fullmatch(name) or name == "auto":
+            raise InputError(
+                f"{path}: presets: a name must be of lower-case letters, digits, _ and -, and not auto, got {name!r}"
+            )
     places = [("", content)] + [(f"presets.{n}: ", values or {}) for n, values in presets.items()]
     for where, values in places:
         if not isinstance(values, dict):
@@ -132,9 +159,27 @@ def _check_names(path: Path, content: Mapping[str, Any], presets: object) -> Non
                     raise InputError(f"{path}: {where}{section}: {unknown_setting(str(name))}")
 
 
+def _apply(content: dict[str, Any], preset: Mapping[str, Any]) -> None:
+    """Change a space by a preset, key by key. What the preset fixes is not searched, and the other way round."""
+    searched, fixed = preset.get("space") or {}, preset.get("fixed") or {}
+    _stop_searching(content, fixed)
+    content["fixed"] = {name: value for name, value in (content.get("fixed") or {}).items() if name not in searched}
+    for section, values in preset.items():
+        content[section] = _merge(content.get(section), values)
+
+
+def _stop_searching(content: dict[str, Any], names: Collection[str]) -> None:
+    """Take settings out of what is searched, and out of the start points."""
+    content["space"] = {name: value for name, value in (content.get("space") or {}).items() if name not in names}
+    if isinstance(points := content.get("start"), list | tuple):
+        content["start"] = [
+            {k: v for k, v in point.items() if k not in names} if isinstance(point, dict) else point for point in points
+        ]
+
+
 def _merge(base: Any, update: Any) -> Any:
-    """Mappings are merged key by key, everything else is replaced."""
-    if isinstance(base, dict) and isinstance(update, dict):
+    """Mappings are merged key by key, everything else is replaced; so is a parameter by one of another type."""
+    if isinstance(base, dict) and isinstance(update, dict) and update.get("type", (kind := base.get("type"))) == kind:
         merged = {key: _merge(base.get(key), value) for key, value in update.items()}
         return {**base, **merged}
     return update
@@ -154,8 +199,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not rest:
         if head not in TrainingSettings.model_fields:
             raise InputError(f"--set: {unknown_setting(head)}")
-        content["space"].pop(head, None)
-        content["start"] = [{k: v for k, v in point.items() if k != head} for point in content["start"]]
+        _stop_searching(content, [head])
         content["fixed"] = {**content["fixed"], head: value}
         return
     if head in content["space"]:

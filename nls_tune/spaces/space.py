@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -19,7 +19,6 @@ from nls_tune.spaces.settings import TrainingSettings, arm_of, check_training_se
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Preset = Literal["gpu", "cpu"]
 Params = dict[str, Any]
 """Values of an arm's Optuna distributions by name."""
 ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")

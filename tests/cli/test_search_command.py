@@ -61,11 +61,11 @@ class TestAnotherMachine:
     def test_its_gpus_decide_preset_and_slots_and_cpus_do_not_run_short(self, said, monkeypatch):
         monkeypatch.setattr("nls_tune.tune.cluster.local_resources", lambda: {"CPU": 2, "GPU": 0})
         text = said(search, "--dry-run", "--assume-gpus", "8", "--trials-per-gpu", "2", "--cpus-per-trial", "4")
-        assert "preset gpu (8 GPUs assumed)" in text
+        assert "no preset (8 GPUs assumed, the space has no preset gpu)" in text
         assert "16 at a time" in text
         assert "Note: --trials-per-gpu" not in text
         text = said(search, "--dry-run", "--assume-gpus", "0")
-        assert "preset cpu (no GPU assumed)" in text
+        assert "no preset (no GPU assumed, the space has no preset cpu)" in text
         assert "2 at a time" in text
 
     def test_without_a_measured_epoch_no_time_is_said(self, said, tmp_path):

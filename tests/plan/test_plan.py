@@ -44,7 +44,7 @@ def digits():
 def test_the_defaults_are_those_of_twonorm(twonorm):
     assert [p.level for p in twonorm.levels] == [f"symmetric:{r}" for r in ("0", "0.1", "0.2", "0.3", "0.4")]
     assert (twonorm.info.name, twonorm.space.name) == ("twonorm", "twonorm")
-    assert (twonorm.preset, twonorm.preset_reason) == ("cpu", "no GPU found")
+    assert (twonorm.preset, twonorm.preset_reason) == (None, "no GPU found, the space has no preset cpu")
     assert all(p.quotas == {"ce": 5, "positive": 5, "negative": 10} for p in twonorm.levels)
     assert twonorm.num_trials == 100
     assert twonorm.notes == ()
@@ -337,17 +337,21 @@ def test_a_smaller_test_split_is_another_search_and_the_whole_one_is_not(digits)
 
 
 @pytest.mark.parametrize(
-    ("preset", "gpus", "expected"),
+    ("preset", "gpus", "presets", "expected"),
     [
-        ("auto", 0, ("cpu", "no GPU found")),
-        ("auto", 1, ("gpu", "1 GPU found")),
-        ("auto", 8, ("gpu", "8 GPUs found")),
-        ("cpu", 8, ("cpu", "as asked for")),
-        ("gpu", 0, ("gpu", "as asked for")),
+        ("auto", 0, "cpu: {}, gpu: {}", ("cpu", "no GPU found")),
+        ("auto", 1, "cpu: {}, gpu: {}", ("gpu", "1 GPU found")),
+        ("auto", 8, "cpu: {}", (None, "8 GPUs found, the space has no preset gpu")),
+        ("auto", 0, "quick: {}", (None, "no GPU found, the space has no preset cpu")),
+        ("cpu", 8, "cpu: {}", ("cpu", "as asked for")),
+        ("gpu", 0, "cpu: {}", (None, "as asked for, the space has no preset gpu")),
+        ("quick", 8, "gpu: {}, quick: {}", ("quick", "as asked for")),
     ],
 )
-def test_the_preset_follows_the_machine_unless_asked_for(preset, gpus, expected):
-    assert choose_preset(check_search_settings(preset=preset), gpus) == expected
+def test_the_preset_follows_the_machine_unless_asked_for(tmp_path, preset, gpus, presets, expected):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"presets: {{{presets}}}\n")
+    assert choose_preset(check_search_settings(preset=preset, space=str(path)), gpus) == expected
 
 
 @pytest.mark.parametrize(

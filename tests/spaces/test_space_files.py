@@ -118,6 +118,52 @@ def test_a_preset_overrides_parts_and_leaves_the_rest(write):
     assert cpu.budget == gpu.budget.model_copy(update={"epochs": 8})
     assert gpu.fixed == {"model": "mlp"}
     assert gpu.budget.epochs == 40
+    assert load_space(path) == gpu  # the file as it stands
+
+
+OTHERS = """start: [{lr: 0.001, smooth_rate: -2}]
+presets:
+  fewer_2: {fixed: {lr: 0.01}}
+  back-again:
+    space:
+      model: {type: choice, values: [mlp, cnn9], default: cnn9}
+      smooth_rate: {type: choice, values: [0, -2], default: 0}
+  both: {space: {lr: {type: float, low: 0.001, high: 1, default: 0.1}}, fixed: {lr: 0.01}}
+  bare: {space: {model: {default: mlp}}}
+"""
+
+
+def test_what_a_preset_fixes_is_not_searched(write):
+    path = write(SPACE + OTHERS)
+    space, base = load_space(path, preset="fewer_2"), load_space(path)
+    assert space.space == {name: p for name, p in base.space.items() if name != "lr"}
+    assert space.fixed == {"model": "mlp", "lr": 0.01}
+    assert space.start == ({"smooth_rate": -2},)
+
+
+def test_what_a_preset_searches_is_not_fixed_and_another_type_replaces_a_parameter_whole(write):
+    space = load_space(write(SPACE + OTHERS), preset="back-again")
+    assert space.fixed == {}
+    assert space.default()["model"] == "cnn9"
+    assert space.space["smooth_rate"].values == (0, -2)
+
+
+@pytest.mark.parametrize(
+    ("preset", "fragments"),
+    [
+        ("both", ["lr stands in both space and fixed"]),
+        ("bare", ["space.model", "type"]),
+        (
+            "fewer2",
+            ["unknown preset 'fewer2' (did you mean 'fewer_2'?); valid: fewer_2, back-again, both, bare, gpu, cpu"],
+        ),
+    ],
+)
+def test_a_preset_that_cannot_be_applied(write, preset, fragments):
+    path = write(SPACE + OTHERS)
+    message = error_of(path, preset=preset)
+    for fragment in (path.name, *fragments):
+        assert fragment in message
 
 
 def test_numbers_may_be_written_without_a_dot(write):
@@ -215,7 +261,9 @@ def test_an_override_that_cannot_be_applied_is_named(write, override, fragments)
         (SPACE + "start: [5]\n", ["start.0", "5"]),
         (SPACE + "start: {lr: 0.001}\n", ["start"]),
         (SPACE + "presets: [cpu]\n", ["presets", "cpu"]),
-        (SPACE + "presets: {cpus: {}}\n", ["presets", "'cpus'", "did you mean 'cpu'?"]),
+        (SPACE + "presets: {CPU: {}}\n", ["presets", "lower-case letters", "'CPU'"]),
+        (SPACE + "presets: {1: {}}\n", ["presets", "lower-case letters", "got 1"]),
+        (SPACE + "presets: {auto: {}}\n", ["presets", "not auto"]),
         (SPACE + "presets: {gpu: 3}\n", ["presets.gpu", "3"]),
         (SPACE + "presets: {gpu: {space: 3}}\n", ["space", "3"]),
         (SPACE + "presets: {cpu: {fixed: {modle: mlp}}}\n", ["presets.cpu", "'modle'", "did you mean 'model'?"]),
@@ -225,8 +273,8 @@ def test_an_override_that_cannot_be_applied_is_named(write, override, fragments)
 )  # fmt: skip
 def test_a_file_that_breaks_a_rule_is_named_with_the_key(write, text, fragments):
     path = write(text)
-    message = error_of(path)
-    assert error_of(path, overrides=["model=mlp"]) == message  # an override does not hide it
+    message = error_of(path, preset="gpu")
+    assert error_of(path, preset="gpu", overrides=["model=mlp"]) == message  # an override does not hide it
     for fragment in (path.name, *fragments):
         assert fragment in message
 

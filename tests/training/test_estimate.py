@@ -147,7 +147,7 @@ def test_many_classes_are_shown_by_their_largest_entries(capsys):
         (("twonorm", "--epochs", "0"), ("--epochs", "got 0")),
         (("twonorm", "--train-size", "5000"), ("train_size", "4,000", "5,000")),
         (("twonorm", "--model", "mpl"), ("'mpl'", "did you mean 'mlp'?")),
-        (("twonorm", "--preset", "tpu"), ("--preset", "'tpu'")),
+        (("twonorm", "--preset", "tpu"), ("unknown preset", "'tpu'")),
         (("twonorm", "--format", "jsn"), ("'jsn'", "did you mean 'json'?")),
         (("twonorm", "--seed", "-1"), ("--seed", "got -1")),
         ((), ("Missing argument", "dataset")),

@@ -26,10 +26,11 @@ def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: Epoch
     budget, info, first = plan.space.budget, plan.info, plan.levels[0].dataset
     num_test = 0 if first.test_labels is None else len(first.test_labels)
     model = plan.training_settings(plan.space.default()).model
+    preset = f"preset {plan.preset}" if plan.preset else "no preset"
     lines = [
         f"Search of {info.name}: {first.num_train} training, {first.num_val} validation (noisy labels), "
         f"{num_test} test samples, {info.num_classes} classes",
-        f"Space {plan.space.name}, preset {plan.preset} ({plan.preset_reason}), model {model}",
+        f"Space {plan.space.name}, {preset} ({plan.preset_reason}), model {model}",
         f"{amount(len(plan.levels), 'noise level')}, {plan.num_trials} trials of "
         f"{budget.epochs} epochs; ASHA stops {_rungs(plan)}; {slots} at a time",
     ]

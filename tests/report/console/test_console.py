@@ -95,8 +95,9 @@ def plan():
 def test_the_plan_says_what_will_run(plan):
     text = printed(print_plan, plan, 4)
     for part in (
-        "digits", "300 training", "144 validation (noisy labels)", "359 test samples", "10 classes", "preset cpu",
-        "no GPU found", "model small_cnn", "2 noise levels, 16 trials of 20 epochs",
+        "digits", "300 training", "144 validation (noisy labels)", "359 test samples", "10 classes",
+        "no preset (no GPU found, the space has no preset cpu), model small_cnn",
+        "2 noise levels, 16 trials of 20 epochs",
         "ASHA stops trials 3, 6, 12 epochs after their warm-up",
         "4 at a time", "smooth_rate: -8 to 0.8, uniform in log(1 − r) (default -0.5)",
         "warmup_epochs: 0 to 8 (default 2)", "lr: 1e-05 to 0.1, uniform in log (default 0.003)",
