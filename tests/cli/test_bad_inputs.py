@@ -47,6 +47,7 @@ NAMES = [
     ("--dataset cifar10n --preset cup", "unknown preset 'cup'", "did you mean 'cpu'?", "gpu"),
     ("--objective bst", "--objective", "'bst'", "'best'"),
     ("--compile maybe", "--compile", "'maybe'", "'auto'", "'on'"),
+    ("--confirm-on all --set warmup_from=best", "--confirm-on all", "best epoch of the warm-up", "warmup_from=last"),
     ("--set lrr=1", "--set", "'lrr'", "did you mean 'lr'?"),
     ("--epoch 3", "--epoch", "--epochs"),
     ("twonorm", "twonorm"),
