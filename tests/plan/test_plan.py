@@ -131,10 +131,14 @@ def test_trials_are_named_by_level_configuration_and_data(twonorm):
     assert name(twonorm, "symmetric:0.1", seed=1) != first
 
 
-def test_the_paper_grid_runs_every_rate_of_every_level_once():
+PAPER = {
+    "space": "cifar10n", "preset": "paper", "train_size": 400, "overrides": ("model=small_cnn", "crop_padding=1"),
+}  # fmt: skip
+
+
+def test_the_papers_preset_runs_every_rate_of_every_level_once():
     levels = ("symmetric:0.4", "symmetric:0.6")
-    changes = {"noise": levels, "space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)}
-    plan = plan_of(**{**DIGITS, **changes})
+    plan = plan_of(**{**DIGITS, **PAPER, "noise": levels})
     allocator = Allocator(plan.groups(), plan.rungs())
     data, found = LevelData(plan), {}
     while (suggestion := allocator.ask()) is not None:
@@ -224,7 +228,7 @@ def test_whether_noise_is_estimated_must_agree_when_a_run_is_resumed():
     ("changes", "notes"),
     [
         (
-            {"space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)},
+            PAPER,
             (
                 "arm ce has 1 configuration in all and then ends",
                 "arm positive has 4 configurations in all and then ends",

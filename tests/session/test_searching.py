@@ -205,7 +205,7 @@ class TestSpellingsOfOneValue:
     @pytest.mark.parametrize("rates", [(), (0, -1, -2, 0.2)])
     def test_a_grid_runs_every_rate_once(self, tmp_path, rates):
         """Also where a start point, here the noise-cancelling rate of -4, lies on it."""
-        plan = plan_of(space="paper_grid", overrides=("model=mlp", "crop_padding=0", "flip=false"))
+        plan = plan_of(space="cifar10n", preset="paper", overrides=("model=mlp", "crop_padding=0", "flip=false"))
         assert {-2.0, -4.0} <= set(plan.space.space["smooth_rate"].values)
         resumed = Resumed(plan, tmp_path / "run")
         done = {resumed.write(smooth_rate=rate) for rate in rates}

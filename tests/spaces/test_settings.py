@@ -55,6 +55,15 @@ def test_cosine_falls_from_lr_towards_zero_over_the_gls_phase(warmup, length):
     assert rates == sorted(rates, reverse=True)
 
 
+def test_a_warm_up_may_have_its_own_momentum_and_weight_decay():
+    settings = TrainingSettings(epochs=3, warmup_epochs=2, warmup_momentum=0, warmup_weight_decay=0.1)
+    assert settings.nesterov  # the warm-up is plain SGD all the same
+    assert [settings.momentum_at(epoch) for epoch in (1, 2, 3)] == [0, 0, 0.9]
+    assert [settings.weight_decay_at(epoch) for epoch in (1, 2, 3)] == [0.1, 0.1, 5e-4]
+    same = TrainingSettings(epochs=3, warmup_epochs=2)
+    assert [(same.momentum_at(epoch), same.weight_decay_at(epoch)) for epoch in (1, 3)] == [(0.9, 5e-4)] * 2
+
+
 @pytest.mark.parametrize(
     ("rate", "arm"), [(0, "ce"), (-0.0, "ce"), (1e-300, "positive"), (1.0, "positive"), (-1e-300, "negative")]
 )
