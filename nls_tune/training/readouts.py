@@ -109,8 +109,10 @@ class Readouts:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         self.averages.load_state_dict(state["averages"])
-        for epoch, (val, test) in state["correct"].items():
-            self._correct[epoch] = val.cpu().numpy(), None if test is None else test.cpu().numpy()
+        self._correct = {
+            epoch: (val.cpu().numpy(), None if test is None else test.cpu().numpy())
+            for epoch, (val, test) in state["correct"].items()
+        }
         self._mirrored = dict(state["mirrored"])
 
 
