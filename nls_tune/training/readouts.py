@@ -60,7 +60,8 @@ class Readouts:
         """Return the validation accuracy of each average after an epoch; nothing where they are not judged."""
         data, models = self._evaluator.data, self.averages.models if self._is_judged(epoch) else ()
         self._val_correct = [self._evaluator.correct(m, data.val_inputs, data.val_labels)[1] for m in models]
-        return tuple(float(correct.float().mean()) for correct in self._val_correct)
+        # Not in float32, whose rounding would decide ties with the weights as they are.
+        return tuple(int(correct.sum()) / len(correct) for correct in self._val_correct)
 
     def judge(self, history: Sequence[EpochMetrics]) -> None:
         """Evaluate the test samples where the epoch that has just been validated is the best so far."""
