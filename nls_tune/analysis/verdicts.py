@@ -252,6 +252,8 @@ def _not_trained(level: Level, ce: Choice | None, rate: Choice | None, epochs_of
 def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: float | None = None) -> bool:
     rows = level.rows[have_settings(level.rows, ce.config)]
     complete = rows[(rows["status"] == "completed") & rows["stage"].isin(["search", "confirm"])]
+    if "config_schedule" in complete:
+        complete = complete[complete["config_schedule"] != "one_cycle"]  # accuracy rises as the rate falls, to the end
     if epochs_of is None or complete.empty:
         return False
     epochs = epochs_of(complete["trial_id"].tolist())

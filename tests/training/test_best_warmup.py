@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import image_dataset, image_settings, make_twonorm
+from squares import squares
+from test_training import image_settings, make_twonorm
 from test_warmup import outcome, train
 
 from nls_tune import TrainingSettings
@@ -75,7 +76,7 @@ def test_the_copy_is_kept_while_it_is_needed_and_only_then(twonorm):
 
 def images() -> Training:
     changes = {name: value for name, value in BEST.items() if name not in ("model", "batch_size", "warmup_lr")}
-    return Training(image_dataset(), image_settings(**changes, precision="bfloat16"))
+    return Training(squares(), image_settings(**changes, precision="bfloat16"))
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 7])
