@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nls_tune.metrics import Best, BestAverage, EpochMetrics, Judging, Objective, ReadoutScore, best_average, best_epoch
+from nls_tune.metrics import (
+    PLAIN,
+    Best,
+    BestAverage,
+    EpochMetrics,
+    Judging,
+    Objective,
+    ReadoutScore,
+    best_average,
+    best_epoch,
+)
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.averages import WeightAverages
 from nls_tune.training.evaluation import Evaluator
@@ -37,7 +47,7 @@ class Readouts:
         best, average = self._best(history, first), self._best_average(history, first)
         plain = None
         if best is not None:
-            plain = ReadoutScore("plain", best.epoch, best.value, history[best.epoch - 1].test_accuracy)
+            plain = ReadoutScore(PLAIN, best.epoch, best.value, history[best.epoch - 1].test_accuracy)
         if average is None:
             return plain, None
         name = f"average:{self._settings.average_spans[average.span]:g}"
