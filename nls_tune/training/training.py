@@ -330,6 +330,8 @@ class Training:
         optimizer = self._new_optimizer(max(1, len(history)))
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
         optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for group in optimizer.param_groups:
+            group.setdefault("lr_factor", 1.0)  # states of version 0.1 have none
         self.model.load_state_dict(state["model"])
         if "readouts" in state:
             self.readouts.load_state_dict(state["readouts"])

@@ -113,3 +113,15 @@ def test_a_warm_up_that_diverges_ends_the_training(twonorm):
     again = make(twonorm, warmup_lr=1e30)
     again.load_state_dict(through_a_file(training.state_dict()))
     assert again.finished
+
+
+def test_a_state_of_a_version_without_factors_of_the_learning_rate_goes_on(twonorm):
+    first, second = make(twonorm), make(twonorm)
+    train(first, None, epochs=2)
+    state = through_a_file(first.state_dict())
+    for group in state["optimizer"]["param_groups"]:
+        del group["lr_factor"]
+    second.load_state_dict(state)
+    for training in (first, second):
+        train(training, None)
+    assert outcome(first) == outcome(second)
