@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
+from nls_tune.runs.parts import sealed_parquet
 from nls_tune.runs.parts_copy import COPY, make_copy
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema, trial_schema
@@ -144,7 +144,5 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
     # In small files dictionaries and statistics take more space than the rows, and help no reader.
-    pq.write_table(table, sink, use_dictionary=False, write_statistics=False)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    write_atomically(path, sealed_parquet(table, use_dictionary=False, write_statistics=False))
