@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.files import write_atomically
+from nls_tune.files import BLANK_SEAL, parse_json, seal, seal_holds, write_atomically
 from nls_tune.runs.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -16,6 +19,38 @@ if TYPE_CHECKING:
 
 _SETTINGS = "trial.json"
 _STATE = "state.pt"
+
+
+def sealed_state(state: Mapping[str, Any]) -> memoryview:
+    """Return the bytes that ``torch.save`` makes of a state, with a checksum behind them, which torch reads over."""
+    import torch
+
+    buffer, before = io.BytesIO(), torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)  # torch never compares its own checksums, which take as long as ours
+    try:
+        torch.save(state, buffer)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    at = buffer.tell()
+    buffer.write(BLANK_SEAL)
+    content = buffer.getbuffer()
+    seal(content, at)
+    return content
+
+
+def read_state(content: bytes, device: torch.device) -> Any:
+    """Return what ``sealed_state`` or ``torch.save`` wrote; raise any error for other bytes, InputError for damage.
+
+    Files without a checksum, of early versions, have those of the zip archive that they are.
+    """
+    import torch
+
+    holds = seal_holds(content)
+    if holds is None:
+        holds = zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    if not holds:
+        raise InputError("the file is not what was written: its checksum differs")
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
 
 
 class TrialCheckpoint:
@@ -36,28 +71,19 @@ class TrialCheckpoint:
     def read_trial(self) -> TrialSpec | None:
         """Return what ``start`` wrote; None if that is missing, torn or of another version."""
         try:
-            return TrialSpec.from_config(json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8")))
+            return TrialSpec.from_config(parse_json((self.folder / _SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state; without the folder, whose trial has ended, nothing is written."""
-        import io
-
-        import torch
-
-        if not self.folder.is_dir():
-            return
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.folder / _STATE, buffer.getvalue())
+        if self.folder.is_dir():
+            write_atomically(self.folder / _STATE, sealed_state(state))
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the newest state, None if there is none; raise InputError if the file holds something else."""
-        import torch
-
         try:
-            state = torch.load(self.folder / _STATE, map_location=device, weights_only=True)
+            state = read_state((self.folder / _STATE).read_bytes(), device)
         except FileNotFoundError:
             return None
         except Exception as error:  # a torn file fails in many ways

@@ -157,10 +157,8 @@ def _read(
         reason = f"{folder.name}/ cannot be read ({error.strerror}): the {what} of every trial is missing"
         return frame(schema.empty_table()), [reason]
     return frame(table), [
-        _line(
-            f"{folder.name}/{part.name} {part.reason}: the {what} of trial {Path(part.name).stem} is missing; {part.remedy}"
-        )
-        for part in unread
+        _line(f"{folder.name}/{name} {reason}: the {what} of trial {Path(name).stem} is missing; {remedy}")
+        for name, reason, remedy in unread
     ]
 
 
