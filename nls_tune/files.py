@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _MARK, _NO_DIGITS = b"nls_tune.crc32=", b"00000000"
+_TEMPORARY = re.compile(r"\..+\.([0-9]+)\.tmp")
 #: Stands in a content where ``seal`` is to write its checksum.
 BLANK_SEAL = _MARK + _NO_DIGITS
 
@@ -35,6 +38,14 @@ def seal_holds(content: bytes) -> bool | None:
     return view[digits:rest] == b"%08x" % expected
 
 
+def sealed_json(text: str) -> str:
+    """Return the text of a JSON object with its checksum as a last entry, ``seal``."""
+    body = text.rstrip().removesuffix("}").rstrip()
+    content = bytearray(f'{body}{"," if body != "{" else ""}\n  "seal": "{BLANK_SEAL.decode()}"\n}}\n'.encode())
+    seal(content, content.rindex(BLANK_SEAL))
+    return content.decode()
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text; what cannot be read is a ValueError, however deep it is nested."""
     try:
@@ -58,6 +69,27 @@ def json_text(value: Any, indent: str = "") -> str:
     if isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value):
         return "[\n" + ",\n".join(inner + json_text(one, inner) for one in value) + f"\n{indent}]"
     return json.dumps(value, default=str)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files in a folder that ``write_atomically`` made in a process that lives no more.
+
+    This process counts as another one: in a container, the one that was killed had the same number.
+    """
+    with suppress(OSError):
+        for path in [*folder.iterdir()]:
+            if (found := _TEMPORARY.fullmatch(path.name)) and not _lives(int(found[1])):
+                path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 asks only
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def write_atomically(path: Path, content: bytes | bytearray | memoryview) -> None:

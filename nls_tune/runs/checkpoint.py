@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.files import BLANK_SEAL, parse_json, seal, seal_holds, write_atomically
+from nls_tune.files import BLANK_SEAL, parse_json, seal, seal_holds, sealed_json, write_atomically
 from nls_tune.runs.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     import torch
 
+_logger = logging.getLogger(__name__)
 _SETTINGS = "trial.json"
 _STATE = "state.pt"
 
@@ -66,13 +68,20 @@ class TrialCheckpoint:
     def start(self, trial: TrialSpec) -> None:
         """Write what the trial is."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / _SETTINGS, json.dumps(trial.to_config()).encode())
+        write_atomically(self.folder / _SETTINGS, sealed_json(json.dumps(trial.to_config())).encode())
 
     def read_trial(self) -> TrialSpec | None:
-        """Return what ``start`` wrote; None if that is missing, torn or of another version."""
+        """Return what ``start`` wrote; None if that is missing, damaged (a warning says so) or of another version."""
         try:
-            return TrialSpec.from_config(parse_json((self.folder / _SETTINGS).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
+            content = (self.folder / _SETTINGS).read_bytes()
+            if seal_holds(content) is False:
+                raise ValueError("it is not what was written: its checksum differs")
+            return TrialSpec.from_config(parse_json(content))
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            _logger.warning("%s cannot be read (%s); the trial is trained anew", self.folder / _SETTINGS, reason)
             return None
 
     def save(self, state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,6 +173,22 @@ def _read(path: Path, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart
         return table.select(schema.names).cast(schema)
     except Exception as error:  # a damaged file fails in many ways
         return _damaged(path.name, error)
+
+
+def set_aside_damaged(folder: Path) -> list[str]:
+    """Rename the torn and changed parts of a folder so that no reader takes them for parts; return their names.
+
+    ``x.parquet`` becomes ``.x.parquet.damaged``. Nobody else may write to the folder.
+    """
+    found = []
+    for name in part_states(folder):
+        with suppress(OSError):
+            content = (folder / name).read_bytes()
+            whole = content[:4] == content[-4:] == b"PAR1" and len(content) > 8
+            if not whole or seal_holds(content) is False:
+                (folder / name).rename(folder / f".{name}.damaged")
+                found.append(name)
+    return found
 
 
 def _content(path: Path) -> bytes | None:
