@@ -18,11 +18,11 @@ from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
 from nls_tune.session.beginning import (
     begin_run,
     default_out,
-    measured_epoch,
     remove_unwanted_checkpoints,
     write_missing_events,
 )
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
+from nls_tune.session.forecast import measured_epoch, probed_epoch
 from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back
 
 if TYPE_CHECKING:
@@ -224,7 +224,11 @@ class Session:
         """Print the plan."""
         from nls_tune.report.console.search import print_plan
 
-        print_plan(self._plan, self.slots.count, self._console, measured_epoch(self._plan, self.run))
+        epoch_time = measured_epoch(self._plan, self.run)
+        here = self._assume_gpus is None and self.settings.address is None and not self.slots.gpus_per_trial
+        if epoch_time is None and here and not self._console.quiet:
+            epoch_time = probed_epoch(self._plan, self.slots.count, self.slots.cpus_per_trial)
+        print_plan(self._plan, self.slots.count, self._console, epoch_time)
 
     def begin(self) -> None:
         """Make or take over the run directory, and hold it until the session ends.
