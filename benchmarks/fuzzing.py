@@ -24,6 +24,7 @@ import pickle
 import random
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -49,12 +50,13 @@ from nls_tune.datasets.cifarn import _read as read_human_labels
 from nls_tune.datasets.parquet import read_images
 from nls_tune.datasets.registry import DATASETS
 from nls_tune.errors import InputError
+from nls_tune.files import write_atomically
 from nls_tune.machine.provenance import provenance
 from nls_tune.noise import parse_noise_levels, read_matrix, symmetric_matrix
-from nls_tune.runs import parts_copy
-from nls_tune.runs.checkpoint import TrialCheckpoint
+from nls_tune.runs import parts, parts_copy
+from nls_tune.runs.checkpoint import TrialCheckpoint, read_state, sealed_state
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.parts import DEFAULT_KEY
+from nls_tune.runs.parts import DEFAULT_KEY, read_parts
 from nls_tune.runs.parts_copy import COPY, SETTLED_NS, read_folder
 from nls_tune.runs.reading import load_run
 from nls_tune.runs.schemas import settings_of, trial_schema
@@ -424,6 +426,64 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
     return {"inputs": count, "seed": seed, "slowest_seconds": round(slowest, 2), "rows": rows, "failures": failures}
 
 
+# What the checksums cost
+
+
+def cost(rounds: int = 30) -> list[dict[str, Any]]:
+    """Return the processor time of reading and writing with and without checksums: medians of alternating rounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for step, steps in _steps(Path(folder)).items():
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(rounds):
+                for found, one in zip(times, steps, strict=True):
+                    begin = time.process_time()
+                    one()
+                    found.append(time.process_time() - begin)
+            without, with_ = (statistics.median(found) for found in times)
+            rows.append({"step": step, "without": without, "with": with_, "share": with_ / without - 1})
+        return rows
+
+
+def _steps(folder: Path) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Return what is timed, each without and with checksums."""
+    run = RunDirectory(folder / "run")
+    run.create()
+    row = {f.name: json.loads((f.metadata or {}).get(DEFAULT_KEY, b"null")) for f in trial_schema()}
+    row |= next(row for row in pq.read_table(RUN / "trials").to_pylist() if row["status"] == "completed")
+    run.write_trial(row)
+    unsealed = {"seal": lambda content, at: None, "seal_holds": lambda content: None}
+
+    def without(work: Callable[[], Any]) -> Callable[[], Any]:
+        def do() -> None:
+            with mock.patch.multiple(parts, **unsealed):
+                work()
+
+        return do
+
+    def write() -> None:
+        run.write_trial(row)
+
+    def read() -> None:
+        read_parts(run.trials, trial_schema())
+
+    found = {"write the row of a trial": (without(write), write), "read it": (without(read), read)}
+    for name, width in (("0.1 MB", 150), ("48 MB", 3_500)):
+        state, path = {"weights": torch.randn(width, width)}, folder / f"{width}.pt"
+        write_atomically(path, sealed_state(state))
+
+        def save(state: dict[str, Any] = state) -> None:
+            torch.save(state, buffer := io.BytesIO())
+            write_atomically(folder / "plain.pt", buffer.getbuffer())
+
+        found[f"save a state of {name}"] = (save, lambda s=state, p=path: write_atomically(p, sealed_state(s)))
+        found[f"load a state of {name}"] = (
+            lambda p=path: torch.load(io.BytesIO(p.read_bytes()), weights_only=True),
+            lambda p=path: read_state(p.read_bytes(), CPU),
+        )
+    return found
+
+
 def _files(root: Path) -> set[Path]:
     """The files that a reader may not make: temporary names and locks come and go."""
     return {path for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -452,6 +512,7 @@ def main() -> int:
         "command": "fuzzing.py",
         **{key: value for key, value in provenance().items() if key in ("versions", "hardware", "git_commit")},
         "load_average_at_start": load,
+        "cost": cost(),
         **fuzz(arguments.inputs, arguments.seed, arguments.keep),
     }
     arguments.out.write_text(json.dumps(found, indent=2) + "\n")
