@@ -135,7 +135,7 @@ def _change(content: bytearray, chance: random.Random, others: list[bytes]) -> b
     elif kind == "token":
         content[at : at + chance.randrange(8)] = chance.choice(_TOKENS)
     elif chance.random() < 0.2:
-        return chance.choice(others)
+        return chance.choice([other for other in others if other[:2] != content[:2]])  # of another format
     return bytes(content)
 
 
@@ -396,6 +396,8 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
             before = _files(root)
             for number in range(count):
                 kind, whole, expected = found[number % len(found)]
+                if number % 1000 == 999:
+                    sys.stderr.write(f"{number + 1:,} inputs, {len(failures)} failures\n")
                 content = damage(whole, chance, others)
                 state = kind.file.stat() if kind.file.exists() else None
                 kind.file.parent.mkdir(parents=True, exist_ok=True)
