@@ -49,7 +49,7 @@ NAMES = [
         "--dataset cifar10n --preset papr",
         "unknown preset 'papr'",
         "did you mean 'paper'?",
-        "valid: cpu, paper, paper_direct, gpu",
+        "valid: cpu, quick, paper, paper_direct, gpu",
     ),
     ("--objective bst", "--objective", "'bst'", "'best'"),
     ("--compile maybe", "--compile", "'maybe'", "'auto'", "'on'"),
