@@ -15,6 +15,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
+from nls_tune.spaces.settings import TrainingSettings
 
 
 def default_out(dataset: str) -> Path:
@@ -31,22 +32,35 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     identity = plan.identity()
     if run.run_json.exists():
         content = run.read_json()
-        if found := differences(content.identity.model_dump(mode="json"), identity.model_dump(mode="json")):
+        before, now = (_without_defaults(one.model_dump(mode="json")) for one in (content.identity, identity))
+        if found := differences(before, now):
             raise InputError(
                 f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
             )
         return content
-    now = datetime.now(UTC)
+    begins = datetime.now(UTC)
     content = RunJson(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        run_id=f"{plan.info.name}-{begins:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
         status="interrupted",  # until a session works on it
-        created_at=now,
+        created_at=begins,
         identity=identity,
         plan=plan.run_levels(),
     )
     run.write_json(content)
     return content
+
+
+def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the fixed settings at their defaults: a space may have come to name them, or ``--set`` does."""
+    space = identity.get("space") or {}
+    defaults = {name: field.default for name, field in TrainingSettings.model_fields.items()}
+    fixed = {
+        name: value
+        for name, value in (space.get("fixed") or {}).items()
+        if name not in defaults or (tuple(value) if isinstance(value, list) else value) != defaults[name]
+    }
+    return {**identity, "space": {**space, "fixed": fixed}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -117,6 +117,14 @@ def test_a_span_is_a_share(span):
         TrainingSettings(average_spans=(0.5, span))
 
 
+@pytest.mark.parametrize("rate", [0, -1])
+@pytest.mark.parametrize(("warmup", "expected"), [(0, 3), (4, 7), (6, 9), (7, None), (9, None)])
+def test_a_rung_judges_after_as_many_gls_epochs_whatever_the_warm_up_and_never_at_the_end(rate, warmup, expected):
+    settings = TrainingSettings(epochs=10, warmup_epochs=warmup, smooth_rate=rate)
+    assert settings.rung_epoch(3) == expected
+    assert [settings.gls_epochs(epoch) for epoch in (1, warmup, warmup + 3)] == [int(warmup == 0), 0, 3]
+
+
 @pytest.mark.parametrize(
     ("rate", "arm"), [(0, "ce"), (-0.0, "ce"), (1e-300, "positive"), (1.0, "positive"), (-1e-300, "negative")]
 )
