@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
-from nls_tune.tune.interrupts import Interrupts
+from nls_tune.tune.interrupts import Interrupts, RayDiedError
+from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run_experiment(
 
     from nls_tune.tune.recorder import EndOnError, WhenReady
 
-    with Interrupts(recorder.note_end) as interrupts:
+    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
             tune_config=tune.TuneConfig(
@@ -67,6 +68,10 @@ def run_experiment(
         recorder.view.start()
         try:
             tuner.fit()
+        except RayDiedError as error:
+            recorder.note_end()
+            recorder.view.warn(f"{error}; trials that ran go on from their last checkpoint")
+            raise
         finally:
             recorder.view.stop()
             recorder.interrupt()
