@@ -39,7 +39,17 @@ def run_experiment(
     """
     from ray import tune
 
+    from nls_tune.tune.attendant import Attendant, cluster_resources
     from nls_tune.tune.recorder import EndOnError, WhenReady
+
+    settings = work.plan.settings
+    attendant = Attendant(
+        work.lost,
+        work.packing.slots,
+        settings.trial_timeout,
+        recorder.view.warn,
+        None if settings.address is None else cluster_resources,
+    )
 
     with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
         tuner = tune.Tuner(
@@ -58,7 +68,7 @@ def run_experiment(
                 # A name of its own: Tune mixes two experiments of one name without a word.
                 name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
                 storage_path=str(work.run.tune),
-                callbacks=[recorder, WhenReady(interrupts.tune_is_ready)],
+                callbacks=[recorder, attendant, WhenReady(interrupts.tune_is_ready)],
                 stop=EndOnError(recorder),
                 # Trials keep their own checkpoints in the run directory.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),

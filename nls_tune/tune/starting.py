@@ -71,11 +71,24 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     try:
         with ExitStack() as stack:
             if not ray.is_initialized():
+                stack.enter_context(_quiet())
                 stack.enter_context(_private_ray() if address is None else _joined(address))
             yield _resources()
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray's messages from its own processes, pages of them where one dies, out of the search's output."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *arguments, **options: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 # Ray of one search
