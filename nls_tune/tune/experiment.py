@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
-from nls_tune.tune.interrupts import Interrupts, RayDiedError
+from nls_tune.tune.interrupts import Interrupts
 from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
 
@@ -78,9 +78,10 @@ def run_experiment(
         recorder.view.start()
         try:
             tuner.fit()
-        except RayDiedError as error:
-            recorder.note_end()
-            recorder.view.warn(f"{error}; trials that ran go on from their last checkpoint")
+        except KeyboardInterrupt:
+            if interrupts.died is not None:
+                recorder.note_end()
+                recorder.view.warn(f"{interrupts.died}; the trials that ran go on from their last checkpoint")
             raise
         finally:
             recorder.view.stop()
