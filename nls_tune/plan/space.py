@@ -6,7 +6,7 @@ from nls_tune.errors import InputError
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.spaces.parameters import FloatParameter
 from nls_tune.spaces.reading import find_preset, load_space
-from nls_tune.spaces.space import ARMS, Arm, SearchSpace
+from nls_tune.spaces.space import ARMS, Arm, SearchSpace, setting_values
 
 
 def choose_preset(settings: SearchSettings, num_gpus: float, how: str = "found") -> tuple[str | None, str]:
@@ -45,6 +45,11 @@ def load_plan_space(settings: SearchSettings, preset: str | None) -> SearchSpace
     changes = {name: value for name, value in given.items() if value is not None}
     space = space.model_copy(update={"budget": budget.model_copy(update=changes)})
     space.check_settings()
+    if settings.confirm_on == "all" and "best" in setting_values(space, "warmup_from"):
+        raise InputError(
+            "--confirm-on all leaves no validation samples to find the best epoch of the warm-up; "
+            "confirm on the split, or --set warmup_from=last"
+        )
     asked = {"--noise-draws": settings.noise_draws, "--confirm-on all": settings.confirm_on == "all"}
     if flags := [flag for flag, given in asked.items() if given and space.budget.confirm_seeds == 0]:
         raise InputError(f"{flags[0]} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")

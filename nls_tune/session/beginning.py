@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nls_tune.errors import InputError
-from nls_tune.plan.plan import EpochTime, SearchPlan
+from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
 from nls_tune.session.continuing import grow, growth, refusals
-from nls_tune.spaces.space import setting_values
 
 
 def default_out(dataset: str) -> Path:
@@ -38,32 +37,17 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
             grow(content, plan)
             run.write_json(content)
         return content
-    now = datetime.now(UTC)
+    begins = datetime.now(UTC)
     content = RunJson(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        run_id=f"{plan.info.name}-{begins:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
         status="interrupted",  # until a session works on it
-        created_at=now,
+        created_at=begins,
         identity=plan.identity(),
         plan=plan.run_levels(),
     )
     run.write_json(content)
     return content
-
-
-def measured_epoch(plan: SearchPlan, run: RunDirectory) -> EpochTime | None:
-    """Return what an epoch took so far in the run; None if none ran there with the plan's data and models."""
-    if not run.run_json.exists() or all(r.num_train != plan.levels[0].dataset.num_train for r in run.read_json().plan):
-        return None
-    trials = read_trials(run.path)
-    models = setting_values(plan.space, "model")
-    trials["trained"] = trials["epochs"] - trials["epochs_reused"]
-    alike = (trials["dataset"] == plan.info.name) & trials["config_model"].isin(models) & (trials["trained"] > 0)
-    if not alike.any():
-        return None
-    device = str(trials.loc[alike, "device"].iloc[-1])
-    sums = trials.loc[alike & (trials["device"] == device), ["train_seconds", "trained"]].sum()
-    return EpochTime(float(sums["train_seconds"] / sums["trained"]), device)
 
 
 def write_missing_events(run: RunDirectory) -> None:

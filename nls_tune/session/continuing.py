@@ -14,6 +14,7 @@ from nls_tune.plan.plan import SearchPlan
 from nls_tune.plan.settings import SearchSettings, check_search_settings, flag_name, flags_of_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunJson
+from nls_tune.spaces.settings import TrainingSettings
 
 _HIDDEN = ":***@"
 
@@ -32,11 +33,24 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 def refusals(content: RunJson, plan: SearchPlan) -> list[str]:
     """List what keeps a run from going on with a plan; the number of trials may grow."""
-    before, now = content.identity.model_dump(mode="json"), plan.identity().model_dump(mode="json")
+    identities = (content.identity, plan.identity())
+    before, now = (_without_defaults(one.model_dump(mode="json")) for one in identities)
     if growth(content, plan) is not None:
         for identity in (before, now):
             identity["space"]["budget"].pop("trials")
     return differences(before, now)
+
+
+def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the fixed settings at their defaults: a space may have come to name them, or ``--set`` does."""
+    space = identity.get("space") or {}
+    defaults = {name: field.default for name, field in TrainingSettings.model_fields.items()}
+    fixed = {
+        name: value
+        for name, value in (space.get("fixed") or {}).items()
+        if name not in defaults or (tuple(value) if isinstance(value, list) else value) != defaults[name]
+    }
+    return {**identity, "space": {**space, "fixed": fixed}}
 
 
 def growth(content: RunJson, plan: SearchPlan) -> tuple[int, int] | None:

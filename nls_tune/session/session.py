@@ -17,12 +17,12 @@ from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
 from nls_tune.session.beginning import (
     begin_run,
     default_out,
-    measured_epoch,
     remove_unwanted_checkpoints,
     write_missing_events,
 )
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
 from nls_tune.session.continuing import standing, stored_settings
+from nls_tune.session.forecast import measured_epoch, probed_epoch
 from nls_tune.session.signatures import with_settings
 from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back, interruptible
 
@@ -99,7 +99,6 @@ def run_settings(
         session.plan()
         if dry_run:
             session.print_plan()
-            session.print_standing()
             return None
         session.begin()
         if session.is_complete():
@@ -212,14 +211,15 @@ class Session:
             self._checked = True
 
     def print_plan(self) -> None:
-        """Print the plan."""
+        """Print the plan; a dry run also says what the search would do in a run directory that there is already."""
         from nls_tune.report.console.search import print_plan
 
-        print_plan(self._plan, self.slots.count, self._console, measured_epoch(self._plan, self.run))
-
-    def print_standing(self) -> None:
-        """Print what the search would do in a run directory that there is already."""
-        if (line := standing(self._plan, self.run)) is not None:
+        epoch_time = measured_epoch(self._plan, self.run)
+        here = self._assume_gpus is None and self.settings.address is None and not self.slots.gpus_per_trial
+        if epoch_time is None and here and not self._console.quiet:
+            epoch_time = probed_epoch(self._plan, self.slots.count, self.slots.cpus_per_trial)
+        print_plan(self._plan, self.slots.count, self._console, epoch_time)
+        if self._dry_run and (line := standing(self._plan, self.run)) is not None:
             self._say(line)
 
     def begin(self) -> None:

@@ -54,6 +54,10 @@ class TrainingSettings(BaseModel):
         warmup_lr: Learning rate of the warm-up's first epoch; with ``one_cycle`` its peak.
         warmup_milestones: Absolute epochs after which the warm-up's learning rate is multiplied by
             ``warmup_gamma``.
+        warmup_momentum: Momentum of the warm-up, by default ``momentum``; 0 is plain SGD, whatever ``nesterov`` says.
+        warmup_weight_decay: Weight decay of the warm-up, by default ``weight_decay``.
+        warmup_from: Weights that the GLS phase starts from: those after the ``last`` epoch of the warm-up, or after its
+            ``best`` one by validation accuracy, smoothed as for a trial's best epoch.
         optimizer: ``sgd`` (with ``momentum``, ``nesterov``) or ``adamw``.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
         norm_bias_lr_factor: Learning rate of batch norm's biases over that of the other parameters; their decay per
@@ -87,6 +91,9 @@ class TrainingSettings(BaseModel):
     warmup_lr: _Positive = 0.1
     warmup_milestones: tuple[_Epochs, ...] = ()
     warmup_gamma: _Positive = 0.1
+    warmup_momentum: Later[Annotated[float | None, Field(ge=0, lt=1)]] = None
+    warmup_weight_decay: Later[Annotated[float | None, Field(ge=0, allow_inf_nan=False)]] = None
+    warmup_from: Later[Literal["last", "best"]] = "last"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
@@ -145,7 +152,9 @@ class TrainingSettings(BaseModel):
     def warmup_settings(self) -> dict[str, object]:
         """Return the settings that shape a warm-up epoch, as plain JSON values."""
         kept = ("schedule", "epochs") if self.schedule == "one_cycle" else ()
-        return {name: value for name, value in self.identity().items() if name not in _NOT_OF_WARMUP or name in kept}
+        unused = {n for n in ("momentum", "weight_decay") if getattr(self, f"warmup_{n}") is not None}
+        unused |= set(_NOT_OF_WARMUP) - set(kept)
+        return {name: value for name, value in self.identity().items() if name not in unused}
 
     def gls_epochs(self, epoch: int) -> int:
         """How many of the epochs up to a 1-based epoch belong to the GLS phase: the clock that rungs count in."""
@@ -159,6 +168,16 @@ class TrainingSettings(BaseModel):
     def phase(self, epoch: int) -> Phase:
         """The phase of a 1-based epoch."""
         return "warmup" if epoch <= self.warmup_epochs else "gls"
+
+    def momentum_at(self, epoch: int) -> float:
+        """The momentum of a 1-based epoch, where the optimiser has one."""
+        own = self.warmup_momentum if self.phase(epoch) == "warmup" else None
+        return self.momentum if own is None else own
+
+    def weight_decay_at(self, epoch: int) -> float:
+        """The weight decay of a 1-based epoch."""
+        own = self.warmup_weight_decay if self.phase(epoch) == "warmup" else None
+        return self.weight_decay if own is None else own
 
     def learning_rate(self, epoch: int, progress: float = 0.0) -> float:
         """The learning rate of a 1-based epoch, of whose steps the share ``progress`` is done.

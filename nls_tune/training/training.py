@@ -16,7 +16,7 @@ from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.losses import gls_loss
-from nls_tune.metrics import EpochMetrics, Judging
+from nls_tune.metrics import EpochMetrics, Judging, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.augment import normalise
 from nls_tune.training.compiling import Compiler, Forward, run_network
@@ -81,7 +81,8 @@ class Training:
         self.evaluator = Evaluator(self.data, self.precision, self._memory_format)
         self.readouts = Readouts(self.model, settings, self.evaluator, judging)
         self.source = Batches(self.data, settings, self._memory_format)
-        self.optimizer = self._new_optimizer()
+        self.optimizer = self._new_optimizer(1)
+        self._best_warmup: dict[str, Tensor] | None = None
         self._compiled = self._compile(compiler, dataset.num_train)
 
     @property
@@ -120,7 +121,8 @@ class Training:
         start = time.perf_counter()
         epoch = self.epoch + 1
         if epoch == self.settings.warmup_epochs + 1:
-            self.optimizer = self._new_optimizer()
+            self._return_to_best_warmup()
+            self.optimizer = self._new_optimizer(epoch)
             self.readouts.averages.restart()  # what the warm-up reached is not the GLS phase's
         with seeded(self._stream(epoch), self.device):
             loss_sum, num_correct = self._train_epoch(epoch)
@@ -154,7 +156,20 @@ class Training:
         if not metrics.diverged:
             self.readouts.judge([*self.history, metrics])
         self.history.append(replace(metrics, seconds=time.perf_counter() - start))
+        self._keep_best_warmup()
         return self.history[-1]
+
+    def _keep_best_warmup(self) -> None:
+        """Copy the weights after a warm-up epoch that is the best so far, if the GLS phase is to start from it."""
+        if self.settings.warmup_from == "best" and self.epoch <= self.settings.warmup_epochs:
+            best = best_epoch(self.val_accuracies())
+            if best is not None and best.epoch == self.epoch:
+                self._best_warmup = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def _return_to_best_warmup(self) -> None:
+        if self._best_warmup is not None:
+            self.model.load_state_dict(self._best_warmup)
+            self._best_warmup = None
 
     def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One pass over the training samples; returns the sum of the losses and the number correct."""
@@ -163,10 +178,11 @@ class Training:
         rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
+        num_batches = self.source.num_batches
         for step, (inputs, labels) in enumerate(self.batches(epoch)):
-            lr = self.settings.learning_rate(epoch, step / self.source.num_batches)
+            lr = self.settings.learning_rate(epoch, step / num_batches)
             for group in self.optimizer.param_groups:
-                group["lr"] = lr * group["lr_factor"]
+                group["lr"] = lr * group.get("lr_factor", 1.0)  # states of version 0.1 have none
             # The batch that is smaller than the others would be another graph.
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.evaluator.autocast():
@@ -209,16 +225,17 @@ class Training:
         state = [t.detach() for t in self.model.state_dict().values() if t.is_floating_point()]
         return nn.utils.get_total_norm(state).isfinite()
 
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        s = self.settings
-        groups = self._parameter_groups()
+    def _new_optimizer(self, epoch: int) -> torch.optim.Optimizer:
+        """A fresh optimiser of the phase to which a (1-based) epoch belongs."""
+        s, momentum = self.settings, self.settings.momentum_at(epoch)
+        groups = self._parameter_groups(s.weight_decay_at(epoch))
         if s.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=s.lr, fused=True)
-        return torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov, fused=True)
+        return torch.optim.SGD(groups, lr=s.lr, momentum=momentum, nesterov=s.nesterov and momentum > 0, fused=True)
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
+    def _parameter_groups(self, decay: float) -> list[dict[str, Any]]:
         """The trained parameters, by what their learning rate is multiplied with; decay per step is that of all."""
-        factor, decay = self.settings.norm_bias_lr_factor, self.settings.weight_decay
+        factor = self.settings.norm_bias_lr_factor
         norms = [m.bias for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)] if factor != 1 else []
         of_norms = {id(bias) for bias in norms}
         others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in of_norms]
@@ -250,6 +267,7 @@ class Training:
             "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
             **({"readouts": self.readouts.state_dict()} if self.readouts.identity() else {}),
+            **({} if self._best_warmup is None else {"best_warmup": self._best_warmup}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -309,13 +327,15 @@ class Training:
         if shapes[0] != shapes[1]:  # checked before anything is changed
             raise InputError("the saved state is of another network; start this training anew")
         history = [_metrics(m) for m in state["history"]]
-        optimizer = self._new_optimizer()
+        optimizer = self._new_optimizer(max(1, len(history)))
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
         optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for group in optimizer.param_groups:
+            group.setdefault("lr_factor", 1.0)  # states of version 0.1 have none
         self.model.load_state_dict(state["model"])
         if "readouts" in state:
             self.readouts.load_state_dict(state["readouts"])
-        self.optimizer, self.history = optimizer, history
+        self.optimizer, self.history, self._best_warmup = optimizer, history, state.get("best_warmup")
         self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
         self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]
 

@@ -37,8 +37,8 @@ Turn = Literal["train", "taken", "wait"]
 
 _LOCK = ".lock"
 _EPOCH_FILE = re.compile(r"epoch-(\d{4,})\.pt")
-#: A state is network, gradient averages (two with AdamW) and small change.
-_STATE_PER_NETWORK = 4
+#: A state is network, gradient averages (two with AdamW), the network of the best epoch, and small change.
+_STATE_PER_NETWORK = 5
 
 
 def warmup_key(identity: Mapping[str, Any]) -> str:

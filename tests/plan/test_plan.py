@@ -7,6 +7,7 @@ import pytest
 from estimates import estimate_of, hide_the_truth
 
 from nls_tune.allocation.allocator import Allocator
+from nls_tune.errors import InputError
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
@@ -131,10 +132,14 @@ def test_trials_are_named_by_level_configuration_and_data(twonorm):
     assert name(twonorm, "symmetric:0.1", seed=1) != first
 
 
-def test_the_paper_grid_runs_every_rate_of_every_level_once():
+PAPER = {
+    "space": "cifar10n", "preset": "paper", "train_size": 400, "overrides": ("model=small_cnn", "crop_padding=1"),
+}  # fmt: skip
+
+
+def test_the_papers_preset_runs_every_rate_of_every_level_once():
     levels = ("symmetric:0.4", "symmetric:0.6")
-    changes = {"noise": levels, "space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)}
-    plan = plan_of(**{**DIGITS, **changes})
+    plan = plan_of(**{**DIGITS, **PAPER, "noise": levels})
     allocator = Allocator(plan.groups(), plan.rungs())
     data, found = LevelData(plan), {}
     while (suggestion := allocator.ask()) is not None:
@@ -224,7 +229,7 @@ def test_whether_noise_is_estimated_must_agree_when_a_run_is_resumed():
     ("changes", "notes"),
     [
         (
-            {"space": "paper_grid", "train_size": 400, "overrides": ("crop_padding=1",)},
+            PAPER,
             (
                 "arm ce has 1 configuration in all and then ends",
                 "arm positive has 4 configurations in all and then ends",
@@ -291,6 +296,22 @@ def test_what_decides_the_results_may_not_differ(digits, changes, words):
 )
 def test_what_may_differ(digits, changes):
     assert plan_of(**{**DIGITS, **changes}).identity() == digits.identity()
+
+
+def test_the_objective_of_a_run_is_the_one_that_its_schedule_has_unless_one_is_given(digits):
+    assert digits.identity().settings["objective"] == "best"  # as in runs of earlier versions
+    assert plan_of(**DIGITS, objective="best").identity() == digits.identity()
+    cycle = {**DIGITS, "overrides": ("schedule=one_cycle",)}
+    assert plan_of(**cycle).identity().settings["objective"] == "last"
+    assert plan_of(**cycle, objective="last").identity() == plan_of(**cycle).identity()
+
+
+def test_mirror_images_are_another_search_and_need_images(digits):
+    assert "tta" not in digits.identity().settings  # as in runs of earlier versions
+    mirrored = identity_of(plan_of(**DIGITS, tta="mirror"))
+    assert differences(identity_of(digits), mirrored) == ["settings.tta: None -> mirror"]
+    with pytest.raises(InputError, match=r"--tta mirror is for images, the inputs have shape \(20,\); leave it out"):
+        plan_of(noise=("symmetric:0.4",), tta="mirror")
 
 
 def test_differences_name_the_key_and_both_values(digits):

@@ -37,7 +37,7 @@ EPOCH_COLUMNS = [
 NULLABLE = {
     "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
     "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, "slot", "val_correct_at_best",
-    "test_correct_at_best",
+    "test_correct_at_best", "config_warmup_momentum", "config_warmup_weight_decay",
 }  # fmt: skip
 
 
@@ -81,6 +81,9 @@ def training_settings(draw: st.DrawFn) -> TrainingSettings:
         warmup_lr=draw(positive),
         warmup_milestones=draw(milestones),
         warmup_gamma=draw(positive),
+        warmup_momentum=draw(st.none() | st.floats(0, 0.999)),
+        warmup_weight_decay=draw(st.none() | st.floats(0, 10)),
+        warmup_from=draw(st.sampled_from(["last", "best"])),
         optimizer=draw(st.sampled_from(["sgd", "adamw"])),
         momentum=momentum,
         nesterov=draw(st.booleans()) and momentum > 0,
@@ -135,6 +138,7 @@ def test_a_trials_name_changes_with_its_data_its_stage_and_every_setting():
         "optimizer": "adamw", "momentum": 0.5, "nesterov": False, "weight_decay": 0.5, "batch_size": 7,
         "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
         "norm_bias_lr_factor": 64.0, "padding_mode": "reflect", "alternate_flip": True, "average_spans": (0.5,),
+        "warmup_momentum": 0.5, "warmup_weight_decay": 0.5, "warmup_from": "best",
     }  # fmt: skip
     assert set(changes) == set(TrainingSettings.model_fields)
     others = [(3, SETTINGS.model_copy(update={name: value})) for name, value in changes.items()]

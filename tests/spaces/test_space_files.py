@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from commands import REPOSITORY
 
 from nls_tune.errors import InputError
 from nls_tune.spaces.reading import load_space, shipped_spaces
@@ -38,12 +40,18 @@ def error_of(path: str | Path, **options) -> str:
 
 
 def test_every_dataset_has_a_space_of_its_name():
-    assert {"twonorm", "waveform", "digits", "cifar10", "cifar100", "cifar10n", "cifar100n"} < set(shipped_spaces())
+    assert {"twonorm", "waveform", "digits", "cifar10", "cifar100", "cifar10n", "cifar100n"} <= set(shipped_spaces())
+
+
+def preset_names(name: str) -> list[str]:
+    text = (REPOSITORY / "search_spaces" / f"{name}.yaml").read_text(encoding="utf-8")
+    return list(yaml.safe_load(text).get("presets", {}))
 
 
 @pytest.mark.parametrize("epochs", [None, 1, 2, 6])
-@pytest.mark.parametrize("preset", ["gpu", "cpu"])
-@pytest.mark.parametrize("name", shipped_spaces())
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in shipped_spaces() for preset in (None, *preset_names(name))]
+)
 def test_every_shipped_space_can_be_searched(name, preset, epochs):
     space = load_space(name, preset=preset)
     assert space.name == name
@@ -61,9 +69,13 @@ def test_every_shipped_space_can_be_searched(name, preset, epochs):
             assert (training.arm, training.epochs) == (arm, space.budget.epochs)
 
 
-@pytest.mark.parametrize("preset", ["gpu", "cpu"])
-def test_the_paper_grid_is_the_papers_14_rates(preset):
-    space = load_space("paper_grid", preset=preset)
+CIFAR = ("cifar10", "cifar100", "cifar10n", "cifar100n")
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper_direct"])
+@pytest.mark.parametrize("name", CIFAR)
+def test_the_papers_presets_run_its_14_rates_to_the_end(name, preset):
+    space = load_space(name, preset=preset)
     parts = [space.arm(arm) for arm in ARMS]
     rates = [part.decode(point)["smooth_rate"] for part in parts for point in part.points()]
     paper = [0.8, 0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8, -1, -2, -4, -6, -8]
@@ -72,11 +84,40 @@ def test_the_paper_grid_is_the_papers_14_rates(preset):
     assert space.budget.grace_epochs == space.budget.epochs
 
 
-def test_the_paper_grid_trains_as_the_paper_does():
-    space = load_space("paper_grid", preset="gpu")
-    training = space.settings(space.default(smooth_rate=-2), 0)
-    rates = [training.learning_rate(epoch) for epoch in (1, 40, 41, 80, 81, 120, 121, 220)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-6, 1e-6])
+#: Of the paper's code, per preset: epochs, with their phase, learning rate, momentum and weight decay.
+RECIPES = {
+    "paper": [
+        (40, "warmup", 0.1, 0, 0), (40, "warmup", 0.01, 0, 0), (40, "warmup", 1e-3, 0, 0),
+        (100, "gls", 1e-6, 0.9, 1e-4),
+    ],
+    "paper_direct": [(100, "gls", 0.1, 0.9, 1e-4), (50, "gls", 0.01, 0.9, 1e-4), (50, "gls", 1e-3, 0.9, 1e-4)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", RECIPES)
+@pytest.mark.parametrize("name", CIFAR)
+def test_the_papers_presets_train_every_epoch_as_its_code_does(name, preset):
+    space = load_space(name, preset=preset)
+    for rate in (0, 0.2, -2):
+        found = space.settings(space.default(smooth_rate=rate), 0)
+        epochs = range(1, found.epochs + 1)
+        plan = [
+            (found.phase(e), found.learning_rate(e), found.momentum_at(e), found.weight_decay_at(e)) for e in epochs
+        ]
+        expected = [row for count, *row in RECIPES[preset] for _ in range(count)]
+        assert [(*row,) for row in plan] == [(phase, pytest.approx(lr), *rest) for phase, lr, *rest in expected]
+        assert (found.model, found.batch_size, found.crop_padding, found.flip) == ("resnet34", 128, 4, True)
+        # Its GLS phase and its direct training have nesterov=True; its warm-up has no momentum.
+        assert (found.optimizer, found.nesterov, found.cutout, found.clip_norm) == ("sgd", True, 0, 0)
+        assert (found.norm_bias_lr_factor, found.average_spans) == (1, ())
+        assert (found.padding_mode, found.alternate_flip) == ("zeros", False)
+        assert (found.warmup_from == "best") == (preset == "paper")
+
+
+def test_the_papers_preset_is_scaled_as_a_whole():
+    space = load_space("cifar10n", preset="paper", epochs=22)
+    assert (space.fixed["warmup_epochs"], space.fixed["warmup_milestones"]) == (12, (4, 8))
+    assert space.budget.grace_epochs == 22
 
 
 # Reading
