@@ -273,14 +273,8 @@ class Session:
 
         self._check_machine()
         content = self._content
-        self._session = RunSession.model_validate(
-            {
-                **provenance(),
-                **stored_settings(self.settings),
-                "started_at": datetime.now(UTC),
-                "slots": asdict(self.slots),
-            }
-        )
+        facts = {**provenance(), **stored_settings(self.settings), "slots": asdict(self.slots)}
+        self._session = RunSession.model_validate({**facts, "started_at": datetime.now(UTC)})
         content.sessions.append(self._session)
         content.status = "running"
         self._save()
