@@ -88,14 +88,14 @@ def test_what_a_killed_search_leaves_ends_soon(search):
 
 
 def test_a_hung_worker_is_ended_and_its_trial_goes_on(tmp_path):
-    arguments = (*SHORT, "--trial-timeout", "40s")
+    arguments = (*SHORT, "--trial-timeout", "60s")
     with started(*SEARCH, *arguments, folder=tmp_path) as program:
         wait_for_epochs(tmp_path / "run")
         processes = {pid: command_of(pid) for pid in descendants(program.process.pid)}
         os.kill(named(processes, "TrainingTrainable")[0], signal.SIGSTOP)
         done = program.wait(500)
     assert (done.code, done.err) == (0, "")
-    assert "it has reported nothing for 40 s" in done.out
+    assert "it has reported nothing for 1 min 0 s" in done.out
     check_finished(tmp_path / "run", 4)
 
 
