@@ -230,7 +230,9 @@ class Session:
         """
         from nls_tune.runs.time_budget import TimeBudget
         from nls_tune.training.warmup import check_store
+        from nls_tune.tune.starting import check_path
 
+        check_path("--out", self.run.path)
         store = self._plan.warmup_store(self.run)
         if store is not None and self.settings.warmup_store is not None:
             check_store(store)  # before anything is made

@@ -190,3 +190,10 @@ def test_a_finished_run_with_more_trials_works_again(run, monkeypatch):
     assert result is not None
     assert run.read_json().status == "finished"
     assert run.read_json().sessions[-1].settings["num_trials"] == 8
+
+
+def test_a_run_directory_whose_path_is_no_text_is_refused_before_anything_is_made(tmp_path):
+    out = tmp_path / "\udcff"
+    with pytest.raises(InputError, match=r"--out must be a path in UTF-8.*\\udcff'; give another place"):
+        session.run_settings(check_search_settings(**SETTINGS, out=out), Console(file=io.StringIO()))
+    assert list(tmp_path.iterdir()) == []
