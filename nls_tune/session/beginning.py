@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from nls_tune.errors import InputError
 from nls_tune.plan.plan import SearchPlan
@@ -16,7 +14,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
-from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.session.continuing import grow, growth, refusals
 
 _logger = logging.getLogger(__name__)
 
@@ -32,16 +30,17 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     Raises:
         InputError: If the run has other settings, or its run.json cannot be read.
     """
-    identity = plan.identity()
     if run.run_json.exists():
         content = run.read_json()
-        before, now = (_without_defaults(one.model_dump(mode="json")) for one in (content.identity, identity))
-        if found := differences(before, now):
+        if found := refusals(content, plan):
             raise InputError(
                 f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
             )
         for line in run.tidy():
             _logger.warning("%s: %s", run.path, line)
+        if growth(content, plan) is not None:
+            grow(content, plan)
+            run.write_json(content)
         return content
     begins = datetime.now(UTC)
     content = RunJson(
@@ -49,35 +48,11 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
         run_id=f"{plan.info.name}-{begins:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
         status="interrupted",  # until a session works on it
         created_at=begins,
-        identity=identity,
+        identity=plan.identity(),
         plan=plan.run_levels(),
     )
     run.write_json(content)
     return content
-
-
-def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the fixed settings at their defaults: a space may have come to name them, or ``--set`` does."""
-    space = identity.get("space") or {}
-    defaults = {name: field.default for name, field in TrainingSettings.model_fields.items()}
-    fixed = {
-        name: value
-        for name, value in (space.get("fixed") or {}).items()
-        if name not in defaults or (tuple(value) if isinstance(value, list) else value) != defaults[name]
-    }
-    return {**identity, "space": {**space, "fixed": fixed}}
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested mappings, as ``key: before -> now``."""
-    found = []
-    for key in [*before, *(k for k in now if k not in before)]:
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key}: {old} -> {new}")
-    return found
 
 
 def write_missing_events(run: RunDirectory) -> None:

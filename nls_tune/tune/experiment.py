@@ -11,10 +11,12 @@ from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
 from nls_tune.tune.interrupts import Interrupts
+from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
 
 if TYPE_CHECKING:
     from nls_tune.tune.adapters import TrialSearcher, WorkerSavingScheduler
+    from nls_tune.tune.attendant import Attendant
     from nls_tune.tune.recorder import Recorder
 
 
@@ -24,11 +26,10 @@ def run_experiment(
     searcher: TrialSearcher,
     scheduler: WorkerSavingScheduler,
     *,
-    num_trials: int,
     warmup_epochs: Sequence[int],
     names: Collection[DataName],
 ) -> None:
-    """Run one Tune experiment of at most ``num_trials`` to its end, or until Ctrl-C.
+    """Run one Tune experiment, as many trials as the searcher has, or until Ctrl-C.
 
     The trials need the datasets ``names``. ``warmup_epochs`` are the lengths of warm-ups that they can ask for; these
     are stored and shared. Trials that still run at the end are written as interrupted.
@@ -41,7 +42,7 @@ def run_experiment(
 
     from nls_tune.tune.recorder import EndOnError, WhenReady
 
-    with Interrupts(recorder.note_end) as interrupts:
+    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
             tune_config=tune.TuneConfig(
@@ -49,7 +50,7 @@ def run_experiment(
                 mode="max",
                 search_alg=searcher,
                 scheduler=scheduler,
-                num_samples=num_trials,
+                num_samples=-1,  # the searcher knows
                 max_concurrent_trials=work.packing.slots.count,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -58,9 +59,8 @@ def run_experiment(
                 # A name of its own: Tune mixes two experiments of one name without a word.
                 name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
                 storage_path=str(work.run.tune),
-                callbacks=[recorder, WhenReady(interrupts.tune_is_ready)],
+                callbacks=[recorder, _attendant(work, recorder), WhenReady(interrupts.tune_is_ready)],
                 stop=EndOnError(recorder),
-                failure_config=tune.FailureConfig(max_failures=1),
                 # Trials keep their own checkpoints in the run directory.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
                 verbose=0,
@@ -69,11 +69,38 @@ def run_experiment(
         recorder.view.start()
         try:
             tuner.fit()
+        except KeyboardInterrupt:
+            if interrupts.died is not None:
+                _leave_ray(recorder, interrupts.died)
+            raise
         finally:
             recorder.view.stop()
             recorder.interrupt()
     if recorder.error is not None:
         raise recorder.error
+
+
+def _leave_ray(recorder: Recorder, died: str) -> None:
+    """Save what ran, and shut down what is left of Ray: what Tune leaves behind would wait a minute for its head."""
+    import ray
+
+    recorder.note_end()
+    recorder.view.warn(f"{died}; the trials that ran go on from their last checkpoint")
+    recorder.interrupt()
+    ray.shutdown()
+
+
+def _attendant(work: Work, recorder: Recorder) -> Attendant:
+    from nls_tune.tune.attendant import Attendant, cluster_resources
+
+    settings = work.plan.settings
+    return Attendant(
+        work.lost,
+        work.packing.slots,
+        settings.trial_timeout,
+        recorder.view.warn,
+        None if settings.address is None else cluster_resources,
+    )
 
 
 def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataName]) -> Any:

@@ -196,7 +196,7 @@ class TestCommand:
         def search(gpus: Gpus, *arguments: str) -> Done:
             monkeypatch.setattr(hardware, "find_gpus", lambda: gpus)
             monkeypatch.setattr(
-                "nls_tune.tune.cluster.ray_session", lambda address: pytest.fail("Ray was to be started")
+                "nls_tune.tune.starting.ray_session", lambda address: pytest.fail("Ray was to be started")
             )
             monkeypatch.chdir(tmp_path)
             done = Done(run_app(app, ["--out", "run", *arguments]), *capfd.readouterr())
@@ -223,7 +223,7 @@ class TestCommand:
             assert part in done.err
 
     def test_what_fits_goes_on_and_is_said(self, searched, monkeypatch):
-        monkeypatch.setattr("nls_tune.tune.cluster.os.sched_getaffinity", lambda pid: set(range(4)))
+        monkeypatch.setattr("nls_tune.tune.cluster.usable_cpus", lambda: 4)
         done = searched(Gpus((H100, H100)), "--precision", "bfloat16", "--trials-per-gpu", "3", "--dry-run")
         assert (done.code, done.err) == (0, "")
         assert "2 GPUs found" in done.out

@@ -16,7 +16,7 @@ from nls_tune.plan.space import choose_preset
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.runs.trial_spec import DataName
-from nls_tune.session.beginning import differences
+from nls_tune.session.continuing import differences
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
 
