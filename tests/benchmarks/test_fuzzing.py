@@ -20,7 +20,9 @@ def fuzzing(monkeypatch):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("count", "seed"), [(500, 7), pytest.param(10_000, 8, marks=[pytest.mark.soak, pytest.mark.slow])])
+@pytest.mark.parametrize(
+    ("count", "seed"), [(500, 7), pytest.param(10_000, 8, marks=[pytest.mark.soak, pytest.mark.slow])]
+)
 def test_damaged_inputs_end_in_documented_ways(fuzzing, count, seed, tmp_path):
     found = fuzzing.fuzz(count, seed)
     assert found["failures"] == []
