@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 
 from nls_tune.datasets.progress import Progress, show_progress
 from nls_tune.errors import InputError
+from nls_tune.machine.limits import usable_cpus
 
 _IMAGE_COLUMNS = ("img", "image")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.parquet$")
@@ -68,7 +68,7 @@ def read_images(
     pixels = np.empty((len(labels), height, width, channels), dtype=np.uint8)
     # Pillow decodes without holding the interpreter's lock, so threads share the work and the memory.
     with (
-        ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(min(16, usable_cpus())) as pool,
         show_progress(progress, "decoding images", len(labels)) as update,
     ):
         tasks = _tasks(shards, [images for images, _ in tables])

@@ -150,6 +150,20 @@ class SearchSettings:
         int, Flag(f"Trials that share a GPU, 1 to {MAX_TRIALS_PER_GPU}.", _WHERE, metavar="N", read=_trials_per_gpu)
     ] = 1
     cpus_per_trial: Annotated[int, Ge(1), Flag("CPU threads per trial.", _WHERE)] = 1
+    max_concurrent: Annotated[
+        int | None, Ge(1),
+        Flag("Trials that run at once, at most. By default as many as CPUs and GPUs allow.", _WHERE, metavar="N"),
+    ] = None  # fmt: skip
+    trial_timeout: Annotated[
+        float | None, Gt(0), Lt(math.inf),
+        Flag(
+            "A trial without a report for so long counts as hung: its process is ended, and it goes on from its last "
+            "checkpoint. Longer than the start of a trial and one epoch. By default trials may take any time.",
+            _WHERE,
+            metavar="DURATION",
+            read=_seconds,
+        ),
+    ] = None  # fmt: skip
     compile: Annotated[
         Literal["auto", "on", "off"],
         Flag(

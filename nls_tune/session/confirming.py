@@ -171,15 +171,20 @@ def confirm(work: Work, missing: Missing = missing_trials) -> Literal["finished"
     progress = SearchProgress(levels, packing.slots.count, max(spec.last_epoch for spec in specs), stage=specs[0].stage)
     view = work.make_view(progress)
     while True:
+        recorder = Recorder(work, progress, view)
+        searcher = ListSearcher(
+            [spec.to_config() for spec in specs], metric=METRIC, may_start=recorder.may_start, lost=work.lost
+        )
         run_experiment(
             work,
-            Recorder(work, progress, view),
-            ListSearcher([spec.to_config() for spec in specs], metric=METRIC, may_start=packing.may_start),
-            WorkerSavingScheduler(),
-            num_trials=len(specs),
+            recorder,
+            searcher,
+            WorkerSavingScheduler(searcher),
             warmup_epochs=sorted({spec.settings.warmup_epochs for spec in specs}),
             names={spec.data for spec in specs},
         )
+        if work.lost.set_aside and not progress.is_ending:
+            raise RuntimeError(work.lost.complaint())
         if progress.is_interrupted or not packing.lower():
             return "interrupted" if progress.is_ending or progress.num_left() else "finished"
         # Those that have ended stay counted; the rest follows with fewer trials per GPU.

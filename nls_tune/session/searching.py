@@ -119,7 +119,7 @@ def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", 
     Return what ended it: its trials, the wall time of ``budget`` (not started yet), or an interruption.
 
     Raises:
-        RuntimeError: If every trial failed.
+        RuntimeError: If every trial failed, or some lost their processes again and again.
     """
     while True:
         allocator, progress, recorder = _execute(work, budget)
@@ -128,6 +128,8 @@ def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", 
         lowered = not interrupted and work.packing.lower()
         if budget.used_up() or not lowered:
             break
+    if work.lost.set_aside and not progress.is_ending:
+        raise RuntimeError(work.lost.complaint())
     out_of_time = budget.used_up() and not interrupted
     has_more = progress.num_left() > allocator.num_dropped()
     if progress.is_ending or (has_more and not out_of_time):
@@ -150,7 +152,7 @@ def _execute(work: Work, budget: TimeBudget) -> tuple[Allocator[GroupKey], Searc
         allocator.reseed(plan.settings.seed + adopted)
     recorder = Recorder(work, progress, work.make_view(progress))
     if allocator.num_left() and not budget.used_up():
-        searcher = _searcher(work, allocator, is_over=partial(recorder.guard, budget.check, True))
+        searcher = _searcher(work, allocator, recorder, is_over=partial(recorder.guard, budget.check, True))
         budget.start()
         try:
             run_experiment(
@@ -158,7 +160,6 @@ def _execute(work: Work, budget: TimeBudget) -> tuple[Allocator[GroupKey], Searc
                 recorder,
                 searcher,
                 AllocationScheduler(searcher),
-                num_trials=allocator.num_left(),
                 warmup_epochs=plan.space.warmup_lengths(),
                 names=[DataName(level.level) for level in plan.levels],
             )
@@ -167,7 +168,9 @@ def _execute(work: Work, budget: TimeBudget) -> tuple[Allocator[GroupKey], Searc
     return allocator, progress, recorder
 
 
-def _searcher(work: Work, allocator: Allocator[GroupKey], is_over: Callable[[], bool]) -> AllocationSearcher[GroupKey]:
+def _searcher(
+    work: Work, allocator: Allocator[GroupKey], recorder: Recorder, is_over: Callable[[], bool]
+) -> AllocationSearcher[GroupKey]:
     rungs = work.plan.rungs().levels
 
     def to_config(suggestion: Suggestion[GroupKey]) -> dict[str, Any]:
@@ -176,7 +179,13 @@ def _searcher(work: Work, allocator: Allocator[GroupKey], is_over: Callable[[], 
         return work.data.trial(suggestion.group.noise_level, settings, judged_at=judged).to_config()
 
     return AllocationSearcher(
-        allocator, to_config, _read_result, metric=METRIC, is_over=is_over, may_start=work.packing.may_start
+        allocator,
+        to_config,
+        _read_result,
+        metric=METRIC,
+        is_over=is_over,
+        may_start=recorder.may_start,
+        lost=work.lost,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from nls_tune.errors import InputError
 from nls_tune.machine import hardware
+from nls_tune.machine.limits import usable_cpus
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.spaces.space import SearchSpace, setting_values
@@ -39,7 +40,7 @@ class Slots:
 
 def local_resources() -> dict[str, float]:
     """Return the CPUs and GPUs of this machine that this process may use, in Ray's words."""
-    return {"CPU": len(os.sched_getaffinity(0)), "GPU": len(hardware.find_gpus().found)}
+    return {"CPU": usable_cpus(), "GPU": len(hardware.find_gpus().found)}
 
 
 def assumed_resources(num_gpus: int, settings: SearchSettings) -> dict[str, float]:
@@ -181,6 +182,7 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
     """
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     by_cpu = cpus // settings.cpus_per_trial
+    most = settings.max_concurrent or by_cpu
     if by_cpu < 1:
         raise InputError(
             f"--cpus-per-trial must be at most the {cpus} CPUs there are, got {settings.cpus_per_trial}; lower it"
@@ -188,10 +190,10 @@ def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_pe
     if not gpus:
         if settings.trials_per_gpu != 1:
             raise InputError(f"--trials-per-gpu {settings.trials_per_gpu} needs a GPU, there is none; leave it out")
-        return Slots(by_cpu, settings.cpus_per_trial, 0.0)
+        return Slots(min(by_cpu, most), settings.cpus_per_trial, 0.0)
     if trials_per_gpu is None:
         trials_per_gpu = settings.trials_per_gpu
-    count = min(by_cpu, gpus * trials_per_gpu)
+    count = min(by_cpu, gpus * trials_per_gpu, most)
     # Where CPUs run short the trials are spread over all GPUs, and each gets the larger part of one.
     return Slots(count, settings.cpus_per_trial, 1 / math.ceil(count / gpus))
 

@@ -24,11 +24,10 @@ def run_experiment(
     searcher: TrialSearcher,
     scheduler: WorkerSavingScheduler,
     *,
-    num_trials: int,
     warmup_epochs: Sequence[int],
     names: Collection[DataName],
 ) -> None:
-    """Run one Tune experiment of at most ``num_trials`` to its end, or until Ctrl-C.
+    """Run one Tune experiment, as many trials as the searcher has, or until Ctrl-C.
 
     The trials need the datasets ``names``. ``warmup_epochs`` are the lengths of warm-ups that they can ask for; these
     are stored and shared. Trials that still run at the end are written as interrupted.
@@ -49,7 +48,7 @@ def run_experiment(
                 mode="max",
                 search_alg=searcher,
                 scheduler=scheduler,
-                num_samples=num_trials,
+                num_samples=-1,  # the searcher knows
                 max_concurrent_trials=work.packing.slots.count,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -60,7 +59,6 @@ def run_experiment(
                 storage_path=str(work.run.tune),
                 callbacks=[recorder, WhenReady(interrupts.tune_is_ready)],
                 stop=EndOnError(recorder),
-                failure_config=tune.FailureConfig(max_failures=1),
                 # Trials keep their own checkpoints in the run directory.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
                 verbose=0,

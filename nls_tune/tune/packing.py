@@ -17,9 +17,9 @@ from nls_tune.tune.cluster import Slots, slots_of
 def packing_note(resources: Mapping[str, float], slots: Slots, settings: SearchSettings) -> str | None:
     """Return the plan's note on trials that share a GPU; None where as many as wanted do."""
     wanted = settings.trials_per_gpu
-    if not slots.gpus_per_trial or slots.trials_per_gpu >= wanted:
+    cpus = wanted * int(resources.get("GPU", 0)) * settings.cpus_per_trial
+    if not slots.gpus_per_trial or slots.trials_per_gpu >= wanted or cpus <= int(resources["CPU"]):
         return None
-    cpus = wanted * int(resources["GPU"]) * settings.cpus_per_trial
     return (
         f"--trials-per-gpu {wanted} needs {cpus} CPUs, there are {int(resources['CPU'])}: "
         f"{slots.count} at a time, at most {slots.trials_per_gpu} on a GPU"

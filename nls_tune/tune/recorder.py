@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import tune
@@ -20,7 +19,8 @@ from nls_tune.runs.progress import RunningTrial, SearchProgress
 from nls_tune.runs.schemas import Status
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
-from nls_tune.tune.adapters import NotPickled
+from nls_tune.tune.adapters import NotPickled, error_text
+from nls_tune.tune.lost import MOST_LOSSES, Loss, exception_line
 from nls_tune.tune.rows import TrialState
 from nls_tune.tune.tracker import tracked_trial
 from nls_tune.tune.work import Work
@@ -80,12 +80,16 @@ class Recorder(NotPickled, tune.Callback):
         self.guard(lambda: self._complete(trial), None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """Write the row of a trial that failed for good."""
+        """Write the row of a trial that failed; one that only lost its process has none yet."""
         self.guard(lambda: self._fail(trial), None)
 
     def note_end(self) -> None:
         """Show that the trials are being ended."""
         self._progress.is_ending = True
+
+    def may_start(self) -> bool:
+        """Whether a trial may start: nothing is being ended, and memory has not run out beside others."""
+        return self.error is None and not self._progress.is_ending and self._work.packing.may_start()
 
     def interrupt(self) -> None:
         """Write rows for the trials that were running; their checkpoints stay.
@@ -93,6 +97,7 @@ class Recorder(NotPickled, tune.Callback):
         One that had ended, and whose row could not be written then, gets its own row now.
         """
         for state in list(self._states.values()):
+            self._show(state)  # one that lost its process may still be waiting
             if state.has_ended:
                 self._end_as_reported(state)
             else:
@@ -102,25 +107,32 @@ class Recorder(NotPickled, tune.Callback):
 
     def _start(self, trial: Trial) -> None:
         spec = TrialSpec.from_config(trial.config)
-        if spec.trial_id in self._states:
+        if (known := self._states.get(spec.trial_id)) is not None:
+            self._show(known)
             return
         work, settings, dataset = self._work, spec.settings, self._work.data.load(spec.data)
         facts = {"dataset": dataset.name, "noise_level": spec.noise_level, "noise_seed": dataset.noise_seed}
         facts |= {"stage": spec.stage, "arm": settings.arm, **settings.model_dump(mode="json")}
-        running = RunningTrial(
-            spec.trial_id, spec.noise_level, settings.arm, settings.smooth_rate, epochs=spec.last_epoch
-        )
-        self._progress.started(running)
         state = self._states[spec.trial_id] = TrialState(
             run_id=work.run_id,
             spec=spec,
             dataset=dataset,
             estimate=work.plan.level_plan(spec.noise_level).estimate,
-            slot=running.slot,
             tracked=tracked_trial(work.run, work.run_id, spec.trial_id, facts),
         )
+        self._show(state)
         for tracker in self._work.trackers:
             tracker.started(state.tracked)
+
+    def _show(self, state: TrialState) -> None:
+        """Count a trial among those that run, if it is not yet."""
+        spec = state.spec
+        if spec.trial_id not in self._progress.running:
+            running = RunningTrial(
+                spec.trial_id, spec.noise_level, spec.settings.arm, spec.settings.smooth_rate, epochs=spec.last_epoch
+            )
+            self._progress.started(running)
+            state.slot = running.slot
 
     def _take(self, state: TrialState, report: TrialReport) -> None:
         """Take the epochs of a report; write them if the last time is long enough ago."""
@@ -146,13 +158,31 @@ class Recorder(NotPickled, tune.Callback):
             self._end_as_reported(state)
 
     def _fail(self, trial: Trial) -> None:
+        if (loss := self._work.lost.loss_of(trial.trial_id)) is not None:
+            self._lose(trial, loss)
+            return
         # It may have failed before it started, for example because a worker lacks a package.
         self._start(trial)
-        state, error = self._states[trial.config["trial_id"]], _error_of(trial)
+        state, error = self._states[trial.config["trial_id"]], exception_line(error_text(trial))
         if is_out_of_memory(error):
             self._end_out_of_memory(state, error)
         else:
             self._end(state, "failed", error)
+
+    def _lose(self, trial: Trial, loss: Loss) -> None:
+        """Let a trial that lost its process wait until it starts again; set aside, it is interrupted."""
+        lost, trial_id = self._work.lost, trial.config["trial_id"]
+        again = "it goes on from its last checkpoint"
+        if lost.is_set_aside(trial.trial_id):
+            self._start(trial)
+            self._end(self._states[trial_id], "interrupted", loss.reason)
+            again = f"it has lost it {MOST_LOSSES} times in a row and is left to the next session"
+        elif trial_id in self._progress.running:
+            self._progress.runs_again(trial.config["noise_level"], trial_id)
+        if loss.is_memory and lost.at_once is not None:
+            self._progress.slots = min(self._progress.slots, lost.at_once)
+            again += f", with at most {lost.at_once} at once from now on: --max-concurrent {lost.at_once} begins so"
+        self.view.warn(f"trial {trial_id} at {trial.config['noise_level']} lost its process: {loss.reason}; {again}")
 
     def _end_as_reported(self, state: TrialState) -> None:
         state.has_ended = True
@@ -185,7 +215,7 @@ class Recorder(NotPickled, tune.Callback):
             tracker.ended(state.tracked, row, state.metrics())
         if status != "interrupted" and not again:
             self._checkpoint(state).remove()
-        if error is not None and not again:
+        if error is not None and status != "interrupted" and not again:
             self.failures.append(error)
         self.view.trial_ended(trial_line(row, list(self._work.plan.space.space)))
 
@@ -222,14 +252,3 @@ class EndOnError(NotPickled, tune.Stopper):
     def stop_all(self) -> bool:
         """Return whether all trials are to end."""
         return self._recorder.error is not None
-
-
-def _error_of(trial: Trial) -> str:
-    """The last line of a trial's traceback: type and message."""
-    try:
-        # Tune has written it here and nowhere else yet: get_error() looks in the storage, which is synced later.
-        text = Path(trial.error_file).read_text(encoding="utf-8")
-    except (OSError, TypeError):
-        text = ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown error"

@@ -26,8 +26,8 @@ class TrialState:
     spec: TrialSpec
     dataset: NoisyDataset
     estimate: NoiseEstimate | None
-    slot: int
     tracked: TrackedTrial
+    slot: int = 0
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     epochs: dict[int, EpochMetrics] = field(default_factory=dict)
     report: TrialReport | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.report.console.live import ProgressView
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import SearchProgress
+from nls_tune.tune.lost import LostTrials
 from nls_tune.tune.packing import Packing
 from nls_tune.tune.tracker import Tracker
 
@@ -19,6 +20,7 @@ class Work:
     """The plan, data, folders and followers that search and confirmation of one session share.
 
     ``make_view`` makes the view of a stage's progress; ``trackers`` follow the trials besides the run directory.
+    ``lost`` knows the trials whose process was lost.
     """
 
     plan: SearchPlan
@@ -28,3 +30,4 @@ class Work:
     packing: Packing
     make_view: Callable[[SearchProgress], ProgressView]
     trackers: Sequence[Tracker] = ()
+    lost: LostTrials = field(default_factory=LostTrials)

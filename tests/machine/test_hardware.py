@@ -223,7 +223,7 @@ class TestCommand:
             assert part in done.err
 
     def test_what_fits_goes_on_and_is_said(self, searched, monkeypatch):
-        monkeypatch.setattr("nls_tune.tune.cluster.os.sched_getaffinity", lambda pid: set(range(4)))
+        monkeypatch.setattr("nls_tune.tune.cluster.usable_cpus", lambda: 4)
         done = searched(Gpus((H100, H100)), "--precision", "bfloat16", "--trials-per-gpu", "3", "--dry-run")
         assert (done.code, done.err) == (0, "")
         assert "2 GPUs found" in done.out
