@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from nls_tune.errors import InputError
 from nls_tune.machine import hardware
 from nls_tune.machine.limits import usable_cpus
 from nls_tune.plan.settings import SearchSettings
-from nls_tune.runs.directory import RunDirectory
 from nls_tune.spaces.space import SearchSpace, setting_values
 
 #: A resource that marks a Ray which a search has started for itself, so that no other search joins it.
@@ -128,44 +125,6 @@ def _start_ray(address: str | None) -> None:
             f"--address must be a cluster, {address!r} is another search's own Ray, which ends with that search; start "
             "one with 'ray start --head', or leave out --address"
         )
-
-
-def check_shared(run: RunDirectory, store: Path | None = None) -> None:
-    """Check that every node of the cluster sees the run directory, and the store of warm-ups if it lies elsewhere.
-
-    Raises:
-        InputError: If a node does not.
-    """
-    _check_seen(run.run_json, "--out", run.path)
-    if store is not None:
-        # A new file: each node may have a folder of this name, and they need not be the same one.
-        probe = store / f".probe-{secrets.token_hex(8)}"
-        probe.write_bytes(b"")
-        try:
-            _check_seen(probe, "--warmup-store", store)
-        finally:
-            probe.unlink(missing_ok=True)
-
-
-def _check_seen(file: Path, flag: str, folder: Path) -> None:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    @ray.remote(num_cpus=0)
-    def sees(path: str) -> bool:
-        return Path(path).exists()
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's
-    answers = [
-        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(str(file))
-        for node in nodes
-    ]
-    for node, seen in zip(nodes, ray.get(answers), strict=True):
-        if not seen:
-            raise InputError(
-                f"{flag} must be a folder that every node sees, {folder} is not there on node "
-                f"{node['NodeManagerAddress']}; give one on shared storage"
-            )
 
 
 def _resources() -> dict[str, float]:
