@@ -67,7 +67,10 @@ class TrialReport:
 
     def to_result(self) -> dict[str, Any]:
         """Return the report as Tune takes it."""
-        return asdict(self)
+        values = asdict(self)
+        for name in ("plain", "average"):
+            values[name] = values[name] and tuple(values[name].values())  # Tune would flatten a dict
+        return values
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> TrialReport:
@@ -75,5 +78,5 @@ class TrialReport:
         values = {field.name: result[field.name] for field in fields(cls)}
         values["new_epochs"] = tuple(EpochMetrics(**epoch) for epoch in values["new_epochs"])
         for name in ("plain", "average"):
-            values[name] = None if values[name] is None else ReadoutScore(**values[name])
+            values[name] = values[name] and ReadoutScore(*values[name])
         return cls(**values)
