@@ -45,8 +45,8 @@ from nls_tune.training.data import DeviceData
 from nls_tune.training.training import Training
 from nls_tune.tune import trainable
 from nls_tune.tune.adapters import ListSearcher
-from nls_tune.tune.cluster import ray_session
 from nls_tune.tune.recorder import Recorder
+from nls_tune.tune.starting import ray_session
 from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTrainable
 
 LEVEL = "symmetric:0.4"

@@ -23,7 +23,7 @@ from nls_tune.session.beginning import (
 )
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
 from nls_tune.session.forecast import measured_epoch, probed_epoch
-from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back
+from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back, interruptible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +106,7 @@ def run_settings(
     Raises:
         InterruptedRunError: If Ctrl-C was pressed again after a first one, or while nothing ran any more.
     """
-    with Session(settings, console, dry_run=dry_run, assume_gpus=assume_gpus) as session:
+    with interruptible(), Session(settings, console, dry_run=dry_run, assume_gpus=assume_gpus) as session:
         session.plan()
         if dry_run:
             session.print_plan()
@@ -187,8 +187,9 @@ class Session:
         """
         from nls_tune.plan.level_data import LevelData
         from nls_tune.plan.plan import make_plan
-        from nls_tune.tune.cluster import assumed_resources, check_machine, local_resources, ray_session, slots_of
+        from nls_tune.tune.cluster import assumed_resources, check_machine, local_resources, slots_of
         from nls_tune.tune.packing import packing_note
+        from nls_tune.tune.starting import ray_session
 
         settings, assumed = self.settings, self._assume_gpus
         if assumed is not None:
@@ -307,9 +308,10 @@ class Session:
     def start(self) -> None:
         """Start Ray here, or check that the nodes of the cluster can take part; open the trackers."""
         from nls_tune.training.warmup import check_store
-        from nls_tune.tune.cluster import ray_session, slots_of
+        from nls_tune.tune.cluster import slots_of
         from nls_tune.tune.packing import Packing
         from nls_tune.tune.preflight import check_nodes
+        from nls_tune.tune.starting import ray_session
         from nls_tune.tune.trackers import open_trackers
         from nls_tune.tune.work import Work
 

@@ -42,8 +42,8 @@ def check_ray(address: str | None, folders: Mapping[str, Path]) -> Iterator[Chec
     Raises:
         InputError: If there is no cluster at the address.
     """
-    from nls_tune.tune.cluster import ray_session
     from nls_tune.tune.preflight import ask_nodes
+    from nls_tune.tune.starting import ray_session
 
     begun = time.monotonic()
     with ray_session(address) as resources:

@@ -1,24 +1,16 @@
-"""Ray on this machine or on a cluster: starting it, what it has, how many trials fit."""
+"""What a machine or a cluster has for trials: how many fit, and whether every node sees the folders."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import socket
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 from nls_tune.errors import InputError
 from nls_tune.machine import hardware
 from nls_tune.machine.limits import usable_cpus
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.spaces.space import SearchSpace, setting_values
-
-#: A resource that marks a Ray which a search has started for itself, so that no other search joins it.
-_PRIVATE = "nls_tune_private"
 
 
 @dataclass(frozen=True)
@@ -44,93 +36,6 @@ def assumed_resources(num_gpus: int, settings: SearchSettings) -> dict[str, floa
     """Return the resources of a machine with so many GPUs, and with CPUs for all trials on them."""
     cpus = num_gpus * settings.trials_per_gpu * settings.cpus_per_trial
     return {"CPU": max(cpus, local_resources()["CPU"]), "GPU": num_gpus}
-
-
-@contextmanager
-def ray_session(address: str | None) -> Iterator[dict[str, float]]:
-    """Start Ray on this machine, or connect to the cluster at an address, and yield its resources.
-
-    Ray is silent, and shut down at the end. A session that the caller has opened is used and left open.
-
-    Raises:
-        InputError: If there is no cluster at the address, or only another search's own Ray.
-    """
-    # Before Ray is imported: it reads these once. Users' own values win.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Tune's snapshots are never read: results are the truth. One at the start and one at the end remain.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-    import ray
-
-    # A trial that fails has its error in its row and in a line on the screen.
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    ours = not ray.is_initialized()
-    try:
-        if ours:
-            _start_ray(address)
-        yield _resources()
-    finally:
-        if ours:
-            ray.shutdown()
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _check_reachable(address: str) -> None:
-    """Say within seconds that no program answers at HOST:PORT; Ray itself keeps trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto" and the like: Ray knows what they mean
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise _no_cluster(address, str(error)) from None
-
-
-def _no_cluster(address: str, reason: str) -> InputError:
-    return InputError(
-        f"no Ray cluster answers at {address!r} ({reason}); start one with 'ray start --head' or leave out --address"
-    )
-
-
-def _start_ray(address: str | None) -> None:
-    import ray
-
-    if address is not None:
-        _check_reachable(address)
-    # "local" and not None, which would join whatever cluster runs here; with the resources that the plan has seen.
-    resources = local_resources()
-    here: dict[str, Any] = {
-        "num_cpus": int(resources["CPU"]),
-        "num_gpus": int(resources["GPU"]),
-        "resources": {_PRIVATE: 1},
-        "include_dashboard": False,
-    }
-    try:
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else here)
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if address is None:
-            raise RuntimeError(f"Ray does not start on this machine: {reason}") from None
-        raise _no_cluster(address, reason) from None
-    # Where no cluster was started, "auto" is any Ray of this machine, and that of a search ends with it.
-    if address is not None and _PRIVATE in _resources():
-        raise InputError(
-            f"--address must be a cluster, {address!r} is another search's own Ray, which ends with that search; start "
-            "one with 'ray start --head', or leave out --address"
-        )
-
-
-def _resources() -> dict[str, float]:
-    import ray
-
-    return cast("dict[str, float]", ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray's
 
 
 def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_per_gpu: int | None = None) -> Slots:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
-from nls_tune.tune.interrupts import Interrupts
+from nls_tune.tune.interrupts import Interrupts, RayDiedError
+from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
 
 if TYPE_CHECKING:
@@ -38,9 +39,19 @@ def run_experiment(
     """
     from ray import tune
 
+    from nls_tune.tune.attendant import Attendant, cluster_resources
     from nls_tune.tune.recorder import EndOnError, WhenReady
 
-    with Interrupts(recorder.note_end) as interrupts:
+    settings = work.plan.settings
+    attendant = Attendant(
+        work.lost,
+        work.packing.slots,
+        settings.trial_timeout,
+        recorder.view.warn,
+        None if settings.address is None else cluster_resources,
+    )
+
+    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
             tune_config=tune.TuneConfig(
@@ -57,7 +68,7 @@ def run_experiment(
                 # A name of its own: Tune mixes two experiments of one name without a word.
                 name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
                 storage_path=str(work.run.tune),
-                callbacks=[recorder, WhenReady(interrupts.tune_is_ready)],
+                callbacks=[recorder, attendant, WhenReady(interrupts.tune_is_ready)],
                 stop=EndOnError(recorder),
                 # Trials keep their own checkpoints in the run directory.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
@@ -67,6 +78,10 @@ def run_experiment(
         recorder.view.start()
         try:
             tuner.fit()
+        except RayDiedError as error:
+            recorder.note_end()
+            recorder.view.warn(f"{error}; trials that ran go on from their last checkpoint")
+            raise
         finally:
             recorder.view.stop()
             recorder.interrupt()

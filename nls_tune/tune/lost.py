@@ -107,6 +107,7 @@ class LostTrials:
     at_once: int | None = None
     set_aside: dict[str, Loss] = field(default_factory=dict)
     _losses: dict[str, Loss] = field(default_factory=dict)
+    _hung: dict[str, Loss] = field(default_factory=dict)
     _counts: dict[str, _Count] = field(default_factory=dict)
     _in_a_row: int = 0
 
@@ -120,12 +121,16 @@ class LostTrials:
         """Note that some trial has reported: there is still something that works."""
         self._in_a_row = 0
 
+    def hung(self, name: str, reason: str) -> None:
+        """Note that a trial's process is being ended here, and why: whatever its error will say, it is lost."""
+        self._hung[name] = Loss(reason)
+
     def judge(self, name: str, text: str, running: int) -> Loss | None:
         """Take the error of a trial; return the loss of its process, None if the training failed.
 
         ``running`` trials ran at the time, this one included. If memory ran short, fewer may run from now on.
         """
-        loss = find_loss(text)
+        loss = self._hung.get(name) or find_loss(text)
         if loss is None:
             return None
         now, count = time.monotonic(), self._counts.setdefault(name, _Count(started_at=time.monotonic()))

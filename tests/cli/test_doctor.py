@@ -41,7 +41,7 @@ def healthy(monkeypatch, tmp_path) -> pytest.MonkeyPatch:
     monkeypatch.setattr(checks, "find_gpus", Gpus)
     monkeypatch.setattr(checks, "memory", lambda: Memory(4 * GB, 16 * GB))
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=60 * GB, total=100 * GB))
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 4.0, "GPU": 0.0}))
+    monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 4.0, "GPU": 0.0}))
     monkeypatch.setattr("nls_tune.tune.preflight.ask_nodes", lambda folders: [NodeReport("here (10.0.0.1)", 4, 0, ())])
     return monkeypatch
 
@@ -182,7 +182,7 @@ def test_a_ray_that_does_not_start(doctor, healthy):
     def ray_session(address):
         raise RuntimeError("Ray does not start on this machine: no free port; try again")
 
-    healthy.setattr("nls_tune.tune.cluster.ray_session", ray_session)
+    healthy.setattr("nls_tune.tune.starting.ray_session", ray_session)
     only(doctor(), "failure ray Ray does not start on this machine: no free port; try again")
 
 

@@ -196,7 +196,7 @@ class TestCommand:
         def search(gpus: Gpus, *arguments: str) -> Done:
             monkeypatch.setattr(hardware, "find_gpus", lambda: gpus)
             monkeypatch.setattr(
-                "nls_tune.tune.cluster.ray_session", lambda address: pytest.fail("Ray was to be started")
+                "nls_tune.tune.starting.ray_session", lambda address: pytest.fail("Ray was to be started")
             )
             monkeypatch.chdir(tmp_path)
             done = Done(run_app(app, ["--out", "run", *arguments]), *capfd.readouterr())

@@ -172,7 +172,7 @@ def test_a_session_copies_what_has_finished_and_nothing_on_the_way(run, monkeypa
     settings = check_search_settings(out=run.path, num_trials=4, train_size=500)
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "is_complete", lambda self: False)
-        patch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 1.0}))
+        patch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 1.0}))
         run.run_json.unlink()
         assert session.run_settings(settings, None).status == ("finished" if is_copied else "interrupted")
     assert [(folder / COPY).exists() for folder in (run.trials, run.epochs)] == [is_copied] * 2

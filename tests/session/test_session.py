@@ -45,7 +45,7 @@ def made(monkeypatch) -> list[str]:
 
     monkeypatch.setattr("nls_tune.session.estimating.estimate_level", estimate_level)
     monkeypatch.setattr("nls_tune.session.session.Session.search", stop)
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: pytest.MonkeyPatch.context())
+    monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: pytest.MonkeyPatch.context())
     monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: SLOTS)
     return levels
 
@@ -86,7 +86,7 @@ def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(unknown, monkeypatc
         return estimate_of(level.level)
 
     monkeypatch.setattr("nls_tune.tune.estimating.estimate_on_cluster", estimate_on_cluster)
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
+    monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
     monkeypatch.setattr("nls_tune.tune.preflight.check_nodes", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.check_machine", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: replace(SLOTS, gpus_per_trial=gpus))
@@ -167,7 +167,7 @@ def test_a_second_ctrl_c_skips_the_table_and_leaves_the_run_in_order(unknown, mo
 def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, monkeypatch, tmp_path):
     config = {"smooth_rate": 0.0, "warmup_epochs": 1, "lr": 0.01}
     selected = {"symmetric:0.2": [{**config, "lr": 0.01 * (1 + i)} for i in range(left)]}
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 1.0}))
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: "trials")
     monkeypatch.setattr("nls_tune.session.confirming.confirm_configurations", lambda plan, trials: selected)
     seen: list[str] = []
@@ -184,7 +184,7 @@ def test_a_confirmation_is_announced_only_where_something_is_left_of_it(left, mo
 
 
 def test_checkpoints_of_a_confirmation_that_is_no_longer_wanted_are_removed(monkeypatch, tmp_path):
-    monkeypatch.setattr("nls_tune.tune.cluster.ray_session", lambda address: nullcontext({"CPU": 1.0}))
+    monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 1.0}))
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: "trials")
     for stage in ("confirm", "search"):
         trial = TrialSpec("abc", "symmetric:0.2", stage, TrainingSettings())

@@ -6,7 +6,8 @@ import pytest
 import ray
 
 from nls_tune import InputError
-from nls_tune.tune.cluster import local_resources, ray_session
+from nls_tune.tune.cluster import local_resources
+from nls_tune.tune.starting import ray_session
 
 pytestmark = pytest.mark.slow
 
