@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nls_tune.machine.check import Check, failure
+from nls_tune.tune.authentication import has_token
 
-_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_MODE = "RAY_AUTH_MODE"
 _EVERYWHERE = "the same on head, nodes and driver"
 
 
 def check_authentication() -> Iterator[Check]:
     """Check Ray's trap: it asks for tokens as soon as it finds one, and a search of old has left one."""
-    mode, found = os.environ.get(_MODE), _token()
+    mode, found = os.environ.get(_MODE), has_token()
     if mode is None and found is not None:
         trap = f"{_MODE} is not set and {found} holds a token: 'ray start --head' will ask every node for it"
         yield Check("authentication", "warning", trap, f"set {_MODE} to disabled or token, {_EVERYWHERE}")
@@ -26,14 +27,6 @@ def check_authentication() -> Iterator[Check]:
     else:
         said = f"{_MODE} is {mode}" if mode else f"no token, and {_MODE} is not set: Ray asks for none"
         yield Check("authentication", "ok", f"{said}{f', in {found}' if mode == 'token' else ''}")
-
-
-def _token() -> str | None:
-    """Return where Ray would find its token, None if nowhere."""
-    if os.environ.get(_TOKEN):
-        return _TOKEN
-    file = Path(os.environ.get(_TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
-    return str(file) if file.is_file() else None
 
 
 def check_ray(address: str | None, folders: Mapping[str, Path]) -> Iterator[Check]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
+from nls_tune.tune.cluster_head import watched_cluster
 from nls_tune.tune.interrupts import Interrupts, RayDiedError
 from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
@@ -51,7 +52,11 @@ def run_experiment(
         None if settings.address is None else cluster_resources,
     )
 
-    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
+    with (
+        Interrupts(recorder.note_end) as interrupts,
+        watched_head(interrupts.ray_died),
+        watched_cluster(interrupts.ray_died),
+    ):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
             tune_config=tune.TuneConfig(

@@ -87,13 +87,12 @@ def _look_function() -> Any:
 
         found: dict[str, Any] = {"Python": platform.python_version(), "Ray": ray.__version__, "folders": []}
         try:
-            import nls_tune
-            from nls_tune._version import __version__
+            from nls_tune import _version
 
-            package = Path(nls_tune.__file__).parent
+            package = Path(_version.__file__).parent
             content = [file.read_bytes() for file in sorted(package.rglob("*.py"))]
             digest = hashlib.sha256(b"\0".join(content)).hexdigest()[:8]
-            found["nls_tune"] = f"{__version__} (code {digest})"
+            found["nls_tune"] = f"{_version.__version__} (code {digest})"
         except Exception as error:
             found["nls_tune"], found["error"] = None, f"{type(error).__name__}: {error}"
         for probe in map(Path, probes):

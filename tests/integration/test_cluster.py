@@ -1,53 +1,23 @@
 """The same search on a Ray cluster that runs already, and addresses at which there is none."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import Done, Program, environment, run_search, wait_until
+from commands import Done, run_search
+from ray_programs import ENVIRONMENT, free_port, heads, is_healthy
 from watching import ARGUMENTS
 
 from nls_tune import read_trials
 
 pytestmark = pytest.mark.timeout(240)
-RAY = str(Path(sys.executable).with_name("ray"))
-#: A cluster with tokens would refuse workers that have none, see Ray's documentation of RAY_AUTH_MODE.
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The address of a cluster of two CPUs, of a process group of its own."""
-    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
-    command = (
-        RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
-        "--disable-usage-stats", f"--temp-dir={os.environ['RAY_TMPDIR']}/cluster",
-    )  # fmt: skip
-    head = Program(command, folder, ENVIRONMENT)
-    try:
-        found = f"127.0.0.1:{port}"
-        wait_until(lambda: is_healthy(found) or not head.running, "the cluster answers")
-        assert head.running, head.wait()
-        yield found
-    finally:
-        head.stop()
-
-
-def is_healthy(address: str) -> bool:
-    """Whether a cluster answers."""
-    command = (RAY, "health-check", "--address", address)
-    done = subprocess.run(command, env=environment(ENVIRONMENT), capture_output=True, timeout=60, check=False)
-    return done.returncode == 0
+    """The address of a cluster of two CPUs."""
+    with heads(tmp_path_factory.mktemp("cluster")) as start:
+        yield start()[0]
 
 
 @pytest.fixture(scope="module")

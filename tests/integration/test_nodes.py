@@ -1,10 +1,12 @@
 """Clusters of several nodes on this machine: asked before the first trial, one lost in the middle, one joining."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import SEARCH, Done, environment, started, wait_until
+from commands import SEARCH, Done, environment, run, started, wait_until
+from ray_programs import ENVIRONMENT, heads
 
 from nls_tune import read_trials
 from nls_tune.runs.audit import audit_run
@@ -16,8 +18,6 @@ ARGUMENTS = (
     "--noise", "symmetric:0.4", "--epochs", "60", "--num-trials", "4", "--train-size", "1000", "--preset", "cpu",
     "--scheduler", "none", "--confirm-seeds", "0", "--out", "run",
 )  # fmt: skip
-#: A cluster with tokens would refuse workers that have none.
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.fixture
@@ -72,3 +72,28 @@ def test_a_node_lost_without_grace_costs_no_trial(cluster, tmp_path, joins):
         done: Done = program.wait(300)
     assert (done.code, done.err) == (0, "")
     assert_whole(tmp_path / "run", 4)
+
+
+def test_a_head_that_is_started_anew_ends_the_search_in_order_and_the_same_command_goes_on(tmp_path):
+    with heads(tmp_path) as start_head:
+        address, head = start_head()
+        command = (*SEARCH, *ARGUMENTS, "--address", address)
+        with started(*command, folder=tmp_path, env=ENVIRONMENT) as program:
+            trials = tmp_path / "run" / "trials"
+            wait_until(lambda: list(trials.glob("[!e]*.parquet")) or not program.running, "a trial has ended", 200)
+            head.stop()
+            ended = program.wait(100)
+        assert ended.code == 130, ended
+        port = address.rpartition(":")[2]  # Ray knows the head by another address of this machine
+        assert re.search(rf"the head of the cluster at \S+:{port} has ended", ended.out), ended.out
+        assert "Traceback" not in ended.out + ended.err
+        before = read_trials(tmp_path / "run").set_index("trial_id")
+        assert [check.state for check in audit_run(tmp_path / "run")] == ["warning"]  # it was interrupted
+        start_head()
+        done = run(*command, folder=tmp_path, env=ENVIRONMENT, seconds=300)
+        assert (done.code, done.err) == (0, "")
+    assert_whole(tmp_path / "run", 4)
+    after = read_trials(tmp_path / "run").set_index("trial_id")
+    kept = before[before["status"] != "interrupted"]["finished_at"]
+    assert len(kept) >= 1
+    assert (after["finished_at"].loc[kept.index] == kept).all()
