@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 Objective = Literal["best", "last"]
 #: Epochs over which the validation accuracy of an epoch is averaged: itself and the one before it.
 WINDOW = 2
+#: The readout of a training that is its weights as they are.
+PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Judging:
 
 @dataclass(frozen=True)
 class ReadoutScore:
-    """What one readout of a training reached: its weights as they are, ``plain``, or an average, ``average:SPAN``.
+    """What one readout of a training reached: its weights as they are, `PLAIN`, or an average, ``average:SPAN``.
 
     ``epoch`` is its best one, ``val_accuracy`` the objective there, and ``test_accuracy`` None without a test set.
     """

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nls_tune.metrics import Best, best_epoch
+from nls_tune.metrics import Best, BestAverage, best_average, best_epoch
 
 # Hundredths as exact numbers of a float: the reference below computes with fractions.
 accuracies = st.lists(st.integers(0, 64).map(lambda n: n / 64), max_size=30)
@@ -37,6 +37,31 @@ def test_the_best_epoch_is_that_of_the_definition(values, first):
 def test_the_last_epoch_counts_with_its_plain_accuracy(values, first):
     expected = Best(len(values), values[-1]) if len(values) >= first else None
     assert best_epoch(values, first, "last") == expected
+
+
+@given(st.integers(0, 3).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 16)] * n), max_size=12)), first_epochs)
+def test_the_best_average_is_the_best_epoch_over_all_spans(rows, first):
+    values = [[n / 16 for n in row] for row in rows]
+    best = None
+    for span, curve in enumerate(zip(*values, strict=True)):
+        found = slow_best(list(curve), first)
+        if found is not None and (best is None or found[1] > best[2]):
+            best = (found[0], span, found[1])
+    assert best_average(values, first) == (None if best is None else BestAverage(*best))
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "expected"),
+    [
+        ([(), (), (0.5, 0.75)], 1, BestAverage(3, 1, 0.75)),  # judged at the end alone
+        ([(0.9, 0.9), (0.5, 0.5)], 1, BestAverage(2, 0, 0.5)),
+        ([(), (0.5,)], 3, None),
+        ([(0.5,), ()], 1, None),
+        ([], 1, None),
+    ],
+)
+def test_where_the_last_epoch_counts_the_averages_of_that_one_do(values, first, expected):
+    assert best_average(values, first, "last") == expected
 
 
 @pytest.mark.parametrize(

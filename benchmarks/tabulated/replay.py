@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from clocks import CLOCKS
 from table import Curve, Level, Point, Table
 
 from nls_tune.allocation.allocator import Allocator, Group, Outcome
@@ -26,8 +27,10 @@ from nls_tune.plan.plan import USUAL_RATE
 from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.space import SearchSpace
 
-#: Trials a level, enough for the longest budget that is looked at.
+#: Trials per level, enough for the longest budget that is looked at.
 TRIALS = 48
+#: Keeps the rungs of different warm-up lengths apart, where these are not compared.
+_APART = 1000
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Variant:
         scale: Of smooth_rate.
         arms: Whether CE, positive and negative rates have trials of their own.
         warm_store: Whether a warm-up epoch is trained once.
-        clock: What rungs count: all epochs, or those of the GLS phase.
+        clock: What rungs count, a name of ``CLOCKS``.
         grace: First rung, as a share of the epochs; None as shipped.
         reduction_factor: Of ASHA; None as shipped.
         objective: Best or last epoch.
@@ -53,7 +56,7 @@ class Variant:
     scale: str = "log1m"
     arms: bool = True
     warm_store: bool = True
-    clock: str = "gls"
+    clock: str = "GLS epochs"
     grace: float | None = None
     reduction_factor: float | None = None
     objective: Any = "best"
@@ -217,15 +220,14 @@ class OurSearch:
             space = space.model_copy(update={"space": {**space.space, "smooth_rate": rate}})
         budget = space.budget
         grace = budget.grace_epochs if variant.grace is None else round(variant.grace * budget.epochs)
-        self.rungs = Rungs.geometric(grace, table.epochs, variant.reduction_factor or budget.reduction_factor)
-        if not variant.scheduler:
-            self.rungs = Rungs(())
+        rungs = Rungs.geometric(grace, table.epochs, variant.reduction_factor or budget.reduction_factor)
+        self.rungs, self.clock = rungs.levels if variant.scheduler else (), CLOCKS[variant.clock]
+        apart = [_APART * i for i in range(len(table.warmups) if self.clock.by_length else 1)]
+        rungs = Rungs(tuple(rung + more for more in apart for rung in self.rungs), rungs.reduction_factor)
         self.levels = {level.name: level for level in table.levels}
         self.rng = random.Random(seed)
         self.table_seed = seed % len(table.levels[0].seeds)
-        self.allocator = Allocator(
-            self._groups(space, trials or TRIALS), self.rungs, seed=seed, sampler=variant.sampler
-        )
+        self.allocator = Allocator(self._groups(space, trials or TRIALS), rungs, seed=seed, sampler=variant.sampler)
 
     def _groups(self, space: SearchSpace, trials: int) -> list[Group[GroupKey]]:
         quotas = space.quotas(trials) if self.variant.arms else {"all": trials}
@@ -248,17 +250,24 @@ class OurSearch:
         level = self.levels[suggestion.group.noise_level]
         point = self.table.nearest(suggestion.config)
         seed = self.table_seed if self.variant.seeds == 1 else self.rng.randrange(self.variant.seeds)
-        return (suggestion.number, point), level, point, seed
+        return (suggestion.number, self._judged(point), level.curves[seed][point]), level, point, seed
+
+    def _judged(self, point: Point) -> dict[int, int]:
+        """Return the rung at every epoch that is judged; where two fall on one epoch, the higher."""
+        warmup, ce = self.table.warmups[point[1]], self.table.rates[point[0]] == 0
+        apart = _APART * point[1] if self.clock.by_length else 0
+        return {self.clock.epoch(rung, warmup, ce, self.table.epochs): rung + apart for rung in self.rungs}
 
     def stops(self, point: Point) -> list[int]:
         """See ``Method``."""
-        offset = self.table.warmups[point[1]] if self.variant.clock == "gls" else 0
-        return [level + offset for level in self.rungs.levels]
+        return sorted(self._judged(point))
 
     def report(self, trial: Any, epoch: int, value: float | None, seconds: float) -> bool:
         """See ``Method``."""
-        offset = self.table.warmups[trial[1][1]] if self.variant.clock == "gls" else 0
-        return self.allocator.report(trial[0], epoch - offset, value, seconds)
+        number, judged, curve = trial
+        if self.clock.by_ce:
+            value = self.clock.value(curve, epoch)
+        return self.allocator.report(number, judged[epoch], value, seconds)
 
     def tell(self, trial: Any, value: float | None, seconds: float, *, completed: bool, diverged: bool) -> None:
         """See ``Method``."""
@@ -432,9 +441,9 @@ class RayOptuna:
             scheduler.on_trial_complete(None, trial, result)
 
 
-def replay_variant(table: Table, seed: int, variant: Variant) -> list[Ended]:
+def replay_variant(table: Table, seed: int, variant: Variant, trials: int | None = None) -> list[Ended]:
     """Replay the package's search."""
-    method = OurSearch(table, seed, variant)
+    method = OurSearch(table, seed, variant, trials)
     return replay(method, table, warm_store=variant.warm_store, objective=variant.objective, quarter=variant.quarter)
 
 
@@ -446,7 +455,7 @@ def variants() -> Iterator[tuple[str, Variant]]:
     yield "rate uniform, not in log(1 - r)", replace(base, scale="linear")
     yield "no arms", replace(base, arms=False)
     yield "warm-ups not shared", replace(base, warm_store=False)
-    yield "ASHA counts all epochs", replace(base, clock="epoch")
+    yield "ASHA counts all epochs", replace(base, clock="all epochs, warm-ups pass")
     yield "no ASHA", replace(base, scheduler=False)
     yield "grace 10 %", replace(base, grace=0.1)
     yield "grace 25 %", replace(base, grace=0.25)

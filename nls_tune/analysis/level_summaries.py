@@ -12,6 +12,7 @@ import numpy as np
 from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.rows import by_level, config_of, number, search_trials, searched_settings
 from nls_tune.analysis.selection import select
+from nls_tune.metrics import PLAIN
 from nls_tune.runs.schemas import unpack_correct
 from nls_tune.spaces.space import ARMS, Arm
 
@@ -24,7 +25,10 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """The selected trial of an arm: chosen by noisy validation, described by everything."""
+    """The selected trial of an arm: chosen by noisy validation, described by everything.
+
+    ``readout`` says which weights its accuracies at the best epoch are of: ``plain``, or ``average:SPAN``.
+    """
 
     trial_id: str
     config: Config
@@ -37,6 +41,7 @@ class ArmSummary:
     arm: Arm
     num_trials: int
     num_completed: int
+    readout: str = PLAIN
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence
         arm=arm,
         num_trials=len(trials),
         num_completed=int((trials["status"] == "completed").sum()),
+        readout=row["readout"] if isinstance(row["readout"], str) else PLAIN,
     )
 
 

@@ -18,6 +18,7 @@ from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, le
 from nls_tune.analysis.rows import have_settings, number, search_trials
 from nls_tune.analysis.selection import best_first, select
 from nls_tune.analysis.statistics import SampleMean
+from nls_tune.metrics import PLAIN
 from nls_tune.runs import Run
 from nls_tune.spaces.space import ARMS, Arm
 
@@ -50,6 +51,9 @@ class Choice:
         best_epoch: The epoch at which to stop: that of the search's trial, else the median over the fresh seeds.
         trial_id: The search's completed trial with this configuration, if there is one.
         num_seeds: The number of fresh seeds; 0 where only the search has trained it.
+        readout: The weights to use, ``plain`` (as they are after the epoch) or ``average:SPAN``: those that the
+            search's trial was best with, else most of the fresh seeds.
+        schedule: The schedule of the learning rate.
         val_accuracy: The accuracy on noisy validation labels: the mean over the fresh seeds, else the search's trial's.
         test: The accuracy on clean test labels over the fresh seeds; without any, the single value of the search's
             trial.
@@ -63,6 +67,8 @@ class Choice:
     num_seeds: int
     val_accuracy: float
     test: SampleMean | None
+    readout: str = PLAIN
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True)
@@ -252,6 +258,8 @@ def _not_trained(level: Level, ce: Choice | None, rate: Choice | None, epochs_of
 def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: float | None = None) -> bool:
     rows = level.rows[have_settings(level.rows, ce.config)]
     complete = rows[(rows["status"] == "completed") & rows["stage"].isin(["search", "confirm"])]
+    if "config_schedule" in complete:
+        complete = complete[complete["config_schedule"] != "one_cycle"]  # accuracy rises as the rate falls, to the end
     if epochs_of is None or complete.empty:
         return False
     epochs = epochs_of(complete["trial_id"].tolist())
@@ -282,12 +290,22 @@ def _choice(
     """Return a choice with the search's trial of its configuration, else with the median epoch of the fresh seeds."""
     rows = level.rows[have_settings(level.rows, config)]
     searched = best_first(search_trials(rows))
-    trial_id, epochs = None, rows.loc[rows["stage"] == "confirm", "best_epoch"].dropna()
+    told, trial_id = rows[rows["stage"] == "confirm"], None
     if not searched.empty:
-        trial_id, epochs = str(searched["trial_id"].iloc[0]), searched["best_epoch"].iloc[:1]
-    best_epoch = None if epochs.empty else math.floor(float(epochs.median()) + 0.5)
-    warmup_lr = number(rows["config_warmup_lr"].iloc[0]) if "config_warmup_lr" in rows else None
-    return Choice(arm, config, best_epoch, trial_id, warmup_lr, num_seeds, val_accuracy, test)
+        told, trial_id = searched[:1], str(searched["trial_id"].iloc[0])
+    epochs, readouts = told["best_epoch"].dropna(), told["readout"].dropna()
+    return Choice(
+        arm,
+        config,
+        best_epoch=None if epochs.empty else math.floor(float(epochs.median()) + 0.5),
+        trial_id=trial_id,
+        warmup_lr=number(rows["config_warmup_lr"].iloc[0]) if "config_warmup_lr" in rows else None,
+        num_seeds=num_seeds,
+        val_accuracy=val_accuracy,
+        test=test,
+        readout=PLAIN if readouts.empty else str(readouts.mode().iloc[-1]),  # of equally many the last name: plain
+        schedule=str(rows["config_schedule"].iloc[0]) if "config_schedule" in rows else "constant",
+    )
 
 
 def _search_difference(level: Level, ce: Choice | None, rate: Choice | None) -> PairedDifference | None:

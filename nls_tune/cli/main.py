@@ -9,11 +9,13 @@ from nls_tune.cli.doctor import doctor
 from nls_tune.cli.estimate import estimate
 from nls_tune.cli.exit import exit_with
 from nls_tune.cli.report import report
+from nls_tune.cli.resume import resume
 from nls_tune.cli.search import search
 from nls_tune.cli.watch import watch
 
 app = make_app(no_args_is_help=True)
 app.command()(search)
+app.command()(resume)
 app.command()(estimate)
 app.command()(watch)
 app.command()(analyze)

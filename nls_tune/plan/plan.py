@@ -204,6 +204,8 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = Fals
     space = load_plan_space(settings, preset)
     for model in setting_values(space, "model"):
         check_model(model, info.input_shape)
+    if settings.tta == "mirror" and len(info.input_shape) != 3:
+        raise InputError(f"--tta mirror is for images, the inputs have shape {info.input_shape}; leave it out")
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     if settings.test_size is not None:
         source = source.with_test_size(settings.test_size, settings.seed)

@@ -17,7 +17,7 @@ from nls_tune.analysis.confirmation import ConfirmedConfiguration, PairedCompari
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.analysis.verdicts import Choice, Verdict
-from nls_tune.report.run_tables import Columns, arm_columns
+from nls_tune.report.run_tables import Columns, arm_columns, has_averages
 from nls_tune.report.table import Column, csv_text, markdown_text, table_of
 from nls_tune.report.text import interval, mean_text, other_settings
 from nls_tune.report.words import FINDINGS, use_text
@@ -140,6 +140,7 @@ _CSV: dict[str, Callable[[_Entry], object]] = {
     "use_smooth_rate": lambda entry: entry.used and entry.used.config["smooth_rate"],
     "use_warmup_epochs": lambda entry: entry.used and entry.used.config["warmup_epochs"],
     "use_lr": lambda entry: entry.used and entry.used.config["lr"],
+    "use_readout": lambda entry: entry.used and entry.used.readout,
     "smooth_rate": lambda entry: entry.arm.config["smooth_rate"],
     "warmup_epochs": lambda entry: entry.arm.config["warmup_epochs"],
     "lr": lambda entry: entry.arm.config["lr"],
@@ -179,7 +180,7 @@ def levels_markdown(analysis: Analysis) -> str:
     """Return one row per run, noise level and arm, as people write such tables."""
     columns: Columns[_Entry] = [
         (Column("run", "text"), lambda entry: entry.found.run.name),
-        *arm_columns(_arm),
+        *arm_columns(_arm, averages=has_averages(entry.arm.readout for entry in _entries(analysis))),
         (Column("fresh seeds"), lambda entry: str(len(entry.fresh.seeds) if entry.fresh else 0)),
         (Column("fresh test %"), lambda entry: mean_text(entry.test)),
         (Column("against CE, points"), lambda entry: interval(entry.gap)),

@@ -11,7 +11,18 @@ from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.report.table import Column, Table, table_of, words
-from nls_tune.report.text import NONE, interval, mean_text, number, other_settings, points, rate, seed_count
+from nls_tune.report.text import (
+    NONE,
+    average_of,
+    interval,
+    mean_text,
+    number,
+    other_settings,
+    points,
+    rate,
+    seed_count,
+    weights_text,
+)
 from nls_tune.report.words import FINDINGS, test_text
 
 _T = TypeVar("_T")
@@ -71,17 +82,26 @@ def searched_settings(summaries: Iterable[LevelSummary]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def arm_columns(at: Callable[[_T], tuple[LevelSummary, ArmSummary]], others: Iterable[str] = ()) -> Columns[_T]:
-    """Return the columns that say what the selected trial of an arm is and reaches."""
+def has_averages(readouts: Iterable[Any]) -> bool:
+    """Return whether some trials were best with averaged weights: only then do tables say which weights."""
+    return any(average_of(readout) is not None for readout in readouts)
+
+
+def arm_columns(
+    at: Callable[[_T], tuple[LevelSummary, ArmSummary]], others: Iterable[str] = (), *, averages: bool = False
+) -> Columns[_T]:
+    """Return the columns that say what the selected trial of an arm is and reaches; of which weights on request."""
 
     def config(item: _T) -> Mapping[str, Any]:
         return at(item)[1].config
 
+    weights: Columns[_T] = [(Column("weights", "text"), lambda item: weights_text(at(item)[1].readout))]
     return [
         (Column("noise level", "text"), lambda item: at(item)[0].noise_level),
         (Column("arm", "text"), lambda item: at(item)[1].arm),
         (Column("use", "text"), lambda item: "*" if at(item)[1].arm == at(item)[0].used else ""),
         *setting_columns(config, others),
+        *(weights if averages else []),
         (Column("val %"), lambda item: percent_cell(at(item)[1].val_accuracy)),
         (Column("test %"), lambda item: percent_cell(at(item)[1].test_accuracy_at_best)),
         (Column("last %"), lambda item: percent_cell(at(item)[1].last_test_accuracy)),
@@ -98,7 +118,12 @@ def arms_table(summaries: Sequence[LevelSummary]) -> Table:
         "at the last one. epoch: the best one, of all. trials: completed, of all that ran."
     )
     entries = [(level, arm) for level in summaries for arm in level.arms.values()]
-    columns: Columns[tuple[LevelSummary, ArmSummary]] = arm_columns(lambda at: at, searched_settings(summaries))
+    averages = has_averages(arm.readout for _, arm in entries)
+    if averages:
+        note += " weights: those that val and test are of; average 0.2 reaches back over about a fifth of the phase."
+    columns: Columns[tuple[LevelSummary, ArmSummary]] = arm_columns(
+        lambda at: at, searched_settings(summaries), averages=averages
+    )
     return table_of(entries, columns, note)
 
 

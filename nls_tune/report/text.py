@@ -74,6 +74,18 @@ def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _ALWAYS}
 
 
+def average_of(readout: Any) -> float | None:
+    """Return the span of a readout that is an average of weights; None for weights as they are, and a missing cell."""
+    is_average = isinstance(readout, str) and readout.startswith("average:")
+    return float(readout.removeprefix("average:")) if is_average else None
+
+
+def weights_text(readout: Any) -> str:
+    """Write which weights to use in one cell: ``average 0.2``, or ``as they are``."""
+    span = average_of(readout)
+    return "as they are" if span is None else f"average {number(span)}"
+
+
 def settings_text(config: Mapping[str, Any]) -> str:
     """Write a configuration without its rate: ``warm-up 10, lr 0.003``, then what else is searched."""
     parts = [f"warm-up {config['warmup_epochs']}", f"lr {number(config['lr'])}"]

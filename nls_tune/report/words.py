@@ -11,7 +11,17 @@ from nls_tune.analysis.doubts import MIN_TRIALS, DoubtKind
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.analysis.verdicts import Choice, Finding, Reason, Verdict
 from nls_tune.report.table import Column, Table, table_of
-from nls_tune.report.text import amount, interval, other_settings, percent, rate, settings_text
+from nls_tune.report.text import (
+    amount,
+    average_of,
+    interval,
+    number,
+    other_settings,
+    percent,
+    rate,
+    settings_text,
+    weights_text,
+)
 
 #: A finding in one to three words.
 FINDINGS: dict[Finding, str] = {
@@ -110,6 +120,8 @@ def _headline(found: Verdict) -> str:
     text = f"use {_named(found.use)}"
     if found.use.best_epoch is not None:
         text += f", stop after epoch {found.use.best_epoch}"
+    if (span := average_of(found.use.readout)) is not None:
+        text += f", weights averaged over {'all' if span == 1 else f'the last {100 * span:.3g} %'} of the phase"
     if reason is not None:
         return f"{text}. Not confirmed: {reason}.{_best_in_search(found)}"
     if found.rate is None or found.difference is None:
@@ -149,25 +161,37 @@ def _detectable(difference: float | None) -> str:
 
 
 def _snippet(use: Choice) -> str:
-    """Return a training loop: CE first, then GLS with a fresh optimiser, to the epoch at which to stop."""
+    """Return a training loop: CE first, then GLS with a fresh optimiser, to the epoch at which to stop.
+
+    Where averaged weights are to be used, it averages them anew in each phase.
+    """
     config, warmup = use.config, int(use.config["warmup_epochs"])
     smooth_rate, lr = f"{config['smooth_rate'] + 0.0:.6g}", f"{config['lr']:.6g}"
     first_lr = lr if use.warmup_lr is None else f"{use.warmup_lr:.6g}"
-    others = ", ".join(f"{name}={value!r}" for name, value in other_settings(config).items())
+    schedule = {} if use.schedule == "constant" else {"schedule": use.schedule}
+    others = ", ".join(f"{name}={value!r}" for name, value in {**schedule, **other_settings(config)}.items())
+    imports, start, update = "from nls_tune import GLSLoss\n\n", "", ""
+    if (span := average_of(use.readout)) is not None:
+        imports += (
+            "from torch.optim.swa_utils import AveragedModel\n\n"
+            "def average(mean, now, n):\n"
+            f"    return mean + (now - mean) / (1 + {number(span)} * n)\n\n"
+        )
+        start = "        averaged = AveragedModel(model, avg_fn=average, use_buffers=True)\n"
+        update = "        averaged.update_parameters(model)  # use this network, not model\n"
     if warmup:
         smooth_rate = smooth_rate if use.arm == "ce" else f"0 if warm_up else {smooth_rate}"
         lr = f"{first_lr} if warm_up else {lr}"
     return (
-        "from nls_tune import GLSLoss\n\n"
-        f"for epoch in range(1, {(use.best_epoch or warmup + 1) + 1}):{f'  # also {others}' if others else ''}\n"
+        f"{imports}for epoch in range(1, {(use.best_epoch or warmup + 1) + 1}):{others and f'  # also {others}'}\n"
         + (f"    warm_up = epoch <= {warmup}\n" if warmup else "")
         + f"    loss_fn, lr = GLSLoss(smooth_rate={smooth_rate}), {lr}\n"
         f"    if epoch {f'in (1, {warmup + 1})' if warmup else '== 1'}:\n"
-        "        optimizer = make_optimizer(model.parameters(), lr=lr)\n"
+        f"        optimizer = make_optimizer(model.parameters(), lr=lr)\n{start}"
         "    for inputs, labels in batches:\n"
         "        optimizer.zero_grad()\n"
         "        loss_fn(model(inputs), labels).backward()\n"
-        "        optimizer.step()\n"
+        f"        optimizer.step()\n{update}"
     )
 
 
@@ -197,7 +221,8 @@ def use_text(use: Choice | None) -> str:
     if use is None:
         return "–"
     what = "CE" if use.arm == "ce" else f"r {rate(use.config['smooth_rate'])}"
-    return f"{what}, {settings_text(use.config)}".replace(", ", ",\n")
+    weights = "" if average_of(use.readout) is None else f", {weights_text(use.readout)}"
+    return f"{what}, {settings_text(use.config)}{weights}".replace(", ", ",\n")
 
 
 def test_text(use: Choice | None) -> str:

@@ -21,6 +21,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
+from nls_tune.runs.owner import living_owner, owned
 from nls_tune.runs.parts_copy import COPY, make_copy
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema, trial_schema
@@ -68,6 +69,7 @@ class RunDirectory:
         """Hold the run: two searches must not write to one folder.
 
         InputError is raised if another process holds it; where the system has no locks, also if a killed process did.
+        Some file systems have locks that hold nothing: a file that says who holds the run is asked as well.
         """
         lock = FileLock(self.path / _LOCK)
         try:
@@ -78,7 +80,12 @@ class RunDirectory:
             message = f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"
             raise InputError(message) from None
         try:
-            yield
+            if (owner := living_owner(self.path)) is not None:
+                raise InputError(
+                    f"another search ({owner}) is writing to {self.path}; wait for it, stop it, or give another --out"
+                )
+            with owned(self.path):
+                yield
         finally:
             lock.release()
 
@@ -100,7 +107,7 @@ class RunDirectory:
             return error.errno in (errno.EAGAIN, errno.EACCES)
         finally:
             os.close(descriptor)  # releases the lock
-        return False
+        return living_owner(self.path) is not None
 
     def remove_warmups(self) -> None:
         """Remove the store of shared warm-ups, which nothing needs any more."""

@@ -67,13 +67,16 @@ class RunSession(_Part):
 
     ``finished_at`` is None while it works, and for one that was killed; ``stage`` is None before its first trial.
     ``search_seconds`` is the wall time of its part of the search, and ``out_of_memory_with`` the numbers of trials per
-    GPU with which memory ran out.
+    GPU with which memory ran out. ``settings`` are those of the search that are not defaults, and ``folder`` the
+    current folder, to which their paths are relative.
     """
 
     versions: dict[str, str | None] = {}
     git_commit: str | None = None
     hardware: Values = {}
     command: str | None = None
+    settings: Values | None = None
+    folder: str | None = None
     started_at: Time | None = None
     finished_at: Time | None = None
     slots: RunSlots = RunSlots()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from nls_tune.errors import InputError
 from nls_tune.plan.plan import SearchPlan
@@ -15,6 +13,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
+from nls_tune.session.continuing import grow, growth, refusals
 
 
 def default_out(dataset: str) -> Path:
@@ -28,37 +27,27 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     Raises:
         InputError: If the run has other settings, or its run.json cannot be read.
     """
-    identity = plan.identity()
     if run.run_json.exists():
         content = run.read_json()
-        if found := differences(content.identity.model_dump(mode="json"), identity.model_dump(mode="json")):
+        if found := refusals(content, plan):
             raise InputError(
                 f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
             )
+        if growth(content, plan) is not None:
+            grow(content, plan)
+            run.write_json(content)
         return content
-    now = datetime.now(UTC)
+    begins = datetime.now(UTC)
     content = RunJson(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{plan.info.name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        run_id=f"{plan.info.name}-{begins:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
         status="interrupted",  # until a session works on it
-        created_at=now,
-        identity=identity,
+        created_at=begins,
+        identity=plan.identity(),
         plan=plan.run_levels(),
     )
     run.write_json(content)
     return content
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested mappings, as ``key: before -> now``."""
-    found = []
-    for key in [*before, *(k for k in now if k not in before)]:
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key}: {old} -> {new}")
-    return found
 
 
 def write_missing_events(run: RunDirectory) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from nls_tune.plan.settings import SearchSettings, check_search_settings, flags_of_settings
+from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
 from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
@@ -22,7 +21,9 @@ from nls_tune.session.beginning import (
     write_missing_events,
 )
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
+from nls_tune.session.continuing import standing, stored_settings
 from nls_tune.session.forecast import measured_epoch, probed_epoch
+from nls_tune.session.signatures import with_settings
 from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back, interruptible
 
 if TYPE_CHECKING:
@@ -38,19 +39,7 @@ if TYPE_CHECKING:
 _HEADINGS = {"confirm": "Confirmation with {} fresh seeds", "confirm_all": "Confirmation on all labels"}
 
 
-def _with_settings(search: Callable[..., SearchResult]) -> Callable[..., SearchResult]:
-    """Give a function the fields of ``SearchSettings`` in place of its ``**settings``, for help and completion."""
-    own = [p for p in signature(search).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
-    options = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(SearchSettings, name), annotation=type_)
-        for name, (type_, _) in flags_of_settings().items()
-        if name not in {p.name for p in own}
-    ]
-    search.__signature__ = Signature([*own, *options])  # type: ignore[attr-defined]
-    return search
-
-
-@_with_settings
+@with_settings
 def run_search(
     dataset: str = "twonorm",
     *,
@@ -104,7 +93,7 @@ def run_settings(
     """Plan, search, confirm and conclude; a dry run ends after the plan, if asked for other GPUs, and returns None.
 
     Raises:
-        InterruptedRunError: If Ctrl-C was pressed again after a first one, or while nothing ran any more.
+        InterruptedRunError: If it was interrupted again after a first time, or while nothing ran any more.
     """
     with interruptible(), Session(settings, console, dry_run=dry_run, assume_gpus=assume_gpus) as session:
         session.plan()
@@ -222,7 +211,7 @@ class Session:
             self._checked = True
 
     def print_plan(self) -> None:
-        """Print the plan."""
+        """Print the plan; a dry run also says what the search would do in a run directory that there is already."""
         from nls_tune.report.console.search import print_plan
 
         epoch_time = measured_epoch(self._plan, self.run)
@@ -230,6 +219,8 @@ class Session:
         if epoch_time is None and here and not self._console.quiet:
             epoch_time = probed_epoch(self._plan, self.slots.count, self.slots.cpus_per_trial)
         print_plan(self._plan, self.slots.count, self._console, epoch_time)
+        if self._dry_run and (line := standing(self._plan, self.run)) is not None:
+            self._say(line)
 
     def begin(self) -> None:
         """Make or take over the run directory, and hold it until the session ends.
@@ -283,7 +274,12 @@ class Session:
         self._check_machine()
         content = self._content
         self._session = RunSession.model_validate(
-            {**provenance(), "started_at": datetime.now(UTC), "slots": asdict(self.slots)}
+            {
+                **provenance(),
+                **stored_settings(self.settings),
+                "started_at": datetime.now(UTC),
+                "slots": asdict(self.slots),
+            }
         )
         content.sessions.append(self._session)
         content.status = "running"

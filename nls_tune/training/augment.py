@@ -131,9 +131,9 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _reflected(position: Tensor, size: int) -> Tensor:
-    """Return positions up to ``size - 1`` outside an image, mirrored at its first and last pixel."""
+    """Return positions, however far outside of an image, mirrored at its first and last pixel."""
     last = size - 1
-    return last - (last - position.abs()).abs()
+    return last - (last - position.remainder(max(1, 2 * last))).abs()
 
 
 def _in_interval(centre: Tensor, side: int, size: int) -> Tensor:

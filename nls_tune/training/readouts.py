@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nls_tune.metrics import Best, BestAverage, EpochMetrics, Judging, Objective, ReadoutScore, best_average, best_epoch
+from nls_tune.metrics import (
+    PLAIN,
+    Best,
+    BestAverage,
+    EpochMetrics,
+    Judging,
+    Objective,
+    ReadoutScore,
+    best_average,
+    best_epoch,
+)
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.averages import WeightAverages
 from nls_tune.training.evaluation import Evaluator
@@ -19,8 +29,8 @@ class Readouts:
     """A training's weights and their averages, as they are judged.
 
     The test samples take no part. Of the averages, and for mirror images, they are evaluated where validation has just
-    found the best epoch so far, which is the only epoch that anybody asks for. Where the last epoch counts, averages
-    are judged at the last epoch alone.
+    found the best epoch so far, which is the only epoch that anybody asks for; and of averages only where they are
+    better than the weights as they are. Where the last epoch counts, averages are judged at the last epoch alone.
     """
 
     def __init__(self, model: nn.Module, settings: TrainingSettings, evaluator: Evaluator, judging: Judging) -> None:
@@ -37,7 +47,7 @@ class Readouts:
         best, average = self._best(history, first), self._best_average(history, first)
         plain = None
         if best is not None:
-            plain = ReadoutScore("plain", best.epoch, best.value, history[best.epoch - 1].test_accuracy)
+            plain = ReadoutScore(PLAIN, best.epoch, best.value, history[best.epoch - 1].test_accuracy)
         if average is None:
             return plain, None
         name = f"average:{self._settings.average_spans[average.span]:g}"
@@ -60,7 +70,8 @@ class Readouts:
         """Return the validation accuracy of each average after an epoch; nothing where they are not judged."""
         data, models = self._evaluator.data, self.averages.models if self._is_judged(epoch) else ()
         self._val_correct = [self._evaluator.correct(m, data.val_inputs, data.val_labels)[1] for m in models]
-        return tuple(float(correct.float().mean()) for correct in self._val_correct)
+        # Not in float32, whose rounding would decide ties with the weights as they are.
+        return tuple(int(correct.sum()) / len(correct) for correct in self._val_correct)
 
     def judge(self, history: Sequence[EpochMetrics]) -> None:
         """Evaluate the test samples where the epoch that has just been validated is the best so far."""
@@ -70,15 +81,17 @@ class Readouts:
         # In the warm-up, which others may take over, every epoch counts, as it does for cross-entropy.
         first = 1 if self._settings.phase(epoch) == "warmup" else self._settings.first_counting_epoch
         plain, average = self._best(history, first), self._best_average(history, first)
+        leads = average is not None and (plain is None or average.value > plain.value)
         if average is not None and average.epoch == epoch:
             test = None
-            if data.test_inputs is not None and data.test_labels is not None:
+            ends = self._objective == "last"  # then it costs little, and both can be compared
+            if (leads or ends) and data.test_inputs is not None and data.test_labels is not None:
                 model = self.averages.models[average.span]
                 test = _bits(self._evaluator.correct(model, data.test_inputs, data.test_labels)[1])
             self._correct[epoch] = _bits(self._val_correct[average.span]), test
         if self._mirror and data.test_inputs is not None and data.test_labels is not None:
             model, best = self._model, plain
-            if average is not None and (plain is None or average.value > plain.value):
+            if average is not None and leads:
                 model, best = self.averages.models[average.span], Best(average.epoch, average.value)
             if best is not None and best.epoch == epoch:
                 self._mirrored[epoch] = self._evaluator.mirrored_accuracy(model, data.test_inputs, data.test_labels)
@@ -109,8 +122,10 @@ class Readouts:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         self.averages.load_state_dict(state["averages"])
-        for epoch, (val, test) in state["correct"].items():
-            self._correct[epoch] = val.cpu().numpy(), None if test is None else test.cpu().numpy()
+        self._correct = {
+            epoch: (val.cpu().numpy(), None if test is None else test.cpu().numpy())
+            for epoch, (val, test) in state["correct"].items()
+        }
         self._mirrored = dict(state["mirrored"])
 
 

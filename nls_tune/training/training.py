@@ -178,10 +178,11 @@ class Training:
         rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
+        num_batches = self.source.num_batches
         for step, (inputs, labels) in enumerate(self.batches(epoch)):
-            lr = self.settings.learning_rate(epoch, step / self.source.num_batches)
+            lr = self.settings.learning_rate(epoch, step / num_batches)
             for group in self.optimizer.param_groups:
-                group["lr"] = lr * group["lr_factor"]
+                group["lr"] = lr * group.get("lr_factor", 1.0)  # states of version 0.1 have none
             # The batch that is smaller than the others would be another graph.
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.evaluator.autocast():
@@ -329,6 +330,8 @@ class Training:
         optimizer = self._new_optimizer(max(1, len(history)))
         # A copy: the optimiser keeps the tensors that it is given and changes them in place.
         optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for group in optimizer.param_groups:
+            group.setdefault("lr_factor", 1.0)  # states of version 0.1 have none
         self.model.load_state_dict(state["model"])
         if "readouts" in state:
             self.readouts.load_state_dict(state["readouts"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
-from nls_tune.tune.cluster_head import watched_cluster
-from nls_tune.tune.interrupts import Interrupts, RayDiedError
+from nls_tune.tune.cluster_head import end_at_once, watched_cluster
+from nls_tune.tune.interrupts import Interrupts
 from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
 
@@ -52,11 +53,7 @@ def run_experiment(
         None if settings.address is None else cluster_resources,
     )
 
-    with (
-        Interrupts(recorder.note_end) as interrupts,
-        watched_head(interrupts.ray_died),
-        watched_cluster(interrupts.ray_died),
-    ):
+    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
             tune_config=tune.TuneConfig(
@@ -82,10 +79,12 @@ def run_experiment(
         )
         recorder.view.start()
         try:
-            tuner.fit()
-        except RayDiedError as error:
-            recorder.note_end()
-            recorder.view.warn(f"{error}; trials that ran go on from their last checkpoint")
+            with watched_cluster(interrupts.ray_died, partial(end_at_once, recorder, work.run)):
+                tuner.fit()
+        except KeyboardInterrupt:
+            if interrupts.died is not None:
+                recorder.note_end()
+                recorder.view.warn(f"{interrupts.died}; the trials that ran go on from their last checkpoint")
             raise
         finally:
             recorder.view.stop()

@@ -29,10 +29,6 @@ class InterruptedRunError(KeyboardInterrupt):
         super().__init__(f"interrupted; what was finished is in {run}")
 
 
-class RayDiedError(KeyboardInterrupt):
-    """Ray on this machine is gone: nothing can go on, and what ran is saved as far as it is known here."""
-
-
 def _handled() -> list[signal.Signals]:
     """The signals that end a search in order; those that it was started to ignore, as nohup does, stay ignored."""
     if threading.current_thread() is not threading.main_thread():
@@ -77,6 +73,9 @@ class Interrupts:
     The first one tells Tune to end the trials in order. Later ones wait until the trials are saved and their rows are
     written, and then raise; one that comes when this takes too long raises at once. Nothing is handled outside of the
     main thread. ``on_first`` is called at the first one, like a signal handler: in the middle of anything.
+
+    Attributes:
+        died: What ended of Ray itself, which interrupts the experiment as well; None if nothing did.
     """
 
     def __init__(self, on_first: Callable[[], Any] = lambda: None) -> None:
@@ -84,7 +83,8 @@ class Interrupts:
         self._stop_tune: Any = None
         self._before: dict[signal.Signals, Any] = {}
         self._times: list[float] = []
-        self._gone: str | None = None
+        self.died: str | None = None
+        self._raised = False
 
     def __enter__(self) -> Interrupts:
         """Handle the signals from here on."""
@@ -98,15 +98,15 @@ class Interrupts:
 
     def ray_died(self, what: str) -> None:
         """End the experiment, from any thread: a process of Ray without which nothing goes on is gone."""
-        self._gone = what
+        self.died = what
         main = threading.main_thread().ident
         if self._before and main is not None:
             signal.pthread_kill(main, signal.SIGTERM)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._gone is not None:
-            gone, self._gone = self._gone, None
-            raise RayDiedError(gone)
+        if self.died is not None and not self._raised:
+            self._raised = True
+            raise KeyboardInterrupt  # Tune could not end anything; Ray makes any exception here this one
         _leave_terminal(number)
         self._times.append(time.monotonic())
         if not callable(self._stop_tune) or self._stop_tune == self._handle:

@@ -14,6 +14,7 @@ import secrets
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -42,8 +43,10 @@ _ALWAYS = {
     # Tune's snapshots are never read: results are the truth. One at the start and one at the end remain.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
 }
-#: For a private Ray only. Its helpers look for its head for so many seconds after a killed search, by default for 60.
-_PRIVATELY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10", "RAY_USAGE_STATS_ENABLED": "0"}
+#: For a private Ray only.
+_PRIVATELY = {"RAY_USAGE_STATS_ENABLED": "0"}
+#: Ends Ray's agents when its input ends, with the search: by themselves they look for their head for a minute.
+_REAPER = 'read line; for pid; do grep -qa Agent "/proc/$pid/cmdline" 2>/dev/null && kill -9 "$pid"; done'
 _TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -101,11 +104,20 @@ def _private_ray() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="nls-", ignore_cleanup_errors=True) as folder, _own_settings(Path(folder)):
         _start()
         helpers = _processes()
+        with _deaf_children():
+            reaper = subprocess.Popen(  # noqa: S603 - our own program
+                ["/bin/sh", "-c", _REAPER, "sh", *(str(process.pid) for process in helpers)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         try:
             yield
         finally:
             ray.shutdown()
             _end(helpers)
+            reaper.communicate()
 
 
 @contextmanager

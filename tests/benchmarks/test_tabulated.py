@@ -17,14 +17,19 @@ RATES, WARMUPS, LRS = (0.4, 0.0, -1.0), (0, 1), (1e-3, 1e-2)
 @pytest.fixture(scope="module")
 def modules():
     sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(FOLDER.parent))
     try:
+        import asha_clock
+        import clocks
         import compare
         import replay
         import table
         import train_grid
 
-        yield {"compare": compare, "replay": replay, "table": table, "train_grid": train_grid}
+        found = (asha_clock, clocks, compare, replay, table, train_grid)
+        yield {module.__name__: module for module in found}
     finally:
+        sys.path.remove(str(FOLDER.parent))
         sys.path.remove(str(FOLDER))
 
 
@@ -127,6 +132,32 @@ def test_every_ablation_replays(modules, trained):
     for name, variant in modules["replay"].variants():
         ended = modules["replay"].replay_variant(trained, 0, variant)
         assert ended, name
+
+
+def test_every_clock_judges_at_its_epochs(modules, trained):
+    clocks, replay = modules["clocks"].CLOCKS, modules["replay"]
+    judged = {name: (c.epoch(6, 10, True, 40), c.epoch(6, 10, False, 40)) for name, c in clocks.items()}
+    assert list(judged.values()) == [(16, 16), (6, 16), (6, 6), (6, 6), (6, 12), (16, 16), (15, 15)]
+    for name, clock in clocks.items():
+        method = replay.OurSearch(trained, 0, replay.Variant(clock=name, grace=0.2), 8)
+        rungs = {point: method.stops(point) for point in trained.levels[0].curves[0]}
+        assert any(rungs.values()), name
+        assert all(
+            stop == clock.epoch(rung, trained.warmups[p[1]], trained.rates[p[0]] == 0, 9)
+            for p, stops in rungs.items()
+            for stop, rung in zip(stops, method.rungs, strict=True)
+        )
+        assert len(replay.replay(method, trained)) == 16, name
+
+
+def test_of_a_set_the_better_half_goes_on_at_a_rung(modules):
+    study = modules["asha_clock"]
+    epochs, values = np.array([[2, 2, 3, 9], [4, 4, 5, 5]]), np.array([[0.5, 0.7, 0.6, 0.9], [0.5, 0.7, 0.6, 0.8]])
+    name, final = "GLS epochs", np.array([0.5, 0.7, 0.6, 0.8])
+    found = study.Population("negative", np.array([0, 0, 1, 8]), final, final, {name: epochs}, {name: values})
+    end = study.halve(found, name, np.arange(4), 0.5, 9)
+    assert end.tolist() == [2, 4, 3, 9]  # of three at the first rung one goes on; then the last, which it did not see
+    assert study.cost(end, found.warmups) == 2 + 4 + 2 + 1 + 8
 
 
 def test_regret_falls_to_that_of_the_leader(modules, trained):

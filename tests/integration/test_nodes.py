@@ -85,7 +85,7 @@ def test_a_head_that_is_started_anew_ends_the_search_in_order_and_the_same_comma
             ended = program.wait(100)
         assert ended.code == 130, ended
         port = address.rpartition(":")[2]  # Ray knows the head by another address of this machine
-        assert re.search(rf"the head of the cluster at \S+:{port} has ended", ended.out), ended.out
+        assert re.search(rf"The head of the cluster at \S+:{port} has ended", ended.out), ended.out
         assert "Traceback" not in ended.out + ended.err
         before = read_trials(tmp_path / "run").set_index("trial_id")
         assert [check.state for check in audit_run(tmp_path / "run")] == ["warning"]  # it was interrupted

@@ -7,6 +7,7 @@ import pytest
 from estimates import estimate_of, hide_the_truth
 
 from nls_tune.allocation.allocator import Allocator
+from nls_tune.errors import InputError
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
@@ -15,7 +16,7 @@ from nls_tune.plan.space import choose_preset
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.runs.trial_spec import DataName
-from nls_tune.session.beginning import differences
+from nls_tune.session.continuing import differences
 
 DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "overrides": ("batch_size=32",)}
 
@@ -295,6 +296,22 @@ def test_what_decides_the_results_may_not_differ(digits, changes, words):
 )
 def test_what_may_differ(digits, changes):
     assert plan_of(**{**DIGITS, **changes}).identity() == digits.identity()
+
+
+def test_the_objective_of_a_run_is_the_one_that_its_schedule_has_unless_one_is_given(digits):
+    assert digits.identity().settings["objective"] == "best"  # as in runs of earlier versions
+    assert plan_of(**DIGITS, objective="best").identity() == digits.identity()
+    cycle = {**DIGITS, "overrides": ("schedule=one_cycle",)}
+    assert plan_of(**cycle).identity().settings["objective"] == "last"
+    assert plan_of(**cycle, objective="last").identity() == plan_of(**cycle).identity()
+
+
+def test_mirror_images_are_another_search_and_need_images(digits):
+    assert "tta" not in digits.identity().settings  # as in runs of earlier versions
+    mirrored = identity_of(plan_of(**DIGITS, tta="mirror"))
+    assert differences(identity_of(digits), mirrored) == ["settings.tta: None -> mirror"]
+    with pytest.raises(InputError, match=r"--tta mirror is for images, the inputs have shape \(20,\); leave it out"):
+        plan_of(noise=("symmetric:0.4",), tta="mirror")
 
 
 def test_differences_name_the_key_and_both_values(digits):

@@ -254,6 +254,7 @@ def test_columns_that_came_later_are_filled_with_their_defaults(run):
     run.write_trial(empty_row())
     later = {f"config_{name}": default for name, default in TrainingSettings.later_defaults().items()}
     later["config_average_spans"] = []
+    later |= dict.fromkeys(n for n in TRIAL_COLUMNS if n.startswith(("readout", "plain_", "average_", "mirrored_")))
     rewritten(lambda t: t.drop_columns(["slot", *later]))(run.trials / f"{full_row()['trial_id']}.parquet")
     trials = read_trials(run.path)
     assert list(trials.columns) == TRIAL_COLUMNS
@@ -261,6 +262,14 @@ def test_columns_that_came_later_are_filled_with_their_defaults(run):
     row = {name: plain(value) for name, value in trials.iloc[0].items() if name not in ("started_at", "finished_at")}
     expected = {name: plain(full_row()[name]) for name in row} | {"slot": None} | later
     assert row == expected
+
+
+def test_epochs_of_an_early_version_have_no_averages(run):
+    run.write_epochs([epoch_row()])
+    rewritten(lambda t: t.drop_columns(["average_val_accuracies"]))(run.epochs / "t.parquet")
+    epochs = read_epochs(run.path)
+    assert list(epochs.columns) == EPOCH_COLUMNS
+    assert [list(found) for found in epochs["average_val_accuracies"]] == [[]]
 
 
 @pytest.mark.parametrize(

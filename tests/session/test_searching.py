@@ -1,24 +1,35 @@
 """How many trials run at once, and what a resumed search takes over, without starting Ray."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from trial_rows import trial_row
 
 from nls_tune.allocation.allocator import Allocator, Suggestion
 from nls_tune.errors import InputError
+from nls_tune.metrics import Judging, best_epoch
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.schemas import config_columns
-from nls_tune.session.searching import adopt_results, make_progress
+from nls_tune.runs.reading import read_epochs, read_trials
+from nls_tune.runs.schemas import config_columns, settings_of
+from nls_tune.session.searching import _rung_values, adopt_results, make_progress
+from nls_tune.training.compiling import Compiler
+from nls_tune.training.data import DeviceData
+from nls_tune.training.trial import Trial, Workplace
 from nls_tune.tune.cluster import Slots, check_node, local_resources, slots_of
 
 LEVEL = "symmetric:0.4"
+#: A run of version 0.1.
+OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "finished"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +195,40 @@ class TestAdoption:
             folders[status] = resumed.run.checkpoints / resumed.leave_half_done(smooth_rate=rate)
         assert resumed.take_over() == 0
         assert (folders["completed"].exists(), folders["interrupted"].exists()) == (False, True)
+
+
+class TestRungsOfAnEarlierSession:
+    """What a rung has judged is computed from the epochs again, and must be what the trial has reported there."""
+
+    @pytest.mark.parametrize("spans", ["", "[1.0, 0.3]"])
+    @pytest.mark.parametrize("rate", [0.0, -0.5])
+    @pytest.mark.parametrize("objective", ["best", "last", None])
+    def test_they_are_those_of_the_reports(self, tmp_path, spans, rate, objective):
+        overrides = (f"average_spans={spans}",) if spans else ()
+        plan = plan_of(overrides=("batch_size=20", "lr.high=0.5", *overrides), objective=objective, epochs=12)
+        settings = plan.training_settings(plan.space.default(smooth_rate=rate, lr=0.2, warmup_epochs=2))
+        assert settings.average_spans == ((1.0, 0.3) if spans else ())
+        data, judged = LevelData(plan), [settings.rung_epoch(rung) for rung in plan.rungs().levels]
+        spec = data.trial(LEVEL, settings, judged_at=[epoch for epoch in judged if epoch is not None])
+        dataset, device = data.load(spec.data), torch.device("cpu")
+        place = Workplace(device, "a CPU", Compiler("off"), Judging(plan.settings.objective), tmp_path, None, ())
+        trial, reports = Trial(spec, dataset, DeviceData.load(dataset, device), place), []
+        while not (reports and reports[-1].done):
+            reports.append(trial.train())
+        reported = {report.gls_epochs: report.objective for report in reports if report.epoch in spec.judged_at}
+        assert len(reported) >= 2
+        rows = [asdict(metrics) for report in reports for metrics in report.new_epochs]
+        curve = pd.DataFrame(rows)
+        curve["average_val_accuracies"] = [np.array(one) for one in curve["average_val_accuracies"]]  # as read
+        assert _rung_values(plan, curve, settings) == reported
+
+    def test_those_of_an_older_version_have_no_averages(self):
+        plan, epochs = plan_of(epochs=5, scheduler="asha"), read_epochs(OLD)
+        for row in read_trials(OLD).to_dict("records"):
+            settings, curve = settings_of(row), epochs[epochs["trial_id"] == row["trial_id"]]
+            for rung, value in _rung_values(plan, curve, settings).items():
+                accuracies = curve["val_accuracy"].tolist()[: settings.rung_epoch(rung)]
+                assert value == best_epoch(accuracies, settings.first_counting_epoch).value
 
 
 RATE = "{type: float, low: -8, high: 0.8, default: -1}"

@@ -64,6 +64,67 @@ def test_a_warm_up_may_have_its_own_momentum_and_weight_decay():
     assert [(same.momentum_at(epoch), same.weight_decay_at(epoch)) for epoch in (1, 3)] == [(0.9, 5e-4)] * 2
 
 
+def cycle(**values):
+    return TrainingSettings(**{"schedule": "one_cycle", "epochs": 10, "lr": 1.0, "warmup_lr": 1.0, **values})
+
+
+def test_one_cycle_step_by_step():
+    """Four steps per epoch; the table is by hand: up to the peak at 2.3 of 10 epochs, then down."""
+    settings = cycle(epochs=10)
+    up = [0.2, 0.28696, 0.37391, 0.46087, 0.54783, 0.63478, 0.72174, 0.80870, 0.89565, 0.98261]
+    down = [0.97584, 0.94565, 0.91545]
+    found = [settings.learning_rate(epoch, step / 4) for epoch in range(1, 5) for step in range(4)]
+    assert found[:13] == pytest.approx(up + down, abs=1e-5)
+    assert settings.learning_rate(10, 1.0) == pytest.approx(0.07)
+    rates = [settings.learning_rate(epoch, step / 50) for epoch in range(1, 11) for step in range(50)]
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates.index(max(rates)) == 115  # 23 % of 500 steps
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 0.999))
+def test_warmups_of_a_cycle_are_prefixes_and_each_phase_has_its_own_peak(first, second, progress):
+    one, two = cycle(warmup_epochs=first, lr=0.01), cycle(warmup_epochs=second, lr=0.3, smooth_rate=-2.0)
+    whole = cycle()
+    for epoch in range(1, 11):
+        rate = whole.learning_rate(epoch, progress)
+        for settings in (one, two):
+            peak = 1.0 if epoch <= settings.warmup_epochs else settings.lr
+            assert settings.learning_rate(epoch, progress) == pytest.approx(peak * rate)
+
+
+def test_other_schedules_stay_the_same_within_an_epoch():
+    for schedule in ("constant", "step", "cosine"):
+        settings = cycle(schedule=schedule, milestones=(2,), warmup_epochs=3, warmup_milestones=(2,))
+        for epoch in range(1, 11):
+            assert settings.learning_rate(epoch, 0.9) == settings.learning_rate(epoch)
+
+
+def test_warmups_of_a_cycle_depend_on_the_length_of_the_training_and_others_do_not():
+    assert cycle().warmup_settings() == cycle(warmup_epochs=3, lr=0.5, smooth_rate=-1.0).warmup_settings()
+    assert cycle().warmup_settings() != cycle(epochs=11).warmup_settings()
+    assert cycle().warmup_settings() != cycle(schedule="constant").warmup_settings()
+    constant = cycle(schedule="constant").warmup_settings()
+    assert constant == cycle(schedule="cosine", epochs=99).warmup_settings()
+
+
+def test_the_epoch_that_counts_is_the_last_one_of_a_cycle():
+    assert [cycle().objective, cycle(schedule="cosine").objective] == ["last", "best"]
+
+
+@pytest.mark.parametrize("span", [0, -0.5, 1.5, math.nan])
+def test_a_span_is_a_share(span):
+    with pytest.raises(ValidationError, match="average_spans"):
+        TrainingSettings(average_spans=(0.5, span))
+
+
+@pytest.mark.parametrize("rate", [0, -1])
+@pytest.mark.parametrize(("warmup", "expected"), [(0, 3), (4, 7), (6, 9), (7, None), (9, None)])
+def test_a_rung_judges_after_as_many_gls_epochs_whatever_the_warm_up_and_never_at_the_end(rate, warmup, expected):
+    settings = TrainingSettings(epochs=10, warmup_epochs=warmup, smooth_rate=rate)
+    assert settings.rung_epoch(3) == expected
+    assert [settings.gls_epochs(epoch) for epoch in (1, warmup, warmup + 3)] == [int(warmup == 0), 0, 3]
+
+
 @pytest.mark.parametrize(
     ("rate", "arm"), [(0, "ce"), (-0.0, "ce"), (1e-300, "positive"), (1.0, "positive"), (-1e-300, "negative")]
 )

@@ -107,7 +107,10 @@ def test_the_papers_presets_train_every_epoch_as_its_code_does(name, preset):
         expected = [row for count, *row in RECIPES[preset] for _ in range(count)]
         assert [(*row,) for row in plan] == [(phase, pytest.approx(lr), *rest) for phase, lr, *rest in expected]
         assert (found.model, found.batch_size, found.crop_padding, found.flip) == ("resnet34", 128, 4, True)
+        # Its GLS phase and its direct training have nesterov=True; its warm-up has no momentum.
         assert (found.optimizer, found.nesterov, found.cutout, found.clip_norm) == ("sgd", True, 0, 0)
+        assert (found.norm_bias_lr_factor, found.average_spans) == (1, ())
+        assert (found.padding_mode, found.alternate_flip) == ("zeros", False)
         assert (found.warmup_from == "best") == (preset == "paper")
 
 

@@ -20,7 +20,14 @@ def _images(batch: int, channels: int = 3, height: int = 8, width: int = 8, seed
     return torch.randint(1, 256, (batch, channels, height, width), generator=_generator(seed), dtype=torch.uint8)
 
 
-def _reference_image(image: Tensor, padding: int, y: int, x: int, flip: bool) -> Tensor:
+def _mirrored(position: int, size: int) -> int:
+    """Walk from an outside position into the image, turning at its first and last pixel."""
+    while size > 1 and not 0 <= position < size:
+        position = -position if position < 0 else 2 * (size - 1) - position
+    return position if size > 1 else 0
+
+
+def _reference_image(image: Tensor, padding: int, y: int, x: int, flip: bool, reflect: bool = False) -> Tensor:
     """Pad, crop and flip one image, pixel by pixel."""
     _, height, width = image.shape
     out = torch.zeros_like(image)
@@ -28,6 +35,8 @@ def _reference_image(image: Tensor, padding: int, y: int, x: int, flip: bool) ->
         for j in range(width):
             source_y = i + y - padding
             source_x = (width - 1 - j if flip else j) + x - padding
+            if reflect:
+                source_y, source_x = _mirrored(source_y, height), _mirrored(source_x, width)
             if 0 <= source_y < height and 0 <= source_x < width:
                 out[:, i, j] = image[:, source_y, source_x]
     return out
@@ -56,15 +65,16 @@ sizes = st.integers(1, 7)
     width=sizes,
     padding=st.integers(0, 9),
     flip=st.booleans(),
+    reflect=st.booleans(),
     side=st.integers(0, 20),
     dtype=st.sampled_from([torch.uint8, torch.float32, torch.bfloat16]),
     memory_format=st.sampled_from([torch.contiguous_format, torch.channels_last]),
     seed=st.integers(0, 2**31),
 )
 def test_crop_flip_and_cutout_equal_the_reference(
-    batch, channels, height, width, padding, flip, side, dtype, memory_format, seed
+    batch, channels, height, width, padding, flip, reflect, side, dtype, memory_format, seed
 ):
-    augmentation = Augmentation(crop_padding=padding, flip=flip, cutout=side)
+    augmentation = Augmentation(crop_padding=padding, flip=flip, cutout=side, reflect=reflect)
     images = _images(batch, channels, height, width).to(dtype).contiguous(memory_format=memory_format)
     before = images.clone()
     draws = augmentation.draw(batch, height, width, _generator(seed))
@@ -76,7 +86,7 @@ def test_crop_flip_and_cutout_equal_the_reference(
     assert out.shape == cut.shape == images.shape
     for b in range(batch):
         y, x, flipped, cut_y, cut_x = (int(getattr(draws, name)[b]) for name in DRAWS)
-        assert torch.equal(out[b], _reference_image(images[b], padding, y, x, flip and bool(flipped)))
+        assert torch.equal(out[b], _reference_image(images[b], padding, y, x, flip and bool(flipped), reflect))
         assert torch.equal(cut[b], _reference_cutout(floats[b], side, cut_y, cut_x))
 
 
@@ -89,6 +99,17 @@ def test_the_padding_is_black_before_and_cutout_grey_after_normalisation():
     out = Augmentation(cutout=2).apply_cutout(normalise(cropped, mean, std), draws)
     expected = torch.tensor([[-2.0, -2, -2, -2], [-2, 2, 2, 2], [-2, 2, 0, 0], [-2, 2, 0, 0]])
     torch.testing.assert_close(out[0, 0], expected)
+
+
+@pytest.mark.parametrize("padding", [1, 3])
+def test_reflection_is_that_of_torch(padding):
+    images, zero = _images(3, height=4, width=5), torch.zeros(3, dtype=torch.int64)
+    padded = torch.nn.functional.pad(images.float(), (padding,) * 4, mode="reflect").to(torch.uint8)
+    for y in range(2 * padding + 1):
+        for x in range(2 * padding + 1):
+            draws = AugmentationDraws(zero + y, zero + x, zero.bool(), zero, zero)
+            out = Augmentation(crop_padding=padding, reflect=True).apply(images, draws)
+            assert torch.equal(out, padded[:, :, y : y + 4, x : x + 5])
 
 
 @pytest.mark.parametrize("padding", [1, 4])
@@ -146,9 +167,10 @@ def test_draws_are_indexed_like_the_batch():
         assert torch.equal(augmentation.apply_cutout(images[index].float(), part), blanked[index])
 
 
-def test_a_step_reads_nothing_back_from_the_device():
+@pytest.mark.parametrize("reflect", [False, True])
+def test_a_step_reads_nothing_back_from_the_device(reflect):
     """On the meta device there are no values: whatever needs one (item, nonzero, a mask as index) raises."""
-    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8, reflect=reflect)
     draws = augmentation.draw(16, 32, 32, _generator()).to("meta")
     images = torch.empty(8, 3, 32, 32, dtype=torch.uint8, device="meta")
     mean = torch.empty(3, device="meta")

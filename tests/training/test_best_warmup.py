@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import image_dataset, image_settings, make_twonorm
+from squares import squares
+from test_training import image_settings, make_twonorm
 from test_warmup import outcome, train
 
 from nls_tune import TrainingSettings
@@ -75,7 +76,7 @@ def test_the_copy_is_kept_while_it_is_needed_and_only_then(twonorm):
 
 def images() -> Training:
     changes = {name: value for name, value in BEST.items() if name not in ("model", "batch_size", "warmup_lr")}
-    return Training(image_dataset(), image_settings(**changes, precision="bfloat16"))
+    return Training(squares(), image_settings(**changes, precision="bfloat16"))
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 7])
@@ -112,3 +113,15 @@ def test_a_warm_up_that_diverges_ends_the_training(twonorm):
     again = make(twonorm, warmup_lr=1e30)
     again.load_state_dict(through_a_file(training.state_dict()))
     assert again.finished
+
+
+def test_a_state_of_a_version_without_factors_of_the_learning_rate_goes_on(twonorm):
+    first, second = make(twonorm), make(twonorm)
+    train(first, None, epochs=2)
+    state = through_a_file(first.state_dict())
+    for group in state["optimizer"]["param_groups"]:
+        del group["lr_factor"]
+    second.load_state_dict(state)
+    for training in (first, second):
+        train(training, None)
+    assert outcome(first) == outcome(second)

@@ -6,5 +6,8 @@ from nls_tune.training.report import TrialReport
 
 def test_a_report_comes_back_from_tune_which_flattens_dicts():
     plain = ReadoutScore("plain", 3, 0.5, None)
-    for report in (TrialReport("cpu", "node"), TrialReport("cpu", "node", plain=plain, average=plain)):
+    for report in (
+        TrialReport(device="cpu", node="a"),
+        TrialReport(device="cpu", node="a", plain=plain, average=plain),
+    ):
         assert TrialReport.from_result(flatten_dict(report.to_result())) == report

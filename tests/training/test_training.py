@@ -11,45 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from squares import squares
 from torch import Tensor
 from torch.nn import functional
 
 from nls_tune.datasets import NoisyDataset, load_source, make_noisy
 from nls_tune.errors import InputError
+from nls_tune.metrics import Judging
 from nls_tune.noise.levels import parse_noise_level
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.data import DeviceData
 from nls_tune.training.devices import keep_freed_memory, resolve_precision
 from nls_tune.training.training import Training, check_fit
-
-
-def image_dataset(num_train: int = 64, num_val: int = 24, num_test: int = 24) -> NoisyDataset:
-    """Random images of 3 x 12 x 12, the smallest that every network takes, with a bright quarter a class."""
-    rng = np.random.default_rng(0)
-    num = num_train + num_val + num_test
-    labels = rng.integers(4, size=num)
-    images = rng.integers(0, 160, (num, 3, 12, 12), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        row, column = 6 * (label // 2), 6 * (label % 2)
-        image[:, row : row + 6, column : column + 6] += 60
-    held_out = num - num_test
-    return NoisyDataset(
-        name="squares",
-        noise_level="clean",
-        noise_seed=0,
-        num_classes=4,
-        inputs=images[:held_out],
-        noisy_labels=labels[:held_out],
-        clean_labels=labels[:held_out],
-        train_indices=np.arange(num_train),
-        val_indices=np.arange(num_train, held_out),
-        test_inputs=images[held_out:] if num_test else None,
-        test_labels=labels[held_out:] if num_test else None,
-        input_mean=(images[:held_out].mean((0, 2, 3)) / 255).astype(np.float32),
-        input_std=(images[:held_out].std((0, 2, 3)) / 255).astype(np.float32),
-        noise_rate=0.0,
-        fingerprint=f"squares {num_train} {num_val} {num_test}",
-    )
 
 
 def make_twonorm() -> NoisyDataset:
@@ -63,7 +36,7 @@ def twonorm() -> NoisyDataset:
 
 @pytest.fixture(scope="module")
 def images() -> NoisyDataset:
-    return image_dataset()
+    return squares()
 
 
 def flat(**changes: Any) -> TrainingSettings:
@@ -127,7 +100,24 @@ CASES = {
     "adamw": flat(optimizer="adamw", clip_norm=0.5, schedule="step", milestones=(1,)),
     "small_cnn": image_settings(),
     "cnn9": image_settings(model="cnn9", epochs=3, warmup_epochs=1, optimizer="adamw", lr=1e-3, warmup_lr=1e-3),
+    # Seven steps per epoch, so that averages take in a step in the middle of an epoch.
+    "averages": image_settings(
+        batch_size=5, average_spans=(1.0, 0.2), padding_mode="reflect", alternate_flip=True, norm_bias_lr_factor=8.0
+    ),
+    "fast_cnn": image_settings(
+        model="fast_cnn_small",
+        batch_size=5,
+        schedule="one_cycle",
+        average_spans=(0.5,),
+        alternate_flip=True,
+        norm_bias_lr_factor=64.0,
+        padding_mode="reflect",
+        lr=1e-3,
+        warmup_lr=2e-3,
+    ),
 }
+#: How the trainings with averages are judged; the second one by its last epoch, because of its schedule.
+JUDGING = {"averages": Judging("best", mirror=True), "fast_cnn": Judging(mirror=True)}
 STOPS = [(name, stop) for name, s in CASES.items() for stop in range(s.epochs)]
 
 CHILD = """
@@ -145,7 +135,8 @@ torch.save(states, sys.argv[1])
 
 
 def new_training(name: str) -> Training:
-    return Training(make_twonorm() if CASES[name].model == "mlp" else image_dataset(32, 12, 12), CASES[name])
+    data = make_twonorm() if CASES[name].model == "mlp" else squares(32, 12, 12, 16 if name == "fast_cnn" else 12)
+    return Training(data, CASES[name], judging=JUDGING.get(name, Judging()))
 
 
 def continued_from(name: str, state: dict[str, Any]) -> Training:
@@ -164,8 +155,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Train
             states[name, training.epoch] = copy.deepcopy(training.state_dict())
             training.run_epoch()
     torch.save(states, file)
-    root = Path(__file__).parent
-    env = {**os.environ, "PYTHONPATH": f"{root.parents[1]}{os.pathsep}{root}"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
     done = subprocess.run([sys.executable, "-c", CHILD, file], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     done_states = torch.load(file, weights_only=True)
@@ -181,6 +171,29 @@ def test_a_training_that_was_stopped_and_continued_elsewhere_is_the_same_bit_by_
     assert len(numbers(whole[name])) == CASES[name].epochs
     for epoch in range(1, CASES[name].epochs + 1):
         assert parts[name, stop].correct_bits(epoch) == whole[name].correct_bits(epoch)
+    assert readouts(parts[name, stop]) == readouts(whole[name])
+
+
+def readouts(training: Training) -> list[Any]:
+    """All that is known of averaged weights and of mirror images."""
+    state = training.readouts.state_dict()
+    bits = {epoch: [None if b is None else b.tolist() for b in both] for epoch, both in state["correct"].items()}
+    averages = [{name: value.tolist() for name, value in m.items()} for m in state["averages"]["models"]]
+    return [training.readouts.scores(training.history), averages, bits, state["mirrored"]]
+
+
+def test_a_state_of_version_0_1_goes_on(twonorm):
+    whole, half = trained(twonorm, flat()), trained(twonorm, flat(), 3)
+    state = half.state_dict()
+    for group in state["optimizer"]["param_groups"]:
+        del group["lr_factor"]
+    for metrics in state["history"]:
+        del metrics["average_val_accuracies"]
+    again = Training(twonorm, flat())
+    again.load_state_dict(state)
+    again.run_epoch()
+    assert_same_weights(weights(again), weights(whole))
+    assert numbers(again) == numbers(whole)
 
 
 def test_trainings_that_take_over_one_state_share_nothing(twonorm):
@@ -232,7 +245,7 @@ def test_the_callers_random_numbers_are_left_alone_and_have_no_influence():
         random.seed(seed)
         np.random.seed(seed)
         before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-        training = trained(image_dataset(24, 8, 8), image_settings(model="cnn9"), 1)
+        training = trained(squares(24, 8, 8), image_settings(model="cnn9"), 1)
         training.load_state_dict(training.state_dict())
         assert torch.equal(torch.get_rng_state(), before[0])
         assert random.getstate() == before[1]
@@ -284,6 +297,72 @@ def test_each_part_of_the_augmentation_changes_what_is_trained_on(images, part):
     plain = batches_of(Training(images, image_settings(**off)))
     changed = batches_of(Training(images, image_settings(**{**off, part: image_settings().model_dump()[part]})))
     assert not torch.equal(plain[0], changed[0])
+
+
+def flips_of(training: Training, epoch: int) -> Tensor:
+    """Which training samples an epoch flips, in the order of the samples."""
+    order, draws = training.source.draw(epoch, training.generator)
+    assert draws is not None
+    flips = torch.empty(len(order), dtype=torch.bool)
+    flips[order] = draws.flip
+    return flips
+
+
+def test_alternate_flips_show_an_image_in_both_ways_in_two_epochs():
+    data = squares(400, 8, 8)
+    training = Training(data, image_settings(alternate_flip=True))
+    first = flips_of(training, 1)
+    assert 160 < first.sum() < 240  # half of 400, by four deviations
+    for epoch in range(1, 7):
+        assert torch.equal(flips_of(training, epoch), first if epoch % 2 else ~first)
+    assert not torch.equal(flips_of(Training(data, image_settings(alternate_flip=True, seed=1)), 1), first)
+    plain = Training(data, image_settings())
+    assert not torch.equal(flips_of(plain, 1), ~flips_of(plain, 2))
+    (order, draws), (other_order, others) = (t.source.draw(3, t.generator) for t in (training, plain))
+    assert torch.equal(order, other_order)  # everything else is drawn as ever
+    assert torch.equal(draws.crop_x, others.crop_x)
+
+
+@pytest.mark.parametrize("changes", [{"padding_mode": "reflect"}, {"alternate_flip": True}])
+def test_settings_of_the_augmentation_change_what_is_trained_on(images, changes):
+    plain, changed = (batches_of(Training(images, image_settings(**c)), 2) for c in ({}, changes))
+    assert not all(torch.equal(a, b) for a, b in zip(plain, changed, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_biases_of_batch_norm_have_a_learning_rate_of_their_own_and_the_same_decay(images, optimizer):
+    plain, quick = (
+        Training(images, image_settings(norm_bias_lr_factor=f, optimizer=optimizer, weight_decay=0.1)) for f in (1, 8)
+    )
+    biases = {name for name, m in quick.model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    start = weights(quick)
+    (others, norms) = quick.optimizer.param_groups
+    assert len(plain.optimizer.param_groups) == 1
+    assert len(norms["params"]) == len(biases) == 3
+    assert len(others["params"]) + 3 == len(list(quick.model.parameters()))
+    for training in (plain, quick):
+        training.run_epoch()
+    assert (norms["lr"], others["lr"]) == (pytest.approx(8 * 0.05), 0.05)
+    assert norms["lr"] * norms["weight_decay"] == pytest.approx(others["lr"] * others["weight_decay"])
+    name = f"{min(biases)}.bias"
+    moved = [(weights(t)[name] - start[name]).abs().mean().item() for t in (plain, quick)]
+    assert moved[1] > 3 * moved[0]
+
+
+def test_the_learning_rate_of_a_cycle_is_set_step_by_step(twonorm, monkeypatch):
+    settings = flat(schedule="one_cycle")
+    training, seen = Training(twonorm, settings), []
+    zero_grad = torch.optim.SGD.zero_grad
+
+    def look(self: torch.optim.SGD, set_to_none: bool = True) -> None:
+        seen.append(self.param_groups[0]["lr"])
+        zero_grad(self, set_to_none)
+
+    monkeypatch.setattr(torch.optim.SGD, "zero_grad", look)
+    while not training.finished:
+        training.run_epoch()
+    # 300 samples in batches of 64: five steps per epoch.
+    assert seen == [settings.learning_rate(epoch, step / 5) for epoch in range(1, 5) for step in range(5)]
 
 
 def reference(training: Training, dataset: NoisyDataset) -> tuple[torch.nn.Module, list[float]]:

@@ -20,9 +20,11 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from squares import squares
 
 from nls_tune import InputError, TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
+from nls_tune.metrics import Judging
 from nls_tune.training.data import DeviceData
 from nls_tune.training.training import Training
 from nls_tune.training.warmup import SharedWarmup, check_store, warmup_key
@@ -106,6 +108,20 @@ class TestKey:
         without = {name for name in ("momentum", "weight_decay") if f"warmup_{name}" in first & second}
         assert (warmup_key(one) == warmup_key(two)) == (not SHAPING.keys() & (first ^ second) - without)
 
+    def test_under_one_cycle_the_length_of_the_training_decides_too(self, make):
+        cycle = {"schedule": "one_cycle", "epochs": 9}
+        keys = [make(**{**cycle, **c}).warmup_identity() for c in ({}, {"lr": 1.0, "warmup_epochs": 5}, {"epochs": 10})]
+        assert keys[0] == keys[1] != keys[2]
+
+    def test_how_averages_and_mirror_images_are_judged_decides_where_they_are(self, dataset, data):
+        def identity(*judging: Any, **changes: Any) -> dict[str, Any]:
+            return Training(dataset, settings_of(**changes), data=data, judging=Judging(*judging)).warmup_identity()
+
+        assert identity("best") == identity("last") == identity()
+        spans = {"average_spans": (0.5,)}
+        assert identity(**spans) == identity("best", **spans) != identity("last", **spans)
+        assert len({str(identity(*judging)) for judging in [(), ("best", True), ("last", True)]}) == 3
+
     def test_what_else_decides(self, make, dataset, monkeypatch):
         def key(training: Training) -> str:
             return warmup_key(training.warmup_identity())
@@ -141,6 +157,36 @@ class TestSameNumbers:
             assert outcome(shared) == outcome(alone)
             assert (alone.epochs_reused, shared.epochs_reused <= length) == (0, True)
         assert counts == dict.fromkeys(range(1, 5), 1)
+
+    @pytest.mark.parametrize("rates", [(-0.5, 0.0), (0.0, -0.5)], ids=["ce takes over", "a rate takes over"])
+    @pytest.mark.parametrize("objective", ["best", "last"])
+    @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+    def test_averages_and_mirror_images_of_a_warm_up_are_taken_over(self, tmp_path, rates, objective, schedule):
+        """The images are of the fast networks; six steps per epoch, so that averages go on in mid-epoch."""
+        data = squares(30, 12, 12, side=16)
+
+        def make(smooth_rate: float, warmup_epochs: int) -> Training:
+            settings = settings_of(
+                model="fast_cnn_small", batch_size=5, epochs=5, warmup_epochs=warmup_epochs, smooth_rate=smooth_rate,
+                schedule=schedule, average_spans=(1.0, 0.3), flip=True, alternate_flip=True, crop_padding=2,
+                padding_mode="reflect", norm_bias_lr_factor=16.0, lr=1e-3, warmup_lr=2e-3, precision="float32",
+            )  # fmt: skip
+            return Training(data, settings, judging=Judging(objective, mirror=True))
+
+        first, taken, alone = make(rates[0], 3), make(rates[1], 2), make(rates[1], 2)
+        train(first, tmp_path)
+        assert train(taken, tmp_path) == [3, 4, 5]
+        train(alone, None)
+        assert outcome(taken) == outcome(alone)
+        for epochs in range(1, 6):
+            scores = alone.readouts.scores(alone.history[:epochs])
+            assert taken.readouts.scores(taken.history[:epochs]) == scores
+            for score in filter(None, scores):
+                assert taken.readouts.mirrored(score.epoch) == alone.readouts.mirrored(score.epoch)
+        epoch = scores[1].epoch
+        assert taken.readouts.correct_bits(epoch) == alone.readouts.correct_bits(epoch)
+        for one, two in zip(taken.readouts.averages.models, alone.readouts.averages.models, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
     def test_only_epochs_that_can_be_asked_for_are_stored(self, make, tmp_path):
         train(make(warmup_epochs=5), tmp_path, lengths=(3, 6))

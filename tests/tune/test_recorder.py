@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from estimates import estimate_of
 
 from nls_tune import read_epochs, read_trials
-from nls_tune.metrics import EpochMetrics
+from nls_tune.metrics import EpochMetrics, ReadoutScore
 from nls_tune.plan.level_data import LevelData
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
@@ -160,6 +161,28 @@ def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
     assert "\n" not in line
     for part in (LEVEL, "r=−4", "completed", "6 epochs", "val 56.0 %", "test 86.0 %", "epoch 6"):
         assert part in line
+
+
+def test_a_row_says_what_weights_and_averages_have_reached(driven):
+    plain, average = ReadoutScore("plain", 4, 0.5, 0.7), ReadoutScore("average:0.2", 6, 0.5625, None)
+    scores = {"plain": asdict(plain), "average": asdict(average), "mirrored_test_accuracy": 0.875}
+    averages = (0.25, 0.5625)
+    trial = driven.trial()
+    driven.start(trial)
+    result = report(range(1, 7), readout="average:0.2", **scores)
+    for metrics in result["new_epochs"]:
+        metrics["average_val_accuracies"] = averages
+    driven.recorder.on_trial_result(iteration=1, trials=[trial], trial=trial, result=result)
+    driven.complete(trial)
+    row = driven.row()
+    expected = {
+        "readout": "average:0.2", "plain_best_epoch": 4, "plain_best_val_accuracy": 0.5,
+        "plain_test_accuracy_at_best": 0.7, "average_best_epoch": 6, "average_best_val_accuracy": 0.5625,
+        "mirrored_test_accuracy": 0.875,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert pd.isna(row["average_test_accuracy_at_best"])
+    assert [tuple(found) for found in read_epochs(driven.run.path)["average_val_accuracies"]] == [averages] * 6
 
 
 def test_the_row_of_a_trial_on_another_draw_of_the_noise(driven, tiny_plan):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nls_tune.report.run_tables import Columns, cell_text, is_number, percent_cell, setting_columns
+from nls_tune.report.run_tables import Columns, cell_text, has_averages, is_number, percent_cell, setting_columns
 from nls_tune.report.table import Column, Table, table_of
-from nls_tune.report.text import NONE
+from nls_tune.report.text import NONE, weights_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +58,8 @@ def trials_table(key: str, trials: pd.DataFrame, others: Sequence[str], most: in
         _whole("seed"),
         _text("trial_id"),
     ]
+    if has_averages(trials["readout"]):
+        columns.insert(4, (Column("weights", "text"), lambda row: weights_text(row["readout"])))
     if trials["error"].notna().any():
         columns.append((Column("error", "text"), lambda row: cell_text(row["error"]).removeprefix(NONE)))
     rows = trials.drop(columns=["val_correct_at_best", "test_correct_at_best"]).to_dict("records")

@@ -1,0 +1,35 @@
+"""``nls-tune resume``: go on with a run, without its command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nls_tune.cli.flags import with_flags
+
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and what would differ, and stop.")]
+_HELP = {
+    "num_trials": "Trials per noise level: as many as before, or more.",
+    "time_budget": "Wall time of the search, over all sessions of the run: 90s, 30m, 1.5h.",
+    "confirm_seeds": "Fresh seeds of the confirmation.",
+}
+
+
+@with_flags(
+    "num_trials", "time_budget", "confirm_seeds", "max_concurrent", "trial_timeout", "data_dir", "address", "mlflow",
+    "wandb", help_=_HELP,
+)  # fmt: skip
+def resume(run: _Run, *, dry_run: _DryRun = False, **flags: Any) -> int:
+    """Go on with a search: with the settings of its last session, and what is given here.
+
+    A finished run goes on where there is more to do: more trials, more time, more seeds.
+    """
+    from nls_tune.cli.search import run_and_report
+    from nls_tune.runs.directory import RunDirectory
+    from nls_tune.session.continuing import settings_of_run
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    return run_and_report(settings_of_run(RunDirectory(run), given), dry_run=dry_run)
