@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import socket
@@ -118,12 +119,10 @@ class _Watch:
 
     def _found_cluster(self) -> str | None:
         """Return the id of the cluster that answers now; None if none does."""
-        from ray._raylet import GcsClient
-
+        raylet: Any = importlib.import_module("ray._raylet")
         with suppress(Exception):  # of whatever kind: nothing answers there yet
             self._connected().close()
-            client: Any = GcsClient(address=self._address)
-            return str(client.cluster_id.hex())
+            return str(raylet.GcsClient(address=self._address).cluster_id.hex())
         return None
 
     def _connected(self) -> socket.socket:
