@@ -11,6 +11,8 @@ from typing import Any
 from nls_tune.errors import InputError, error_line
 from nls_tune.runs.directory import RunDirectory
 
+#: The facts of a node: versions by name, then what it says of its folders and GPUs.
+Answer = dict[str, Any]
 #: A node whose storage hangs, or that was lost a moment ago, says nothing.
 _PATIENCE_SECONDS = 60.0
 
@@ -77,7 +79,7 @@ def _look_function() -> Any:
     A function inside another one travels whole: a node that lacks the package, or has an old one, answers all the same.
     """
 
-    def look(node: str, probes: list[str], asks_gpus: bool) -> dict[str, Any]:
+    def look(node: str, probes: list[str], asks_gpus: bool) -> Answer:
         import hashlib
         import os
         import platform
@@ -85,7 +87,7 @@ def _look_function() -> Any:
 
         import ray
 
-        found: dict[str, Any] = {"Python": platform.python_version(), "Ray": ray.__version__, "folders": []}
+        found: Answer = {"Python": platform.python_version(), "Ray": ray.__version__, "folders": []}
         try:
             from nls_tune import _version
 
@@ -121,14 +123,14 @@ def _look_function() -> Any:
     return look
 
 
-def _answer(asked: Any, has_come: bool) -> dict[str, Any] | str:
+def _answer(asked: Any, has_come: bool) -> Answer | str:
     """Return what a node said, or why it said nothing."""
     import ray
 
     if not has_come:
         return f"does not answer within {_PATIENCE_SECONDS:.0f} s"
     try:
-        answer: dict[str, Any] = ray.get(asked)
+        answer: Answer = ray.get(asked)
     except Exception as error:  # of the node, of Ray, or of the way between them
         return f"cannot run a task ({error_line(error)})"
     return answer
@@ -143,7 +145,7 @@ def _names(nodes: list[Any]) -> list[str]:
     ]
 
 
-def _report(node: Any, name: str, answer: dict[str, Any] | str, probes: Mapping[str, Path]) -> NodeReport:
+def _report(node: Any, name: str, answer: Answer | str, probes: Mapping[str, Path]) -> NodeReport:
     cpus, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
     if isinstance(answer, str):
         problem = f"node {name} {answer}; mend it, or take it out of the cluster with 'ray stop' there"
@@ -158,7 +160,7 @@ def _report(node: Any, name: str, answer: dict[str, Any] | str, probes: Mapping[
     return NodeReport(name, cpus, gpus, tuple(problems))
 
 
-def _version_problems(name: str, answer: dict[str, Any]) -> list[str]:
+def _version_problems(name: str, answer: Answer) -> list[str]:
     if answer["nls_tune"] is None:
         return [f"node {name} cannot import nls_tune ({answer['error']}); install it in the Python that runs Ray there"]
     here = _look_function()("here", [], False)
@@ -174,7 +176,7 @@ def _series(what: str, version: str) -> str:
     return ".".join(version.split(".")[:2]) if what == "Python" else version
 
 
-def _folder_problems(node_id: str, name: str, answer: dict[str, Any], probes: Mapping[str, Path]) -> list[str]:
+def _folder_problems(node_id: str, name: str, answer: Answer, probes: Mapping[str, Path]) -> list[str]:
     problems = []
     for (flag, probe), problem in zip(probes.items(), answer["folders"], strict=True):
         must = f"{flag} must be a folder that every node sees and can write to, {probe.parent}"
