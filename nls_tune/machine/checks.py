@@ -31,8 +31,10 @@ _GB = 10**9
 _DISK_BYTES = _GB
 #: With this share of the memory in use Ray ends workers; its own default and variable.
 _MOST_MEMORY, _MOST_MEMORY_VARIABLE = 0.95, "RAY_memory_usage_threshold"
-#: A search of the default dataset with two workers took 1.4 GB, all its processes together.
-_MEMORY_BYTES = 1.5 * _GB
+#: A search of the default dataset with two workers took 1.6 GB, all its processes together.
+_MEMORY_BYTES = 1.6 * _GB
+#: Ray wants this share of the free memory for its objects, and never minds more room than so many bytes.
+_STORE_SHARE, _STORE_BYTES = 0.3, 10 * _GB
 #: A search with so few open files per process was complete.
 _OPEN_FILES = 256
 
@@ -125,20 +127,23 @@ def check_memory() -> Iterator[Check]:
     found = memory()
     if found is None:
         yield Check("memory", "ok", "how much there is cannot be found out here")
+        return
+    most = _most_memory()
+    left = most * found.total - found.used
+    way_out = "end other programs, or search with fewer trials at once (--max-concurrent)"
+    if left <= 0:
+        yield Check("memory", "failure", f"{found} in use: Ray ends workers at {100 * most:.0f} %", way_out)
+    elif left < _MEMORY_BYTES:
+        yield Check("memory", "warning", f"{found} in use: a search needs {_MEMORY_BYTES / _GB:g} GB", way_out)
     else:
-        most = _most_memory()
-        left = most * found.total - found.used
-        way_out = "end other programs, or search with fewer trials at once (--cpus-per-trial)"
-        if left <= 0:
-            yield Check("memory", "failure", f"{found} in use: Ray ends workers at {100 * most:.0f} %", way_out)
-        elif left < _MEMORY_BYTES:
-            yield Check("memory", "warning", f"{found} in use: a search needs {_MEMORY_BYTES / _GB:g} GB", way_out)
-        else:
-            yield Check("memory", "ok", f"{found} in use")
-    if _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free < _MEMORY_BYTES / 10:
-        size = shutil.disk_usage(_SHARED_MEMORY).free / 1e6
-        way_out = "make room there, or start the container with --shm-size=1g"
-        yield Check("memory", "warning", f"{_SHARED_MEMORY} has {size:.0f} MB left: Ray uses files instead", way_out)
+        yield Check("memory", "ok", f"{found} in use")
+    if _SHARED_MEMORY.is_dir():
+        free, wanted = shutil.disk_usage(_SHARED_MEMORY).free, _STORE_SHARE * (found.total - found.used)
+        if free < min(wanted, _STORE_BYTES):
+            way_out = "make room there, or start the container with a larger --shm-size"
+            yield Check(
+                "memory", "warning", f"{_SHARED_MEMORY} has {free / 1e6:.0f} MB left: Ray uses slower files", way_out
+            )
 
 
 def check_open_files() -> Iterator[Check]:
