@@ -230,7 +230,9 @@ class Session:
         """
         from nls_tune.runs.time_budget import TimeBudget
         from nls_tune.training.warmup import check_store
+        from nls_tune.tune.starting import check_path
 
+        check_path("--out", self.run.path)
         store = self._plan.warmup_store(self.run)
         if store is not None and self.settings.warmup_store is not None:
             check_store(store)  # before anything is made
@@ -273,14 +275,8 @@ class Session:
 
         self._check_machine()
         content = self._content
-        self._session = RunSession.model_validate(
-            {
-                **provenance(),
-                **stored_settings(self.settings),
-                "started_at": datetime.now(UTC),
-                "slots": asdict(self.slots),
-            }
-        )
+        facts = {**provenance(), **stored_settings(self.settings), "slots": asdict(self.slots)}
+        self._session = RunSession.model_validate({**facts, "started_at": datetime.now(UTC)})
         content.sessions.append(self._session)
         content.status = "running"
         self._save()

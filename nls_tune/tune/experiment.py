@@ -18,6 +18,7 @@ from nls_tune.tune.work import Work
 
 if TYPE_CHECKING:
     from nls_tune.tune.adapters import TrialSearcher, WorkerSavingScheduler
+    from nls_tune.tune.attendant import Attendant
     from nls_tune.tune.recorder import Recorder
 
 
@@ -41,17 +42,7 @@ def run_experiment(
     """
     from ray import tune
 
-    from nls_tune.tune.attendant import Attendant, cluster_resources
     from nls_tune.tune.recorder import EndOnError, WhenReady
-
-    settings = work.plan.settings
-    attendant = Attendant(
-        work.lost,
-        work.packing.slots,
-        settings.trial_timeout,
-        recorder.view.warn,
-        None if settings.address is None else cluster_resources,
-    )
 
     with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
         tuner = tune.Tuner(
@@ -70,7 +61,7 @@ def run_experiment(
                 # A name of its own: Tune mixes two experiments of one name without a word.
                 name=f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
                 storage_path=str(work.run.tune),
-                callbacks=[recorder, attendant, WhenReady(interrupts.tune_is_ready)],
+                callbacks=[recorder, _attendant(work, recorder), WhenReady(interrupts.tune_is_ready)],
                 stop=EndOnError(recorder),
                 # Trials keep their own checkpoints in the run directory.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
@@ -83,14 +74,36 @@ def run_experiment(
                 tuner.fit()
         except KeyboardInterrupt:
             if interrupts.died is not None:
-                recorder.note_end()
-                recorder.view.warn(f"{interrupts.died}; the trials that ran go on from their last checkpoint")
+                _leave_ray(recorder, interrupts.died)
             raise
         finally:
             recorder.view.stop()
             recorder.interrupt()
     if recorder.error is not None:
         raise recorder.error
+
+
+def _leave_ray(recorder: Recorder, died: str) -> None:
+    """Save what ran, and shut down what is left of Ray: what Tune leaves behind would wait a minute for its head."""
+    import ray
+
+    recorder.note_end()
+    recorder.view.warn(f"{died}; the trials that ran go on from their last checkpoint")
+    recorder.interrupt()
+    ray.shutdown()
+
+
+def _attendant(work: Work, recorder: Recorder) -> Attendant:
+    from nls_tune.tune.attendant import Attendant, cluster_resources
+
+    settings = work.plan.settings
+    return Attendant(
+        work.lost,
+        work.packing.slots,
+        settings.trial_timeout,
+        recorder.view.warn,
+        None if settings.address is None else cluster_resources,
+    )
 
 
 def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataName]) -> Any:

@@ -199,14 +199,19 @@ def ray_folder() -> Path:
 
 
 def _check_names() -> None:
-    """Check the paths that Ray hands to its processes as texts.
+    check_path("the current folder", os.getcwd())  # noqa: PTH109 - the text itself
+    for path in sys.path:
+        check_path("a folder of PYTHONPATH or sys.path", path)
+
+
+def check_path(what: str, path: str | Path) -> None:
+    """Check a path that Ray hands to its processes as a text.
 
     Raises:
-        InputError: If one is not valid UTF-8.
+        InputError: If it is not valid UTF-8.
     """
-    for what, path in [("the current folder", os.getcwd()), *(("PYTHONPATH or sys.path", p) for p in sys.path)]:  # noqa: PTH109
-        if not _is_utf8(path):
-            raise InputError(f"{what} must be a path in UTF-8, which Ray needs, got {path!r}; start from another place")
+    if not _is_utf8(str(path)):
+        raise InputError(f"{what} must be a path in UTF-8, which Ray needs, got {str(path)!r}; give another place")
 
 
 def _is_utf8(path: str) -> bool:

@@ -34,6 +34,7 @@ def test_a_machine_that_is_cut_off_costs_no_trial_and_one_that_joins_takes_its_p
             lan.start_ray(4)
             done = program.wait(400)
         assert (done.code, done.err) == (0, "")
+        assert " lost its process: " in done.out
         assert_whole(tmp_path / "run", 4)
 
 

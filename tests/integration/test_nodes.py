@@ -71,6 +71,7 @@ def test_a_node_lost_without_grace_costs_no_trial(cluster, tmp_path, joins):
             cluster.add_node(num_cpus=1)
         done: Done = program.wait(300)
     assert (done.code, done.err) == (0, "")
+    assert " lost its process: " in done.out
     assert_whole(tmp_path / "run", 4)
 
 

@@ -35,6 +35,9 @@ OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "finished"
 @pytest.mark.parametrize(
     ("resources", "settings", "slots"),
     [
+        ({"CPU": 8}, {"max_concurrent": 3}, Slots(3, 1, 0.0)),
+        ({"CPU": 2}, {"max_concurrent": 3}, Slots(2, 1, 0.0)),
+        ({"CPU": 8, "GPU": 1}, {"max_concurrent": 2, "trials_per_gpu": 4}, Slots(2, 1, 0.5)),
         ({"CPU": 2}, {}, Slots(2, 1, 0.0)),
         ({"CPU": 8, "GPU": 0}, {"cpus_per_trial": 3}, Slots(2, 3, 0.0)),
         ({"CPU": 8, "GPU": 2}, {}, Slots(2, 1, 1.0)),

@@ -2,27 +2,28 @@
 
 import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from nls_tune.tune import interrupts as module
-from nls_tune.tune.interrupts import InterruptedAgainError, Interrupts, held_back
+from nls_tune.tune.interrupts import InterruptedAgainError, Interrupts, held_back, interruptible
 
 # The blocks below are what is tested: signals come in the middle of them.
 # ruff: noqa: PT012
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """A Ctrl-C that raises, and a SIGTERM that pytest survives; both must be there again afterwards."""
+    """A Ctrl-C that raises, and a SIGTERM and a SIGHUP that pytest survives; both must be there again afterwards."""
     before = [signal.signal(number, signal.default_int_handler) for number in NUMBERS]
     yield
     found = [signal.getsignal(number) for number in NUMBERS]
     for number, handler in zip(NUMBERS, before, strict=True):
         signal.signal(number, handler)
-    assert found == [signal.default_int_handler] * 2
+    assert found == [signal.default_int_handler] * len(NUMBERS)
 
 
 def like_tune(interrupts: Interrupts | None = None) -> list[int]:
@@ -38,6 +39,41 @@ def like_tune(interrupts: Interrupts | None = None) -> list[int]:
     if interrupts is not None:
         interrupts.tune_is_ready()
     return noted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_session_is_interrupted_wherever_it_stands(number):
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        signal.raise_signal(number)
+        pytest.fail("went on")
+
+
+def test_what_was_to_be_ignored_stays_ignored():
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible(), Interrupts() as interrupts:
+            noted = like_tune(interrupts)
+            signal.raise_signal(signal.SIGHUP)
+            with held_back():
+                signal.raise_signal(signal.SIGHUP)
+            assert noted == []
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_without_ray_there_is_nothing_to_tell_tune():
+    noted = []
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        noted = like_tune(interrupts)
+        thread = threading.Thread(target=interrupts.ray_died, args=("the raylet has ended",))
+        thread.start()
+        thread.join()
+        for _ in range(100):
+            time.sleep(0.05)
+    assert interrupts.died == "the raylet has ended"
+    assert noted == []
 
 
 @pytest.mark.parametrize("number", NUMBERS)

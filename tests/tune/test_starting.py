@@ -140,6 +140,6 @@ def test_a_current_folder_that_is_no_text_is_refused(played, monkeypatch, tmp_pa
     place = tmp_path / "\udcff"
     place.mkdir()
     monkeypatch.chdir(place)
-    with pytest.raises(InputError, match=r"the current folder must be a path in UTF-8.*start from another place"):
+    with pytest.raises(InputError, match=r"the current folder must be a path in UTF-8.*give another place"):
         ray_session(None).__enter__()
     assert played.tries == 0
