@@ -146,10 +146,10 @@ def halving(name: str) -> dict[str, Any]:
     }
 
 
-def search(name: str, clock: str, seed: int, trials: int) -> dict[str, float]:
+def search(name: str, variant: Variant, seed: int, trials: int) -> dict[str, float]:
     """Replay a search and return what its selection loses after the budgets and at the end, and its epochs."""
     table = table_of(name)
-    ended = replay_variant(table, seed, Variant(clock=clock), trials)
+    ended = replay_variant(table, seed, variant, trials)
     found = {"epochs": ended[-1].epochs_trained / len(table.levels)}
     for what, path in {
         "test": regret_path(table, ended, "b"),
@@ -209,7 +209,7 @@ def measure(name: str, seeds: int, trials: int) -> dict[str, Any]:
     for clock, shares in found["survive"].items():
         print(f"{clock:34}" + "  ".join(f"{share:.2f}" for share in shares.values()))
     show(f"{name}, sets of {MEMBERS} at equal cost", found["at_cost"])
-    runs = {clock: [search(name, clock, seed, trials) for seed in range(seeds)] for clock in CLOCKS}
+    runs = {clock: [search(name, Variant(clock=clock), seed, trials) for seed in range(seeds)] for clock in CLOCKS}
     found["searches"] = {clock: describe(rows, runs["GLS epochs"]) for clock, rows in runs.items()}
     show(f"{name}, searches with {trials} trials per level", found["searches"])
     return found

@@ -211,6 +211,8 @@ def _check_tensors(logits: Tensor, targets: Tensor, weight: Tensor | None) -> No
             f"got {tuple(targets.shape)}"
         )
     if weight is not None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight must be a tensor, got {weight!r}; convert it with torch.tensor(weight)")
         classes = shape[1] if len(shape) > 1 else shape[0]
         if not weight.is_floating_point():
             raise TypeError(f"weight must be floating point, got {weight.dtype}; convert it with weight.float()")

@@ -362,6 +362,7 @@ def test_refuses_rates(rate, error, message):
         ({"targets": torch.tensor([-100, 1, 2, 3, 4, 7])}, ValueError, "got 7"),
         ({"logits": torch.zeros(6, 5, dtype=torch.int64)}, TypeError, "logits must be floating point"),
         ({"logits": torch.tensor(0.0)}, ValueError, r"class axis.*got shape \(\)"),
+        ({"weight": [1, 1, 1, 1, 1]}, TypeError, r"weight must be a tensor, got \[1, 1, 1, 1, 1\]"),
         ({"weight": torch.ones(4)}, ValueError, r"shape \(5,\), got \(4,\)"),
         ({"weight": torch.ones(5, dtype=torch.int64)}, TypeError, "weight must be floating point"),
         ({"reduction": "average"}, ValueError, "one of none, mean, sum, got 'average'"),

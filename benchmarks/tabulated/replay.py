@@ -25,7 +25,7 @@ from nls_tune.noise.levels import parse_noise_level
 from nls_tune.plan.level import GroupKey
 from nls_tune.plan.plan import USUAL_RATE
 from nls_tune.spaces.reading import load_space
-from nls_tune.spaces.space import SearchSpace
+from nls_tune.spaces.space import ARMS, SearchSpace
 
 #: Trials per level, enough for the longest budget that is looked at.
 TRIALS = 48
@@ -41,6 +41,7 @@ class Variant:
         prior: Whether the noise-cancelling rate is a start point.
         scale: Of smooth_rate.
         arms: Whether CE, positive and negative rates have trials of their own.
+        shares: Their shares of the trials, in this order; None as shipped.
         warm_store: Whether a warm-up epoch is trained once.
         clock: What rungs count, a name of ``CLOCKS``.
         grace: First rung, as a share of the epochs; None as shipped.
@@ -55,6 +56,7 @@ class Variant:
     prior: bool = True
     scale: str = "log1m"
     arms: bool = True
+    shares: tuple[float, float, float] | None = None
     warm_store: bool = True
     clock: str = "GLS epochs"
     grace: float | None = None
@@ -218,6 +220,8 @@ class OurSearch:
         if variant.scale != "log1m":
             rate = space.space["smooth_rate"].model_copy(update={"scale": variant.scale})
             space = space.model_copy(update={"space": {**space.space, "smooth_rate": rate}})
+        if variant.shares is not None:
+            space = space.model_copy(update={"arms": dict(zip(ARMS, variant.shares, strict=True))})
         budget = space.budget
         grace = budget.grace_epochs if variant.grace is None else round(variant.grace * budget.epochs)
         rungs = Rungs.geometric(grace, table.epochs, variant.reduction_factor or budget.reduction_factor)

@@ -28,6 +28,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     0 done, 1 the run failed, 2 bad input (said in one line on stderr), 130 interrupted, 141 the reader of the
     output has left (128 + SIGPIPE, which a shell reports of other programs then).
     """
+    _mend_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a dash that a locale lacks must not end the program
@@ -65,6 +66,22 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             return _say(message, 2)
         raise
     return code if isinstance(code, int) else 0
+
+
+def _mend_streams() -> None:
+    """Give a process that was started without stdout or stderr an empty one, and no screen a width of 0.
+
+    Else the next file that is opened would have the number of the missing stream, and get what others print.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+    if not os.environ.get("COLUMNS", "").strip("0 "):
+        os.environ.pop("COLUMNS", None)  # 0 means unknown, and Rich prints nothing on a screen without columns
 
 
 def exit_with(app: typer.Typer) -> NoReturn:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nls_tune.datasets.locations import cache_folder
+from nls_tune.files import parse_json, seal_holds, sealed_json
 
 Arrays = dict[str, np.ndarray]
 _logger = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ def _key(files: Sequence[Path]) -> str:
 
 
 def _read(entry: Path) -> tuple[Arrays, dict[str, str]]:
-    meta = json.loads((entry / _META).read_bytes())
+    content = (entry / _META).read_bytes()
+    if not seal_holds(content):
+        raise ValueError(f"{_META} has changed")
+    meta = parse_json(content)
     arrays = {}
     for name, checksum in meta["arrays"].items():
         array = np.load(entry / f"{name}.npy", allow_pickle=False)
@@ -73,7 +77,7 @@ def _write(entry: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:
         for name, array in arrays.items():
             np.save(made / f"{name}.npy", array, allow_pickle=False)
         checksums = {name: _checksum(array) for name, array in arrays.items()}
-        (made / _META).write_text(json.dumps({"arrays": checksums, "facts": dict(facts)}))
+        (made / _META).write_text(sealed_json(json.dumps({"arrays": checksums, "facts": dict(facts)})))
         shutil.rmtree(entry, ignore_errors=True)  # a damaged one; a folder is only renamed to a free name
         try:
             made.rename(entry)

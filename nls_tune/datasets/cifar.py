@@ -22,6 +22,8 @@ from nls_tune.errors import InputError
 
 _logger = logging.getLogger(__name__)
 _TORCHVISION_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+#: Where the files lie inside the datasets' repositories on the Hugging Face Hub.
+_HUB_FOLDERS = {"cifar10": "plain_text", "cifar100": "cifar100"}
 #: What is cached of a ``Source``, in the order of its fields.
 _ARRAYS = ("inputs", "labels", "test_inputs", "test_labels", "input_mean", "input_std")
 _LABEL_COLUMNS = {"cifar10": ("label",), "cifar100": ("fine_label", "label")}
@@ -46,7 +48,8 @@ def find_cifar(info: DatasetInfo, data_dir: Path | None = None) -> CifarFiles | 
     """Return the first images found, or None; raise InputError for a folder that holds a part of the files."""
     images = images_of(info)
     for folder in locations.search_folders(data_dir):
-        for place in (folder / images, folder):
+        hub = _HUB_FOLDERS[images]
+        for place in (folder / images, folder / images / hub, folder, folder / hub):
             if files := _find_parquet(place):
                 return files
         place = folder / _TORCHVISION_FOLDERS[images]

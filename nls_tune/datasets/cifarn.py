@@ -21,7 +21,7 @@ from nls_tune.datasets.cifar import load_cifar
 from nls_tune.datasets.downloads import DownloadError, digest_of, download
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo
-from nls_tune.datasets.source import Source
+from nls_tune.datasets.source import Source, hash_arrays
 from nls_tune.errors import InputError
 
 # The whole hash of the commit: shortened ones are resolved by GitHub's web pages only, and may become ambiguous.
@@ -29,6 +29,7 @@ LABELS_URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/49df7d8a
 _logger = logging.getLogger(__name__)
 _SUBFOLDER = "cifar-n"
 _CLEAN = "clean_label"
+_BATCHES = 5
 _AS_PUBLISHED = "use the file as it was published"
 
 
@@ -78,8 +79,30 @@ def load_cifar_n(info: DatasetInfo, data_dir: Path | None = None, progress: Prog
     _logger.info("the human labels of %s are those in %s", info.name, file)
     labels, _ = cached_arrays(info.name, [file], lambda: (_read(info, file), {}))
     clean = labels.pop(_CLEAN)
+    source = _in_order_of(clean, source)
     _check_order(file, clean, source.labels)
     return dataclasses.replace(source, human_labels=labels)
+
+
+def _in_order_of(clean: np.ndarray, source: Source) -> Source:
+    """Return a source whose five training batches are in the order of the clean labels, if these tell the order.
+
+    The Hugging Face Hub has CIFAR-10's batches in another order than CIFAR's Python version, which CIFAR-N follows.
+    """
+    if clean.shape != source.labels.shape or len(clean) % _BATCHES or np.array_equal(clean, source.labels):
+        return source
+    ours, theirs = np.split(source.labels, _BATCHES), np.split(clean, _BATCHES)
+    batches = [next((i for i, labels in enumerate(ours) if np.array_equal(labels, one)), -1) for one in theirs]
+    if sorted(batches) != list(range(_BATCHES)):
+        return source
+    shown = ", ".join(str(batch + 1) for batch in batches)
+    _logger.warning(
+        "the images of %s are put into the order of CIFAR's Python version, which the human labels follow: the batches "
+        "of the files in the order %s", source.info.name, shown,
+    )  # fmt: skip
+    inputs = np.concatenate([np.split(source.inputs, _BATCHES)[batch] for batch in batches])
+    fingerprint = hash_arrays(inputs, clean, source.test_inputs, source.test_labels)
+    return dataclasses.replace(source, inputs=inputs, labels=clean, fingerprint=fingerprint)
 
 
 def _check_order(file: Path, clean: np.ndarray, labels: np.ndarray) -> None:

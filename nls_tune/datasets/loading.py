@@ -12,6 +12,7 @@ from nls_tune.datasets.noisy import NoisyDataset, make_noisy
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo, check_level, dataset_info
 from nls_tune.datasets.source import Source
+from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, parse_noise_level
 
 _Loader = Callable[[DatasetInfo, Path | None, Progress], Source]
@@ -28,8 +29,14 @@ _LOADERS: dict[str, _Loader] = {
 
 def load_source(name: str, *, data_dir: str | Path | None = None, progress: Progress = True) -> Source:
     """Load the clean data of a dataset, with its human labels; arguments and errors are those of `load_dataset`."""
-    info = dataset_info(name)
-    return _LOADERS[name](info, None if data_dir is None else Path(data_dir), progress)
+    info, folder = dataset_info(name), None if data_dir is None else Path(data_dir)
+    if folder is not None and not folder.expanduser().is_dir():
+        what = "is a file" if folder.expanduser().exists() else "does not"
+        raise InputError(
+            f"--data-dir must be a folder that exists, {folder} {what}; name another one, or make it if data are to be "
+            "downloaded to it"
+        )
+    return _LOADERS[name](info, folder, progress)
 
 
 def load_dataset(

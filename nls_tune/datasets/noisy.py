@@ -97,6 +97,7 @@ def make_noisy(
         noise_seed=noise_seed,
         features=source.inputs,
         class_map=info.class_map,
+        swap_map=info.swap_map,
         human_labels=source.human_labels,
     )
     # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.

@@ -14,6 +14,28 @@ _SYMMETRIC = tuple(f"symmetric:{rate}" for rate in ("0.2", "0.4", "0.6"))
 # The usual map of asymmetric noise on CIFAR-10 (Patrini et al., CVPR 2017): truck to automobile, bird to
 # airplane, deer to horse, cat and dog to each other.
 _CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+# The pairs of classes that Wei et al. (ICML 2022) swap, both ways: truck and automobile, bird and airplane, deer and
+# horse, cat and dog, frog and ship.
+_CIFAR10_SWAPS = {a: b for pair in ((9, 1), (2, 0), (4, 7), (3, 5), (6, 8)) for a, b in (pair, pair[::-1])}
+# The superclass of each class of CIFAR-100, in the authors' numbers.
+_SUPERCLASSES = (
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7,
+    6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10,
+    16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16,
+    12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+)  # fmt: skip
+
+
+def _next_in_superclass() -> dict[int, int]:
+    """The usual map of asymmetric noise on CIFAR-100: each class to the next one of the five of its superclass."""
+    found: dict[int, int] = {}
+    for superclass in range(20):
+        members = [label for label, of in enumerate(_SUPERCLASSES) if of == superclass]
+        found |= dict(zip(members, members[1:] + members[:1], strict=True))
+    return found
+
+
+_CIFAR100_MAP = _next_in_superclass()
 
 
 @dataclass(frozen=True)
@@ -21,8 +43,9 @@ class DatasetInfo:
     """One dataset, as far as it is known without loading it.
 
     ``input_shape`` is that of one sample: (C, H, W) of uint8 images, (D,) of float32 features. ``human_names`` name the
-    human label sets, without ``human:``. ``class_map`` says where asymmetric noise sends a class, clean to noisy; None
-    if the dataset defines no map. ``num_labelled`` counts training and validation samples together.
+    human label sets, without ``human:``. ``class_map`` says where asymmetric noise sends a class, clean to noisy, and
+    ``swap_map`` the noise ``swap``; None if the dataset defines no map. ``num_labelled`` counts training and validation
+    samples together.
     """
 
     name: str
@@ -31,6 +54,7 @@ class DatasetInfo:
     default_levels: tuple[str, ...] = _SYMMETRIC
     human_names: tuple[str, ...] = ()
     class_map: Mapping[int, int] | None = field(default=None, hash=False)
+    swap_map: Mapping[int, int] | None = field(default=None, hash=False)
     default_val_fraction: float = 0.1
     num_labelled: int = 50_000
     num_test: int = 10_000
@@ -50,10 +74,18 @@ DATASETS: dict[str, DatasetInfo] = {
         _generated("twonorm", 2, 20),
         _generated("waveform", 3, 21),
         DatasetInfo("digits", 10, (1, 8, 8), num_labelled=1_438, num_test=359),
-        DatasetInfo("cifar10", 10, _IMAGE, class_map=_CIFAR10_MAP),
-        DatasetInfo("cifar100", 100, _IMAGE),
-        DatasetInfo("cifar10n", 10, _IMAGE, tuple(f"human:{n}" for n in _HUMAN_10), _HUMAN_10, class_map=_CIFAR10_MAP),
-        DatasetInfo("cifar100n", 100, _IMAGE, ("human:noisy",), ("noisy",)),
+        DatasetInfo("cifar10", 10, _IMAGE, class_map=_CIFAR10_MAP, swap_map=_CIFAR10_SWAPS),
+        DatasetInfo("cifar100", 100, _IMAGE, class_map=_CIFAR100_MAP),
+        DatasetInfo(
+            "cifar10n",
+            10,
+            _IMAGE,
+            tuple(f"human:{n}" for n in _HUMAN_10),
+            _HUMAN_10,
+            class_map=_CIFAR10_MAP,
+            swap_map=_CIFAR10_SWAPS,
+        ),
+        DatasetInfo("cifar100n", 100, _IMAGE, ("human:noisy",), ("noisy",), class_map=_CIFAR100_MAP),
     )
 }
 """Every built-in dataset by name, the default first."""
@@ -70,9 +102,9 @@ def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
     """Raise an InputError that says why a dataset cannot have a noise level, if so, before anything is loaded."""
     if level.kind == "human":
         _check_human(info, level)
-    elif level.kind == "asymmetric" and info.class_map is None:
+    elif (level.kind == "asymmetric" and info.class_map is None) or (level.kind == "swap" and info.swap_map is None):
         raise InputError(
-            f"asymmetric noise needs a map of the classes and {info.name} defines none, so it cannot have "
+            f"{level.kind} noise needs a map of the classes and {info.name} defines none, so it cannot have "
             f"{str(level)!r}; use pairflip:{level.rate:g}, or matrix:FILE with {info.num_classes} classes"
         )
     elif level.kind == "given":

@@ -54,17 +54,19 @@ def instance_dependent(
 ) -> NDArray[np.int64]:
     """Return labels with instance-dependent noise: which labels flip, and to what, depends on the features.
 
-    Algorithm 2 of Xia et al., "Part-dependent Label Noise", NeurIPS 2020. Sample i has a flip rate q_i from a
-    normal of standard deviation 0.1 truncated to [0, 1]; class y has a projection W_y of shape (S, K) of
-    standard normal entries; the label becomes j != y with probability q_i * softmax_{j != y}(x_i W_y)_j. Two
-    things are made exact here. The normal is centred so that its mean *after* truncation is ``rate``: centred
-    at 0.05, as the algorithm has it, it would flip 10 % of the labels. And rates 0 and 1 flip none and all.
+    Algorithm 2 of Xia et al., "Part-dependent Label Noise", NeurIPS 2020. Sample i has a flip rate q_i from a normal of
+    standard deviation 0.1 truncated to [0, 1]; class y has a projection W_y of shape (S, K) of standard normal
+    entries; the label becomes j != y with probability q_i * softmax_{j != y}(x_i W_y)_j. Features are taken as they
+    are, as the authors' code does: not centred, so that most samples of a class flip to the few classes that their
+    mean points to. Two things are made exact here. The normal is centred so that its mean *after* truncation is
+    ``rate``: centred at 0.05, as the algorithm has it, it would flip 10 % of the labels. And rates 0 and 1 flip
+    none and all.
 
     All is computed in float64: another order of summation in the matrix product moves a probability by about 1e-12,
     which changes a label with that probability.
 
-    ``features``, finite and of shape (N, ...), are flattened to (N, S) and standardised, constant ones counting 0;
-    ``labels`` are clean, integers of shape (N,), and ``rate`` is the expected share that flips.
+    ``features``, finite and of shape (N, ...), are flattened to (N, S); ``labels`` are clean, integers of shape (N,),
+    and ``rate`` is the expected share that flips.
 
     Raises:
         InputError: Arguments that break these rules, a rate outside [0, 1], fewer than 2 classes or a negative seed.
@@ -78,7 +80,8 @@ def instance_dependent(
             f"got {table.dtype} of shape {table.shape}"
         )
     table = table.reshape(len(table), -1)
-    mean, scale = _mean_and_scale(table)
+    if table.dtype.kind == "f" and not np.isfinite(table).all():
+        raise InputError("features must be finite, got NaN or infinity; clean them or use another noise level")
     generator = _generator(noise_seed)
     # A stream of their own: the projections of a seed are the same for any number of samples.
     projections = np.random.Generator(np.random.PCG64(int(noise_seed)).jumped())
@@ -89,11 +92,11 @@ def instance_dependent(
     rows = _chunk_rows(table)
     for label in range(num_classes):
         # Drawn for every class, so that the draws of one class do not depend on which others occur.
-        projection = projections.standard_normal((table.shape[1], num_classes)) / scale[:, None]
+        projection = projections.standard_normal((table.shape[1], num_classes))
         members = np.flatnonzero((clean == label) & flips)  # only they need the product
         for start in range(0, len(members), rows):
             chunk = members[start : start + rows]
-            scores = (table[chunk] - mean) @ projection
+            scores = table[chunk].astype(np.float64) @ projection
             scores[:, label] = -np.inf
             chances = np.exp(scores - scores.max(axis=1, keepdims=True)).cumsum(axis=1)
             thresholds = _thresholds(uniforms[chunk], chances[:, -1])
@@ -109,13 +112,14 @@ def corrupt_labels(
     noise_seed: int,
     features: ArrayLike | None = None,
     class_map: Mapping[int, int] | None = None,
+    swap_map: Mapping[int, int] | None = None,
     human_labels: Mapping[str, ArrayLike] | None = None,
 ) -> NDArray[np.int64]:
     """Return the labels as the noise level leaves them; a copy, shape (N,).
 
     ``labels`` are clean, integers of shape (N,), and ``noise_seed``, at least 0, is the only source of randomness.
-    ``instance`` needs ``features`` of shape (N, ...), ``asymmetric`` a ``class_map`` of clean to noisy classes, and
-    ``human`` the dataset's human label sets by name, each of shape (N,).
+    ``instance`` needs ``features`` of shape (N, ...), ``asymmetric`` a ``class_map`` of clean to noisy classes,
+    ``swap`` a ``swap_map``, and ``human`` the dataset's human label sets by name, each of shape (N,).
 
     Raises:
         InputError: Labels out of range, or a level that this dataset cannot have.
@@ -138,10 +142,13 @@ def corrupt_labels(
             matrix = pairflip_matrix(num_classes, rate)
         case "asymmetric" if class_map is not None:
             matrix = asymmetric_matrix(num_classes, rate, class_map)
+        case "swap" if swap_map is not None:
+            matrix = asymmetric_matrix(num_classes, rate, swap_map)
         case _:
-            needed = {"human": "these human labels", "instance": "features", "asymmetric": "a class map"}
+            needed = {"human": "these human labels", "instance": "features"}
+            what = "given labels" if level.kind == "given" else "a class map"
             raise InputError(
-                f"noise level '{level}' needs {needed.get(level.kind, 'given labels')}, and this dataset has none; "
+                f"noise level '{level}' needs {needed.get(level.kind, what)}, and this dataset has none; "
                 "use for example 'symmetric:0.4'"
             )
     return apply_transition(clean, matrix, noise_seed)
@@ -219,25 +226,6 @@ def _thresholds(uniforms: NDArray[np.float64], totals: NDArray[np.float64] | flo
 
 def _chunk_rows(table: NDArray[Any]) -> int:
     return max(1, _CHUNK_VALUES // max(1, int(table.shape[1])))
-
-
-def _mean_and_scale(table: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each column's mean and standard deviation in float64, infinite for constant columns."""
-    rows = _chunk_rows(table)
-    chunks = range(0, len(table), rows)
-    count = max(1, len(table))
-    total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])
-    for start in chunks:
-        total += table[start : start + rows].sum(axis=0, dtype=np.float64)
-    mean = total / count
-    if not np.isfinite(mean).all():
-        raise InputError("features must be finite, got NaN or infinity; clean them or use another noise level")
-    for start in chunks:
-        difference = table[start : start + rows] - mean
-        squares += np.einsum("ij,ij->j", difference, difference)
-    deviation = np.sqrt(squares / count)
-    # A constant such as 0.1 has a deviation of rounding errors, which differ between machines.
-    return mean, np.where(deviation > 1e-10 * np.abs(mean), deviation, np.inf)
 
 
 def _truncated_normal(mean: float, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nls_tune.errors import InputError, unknown_name
 
-_RATE_KINDS = ("symmetric", "pairflip", "asymmetric", "instance")
+_RATE_KINDS = ("symmetric", "pairflip", "asymmetric", "swap", "instance")
 _KINDS = ("clean", *_RATE_KINDS, "matrix", "human", "given")
 _HUMAN_NAMES = ("worst", "aggre", "random1", "random2", "random3", "noisy")
 _HUMAN_ALIASES = {"worse": "worst", "aggregate": "aggre"}
@@ -18,9 +18,9 @@ _EXAMPLES = {"matrix": "matrix:FILE", "human": "human:worst"} | {kind: f"{kind}:
 class NoiseLevel:
     """One kind and strength of label noise; ``str()`` gives its one stored spelling.
 
-    The kinds ``symmetric``, ``pairflip``, ``asymmetric`` and ``instance`` have a ``rate``, the share of flipped labels
-    in [0, 1]. ``matrix`` has a file and ``human`` a label set (aliases are mapped) as its ``source``; ``clean`` and
-    ``given`` have neither. Kinds may be given in any case.
+    The kinds ``symmetric``, ``pairflip``, ``asymmetric``, ``swap`` and ``instance`` have a ``rate``, the share of
+    flipped labels in [0, 1]. ``matrix`` has a file and ``human`` a label set (aliases are mapped) as its
+    ``source``; ``clean`` and ``given`` have neither. Kinds may be given in any case.
 
     Raises:
         InputError: An unknown kind or label set, or a rate or source that is missing, out of range or not wanted.

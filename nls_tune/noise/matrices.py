@@ -5,14 +5,15 @@ Rows are clean classes, columns noisy classes, and rows sum to 1.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nls_tune.errors import InputError
+from nls_tune.files import parse_json
 from nls_tune.noise.levels import checked_rate
 
 _MATRIX_SUFFIXES = (".npy", ".csv", ".txt", ".json")
@@ -63,7 +64,8 @@ def asymmetric_matrix(num_classes: int, rate: float, class_map: Mapping[int, int
 def read_matrix(path: str | Path, num_classes: int) -> NDArray[np.float64]:
     """Return the (K, K) transition matrix of a file: ``.npy``, ``.json``, or ``.csv`` / ``.txt``.
 
-    The text formats hold one clean class per line, numbers between commas or blanks; ``#`` starts a comment.
+    The text formats hold one clean class per line, numbers between commas or blanks; ``#`` starts a comment. A path may
+    begin with ``~``.
 
     Raises:
         InputError: The file cannot be read or does not hold a transition matrix of ``num_classes`` classes.
@@ -75,21 +77,34 @@ def read_matrix(path: str | Path, num_classes: int) -> NDArray[np.float64]:
             f"a transition matrix must be in a {', '.join(_MATRIX_SUFFIXES)} file, got {str(path)!r}; save it as .csv"
         )
     try:
+        path = path.expanduser()
         if suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
+            # Mapped, a file that claims to be larger than it is is an error, and not a request for memory.
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            if values.dtype.kind not in "iuf":
+                raise ValueError(f"it holds values of type {values.dtype}")
         elif suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         else:
             lines = [line.partition("#")[0] for line in path.read_text(encoding="utf-8-sig").splitlines()]
             values = [line.replace(",", " ").split() for line in lines if line.strip()]
-        matrix = np.asarray(values, dtype=np.float64)
-    except (OSError, ValueError, TypeError, OverflowError, EOFError) as error:
+        matrix = _as_numbers(values)
+    except Exception as error:  # a damaged file fails in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"cannot read a transition matrix from {str(path)!r}: {reason}; "
             f"it must hold {num_classes} rows of {num_classes} numbers"
         ) from error
     return checked_matrix(matrix, num_classes, f"the transition matrix of {str(path)!r}")
+
+
+def _as_numbers(values: Any) -> NDArray[np.float64]:
+    """Return nested lists of numbers or of their texts as an array; other digits than 0 to 9 are no numbers here."""
+    if isinstance(values, list):
+        texts = [text for row in values if isinstance(row, list) for text in row if isinstance(text, str)]
+        if wrong := [text for text in texts if not text.isascii() or "_" in text]:
+            raise ValueError(f"could not convert string to float: {wrong[0]!r}")
+    return np.array(values, dtype=np.float64)
 
 
 def checked_noise(rate: float, num_classes: int) -> float:

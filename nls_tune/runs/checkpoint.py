@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.files import write_atomically
+from nls_tune.files import BLANK_SEAL, parse_json, seal, seal_holds, sealed_json, write_atomically
 from nls_tune.runs.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     import torch
 
+_logger = logging.getLogger(__name__)
 _SETTINGS = "trial.json"
 _STATE = "state.pt"
+
+
+def sealed_state(state: Mapping[str, Any]) -> memoryview:
+    """Return the bytes that ``torch.save`` makes of a state, with a checksum behind them, which torch reads over."""
+    import torch
+
+    buffer, before = io.BytesIO(), torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)  # torch never compares its own checksums, which take as long as ours
+    try:
+        torch.save(state, buffer)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    at = buffer.tell()
+    buffer.write(BLANK_SEAL)
+    content = buffer.getbuffer()
+    seal(content, at)
+    return content
+
+
+def read_state(content: bytes, device: torch.device) -> Any:
+    """Return what ``sealed_state`` or ``torch.save`` wrote; raise any error for other bytes, InputError for damage.
+
+    Files without a checksum, of early versions, have those of the zip archive that they are.
+    """
+    import torch
+
+    holds = seal_holds(content)
+    if holds is None:
+        holds = zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    if not holds:
+        raise InputError("the file is not what was written: its checksum differs")
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
 
 
 class TrialCheckpoint:
@@ -31,33 +68,31 @@ class TrialCheckpoint:
     def start(self, trial: TrialSpec) -> None:
         """Write what the trial is."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / _SETTINGS, json.dumps(trial.to_config()).encode())
+        write_atomically(self.folder / _SETTINGS, sealed_json(json.dumps(trial.to_config())).encode())
 
     def read_trial(self) -> TrialSpec | None:
-        """Return what ``start`` wrote; None if that is missing, torn or of another version."""
+        """Return what ``start`` wrote; None if that is missing, damaged (a warning says so) or of another version."""
         try:
-            return TrialSpec.from_config(json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
+            content = (self.folder / _SETTINGS).read_bytes()
+            if seal_holds(content) is False:
+                raise ValueError("it is not what was written: its checksum differs")
+            return TrialSpec.from_config(parse_json(content))
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            _logger.warning("%s cannot be read (%s); the trial is trained anew", self.folder / _SETTINGS, reason)
             return None
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state; without the folder, whose trial has ended, nothing is written."""
-        import io
-
-        import torch
-
-        if not self.folder.is_dir():
-            return
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.folder / _STATE, buffer.getvalue())
+        if self.folder.is_dir():
+            write_atomically(self.folder / _STATE, sealed_state(state))
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the newest state, None if there is none; raise InputError if the file holds something else."""
-        import torch
-
         try:
-            state = torch.load(self.folder / _STATE, map_location=device, weights_only=True)
+            state = read_state((self.folder / _STATE).read_bytes(), device)
         except FileNotFoundError:
             return None
         except Exception as error:  # a torn file fails in many ways

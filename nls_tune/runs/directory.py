@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError
-from nls_tune.files import write_atomically
+from nls_tune.files import remove_abandoned, write_atomically
 from nls_tune.runs.owner import living_owner, owned
+from nls_tune.runs.parts import sealed_parquet, set_aside_damaged
 from nls_tune.runs.parts_copy import COPY, make_copy
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema, trial_schema
@@ -56,13 +56,16 @@ class RunDirectory:
                 raise InputError(f"--out must be empty or a run, {self.path} is neither; give another place")
             for folder in (self.trials, self.epochs, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
-            for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
-                if not (folder / _EMPTY_PART).exists():
-                    _write_table(folder / _EMPTY_PART, schema.empty_table())
+            self._write_empty_parts()
         except OSError as error:
             raise InputError(
                 f"--out must be a place that can be written, {self.path} is not ({error.strerror}); give another place"
             ) from None
+
+    def _write_empty_parts(self) -> None:
+        for folder, schema in ((self.trials, trial_schema()), (self.epochs, epoch_schema())):
+            if not (folder / _EMPTY_PART).exists():
+                _write_table(folder / _EMPTY_PART, schema.empty_table())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -109,6 +112,22 @@ class RunDirectory:
             os.close(descriptor)  # releases the lock
         return living_owner(self.path) is not None
 
+    def tidy(self) -> list[str]:
+        """Remove what killed processes left half-written, set damaged parts aside, and return a line for each of these.
+
+        The run must be held.
+        """
+        for folder in (self.path, self.trials, self.epochs, *self.checkpoints.glob("*/")):
+            remove_abandoned(folder)
+        lost = {self.trials: "a trial is trained in its place", self.epochs: "the epochs of its trial are missing"}
+        aside = [(folder, name) for folder in lost for name in set_aside_damaged(folder)]
+        self._write_empty_parts()
+        return [
+            f"{folder.name}/{name} is not what was written and is set aside as .{name}.damaged: {lost[folder]}"
+            for folder, name in aside
+            if name != _EMPTY_PART
+        ]
+
     def remove_warmups(self) -> None:
         """Remove the store of shared warm-ups, which nothing needs any more."""
         shutil.rmtree(self.warmups, ignore_errors=True)
@@ -151,7 +170,5 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
     # In small files dictionaries and statistics take more space than the rows, and help no reader.
-    pq.write_table(table, sink, use_dictionary=False, write_statistics=False)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    write_atomically(path, sealed_parquet(table, use_dictionary=False, write_statistics=False))

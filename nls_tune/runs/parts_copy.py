@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nls_tune.runs.parts import VERSION_KEY, Parts, PartState, part_states, read_parts
+from nls_tune.files import parse_json, seal_holds
+from nls_tune.runs.parts import VERSION_KEY, Parts, PartState, checked, part_states, read_parts, sealed_parquet
 
 #: The name lacks the ending that readers look for: otherwise a run would have its rows twice.
 COPY = ".copy"
@@ -35,7 +36,7 @@ class _Copied(NamedTuple):
     num_rows: int
 
 
-def make_copy(folder: Path, schema: pa.Schema) -> bytes | None:
+def make_copy(folder: Path, schema: pa.Schema) -> bytearray | None:
     """Return the copy of the parts of a folder, to be written to ``COPY`` in it; None for few parts.
 
     It leaves out parts that cannot be read, and those of the last two seconds. Nobody else may write to the folder.
@@ -48,11 +49,8 @@ def make_copy(folder: Path, schema: pa.Schema) -> bytes | None:
     counts = zip(found.num_rows.items(), settled, strict=True)
     index = [[name, *states[name], count] for (name, count), holds in counts if holds]
     table = _rows_of(found.table, list(found.num_rows.values()), settled)
-    sink = pa.BufferOutputStream()
     metadata = {**(schema.metadata or {}), _PARTS_KEY: json.dumps(index).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return sealed_parquet(table.replace_schema_metadata(metadata))
 
 
 def read_folder(folder: Path, schema: pa.Schema) -> Parts:
@@ -86,15 +84,19 @@ def _rows_of(table: pa.Table, num_rows: Sequence[int], wanted: Sequence[bool]) -
 def _read_copy(folder: Path, schema: pa.Schema) -> tuple[pa.Table, list[_Copied]] | None:
     """Return the rows of the copy and the parts that they come from; None without a copy that can be used."""
     try:
-        with pq.ParquetFile(folder / COPY) as file:
+        content = (folder / COPY).read_bytes()
+        if seal_holds(content) is False:
+            return None
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
             metadata = file.schema_arrow.metadata or {}
             if metadata.get(VERSION_KEY) != (schema.metadata or {}).get(VERSION_KEY):
                 return None
-            index = json.loads(metadata[_PARTS_KEY])
+            index = parse_json(metadata[_PARTS_KEY])
             copied = [_Copied(name, PartState(*state), count) for name, *state, count in index]
             table = file.read(columns=schema.names)
-        if not table.schema.equals(schema) or sum(part.num_rows for part in copied) != len(table):
+        counts = [part.num_rows for part in copied]
+        if not table.schema.equals(schema) or min(counts) < 0 or sum(counts) != len(table):
             return None
-        return table.cast(schema), copied
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        return checked(table, schema), copied
+    except Exception:  # a damaged file fails in many ways
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +20,14 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
 from nls_tune.runs.parts_copy import read_folder
 from nls_tune.runs.run_json import RunJson, RunStatus
-from nls_tune.runs.schemas import STATUSES, epoch_schema, trial_schema
+from nls_tune.runs.schemas import STATUSES, epoch_schema, settings_of, trial_schema
+from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +67,8 @@ def load_run(path: str | Path) -> Run:
         InputError: If the folder is not a run, or run.json cannot be read or is of a newer schema.
     """
     found = load_trials(path)
-    epochs, unread = _read(found.path / "epochs", epoch_schema(), epoch_frame, "epochs")
-    epochs, twice = _once(epochs, "epochs", ["trial_id", "epoch"])
-    return replace(found, epochs=epochs, problems=(*found.problems, *unread, *twice))
+    epochs, problems = _read_epochs(RunDirectory(found.path))
+    return replace(found, epochs=epochs, problems=(*found.problems, *problems))
 
 
 def load_trials(path: str | Path) -> Run:
@@ -72,9 +76,7 @@ def load_trials(path: str | Path) -> Run:
     # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
     run = RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
     content, status = read_status(run)
-    trials, unread = _read(run.trials, trial_schema(), trial_frame, "row")
-    trials, unsound = _sound(trials)
-    trials, twice = _once(trials, "trials", ["trial_id"])
+    trials, problems = _read_trials(run)
     return Run(
         path=run.path,
         name=run.path.name,
@@ -83,7 +85,7 @@ def load_trials(path: str | Path) -> Run:
         levels=tuple(dict.fromkeys([*content.planned_trials, *trials["noise_level"]])),
         trials=trials,
         epochs=epoch_frame(epoch_schema().empty_table()),
-        problems=(*unread, *unsound, *twice),
+        problems=tuple(problems),
     )
 
 
@@ -155,22 +157,42 @@ def _read(
         reason = f"{folder.name}/ cannot be read ({error.strerror}): the {what} of every trial is missing"
         return frame(schema.empty_table()), [reason]
     return frame(table), [
-        _line(f"{folder.name}/{part.name} {part.reason}: the {what} of trial {Path(part.name).stem} is missing")
-        for part in unread
+        _line(f"{folder.name}/{name} {reason}: the {what} of trial {Path(name).stem} is missing; {remedy}")
+        for name, reason, remedy in unread
     ]
 
 
+def _read_trials(run: RunDirectory) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of ``trials/`` that can be, each once, and a line for each problem."""
+    trials, unread = _read(run.trials, trial_schema(), trial_frame, "row")
+    trials, unsound = _sound(trials)
+    trials, twice = _once(trials, "trials", ["trial_id"])
+    return trials, [*unread, *unsound, *twice]
+
+
+def _read_epochs(run: RunDirectory) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of ``epochs/``, each once, and a line for each problem."""
+    epochs, unread = _read(run.epochs, epoch_schema(), epoch_frame, "epochs")
+    epochs, twice = _once(epochs, "epochs", ["trial_id", "epoch"])
+    return epochs, [*unread, *twice]
+
+
 def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the possible rows, and one line for each impossible one: the analysis relies on these rules."""
+    """Return the possible rows, and one line for each impossible one: analysis and resuming rely on these rules."""
     import pandas as pd
 
-    rate, lr = trials["smooth_rate"], trials["lr"]
+    rate, lr, warmup = trials["smooth_rate"], trials["lr"], trials["warmup_epochs"]
+    accuracies = [name for name in trials.columns if "accuracy" in name]
     rules = {
         "arm": trials["arm"].isin(ARMS),
         "status": trials["status"].isin(STATUSES),
         "smooth_rate": (rate <= 1) & np.isfinite(rate),
         "lr": (lr > 0) & np.isfinite(lr),
+        "warmup_epochs": (warmup >= 0) & (warmup < trials["config_epochs"]),
+        "seed": trials["seed"] >= 0,
+        **{name: trials[name].isna() | trials[name].between(0, 1) for name in accuracies},
         **{f"{split}_correct_at_best": _bits_fit(trials, split) for split in ("val", "test")},
+        "configuration": _settings_hold(trials),
     }
     sound = pd.concat(rules, axis=1)
     wrong = [
@@ -178,6 +200,25 @@ def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for i, row in sound[~sound.all(axis=1)].iterrows()
     ]
     return trials[sound.all(axis=1)].reset_index(drop=True) if wrong else trials, wrong
+
+
+def _settings_hold(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Say whether the columns ``config_...`` of each row are possible settings; most rows of a run have the same."""
+    import pandas as pd
+
+    names = [column_of(name) for name in TrainingSettings.model_fields if name not in OWN_COLUMNS]
+    own = {name: TrainingSettings.model_fields[name].default for name in OWN_COLUMNS}
+
+    @cache
+    def hold(*values: object) -> bool:
+        try:
+            settings_of({**own, **dict(zip(names, values, strict=True))})
+        except ValueError:
+            return False
+        return True
+
+    columns = [[tuple(v) if isinstance(v, np.ndarray) else v for v in trials[name].tolist()] for name in names]
+    return pd.Series([hold(*values) for values in zip(*columns, strict=True)], index=trials.index, dtype=bool)
 
 
 def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
@@ -206,17 +247,35 @@ def _line(text: str) -> str:
 def read_trials(run: str | Path) -> pd.DataFrame:
     """Return the trials of a run directory, one row each, in the order in which they started.
 
-    The columns are those of ``trial_schema``. It works while the run goes on and after a crash.
+    The columns are those of ``trial_schema``. It works while the run goes on and after a crash. A part file that cannot
+    be used is left out, and a warning of ``logging`` names it, once.
 
     Raises:
-        InputError: If the folder is not a run or a part file cannot be read.
+        InputError: If the folder is not a run.
     """
-    return trial_frame(_read_strictly(RunDirectory(run).trials, trial_schema()))
+    return _with_warnings(RunDirectory(run).trials, _read_trials)
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
-    """Return the epochs of a run directory, one row each, trial by trial, with the columns of ``epoch_schema``."""
-    return epoch_frame(_read_strictly(RunDirectory(run).epochs, epoch_schema()))
+    """Return the epochs of a run directory, one row each, trial by trial, with the columns of ``epoch_schema``.
+
+    Damaged parts and errors are as in ``read_trials``.
+    """
+    return _with_warnings(RunDirectory(run).epochs, _read_epochs)
+
+
+def _with_warnings(folder: Path, read: Callable[[RunDirectory], tuple[pd.DataFrame, list[str]]]) -> pd.DataFrame:
+    if not folder.is_dir():
+        raise InputError(f"{folder.parent} is not a run: it has no folder {folder.name}")
+    frame, problems = read(RunDirectory(folder.parent))
+    for problem in problems:
+        _warn_once(f"{folder.parent}: {problem}")
+    return frame
+
+
+@cache
+def _warn_once(line: str) -> None:
+    _logger.warning("%s", line)
 
 
 def trial_frame(table: pa.Table) -> pd.DataFrame:
@@ -237,13 +296,3 @@ def epoch_frame(table: pa.Table) -> pd.DataFrame:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     return typing.cast("pd.DataFrame", table.to_pandas())
-
-
-def _read_strictly(folder: Path, schema: pa.Schema) -> pa.Table:
-    if not folder.is_dir():
-        raise InputError(f"{folder.parent} is not a run: it has no folder {folder.name}")
-    found = read_folder(folder, schema)
-    if found.unread:
-        name, reason, remedy = found.unread[0]
-        raise InputError(f"{folder / name} {reason}; {remedy}")
-    return found.table

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from nls_tune.errors import InputError
-from nls_tune.files import json_text
+from nls_tune.files import json_text, seal_holds, sealed_json
 from nls_tune.runs.schemas import SCHEMA_VERSION, Stage
 from nls_tune.spaces.settings import describe_validation_error
 
@@ -136,7 +136,15 @@ class RunJson(_Part):
 
     @classmethod
     def parse(cls, text: str, where: Path) -> RunJson:
-        """Read a run.json; raise InputError if it is torn, breaks a rule, or has a schema newer than this version."""
+        """Read a run.json; raise InputError if it is torn, breaks a rule, or has a schema newer than this version.
+
+        One that is not what was written is refused as well; early versions wrote no checksum.
+        """
+        if seal_holds(text.encode(errors="replace")) is False:
+            raise InputError(
+                f'{where} is not what was written (its checksum differs); restore it, or remove its entry "seal" to '
+                "take it as it is"
+            )
         try:
             # The version first: a newer schema may break every other rule.
             version = _Version.model_validate_json(text).schema_version
@@ -144,14 +152,16 @@ class RunJson(_Part):
                 raise InputError(
                     f"{where} has schema version {version}, this nls_tune reads up to {SCHEMA_VERSION}; update nls_tune"
                 )
-            return cls.model_validate_json(text)
+            content = cls.model_validate_json(text)
         except ValidationError as error:
             reason = describe_validation_error(error)
             raise InputError(f"{where} cannot be read ({reason}); restore it or give another run") from None
+        (content.model_extra or {}).pop("seal", None)
+        return content
 
     def text(self) -> str:
         """Return the text of the file."""
-        return json_text(self.model_dump(mode="json")) + "\n"
+        return sealed_json(json_text(self.model_dump(mode="json")))
 
     @property
     def searched(self) -> dict[str, Values]:

@@ -58,6 +58,10 @@ class TrialSpec:
 
         Others than these are KeyErrors, TypeErrors or ValueErrors.
         """
+        texts = [name for name in ("trial_id", "noise_level", "stage") if not isinstance(config[name], str)]
+        wholes = [name for name in ("noise_seed", "stop_at") if not isinstance(config.get(name), int | None)]
+        if texts or wholes:
+            raise TypeError(f"{[*texts, *wholes][0]} is of another type")
         if config["stage"] not in get_args(Stage):
             raise ValueError(f"stage must be one of {', '.join(get_args(Stage))}, got {config['stage']!r}")
         return cls(

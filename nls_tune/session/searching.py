@@ -76,6 +76,8 @@ def adopt_results(
             accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
         )
     for trial in _half_done(run, standing):
+        if trial.noise_level not in progress.levels:
+            continue  # of another search
         config = {name: getattr(trial.settings, name) for name in plan.space.space}
         same = data.trial(trial.noise_level, plan.training_settings(config)).trial_id == trial.trial_id
         if trial.stage == "search" and same:

@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter
 from nls_tune.spaces.settings import TrainingSettings, describe_validation_error, unknown_setting
 from nls_tune.spaces.space import Budget, SearchSpace
+from nls_tune.spaces.yaml_text import parse_yaml
 
 _SECTIONS = ("space", "arms", "fixed", "start", "budget")
 #: The presets of a machine, with and without a GPU. A file that lacks them is taken as it stands.
@@ -61,6 +61,7 @@ def load_space(
         space = space.with_epochs(epochs)
     # With every default written out, so that an override of one arm or budget key leaves the others alone.
     content = space.model_dump(exclude={"name"})
+    _check_once(overrides)
     for override in overrides:
         _override(content, override)
     space = _build(path, content)
@@ -122,12 +123,13 @@ def _read_checked(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not valid YAML ({reason})") from None
+    try:
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML ({error})") from None
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
         raise InputError(f"{path}: must be a mapping with the keys {', '.join(_SECTIONS)}; it holds {found}")
@@ -185,6 +187,15 @@ def _merge(base: Any, update: Any) -> Any:
     return update
 
 
+def _check_once(overrides: Sequence[str]) -> None:
+    """Refuse a setting that is changed twice, which may be ``lr=0.1`` and ``lr.low=0.01``."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    for place, key in enumerate(keys):
+        for other in keys[:place]:
+            if key == other or f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                raise InputError(f"--set: {key} is given after {other}, which sets the same; leave one of them out")
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     """Apply one ``KEY=VALUE`` to a space in which every section is written out."""
     key, equals, text = override.partition("=")
@@ -192,9 +203,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise InputError(f"--set takes KEY=VALUE, got {override!r}; for example --set model=cnn9")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {override}: the value is not valid YAML") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"--set {override[:60]}: the value is not valid YAML ({error})") from None
     head, *rest = key.split(".")
     if not rest:
         if head not in TrainingSettings.model_fields:

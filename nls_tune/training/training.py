@@ -182,7 +182,7 @@ class Training:
         for step, (inputs, labels) in enumerate(self.batches(epoch)):
             lr = self.settings.learning_rate(epoch, step / num_batches)
             for group in self.optimizer.param_groups:
-                group["lr"] = lr * group.get("lr_factor", 1.0)  # states of version 0.1 have none
+                group["lr"] = lr * group["lr_factor"]
             # The batch that is smaller than the others would be another graph.
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.evaluator.autocast():

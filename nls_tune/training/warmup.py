@@ -14,12 +14,10 @@ The lock is the operating system's: when its holder is killed, it is free.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import secrets
 import shutil
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +26,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
 from nls_tune.files import write_atomically
+from nls_tune.runs.checkpoint import read_state, sealed_state
 
 if TYPE_CHECKING:
     from nls_tune.training.training import Training
@@ -180,12 +179,10 @@ class SharedWarmup:
 
     def _store(self) -> None:
         """Write the state of the training; on a full disk the trial goes on without the store."""
-        import torch
-
-        buffer, epoch = io.BytesIO(), self._training.epoch
-        torch.save({"key": self._key, "epoch": epoch, "state": self._training.state_dict()}, buffer)
+        epoch = self._training.epoch
+        content = sealed_state({"key": self._key, "epoch": epoch, "state": self._training.state_dict()})
         try:
-            write_atomically(self._path(epoch), buffer.getvalue())
+            write_atomically(self._path(epoch), content)
             self._stored = epoch
         except OSError:
             self.abandon()
@@ -193,8 +190,6 @@ class SharedWarmup:
 
     def _take(self, epoch: int) -> bool:
         """Take over a stored epoch; False if there is none, or its file cannot be used."""
-        import torch
-
         path = self._path(epoch)
         try:
             stat = path.stat()
@@ -208,10 +203,7 @@ class SharedWarmup:
             return self._cannot_use(path, error)
         self._read[path.name] = mark
         try:
-            # torch does not compare the checksums that it writes.
-            if zipfile.ZipFile(io.BytesIO(content)).testzip() is not None:
-                raise InputError("the file is torn")
-            found = torch.load(io.BytesIO(content), map_location=self._training.device, weights_only=True)
+            found = read_state(content, self._training.device)
             state = found["state"]
             if (found["key"], found["epoch"], len(state["history"])) != (self._key, epoch, epoch):
                 raise InputError("the file is of another warm-up")

@@ -22,6 +22,7 @@ from nls_tune.runs.directory import RunDirectory
 FILES = {
     "file": "text",
     "torn.yaml": "space:\n  smooth_rate: {type: float, low: -8,\n",
+    "twice.yaml": "space:\n  lr: {type: float, low: 0.1, high: 1, default: 1}\n  lr: {type: int}\n",
     "sums.csv": "0.9, 0.2\n0.1, 0.9\n",
     "foreign/notes.txt": "text",
     "torn/run.json": '{"schema_version": 1, "run',
@@ -48,7 +49,7 @@ NAMES = [
         "--dataset cifar10n --preset papr",
         "unknown preset 'papr'",
         "did you mean 'paper'?",
-        "valid: cpu, paper, paper_direct, gpu",
+        "valid: cpu, quick, paper, paper_direct, gpu",
     ),
     ("--objective bst", "--objective", "'bst'", "'best'"),
     ("--compile maybe", "--compile", "'maybe'", "'auto'", "'on'"),
@@ -88,6 +89,10 @@ RANGES = [
     ("--train-size 100", "batch_size", "100", "128"),
     ("--set lr", "KEY=VALUE", "'lr'"),
     ("--set seed=3", "seed", "--seed"),
+    ("--set lr=0.1 --set lr=0.2", "--set: lr is given after lr", "leave one of them out"),
+    ("--set lr.low=0.001 --set lr=0.2", "--set: lr is given after lr.low"),
+    ("--model mlp --set model=cnn9", "--set: model is given after model"),
+    ("--set 'lr={a: 1, a: 2}'", "--set lr", "the key 'a' is there twice"),
     ("--set budget.grace_epochs=41", "grace_epochs", "41"),
     ("--set flip=true", "flip", "images"),
     ("--model small_cnn", "small_cnn", "images", "mlp"),
@@ -97,6 +102,7 @@ SPACES = [
     ("--space missing.yaml", "missing.yaml", "does not exist"),
     ("--space foreign", "foreign", "is a folder"),
     ("--space torn.yaml", "torn.yaml", "not valid YAML", "line 3"),
+    ("--space twice.yaml", "twice.yaml", "the key 'lr' is there twice"),
 ]
 MATRICES = [
     ("--noise asymmetric:0.3", "twonorm defines none", "pairflip:0.3", "matrix:FILE"),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -161,3 +162,25 @@ def test_every_command_ends_quietly_when_nobody_reads_its_output(command, small_
         code = run_app(cli.app, command.replace("RUN", str(small_run)).split())
     assert code == 141
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_ends_in_no_traceback_and_no_file_gets_the_output(small_run, tmp_path, redirect):
+    page = tmp_path / "report.html"
+    command = f"{shlex.join([*NLS_TUNE, 'report', str(small_run), '--out', str(page)])} {redirect}"
+    done = run("sh", "-c", command, folder=tmp_path)
+    assert done.code == 0
+    assert "Traceback" not in done.out + done.err
+    assert page.read_bytes().strip().startswith(b"<!DOCTYPE")
+    assert page.read_bytes().strip().endswith(b"</html>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["0", ""])
+def test_a_screen_without_columns_shows_everything(small_run, tmp_path, columns):
+    shown = [
+        run(*NLS_TUNE, "analyze", str(small_run), folder=tmp_path, env={"COLUMNS": value}) for value in (columns, None)
+    ]
+    assert shown[0].out == shown[1].out
+    assert "clean" in shown[0].out

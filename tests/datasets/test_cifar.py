@@ -1,6 +1,7 @@
 import hashlib
 import io
 import logging
+import os
 import pickle
 import shutil
 import socket
@@ -167,6 +168,8 @@ def test_what_is_nowhere_is_downloaded_once(archive, tmp_path, given):
     content, kind = archive
     data_dir = tmp_path / "new" if given else None
     folder = data_dir or tmp_path / "cache" / "nls_tune" / "data"
+    if data_dir:
+        data_dir.mkdir()
     with FileServer(content, break_after=[1_000]).running() as server:
         kind.url = server.url
         for _ in range(2):
@@ -191,6 +194,7 @@ def test_without_a_connection_the_files_the_places_and_the_way_out_are_named(nam
 
     monkeypatch.setenv("NLS_TUNE_DATA", str(tmp_path / "variable"))
     images = name.removesuffix("n")
+    (tmp_path / "given").mkdir()
     with socket.socket() as taken:  # bound and not listening
         taken.bind(("127.0.0.1", 0))
         kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[images]
@@ -206,7 +210,29 @@ def test_without_a_connection_the_files_the_places_and_the_way_out_are_named(nam
     assert "\n" not in message
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_take_the_download_is_named(archive, tmp_path):
+    (tmp_path / "given").mkdir(0o555)
+    with pytest.raises(InputError, match=r"cannot put cifar-10-batches-py into .*given"):
+        load_source("cifar10", data_dir=tmp_path / "given", progress=False)
+
+
+@pytest.mark.parametrize("name", ["twonorm", "cifar10", "cifar100n"])
+@pytest.mark.parametrize(("place", "what"), [("mistyped", "does not"), ("file", "is a file")])
+def test_a_mistyped_folder_is_named_and_nothing_is_made_there(small_cifar10, tmp_path, monkeypatch, name, place, what):
+    monkeypatch.setenv("NLS_TUNE_DATA", str(small_cifar10))
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot put cifar-10-batches-py into .*file"):
-        load_source("cifar10", data_dir=tmp_path / "file", progress=False)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=rf"--data-dir must be a folder that exists, .*{place} {what}; name another"):
+        load_source(name, data_dir=tmp_path / place, progress=False)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("images", "inside"), [("cifar10", "plain_text"), ("cifar100", "cifar100")])
+def test_a_repository_of_the_hub_is_found_in_the_folder_and_as_the_folder(small, tmp_path, images, inside):
+    place = tmp_path / images / inside
+    write_cifar_parquet(place, num_classes=100 if images == "cifar100" else 10)
+    for given in (tmp_path, tmp_path / images, place):
+        found = find_cifar(DATASETS[images], given)
+        assert found is not None
+        assert found.folder == place

@@ -4,7 +4,7 @@ import socket
 
 import numpy as np
 import pytest
-from fake_cifar import NUM_TRAIN
+from fake_cifar import NUM_TRAIN, encode, fake_images, write_cifar_parquet, write_parquet
 from file_server import FileServer
 
 from nls_tune.datasets import cifarn, load_dataset, load_source
@@ -96,6 +96,25 @@ def test_a_file_with_another_checksum_is_refused_unread(small_cifar10, monkeypat
     expected = cifarn.LABEL_FILES["cifar10n"].sha256
     with pytest.raises(InputError, match=rf"{file} must have the checksum sha256:{expected}, but has sha256:"):
         load_source("cifar10n", data_dir=small_cifar10, progress=False)
+
+
+def test_batches_in_the_order_of_the_hub_are_put_right_and_said(small, write_labels, tmp_path, caplog):
+    images, labels = fake_images(NUM_TRAIN, 1)
+    order = np.concatenate([np.split(np.arange(NUM_TRAIN), 5)[batch] for batch in (3, 2, 1, 4, 0)])
+    for folder, rows in (("python", np.arange(NUM_TRAIN)), ("hub", order)):
+        place = tmp_path / folder / "cifar10" / ("plain_text" if folder == "hub" else "")
+        write_cifar_parquet(place)
+        for shard in place.glob("train-*"):
+            shard.unlink()
+        write_parquet(place / "train-00000-of-00001.parquet", [encode(images[i]) for i in rows], labels[rows])
+        write_labels(tmp_path / folder / "CIFAR-10_human.pt", human_content())
+    python, hub = (load_source("cifar10n", data_dir=tmp_path / name, progress=False) for name in ("python", "hub"))
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert line.endswith("the batches of the files in the order 5, 3, 2, 1, 4")
+    assert hub.fingerprint == python.fingerprint
+    assert np.array_equal(hub.inputs, python.inputs)
+    assert np.array_equal(hub.labels, CLEAN)
+    assert np.array_equal(hub.human_labels["worst"], python.human_labels["worst"])
 
 
 def test_the_file_is_downloaded_from_a_fixed_commit(small_cifar10, write_labels, tmp_path, monkeypatch):

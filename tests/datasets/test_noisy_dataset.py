@@ -105,7 +105,7 @@ def test_sizes_and_seeds_out_of_range_are_refused_in_one_line(options, message):
 
 def test_the_level_is_checked_before_anything_is_loaded():
     with pytest.raises(InputError, match="use pairflip"):
-        load_dataset("cifar100", "asymmetric:0.3", progress=False)
+        load_dataset("cifar100", "swap:0.3", progress=False)
 
 
 def test_the_statistics_of_images_count_from_0_to_1():

@@ -17,7 +17,9 @@ def test_default_levels_are_in_their_one_spelling_and_can_be_had(name):
         level = parse_noise_level(text)
         assert str(level) == text
         check_level(info, level)
-    for text in ("pairflip:0.3", "instance:0.4", "clean", *(["asymmetric:0.3"] if info.class_map else [])):
+    texts = ["pairflip:0.3", "instance:0.4", "clean"]
+    texts += ["asymmetric:0.3"] * (info.class_map is not None) + ["swap:0.3"] * (info.swap_map is not None)
+    for text in texts:
         check_level(info, parse_noise_level(text))
 
 
@@ -29,6 +31,7 @@ def test_default_levels_are_in_their_one_spelling_and_can_be_had(name):
         ("cifar10", "human:worst", r"cifar10 has no human labels.*use --dataset cifar10n"),
         ("twonorm", "human:noisy", r"twonorm has no human labels.*use --dataset cifar100n"),
         ("waveform", "asymmetric:0.3", r"waveform defines none.*use pairflip:0\.3, or matrix:FILE"),
+        ("cifar100", "swap:0.3", r"swap noise needs a map.*cifar100 defines none"),
         ("digits", "given", r"'given'.*digits is built in"),
         ("twonorm", "matrix:absent.csv", r"absent\.csv"),
     ],
@@ -47,3 +50,12 @@ def test_a_matrix_must_have_the_classes_of_a_dataset_that_exists(tmp_path):
         check_level(dataset_info("waveform"), level)
     with pytest.raises(InputError, match=r"unknown dataset 'cifar-10' \(did you mean 'cifar10'\?\)"):
         dataset_info("cifar-10")
+
+
+def test_the_maps_of_the_classes_are_those_of_the_field():
+    assert dataset_info("cifar10").swap_map == {9: 1, 1: 9, 2: 0, 0: 2, 4: 7, 7: 4, 3: 5, 5: 3, 6: 8, 8: 6}
+    found = dataset_info("cifar100").class_map
+    # Aquatic mammals: beaver, dolphin, otter, seal, whale; trees: maple, oak, palm, pine, willow.
+    for members in ((4, 30, 55, 72, 95), (47, 52, 56, 59, 96)):
+        assert [found[label] for label in members] == [*members[1:], members[0]]
+    assert sorted(found) == sorted(found.values()) == list(range(100))

@@ -105,6 +105,7 @@ def read_raw(run: str | Path) -> dict[str, Any]:
 
 def write_raw(run: str | Path, **content: Any) -> None:
     """Write run.json with plain values, which may break its rules; by default a version and a status."""
+    content.pop("seal", None)
     text = json.dumps({"schema_version": 1, "status": "finished", **content}, default=str)
     (Path(run) / "run.json").write_text(text, encoding="utf-8")
 

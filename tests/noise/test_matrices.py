@@ -72,6 +72,9 @@ class TestMatrices:
             ("m.npy", "rubbish", "cannot read"),
             ("m.json", "[[1, 0]", "cannot read"),
             ("m.json", '{"a": 1}', "cannot read"),
+            ("m.json", "[" * 100_000, "cannot read .*nested too deep"),
+            ("m.csv", "\u0661,\u0660\n0,1", "cannot read .*could not convert string to float"),
+            ("m.csv", "1_0,0\n0,1", "cannot read .*could not convert string to float"),
             ("m.csv", "1,0\n0", "cannot read .*; it must hold 2 rows of 2 numbers"),
             ("m.csv", "a,b\n1,0\n0,1", "cannot read .*could not convert string to float"),
             ("m.csv", "1,0,0\n0,1,0\n0,0,1", r"2 x 2, one row per clean class, got shape \(3, 3\)"),
@@ -88,6 +91,26 @@ class TestMatrices:
             noise.read_matrix(path, 2)
         assert str(path) in str(raised.value)
         assert "\n" not in str(raised.value)
+
+    def test_torn_and_lying_headers_of_npy_are_one_line(self, tmp_path):
+        path = tmp_path / "m.npy"
+        np.save(path, np.eye(2))
+        whole = path.read_bytes()
+        lying = whole.replace(b"(2, 2)", b"(1000000, 1000000)").replace(b" " * 14 + b"\n", b"\n")
+        torn = [whole[:length] for length in (3, 9, 40, 127, len(whole) - 1)]
+        for content in (*torn, lying, whole.replace(b"<f8", b"<M8"), whole.replace(b"<f8", b"<c8")):
+            path.write_bytes(content)
+            with pytest.raises(InputError, match="cannot read a transition matrix") as raised:
+                noise.read_matrix(path, 2)
+            assert "\n" not in str(raised.value)
+
+    def test_a_path_may_begin_with_a_tilde(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "m.csv").write_text("1,0\n0,1")
+        labels = corrupt_labels(parse_noise_level("matrix:~/m.csv"), clean_labels(8, 2), num_classes=2, noise_seed=0)
+        assert labels.tolist() == clean_labels(8, 2).tolist()
+        with pytest.raises(InputError, match="cannot read"):
+            noise.read_matrix("~nobody-of-this-name/m.csv", 2)
 
     def test_folders_and_pickles_are_never_loaded(self, tmp_path):
         (tmp_path / "m.csv").mkdir()

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,12 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_runs import read_raw, write_raw
 from trial_rows import trial_row
 
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.parts import DEFAULT_KEY, VERSION_KEY, read_parts
+from nls_tune.runs.parts import DEFAULT_KEY, SEAL_KEY, VERSION_KEY, read_parts
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema, unpack_correct
@@ -209,6 +212,49 @@ def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monke
         pass
 
 
+# The next session
+
+
+def test_what_killed_processes_left_is_removed_and_what_living_ones_write_stays(run):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        (run.checkpoints / "abc").mkdir()
+        for folder in (run.path, run.trials, run.epochs, run.checkpoints / "abc"):
+            for process in (2**22 + 1, os.getpid(), living.pid):
+                (folder / f".x.parquet.{process}.tmp").write_bytes(b"half of")
+            (folder / ".mine.tmp").write_bytes(b"")
+        assert run.tidy() == []
+        kept = {f".x.parquet.{living.pid}.tmp", ".mine.tmp"}
+        for folder in (run.trials, run.epochs, run.checkpoints / "abc"):
+            assert {path.name for path in folder.iterdir()} - {"empty.parquet"} == kept
+        living.communicate(b"\n")
+
+
+def test_damaged_parts_are_set_aside_and_named_and_pandas_reads_the_rest(run):
+    rows = [trial_row({"lr": lr}) for lr in (0.1, 0.2, 0.3)]
+    for row in rows:
+        run.write_trial(row)
+    run.write_epochs([epoch_row()])
+    torn, changed, whole = (run.trials / f"{row['trial_id']}.parquet" for row in rows)
+    torn.write_bytes(torn.read_bytes()[:-100])
+    changed.write_bytes(changed.read_bytes().replace(b"completed", b"comple?ed"))
+    (run.epochs / "t.parquet").write_bytes(b"")
+    (run.trials / "empty.parquet").write_bytes(b"")
+    lines = run.tidy()
+    assert sorted(lines[:2]) == sorted(
+        f"trials/{part.name} is not what was written and is set aside as .{part.name}.damaged: "
+        "a trial is trained in its place"
+        for part in (torn, changed)
+    )
+    assert [line.split(" is set aside")[0] for line in lines[2:]] == ["epochs/t.parquet is not what was written and"]
+    assert (
+        pd.read_parquet(run.trials)["trial_id"].tolist() == read_trials(run.path)["trial_id"].tolist() == [whole.stem]
+    )
+    assert pd.read_parquet(run.epochs).empty
+    run.write_trial(rows[0])
+    assert run.tidy() == []
+    assert len(read_trials(run.path)) == 2
+
+
 # What readers do with what they find
 
 
@@ -226,13 +272,21 @@ def torn(keep: int):
 
 
 def rewritten(change):
-    return lambda part: pq.write_table(change(pq.read_table(part, partitioning=None)), part)
+    """Change a part as another program would, which writes no checksum."""
+
+    def rewrite(part):
+        table = change(pq.read_table(part, partitioning=None))
+        metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k != SEAL_KEY}
+        pq.write_table(table.replace_schema_metadata(metadata), part)
+
+    return rewrite
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        *((torn(keep), "cannot be read as Parquet") for keep in (0, 3, 200, -5)),
+        *((torn(keep), "cannot be read as Parquet") for keep in (0, 3, 200)),
+        (torn(-5), "is not what was written"),
         (rewritten(lambda t: t.replace_schema_metadata({"nls_tune.schema_version": "99"})),
          "schema version 99, this nls_tune reads 1"),
         (rewritten(lambda t: pa.table({"a": [1]})), "schema version 0"),
@@ -240,13 +294,16 @@ def rewritten(change):
         (rewritten(lambda t: t.set_column(t.schema.get_field_index("lr"), "lr", pa.array(["fast"]))), "fast"),
     ],
 )  # fmt: skip
-def test_a_part_that_cannot_be_used_is_named(run, spoil, said):
+def test_a_part_that_cannot_be_used_is_named_once_and_left_out(run, spoil, said, caplog):
+    run.write_epochs([epoch_row(trial_id="good")])
     run.write_epochs([epoch_row()])
     spoil(run.epochs / "t.parquet")
-    with pytest.raises(InputError, match=said) as caught:
-        read_epochs(run.path)
-    assert str(run.epochs / "t.parquet") in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+    for _ in range(2):
+        assert read_epochs(run.path)["trial_id"].tolist() == ["good"]
+    (line,) = caplog.messages
+    assert said in line
+    assert line.startswith(f"{run.path}: epochs/t.parquet ")
+    assert len(line.splitlines()) == 1
 
 
 def test_columns_that_came_later_are_filled_with_their_defaults(run):
@@ -298,8 +355,27 @@ def test_run_json_survives_writing_and_reading(run):
     )
     run.write_json(content)
     assert run.read_json() == content
+    run.write_json(run.read_json())
+    assert run.read_json() == content
     stored = json.loads(run.run_json.read_text(encoding="utf-8"))
     assert (stored["run_id"], stored["nested"]) == ("Größe", {"a": [1, None, 0.1]})  # what is not known is kept
+
+
+def test_a_run_json_that_was_changed_is_refused_unless_its_seal_is_removed(run):
+    run.write_json(RunJson.model_validate({"schema_version": 1, "status": "finished", "run_id": "first"}))
+    text = run.run_json.read_text(encoding="utf-8").replace('"first"', '"worst"')
+    run.run_json.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r'its checksum differs.*remove its entry "seal"'):
+        run.read_json()
+    write_raw(run.path, **read_raw(run.path))
+    assert run.read_json().run_id == "worst"
+
+
+@pytest.mark.parametrize("section", ["sessions", "plan", "identity", "verdicts"])
+def test_a_null_section_is_one_line(run, section):
+    write_raw(run.path, **{section: None})
+    with pytest.raises(InputError, match=rf"run.json cannot be read \({section}: .*restore it"):
+        run.read_json()
 
 
 # Writing

@@ -109,9 +109,10 @@ def test_parts_that_came_changed_or_went_count_as_they_are_now(run, opened):
 
 def test_a_part_replaced_by_one_of_the_same_size_and_time_counts_only_if_it_was_settled(run):
     part = next(part for part in run.trials.glob("*.parquet") if part.stem != "empty")
-    os.utime(part)  # written a moment ago: the next one might have the same time
+    (row,) = pq.read_table(part, partitioning=None).to_pylist()
+    run.write_trial(row)  # a moment ago: the next one might have the same time
     run.copy_parts()
-    before, (row,) = part.stat(), pq.read_table(part, partitioning=None).to_pylist()
+    before = part.stat()
     run.write_trial({**row, "seed": row["seed"] + 1})
     assert part.stat().st_size == before.st_size
     os.utime(part, ns=(before.st_mtime_ns, before.st_mtime_ns))

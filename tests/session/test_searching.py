@@ -1,5 +1,6 @@
 """How many trials run at once, and what a resumed search takes over, without starting Ray."""
 
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -203,14 +204,14 @@ class TestAdoption:
 class TestRungsOfAnEarlierSession:
     """What a rung has judged is computed from the epochs again, and must be what the trial has reported there."""
 
-    @pytest.mark.parametrize("spans", ["", "[1.0, 0.3]"])
+    @pytest.mark.parametrize("spans", ["[]", "[1.0, 0.3]"])
     @pytest.mark.parametrize("rate", [0.0, -0.5])
     @pytest.mark.parametrize("objective", ["best", "last", None])
     def test_they_are_those_of_the_reports(self, tmp_path, spans, rate, objective):
-        overrides = (f"average_spans={spans}",) if spans else ()
-        plan = plan_of(overrides=("batch_size=20", "lr.high=0.5", *overrides), objective=objective, epochs=12)
+        overrides = ("batch_size=20", "lr.high=0.5", f"average_spans={spans}")
+        plan = plan_of(overrides=overrides, objective=objective, epochs=12)
         settings = plan.training_settings(plan.space.default(smooth_rate=rate, lr=0.2, warmup_epochs=2))
-        assert settings.average_spans == ((1.0, 0.3) if spans else ())
+        assert settings.average_spans == tuple(json.loads(spans))
         data, judged = LevelData(plan), [settings.rung_epoch(rung) for rung in plan.rungs().levels]
         spec = data.trial(LEVEL, settings, judged_at=[epoch for epoch in judged if epoch is not None])
         dataset, device = data.load(spec.data), torch.device("cpu")

@@ -239,11 +239,14 @@ def test_keys_of_the_space_can_be_changed(write):
     assert space.budget.grace_epochs == 4
 
 
-def test_overrides_come_after_the_preset_and_the_last_one_wins(write):
+def test_overrides_come_after_the_preset_and_each_is_given_once(write):
     path = write(SPACE + BUDGET + PRESETS)
-    space = load_space(path, preset="cpu", overrides=["batch_size=16", "budget.epochs=7", "budget.epochs=9"])
+    space = load_space(path, preset="cpu", overrides=["batch_size=16", "budget.epochs=9", "budget.grace_epochs=2"])
     assert space.fixed["batch_size"] == 16
     assert space.budget.epochs == 9
+    for twice in (["lr=0.1", "lr=0.1"], ["lr.low=0.001", "lr=0.1"], ["lr=0.1", "lr.low=0.001"]):
+        assert f"{twice[1].partition('=')[0]} is given after" in error_of(path, overrides=twice)
+    assert load_space(path, overrides=["warmup_lr=0.2", "lr=0.1"]).fixed["lr"] == 0.1
 
 
 @pytest.mark.parametrize(

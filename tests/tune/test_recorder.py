@@ -2,7 +2,7 @@
 
 import errno
 import pickle
-from dataclasses import asdict
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,7 +165,7 @@ def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
 
 def test_a_row_says_what_weights_and_averages_have_reached(driven):
     plain, average = ReadoutScore("plain", 4, 0.5, 0.7), ReadoutScore("average:0.2", 6, 0.5625, None)
-    scores = {"plain": asdict(plain), "average": asdict(average), "mirrored_test_accuracy": 0.875}
+    scores = {"plain": astuple(plain), "average": astuple(average), "mirrored_test_accuracy": 0.875}
     averages = (0.25, 0.5625)
     trial = driven.trial()
     driven.start(trial)
