@@ -88,11 +88,11 @@ def test_what_a_killed_search_leaves_ends_soon(search):
 
 
 def test_a_hung_worker_is_ended_and_its_trial_goes_on(tmp_path):
-    arguments = (*SHORT, "--trial-timeout", "60s")
+    arguments = (*SHORT[:-4], "--epochs", "5000", "--num-trials", "4", "--trial-timeout", "60s")
     with started(*SEARCH, *arguments, folder=tmp_path) as program:
         wait_for_epochs(tmp_path / "run")
         processes = {pid: command_of(pid) for pid in descendants(program.process.pid)}
-        os.kill(named(processes, "TrainingTrainable")[0], signal.SIGSTOP)
+        os.kill(named(processes, "Trainable.")[0], signal.SIGSTOP)
         done = program.wait(500)
     assert (done.code, done.err) == (0, "")
     assert "it has reported nothing for 1 min 0 s" in done.out
