@@ -318,12 +318,11 @@ class Session:
             check_nodes(self.run, None if self.settings.warmup_store is None else store)
         self.slots = slots_of(self._resources, self.settings)
         self._session.slots = RunSlots(**asdict(self.slots))
-        run_id = str(self._content.run_id)
         self._work = Work(
             plan=self._plan,
             data=self._data,
             run=self.run,
-            run_id=run_id,
+            run_id=(run_id := str(self._content.run_id)),
             packing=Packing(self._resources, self.settings, self.slots, self._memory_ran_out),
             make_view=self._show,
             trackers=self._at_work.enter_context(open_trackers(self._plan, self.run, run_id)),
