@@ -37,6 +37,7 @@ class PlayedHead:
             self._connections.pop().close()
 
     def end(self) -> None:
+        wait_until(lambda: self._connections, "somebody is connected")
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         self.drop()
