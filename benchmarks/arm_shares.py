@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="trials per level, by default as the spaces ship them")
     parser.add_argument("--out", type=Path, default=EVIDENCE)
     arguments = parser.parse_args()
-    content = {**provenance(), "command": "python benchmarks/arm_shares.py", "seeds": arguments.seeds}
-    content |= {"trials": arguments.trials}
+    content: dict[str, Any] = {
+        "what": "shares of cross-entropy, positive and negative rates in replayed searches; means with standard errors",
+        "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
+        "command": "arm_shares.py",
+        "seeds": arguments.seeds,
+        "trials": arguments.trials,
+    }
     content |= {"tables": {name: measure(name, arguments.seeds, arguments.trials) for name in NAMES}}
     write_atomically(arguments.out, (json.dumps(content, indent=1) + "\n").encode())
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,13 @@ def main() -> None:
             rows.append({"dataset": name, "noise_level": level, "smooth_rate": rate, **found})
             gain = f"{found['gain']:+.2f} ± {found['half_interval']:.2f}"
             print(f"{name} {level} r = {rate:g}: {gain} points, an average taken in {found['averaged']}", flush=True)
-    content = {**provenance(), "command": "python benchmarks/averages.py", "rows": rows}
+    content = {
+        "what": "test accuracy with averaged weights judged beside the weights, less that without, in pairs; points",
+        "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
+        "command": "averages.py",
+        "rows": rows,
+    }
     write_atomically(arguments.out, (json.dumps(content, indent=1) + "\n").encode())
 
 

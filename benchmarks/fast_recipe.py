@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nls_tune.datasets import load_source, make_noisy
 from nls_tune.files import write_atomically
-from nls_tune.machine.provenance import provenance
+from nls_tune.machine.provenance import cpu_name, provenance
 from nls_tune.metrics import Judging, ReadoutScore
 from nls_tune.noise import parse_noise_level
 from nls_tune.spaces.reading import load_space
@@ -101,7 +102,7 @@ def pflop(settings: TrainingSettings, num_classes: int, images: int) -> float:
     model = build_model(settings.model, num_classes=num_classes, input_shape=(3, 32, 32))
     with FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, 32, 32))
-    return 3 * counter.get_total_flops() * images * settings.epochs / 1e15
+    return float(3 * counter.get_total_flops() * images * settings.epochs / 1e15)
 
 
 def _score(score: ReadoutScore | None) -> dict[str, Any] | None:
@@ -123,7 +124,7 @@ def row(job: Job, training: Training) -> dict[str, Any]:
         "train_seconds": sum(metrics.seconds for metrics in training.history),
         "threads": torch.get_num_threads(),
         "precision": training.precision,
-        "machine": provenance(),
+        "cpu": cpu_name(),
     }
 
 
@@ -152,7 +153,13 @@ def main() -> None:
         # Read again: another process may have written its own.
         rows = json.loads(EVIDENCE.read_text(encoding="utf-8"))["rows"] if EVIDENCE.exists() else {}
         rows[job.name] = row(job, training)
-        content = {"command": "python benchmarks/fast_recipe.py", "rows": rows}
+        content = {
+            "what": "fast networks on whole training sets: accuracy, seconds and arithmetic of each training",
+            "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            **provenance(),
+            "command": "fast_recipe.py",
+            "rows": rows,
+        }
         write_atomically(EVIDENCE, (json.dumps(content, indent=1) + "\n").encode())
         (arguments.states / f"{job.name}.pt").unlink()
 

@@ -512,7 +512,7 @@ def main() -> int:
         "what": "damaged inputs of every kind, and what became of them",
         "date_utc": started.isoformat(timespec="seconds"),
         "command": "fuzzing.py",
-        **{key: value for key, value in provenance().items() if key in ("versions", "hardware", "git_commit")},
+        **{key: value for key, value in provenance().items() if key in ("versions", "hardware")},
         "load_average_at_start": load,
         "cost": cost(),
         **fuzz(arguments.inputs, arguments.seed, arguments.keep),

@@ -20,11 +20,13 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from nls_tune.errors import InputError
 from nls_tune.files import remove_abandoned, write_atomically
+from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.owner import living_owner, owned
-from nls_tune.runs.parts import sealed_parquet, set_aside_damaged
+from nls_tune.runs.parts import read_damaged, sealed_parquet, set_aside_damaged
 from nls_tune.runs.parts_copy import COPY, make_copy
 from nls_tune.runs.run_json import RunJson
-from nls_tune.runs.schemas import epoch_schema, trial_schema
+from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
+from nls_tune.runs.trial_spec import TrialSpec
 
 _EMPTY_PART = "empty.parquet"
 _LOCK = ".lock"
@@ -119,14 +121,31 @@ class RunDirectory:
         """
         for folder in (self.path, self.trials, self.epochs, *self.checkpoints.glob("*/")):
             remove_abandoned(folder)
-        lost = {self.trials: "a trial is trained in its place", self.epochs: "the epochs of its trial are missing"}
+        lost = {
+            self.trials: "its trial is trained again, or another one if its settings cannot be read",
+            self.epochs: "the epochs of its trial are missing",
+        }
         aside = [(folder, name) for folder in lost for name in set_aside_damaged(folder)]
+        for name in (name for folder, name in aside if folder == self.trials):
+            self._begin_again(name)
         self._write_empty_parts()
         return [
             f"{folder.name}/{name} is not what was written and is set aside as .{name}.damaged: {lost[folder]}"
             for folder, name in aside
             if name != _EMPTY_PART
         ]
+
+    def _begin_again(self, name: str) -> None:
+        """Make the folder of the search trial whose row was set aside, if it still says which one it was.
+
+        Whoever goes on from the folder compares the trial's name with its settings: it is the hash of them.
+        """
+        for row in read_damaged(self.trials / f".{name}.damaged", trial_schema()):
+            checkpoint = TrialCheckpoint(self.checkpoints / Path(name).stem)
+            with suppress(ValueError, OSError):
+                spec = TrialSpec(Path(name).stem, row["noise_level"], row["stage"], settings_of(row))
+                if spec.stage == "search" and not checkpoint.folder.exists():
+                    checkpoint.start(spec)
 
     def remove_warmups(self) -> None:
         """Remove the store of shared warm-ups, which nothing needs any more."""

@@ -147,7 +147,7 @@ def _damaged(name: str, error: Exception) -> UnreadPart:
 
 
 def _read(path: Path, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart | None:
-    """Return the rows of a part, what is wrong with it, or None if it is gone; add its schema to ``known``."""
+    """Return the rows of a part, what is wrong with it, or None if it is gone."""
     try:
         content = _content(path)
         if content is None:
@@ -155,24 +155,38 @@ def _read(path: Path, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart
         if seal_holds(content) is False:
             reason = "is not what was written (its checksum differs)"
             return UnreadPart(path.name, reason, _RESTORE)
-        file = pq.ParquetFile(pa.BufferReader(content))
-        stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
-        if stored in known:
-            return file.read(columns=known[stored], use_threads=False)
-        found = file.schema_arrow
-        if wrong := _wrong(found, schema):
-            return UnreadPart(path.name, *wrong)
-        columns = None if found.names == schema.names else [name for name in schema.names if name in found.names]
-        table = file.read(columns=columns, use_threads=False)
-        missing = [field for field in schema if field.name not in found.names]
-        for field in missing:
-            values = [json.loads(field.metadata[DEFAULT_KEY])] * table.num_rows
-            table = table.append_column(field, pa.array(values, field.type))
-        if stored is not None and not missing and table.schema.equals(schema):
-            known[stored] = columns
-        return table.select(schema.names).cast(schema)
+        return _parse(path.name, content, schema, known)
     except Exception as error:  # a damaged file fails in many ways
         return _damaged(path.name, error)
+
+
+def read_damaged(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return the rows of a part that was set aside, as far as it can be read; nothing in them can be relied on."""
+    try:
+        part = _parse(path.name, path.read_bytes(), schema, {})
+        return [] if isinstance(part, UnreadPart) else list(checked(part, schema).to_pylist())
+    except Exception:  # a damaged file fails in many ways
+        return []
+
+
+def _parse(name: str, content: bytes, schema: pa.Schema, known: _Known) -> pa.Table | UnreadPart:
+    """Return the rows of a part, or what is wrong with its schema; add a good one to ``known``."""
+    file = pq.ParquetFile(pa.BufferReader(content))
+    stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    if stored in known:
+        return file.read(columns=known[stored], use_threads=False)
+    found = file.schema_arrow
+    if wrong := _wrong(found, schema):
+        return UnreadPart(name, *wrong)
+    columns = None if found.names == schema.names else [one for one in schema.names if one in found.names]
+    table = file.read(columns=columns, use_threads=False)
+    missing = [field for field in schema if field.name not in found.names]
+    for field in missing:
+        values = [json.loads(field.metadata[DEFAULT_KEY])] * table.num_rows
+        table = table.append_column(field, pa.array(values, field.type))
+    if stored is not None and not missing and table.schema.equals(schema):
+        known[stored] = columns
+    return table.select(schema.names).cast(schema)
 
 
 def set_aside_damaged(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
 from nls_tune.session.continuing import grow, growth, refusals
 
+_logger = logging.getLogger(__name__)
+
 
 def default_out(dataset: str) -> Path:
     """Return the run directory of a search that was given none."""
@@ -22,7 +25,7 @@ def default_out(dataset: str) -> Path:
 
 
 def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
-    """Write run.json of a new run, or read that of an earlier session.
+    """Write run.json of a new run, or read that of an earlier session, and warn of damaged parts there.
 
     Raises:
         InputError: If the run has other settings, or its run.json cannot be read.
@@ -33,6 +36,8 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
             raise InputError(
                 f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
             )
+        for line in run.tidy():
+            _logger.warning("%s: %s", run.path, line)
         if growth(content, plan) is not None:
             grow(content, plan)
             run.write_json(content)

@@ -238,8 +238,6 @@ class Session:
             check_store(store)  # before anything is made
         self.run.create()
         self._stack.enter_context(self.run.lock())
-        for line in self.run.tidy():
-            self._say(f"Note: {line}")
         self._content = begin_run(self._plan, self.run)
         if self.settings.tensorboard:
             write_missing_events(self.run)

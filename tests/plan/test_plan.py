@@ -286,7 +286,7 @@ def test_what_decides_the_results_may_not_differ(digits, changes, words):
     [
         # Where and how fast.
         {
-            **{"out": Path("x"), "data_dir": Path("y"), "trials_per_gpu": 2, "cpus_per_trial": 2, "compile": "on"},
+            **{"out": Path("x"), "data_dir": Path(), "trials_per_gpu": 2, "cpus_per_trial": 2, "compile": "on"},
             **{"address": "auto", "warmup_store": "none", "time_budget": 60},
             "level_weight": ("symmetric:0.4=1",),  # what it is anyway
         },

@@ -18,6 +18,7 @@ from trial_rows import trial_row
 
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
+from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import DEFAULT_KEY, SEAL_KEY, VERSION_KEY, read_parts
 from nls_tune.runs.reading import read_epochs, read_trials
@@ -237,12 +238,13 @@ def test_damaged_parts_are_set_aside_and_named_and_pandas_reads_the_rest(run):
     torn, changed, whole = (run.trials / f"{row['trial_id']}.parquet" for row in rows)
     torn.write_bytes(torn.read_bytes()[:-100])
     changed.write_bytes(changed.read_bytes().replace(b"completed", b"comple?ed"))
+    settings = settings_of(rows[1])
     (run.epochs / "t.parquet").write_bytes(b"")
     (run.trials / "empty.parquet").write_bytes(b"")
     lines = run.tidy()
     assert sorted(lines[:2]) == sorted(
         f"trials/{part.name} is not what was written and is set aside as .{part.name}.damaged: "
-        "a trial is trained in its place"
+        "its trial is trained again, or another one if its settings cannot be read"
         for part in (torn, changed)
     )
     assert [line.split(" is set aside")[0] for line in lines[2:]] == ["epochs/t.parquet is not what was written and"]
@@ -250,6 +252,8 @@ def test_damaged_parts_are_set_aside_and_named_and_pandas_reads_the_rest(run):
         pd.read_parquet(run.trials)["trial_id"].tolist() == read_trials(run.path)["trial_id"].tolist() == [whole.stem]
     )
     assert pd.read_parquet(run.epochs).empty
+    begun = [TrialCheckpoint(folder).read_trial() for folder in run.checkpoints.iterdir()]
+    assert [(trial.trial_id, trial.settings) for trial in begun if trial] == [(changed.stem, settings)]
     run.write_trial(rows[0])
     assert run.tidy() == []
     assert len(read_trials(run.path)) == 2

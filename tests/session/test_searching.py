@@ -2,12 +2,14 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from trial_rows import trial_row
@@ -184,6 +186,30 @@ class TestAdoption:
         assert torn.name not in asked
         assert len(asked) == 4
         assert not torn.exists()
+
+    def test_a_trial_whose_row_was_damaged_is_run_again_if_its_settings_can_still_be_read(self, resumed, caplog):
+        whole = resumed.write(smooth_rate=0.0)
+        readable, lost = resumed.write(smooth_rate=-2.5, lr=0.02), resumed.write(smooth_rate=-3.5, lr=0.02)
+        part = resumed.run.trials / f"{readable}.parquet"
+        part.write_bytes(part.read_bytes().replace(b"completed", b"comple?ed"))
+        part = resumed.run.trials / f"{lost}.parquet"
+        changed = pq.read_table(part, partitioning=None).to_pylist()[0] | {"lr": 0.021}
+        pq.write_table(pa.Table.from_pylist([changed], pq.read_schema(part)), part)
+        assert resumed.take_over() == 1  # also where nothing was set aside
+        assert {f"trials/{name}.parquet is not" in caplog.text for name in (readable, lost)} == {True}
+        lines = resumed.run.tidy()
+        assert sorted(line.split("/")[1][:16] for line in lines) == sorted([readable, lost])
+        assert resumed.take_over() == 1
+        asked = resumed.ask_all()
+        assert len(set(asked)) == len(asked) == 3
+        assert readable in asked
+        assert {whole, lost}.isdisjoint(asked)
+
+    def test_a_folder_of_another_search_changes_nothing(self, resumed):
+        trial = resumed.data.trial(LEVEL, resumed.plan.training_settings(resumed.plan.space.default()))
+        TrialCheckpoint(resumed.run.checkpoints / "abc").start(replace(trial, noise_level="clean"))
+        assert resumed.take_over() == 0
+        assert len(resumed.ask_all()) == 4
 
     def test_a_folder_left_behind_by_a_trial_that_ended_is_removed(self, resumed):
         done = resumed.write(smooth_rate=0.0)
