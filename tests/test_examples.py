@@ -1,10 +1,13 @@
 """Every example runs as it stands, with a budget that is small."""
 
+import os
 import re
+import signal
 import sys
 
 import pytest
-from commands import REPOSITORY, run
+import yaml
+from commands import REPOSITORY, run, started, wait_until
 
 from nls_tune import read_trials
 
@@ -68,9 +71,53 @@ def test_own_data(tmp_path):
         assert re.fullmatch(f"{arm}: {settings}{end}", line), line
 
 
+@pytest.fixture
+def slurm(tmp_path) -> dict[str, str]:
+    """A folder in which a batch job runs, with a Slurm of one node and a search that are played; its environment."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("")
+    programs = {
+        # Saves for a moment, as a search does, and ends as an interrupted one; or at once, as a finished one.
+        "python": """echo "$*" > begun; trap 'sleep 0.5; echo saved >> begun; exit 130' TERM
+            test -n "$FINISHED" && exit 0; for i in $(seq 200); do sleep 0.1; done""",
+        "scontrol": 'if [ "$1" = show ]; then echo node1; else echo "$*" > requeued; fi',
+        "srun": "case $* in *hostname*) echo 10.0.0.1;; esac",
+        "sleep": 'case $1 in 20) ;; *) /bin/sleep "$1";; esac',  # nothing to wait for
+    }
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    own = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    return {**own, "SLURM_CPUS_PER_TASK": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
 @pytest.mark.parametrize("name", ["search", "search_nodes"])
-def test_a_batch_file_is_a_shell_script(name):
+def test_a_batch_job_that_slurm_ends_saves_and_is_queued_again(name, slurm, tmp_path):
     file = REPOSITORY / "examples" / f"{name}.sbatch"
-    assert run("bash", "-n", str(file), folder=REPOSITORY).code == 0
-    assert "#SBATCH --signal=B:TERM@" in file.read_text()
-    assert "exec python -m nls_tune.search" in file.read_text()  # else the signal would end the shell alone
+    for option in ("--signal=B:TERM@", "--requeue"):
+        assert f"#SBATCH {option}" in file.read_text()
+    with started("bash", str(file), folder=tmp_path, env=slurm) as job:
+        wait_until(lambda: (tmp_path / "begun").exists(), "the search runs")
+        job.process.send_signal(signal.SIGTERM)  # to the shell alone, which is what B: means
+        assert job.wait().code == 130
+    command, saved = (tmp_path / "begun").read_text().splitlines()
+    assert command.startswith("-m nls_tune.search --dataset cifar10n")
+    assert saved == "saved"
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize("name", ["search", "search_nodes"])
+def test_a_batch_job_that_has_finished_is_not_queued_again(name, slurm, tmp_path):
+    env = {**slurm, "FINISHED": "1"}
+    assert run("bash", str(REPOSITORY / "examples" / f"{name}.sbatch"), folder=tmp_path, env=env).code == 0
+    assert not (tmp_path / "requeued").exists()
+
+
+def test_the_file_of_a_cluster_is_one_that_ray_takes():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((REPOSITORY / "examples" / "cluster.yaml").read_text(encoding="utf-8"))
+    validate_config(prepare_config(config))
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=" in command for command in starts if "ray start" in command)

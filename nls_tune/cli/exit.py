@@ -44,7 +44,9 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             return _end_quietly()
         raise
     except InputError as error:
-        return _say(str(error), 2)
+        for message in (str(error), *getattr(error, "__notes__", ())):
+            _say(message, 2)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except OSError as error:

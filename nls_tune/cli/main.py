@@ -5,6 +5,7 @@ from __future__ import annotations
 from nls_tune.cli import export as export_command
 from nls_tune.cli.analyze import analyze, runs
 from nls_tune.cli.apps import Version, make_app
+from nls_tune.cli.doctor import doctor
 from nls_tune.cli.estimate import estimate
 from nls_tune.cli.exit import exit_with
 from nls_tune.cli.report import report
@@ -21,6 +22,7 @@ app.command()(analyze)
 app.command()(runs)
 app.add_typer(export_command.app, name="export")
 app.command()(report)
+app.command()(doctor)
 
 
 @app.callback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +113,8 @@ def _read(info: DatasetInfo, files: CifarFiles, train: bool, progress: Progress)
     )
 
 
-def _read_torchvision(info: DatasetInfo, folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+def damaged_files(info: DatasetInfo, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with each file of torchvision's folder that is not as published, and the way out."""
     from torchvision.datasets.utils import check_integrity  # imports torch
 
     kind = _torchvision_class(info)
@@ -120,10 +122,16 @@ def _read_torchvision(info: DatasetInfo, folder: Path, train: bool) -> tuple[np.
         file = folder / name
         if not check_integrity(file, md5):
             state = "does not have the published MD5, so it is damaged" if file.exists() else "is missing"
-            raise InputError(
-                f"{file} {state}; remove the folder to have it downloaded again, "
-                f"or replace it by an intact copy of {kind.filename}"
+            way_out = (
+                f"remove the folder to have it downloaded again, or replace it by an intact copy of {kind.filename}"
             )
+            yield f"{file} {state}", way_out
+
+
+def _read_torchvision(info: DatasetInfo, folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    for damage in damaged_files(info, folder):
+        raise InputError("; ".join(damage))
+    kind = _torchvision_class(info)
     dataset = kind(folder.parent, train=train)
     return np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)), np.asarray(dataset.targets, dtype=np.int64)
 

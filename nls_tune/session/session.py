@@ -298,10 +298,11 @@ class Session:
                 self._save()
 
     def start(self) -> None:
-        """Start Ray here, or check that the nodes of the cluster see the folders that they need; open the trackers."""
+        """Start Ray here, or check that the nodes of the cluster can take part; open the trackers."""
         from nls_tune.training.warmup import check_store
-        from nls_tune.tune.cluster import check_shared, slots_of
+        from nls_tune.tune.cluster import slots_of
         from nls_tune.tune.packing import Packing
+        from nls_tune.tune.preflight import check_nodes
         from nls_tune.tune.starting import ray_session
         from nls_tune.tune.trackers import open_trackers
         from nls_tune.tune.work import Work
@@ -312,15 +313,14 @@ class Session:
         if self.settings.address is None:
             self._resources = self._stack.enter_context(ray_session(None))
         else:
-            check_shared(self.run, None if self.settings.warmup_store is None else store)
+            check_nodes(self.run, None if self.settings.warmup_store is None else store)
         self.slots = slots_of(self._resources, self.settings)
         self._session.slots = RunSlots(**asdict(self.slots))
-        run_id = str(self._content.run_id)
         self._work = Work(
             plan=self._plan,
             data=self._data,
             run=self.run,
-            run_id=run_id,
+            run_id=(run_id := str(self._content.run_id)),
             packing=Packing(self._resources, self.settings, self.slots, self._memory_ran_out),
             make_view=self._show,
             trackers=self._at_work.enter_context(open_trackers(self._plan, self.run, run_id)),

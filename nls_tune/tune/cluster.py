@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from nls_tune.errors import InputError
 from nls_tune.machine import hardware
 from nls_tune.machine.limits import usable_cpus
 from nls_tune.plan.settings import SearchSettings
-from nls_tune.runs.directory import RunDirectory
 from nls_tune.spaces.space import SearchSpace, setting_values
 
 
@@ -39,44 +36,6 @@ def assumed_resources(num_gpus: int, settings: SearchSettings) -> dict[str, floa
     """Return the resources of a machine with so many GPUs, and with CPUs for all trials on them."""
     cpus = num_gpus * settings.trials_per_gpu * settings.cpus_per_trial
     return {"CPU": max(cpus, local_resources()["CPU"]), "GPU": num_gpus}
-
-
-def check_shared(run: RunDirectory, store: Path | None = None) -> None:
-    """Check that every node of the cluster sees the run directory, and the store of warm-ups if it lies elsewhere.
-
-    Raises:
-        InputError: If a node does not.
-    """
-    _check_seen(run.run_json, "--out", run.path)
-    if store is not None:
-        # A new file: each node may have a folder of this name, and they need not be the same one.
-        probe = store / f".probe-{secrets.token_hex(8)}"
-        probe.write_bytes(b"")
-        try:
-            _check_seen(probe, "--warmup-store", store)
-        finally:
-            probe.unlink(missing_ok=True)
-
-
-def _check_seen(file: Path, flag: str, folder: Path) -> None:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    @ray.remote(num_cpus=0)
-    def sees(path: str) -> bool:
-        return Path(path).exists()
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's
-    answers = [
-        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(str(file))
-        for node in nodes
-    ]
-    for node, seen in zip(nodes, ray.get(answers), strict=True):
-        if not seen:
-            raise InputError(
-                f"{flag} must be a folder that every node sees, {folder} is not there on node "
-                f"{node['NodeManagerAddress']}; give one on shared storage"
-            )
 
 
 def slots_of(resources: Mapping[str, float], settings: SearchSettings, trials_per_gpu: int | None = None) -> Slots:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.metrics import Judging
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
+from nls_tune.tune.cluster_head import end_at_once, watched_cluster
 from nls_tune.tune.interrupts import Interrupts
 from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
@@ -68,7 +70,8 @@ def run_experiment(
         )
         recorder.view.start()
         try:
-            tuner.fit()
+            with watched_cluster(interrupts.ray_died, partial(end_at_once, recorder, work.run)):
+                tuner.fit()
         except KeyboardInterrupt:
             if interrupts.died is not None:
                 _leave_ray(recorder, interrupts.died)

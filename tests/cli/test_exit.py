@@ -32,6 +32,14 @@ def ending(outcome: object) -> typer.Typer:
     return program
 
 
+def with_notes(message: str, *notes: str) -> InputError:
+    """An error that is several."""
+    error = InputError(message)
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory) -> Path:
     """A finished run of four trials."""
@@ -45,6 +53,7 @@ def small_run(tmp_path_factory) -> Path:
         (0, 0, ""),
         (130, 130, ""),
         (InputError("the rule, the value\n  and the way out"), 2, "error: the rule, the value and the way out\n"),
+        (with_notes("first", "second\n  line"), 2, "error: first\nerror: second line\n"),
         (RuntimeError("every trial failed"), 1, "error: every trial failed\n"),
         (OSError("no space left on device"), 1, "error: no space left on device\n"),
         (OSError(errno.ENOSPC, "Full"), 1, "error: Full; make room and give the same command again\n"),

@@ -1,53 +1,27 @@
 """The same search on a Ray cluster that runs already, and addresses at which there is none."""
 
-import os
-import socket
-import subprocess
+import json
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import Done, Program, environment, run_search, wait_until
+from commands import Done, run, run_search
+from ray_programs import ENVIRONMENT, free_port, heads, is_healthy
 from watching import ARGUMENTS
 
 from nls_tune import read_trials
 
 pytestmark = pytest.mark.timeout(240)
-RAY = str(Path(sys.executable).with_name("ray"))
-#: A cluster with tokens would refuse workers that have none, see Ray's documentation of RAY_AUTH_MODE.
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+NLS_TUNE = (sys.executable, "-m", "nls_tune.cli.main")
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The address of a cluster of two CPUs, of a process group of its own."""
-    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
-    command = (
-        RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
-        "--disable-usage-stats", f"--temp-dir={os.environ['RAY_TMPDIR']}/cluster",
-    )  # fmt: skip
-    head = Program(command, folder, ENVIRONMENT)
-    try:
-        found = f"127.0.0.1:{port}"
-        wait_until(lambda: is_healthy(found) or not head.running, "the cluster answers")
-        assert head.running, head.wait()
-        yield found
-    finally:
-        head.stop()
-
-
-def is_healthy(address: str) -> bool:
-    """Whether a cluster answers."""
-    command = (RAY, "health-check", "--address", address)
-    done = subprocess.run(command, env=environment(ENVIRONMENT), capture_output=True, timeout=60, check=False)
-    return done.returncode == 0
+    """The address of a cluster of two CPUs."""
+    with heads(tmp_path_factory.mktemp("cluster")) as start:
+        yield start()[0]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +64,29 @@ def test_the_cluster_goes_on_and_can_be_named_by_its_address(searched, address, 
     done = run_search(*ARGUMENTS, "--address", address, "--dry-run", folder=tmp_path, env=ENVIRONMENT)
     assert (done.code, done.err) == (0, "")
     assert "2 noise levels, 12 trials" in done.out
+
+
+def test_the_doctor_asks_the_nodes_of_the_cluster_and_reads_the_run(searched, address):
+    command = (*NLS_TUNE, "doctor", str(searched[1]), "--address", address, "--json")
+    done = run(*command, folder=searched[1].parent, env=ENVIRONMENT)
+    assert done.err == ""
+    found = json.loads(done.out)
+    assert done.code == {"ok": 0, "warning": 1}[found["state"]]  # the machine may be short of something
+    said = {check["name"]: check for check in found["checks"]}
+    assert f"answers at {address}" in said["ray"]["found"]
+    for name in ("ray", "node", "run"):
+        assert said[name]["state"] == "ok", said[name]
+    assert "can take part, with 2 CPUs and 0 GPUs" in said["node"]["found"]
+    assert "12 trials" in said["run"]["found"]
+    assert not list(searched[1].glob(".probe*"))
+
+
+def test_the_doctor_starts_ray_here(tmp_path):
+    done = run(*NLS_TUNE, "doctor", folder=tmp_path, env={"RAY_AUTH_MODE": None})
+    assert done.code in (0, 1), done
+    assert re.search(r"^ok +ray +starts here in [\d.]+ s, with ", done.out, re.M)
+    assert re.search(r"^ok +node .* can take part", done.out, re.M)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "no such address", "127.0.0.1:port"])

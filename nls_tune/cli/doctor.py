@@ -1,0 +1,55 @@
+"""``nls-tune doctor``: what could keep a search from running here, or a run from being whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nls_tune.machine.check import EXIT_CODES, Check, worst
+
+_Run = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run directory to check as well.")]
+_Address = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Ray cluster whose nodes to check, as in search.")
+]
+_DataDir = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder of data files to check, as in search.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")]
+
+
+def doctor(run: _Run = None, address: _Address = None, data_dir: _DataDir = None, json: _Json = False) -> int:
+    """Check this machine, its Ray, the data files and a run; say the way out of what is wrong.
+
+    Ends with 0 if all is well, 1 if there are warnings, 2 if something keeps a search from running or a run is damaged.
+    """
+    from rich.console import Console
+
+    from nls_tune.report.console.checks import checks_json, print_checks
+
+    if json:
+        made = list(_checks(run, address, data_dir))
+        print(checks_json(made))
+    else:
+        made = print_checks(_checks(run, address, data_dir), Console())
+    return EXIT_CODES[worst(made)]
+
+
+def _checks(run: Path | None, address: str | None, data_dir: Path | None) -> Iterator[Check]:
+    from nls_tune.datasets.checks import check_data
+    from nls_tune.machine.check import run_checks
+    from nls_tune.machine.checks import machine_checks, written_folders
+    from nls_tune.runs.audit import audit_run
+    from nls_tune.tune.checks import check_authentication, check_ray
+
+    path = None if run is None else run.expanduser().absolute()
+    shared = {"--out": path} if path is not None and path.is_dir() else {}
+    yield from run_checks(
+        {
+            **machine_checks(written_folders(path)),
+            "data": lambda: check_data(data_dir),
+            "authentication": check_authentication,
+            "ray": lambda: check_ray(address, shared),
+            **({} if path is None else {"run": lambda: audit_run(path)}),
+        }
+    )
