@@ -86,7 +86,7 @@ def test_budgets_of_the_command_come_before_those_of_the_space():
     plan = plan_of(**{**DIGITS, "num_trials": 6, "epochs": 20})
     budget = plan.space.budget
     assert (budget.trials, budget.epochs, budget.train_size, budget.grace_epochs) == (6, 20, 200, 3)
-    assert plan.levels[0].quotas == {"ce": 2, "positive": 1, "negative": 3}
+    assert plan.levels[0].quotas == {"ce": 2, "positive": 3, "negative": 1}
     assert plan.levels[0].dataset.num_train == 200
     assert plan.space.space["warmup_epochs"].high == 8
     assert plan.rungs().levels == (3, 6, 12)
@@ -258,7 +258,7 @@ def test_identity_and_facts_survive_json(digits):
     assert RunIdentity.model_validate_json(digits.identity().model_dump_json()) == digits.identity()
     (facts,) = [RunLevel.model_validate_json(level.model_dump_json()) for level in digits.run_levels()]
     assert (facts.noise_level, facts.num_train, facts.num_val) == ("symmetric:0.4", 200, 144)
-    assert facts.trials == {"ce": 5, "positive": 5, "negative": 10}
+    assert facts.trials == {"ce": 5, "positive": 10, "negative": 5}
 
 
 @pytest.mark.parametrize(
