@@ -105,7 +105,7 @@ def test_the_plan_says_what_will_run(plan):
         assert part in text
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("symmetric", "pairflip"))}
     assert rows["symmetric:0.4"][-4:] == ["−0.8", "2", "4", "2"]
-    assert rows["pairflip:0.3"][-3:] == ["2", "2", "4"]
+    assert rows["pairflip:0.3"][-3:] == ["2", "4", "2"]
 
 
 def test_the_plan_without_rungs_says_so_and_notes_are_printed(plan):
