@@ -1,8 +1,9 @@
 """Trains the fast networks on whole training sets: accuracy against time and arithmetic, plain and averaged weights.
 
-Run ``python benchmarks/fast_recipe.py --minutes 60 --threads 2`` in the repository, again and again: it goes on where
-it was stopped, epoch by epoch, and writes a row of ``evidence/fast_recipe.json`` when a training ends. A row says on
-which processor it ran. ``--only TEXT`` takes the trainings whose name holds the text, ``--list`` shows all of them.
+Run ``python benchmarks/fast_recipe.py --minutes 60 --threads 2`` in the repository, again and again: it goes on
+where it was stopped, epoch by epoch, and writes a row of ``evidence/fast_recipe.json`` (``--out``) when a training
+ends. A row says on which processor it ran. ``--only TEXT`` takes the trainings whose name holds the text,
+``--list`` shows all of them.
 
 The recipe is that of the search space ``cifar10n``, cross-entropy unless the name says otherwise; validation takes a
 tenth of the noisy labels, as in a search. The test set decides nothing.
@@ -135,10 +136,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--out", type=Path, default=EVIDENCE)
     parser.add_argument("--states", type=Path, default=user_cache_path("nls_tune") / "fast_recipe")
     arguments = parser.parse_args()
+    out: Path = arguments.out
     end = time.monotonic() + 60 * arguments.minutes
-    rows = json.loads(EVIDENCE.read_text(encoding="utf-8"))["rows"] if EVIDENCE.exists() else {}
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else {}
     missing = [job for job in jobs() if job.name not in rows and arguments.only in job.name]
     if arguments.list:
         print(*(job.name for job in missing), sep="\n")
@@ -151,7 +154,7 @@ def main() -> None:
         if training is None:
             break
         # Read again: another process may have written its own.
-        rows = json.loads(EVIDENCE.read_text(encoding="utf-8"))["rows"] if EVIDENCE.exists() else {}
+        rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else {}
         rows[job.name] = row(job, training)
         content = {
             "what": "fast networks on whole training sets: accuracy, seconds and arithmetic of each training",
@@ -160,7 +163,7 @@ def main() -> None:
             "command": "fast_recipe.py",
             "rows": rows,
         }
-        write_atomically(EVIDENCE, (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(out, (json.dumps(content, indent=1) + "\n").encode())
         (arguments.states / f"{job.name}.pt").unlink()
 
 

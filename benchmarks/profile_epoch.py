@@ -33,6 +33,7 @@ from nls_tune.machine.provenance import provenance
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training import data as batches_module
+from nls_tune.training import evaluation as evaluation_module
 from nls_tune.training import training as training_module
 from nls_tune.training.augment import Augmentation
 from nls_tune.training.devices import keep_freed_memory
@@ -106,7 +107,7 @@ def parts_of_epoch(training: Training) -> dict[str, float]:
     optimizer = training.optimizer
     with ExitStack() as stack:
         for owner, name, part in (
-            (training_module, "normalise", "normalise"),
+            (evaluation_module, "normalise", "normalise"),
             (batches_module, "normalise", "normalise"),
             (training_module, "gls_loss", "loss"),
             (Augmentation, "apply", "crop and flip"),
@@ -114,7 +115,7 @@ def parts_of_epoch(training: Training) -> dict[str, float]:
             (optimizer, "step", "optimiser"),
             (optimizer, "zero_grad", "optimiser"),
             (training.model, "forward", "forward"),
-            (training, "_evaluate", "evaluation"),
+            (evaluation_module.Evaluator, "correct", "evaluation"),
         ):
             stack.enter_context(mock.patch.object(owner, name, parts.timed(part, getattr(owner, name))))
         stack.enter_context(mock.patch.object(training, "batches", parts.steps("gather", training.batches)))

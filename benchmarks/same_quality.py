@@ -119,7 +119,7 @@ class SharedDrawsLoop(ReferenceLoop):
 
     def train_epoch(self) -> float:
         """Train the next epoch; returns the mean loss."""
-        order, draws = self._training.source.draw(self._training.generator(self.epoch + 1))
+        order, draws = self._training.source.draw(self.epoch + 1, self._training.generator)
         if draws is None:
             raise ValueError("shared draws are for images, and this dataset has none")
         self.images.order, self.images.draws = order, draws

@@ -166,7 +166,7 @@ def _trained(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[
             warmup.run_epoch()
         for settings in _points(space, grid, seed, epochs):
             training = Training(dataset, settings, data=data)
-            state = {**warmup.state_dict(), "settings": settings.model_dump(mode="json")}
+            state = {**warmup.state_dict(), "settings": settings.identity()}
             training.load_state_dict(copy.deepcopy(state))
             while not training.finished:
                 training.run_epoch()
