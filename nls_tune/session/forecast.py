@@ -15,7 +15,7 @@ from nls_tune.runs.reading import read_trials
 from nls_tune.spaces.space import setting_values
 
 #: Images to train on, epoch by epoch, from which on a search is worth a trial of the machine.
-_LONG_SEARCH = 2_000_000
+_LONG_SEARCH = 500_000
 _PATIENCE_SECONDS = 120
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nls_tune.errors import InputError
 from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import amount, configuration, duration, number, percent, rate
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
+from nls_tune.spaces.reading import find_preset
 from nls_tune.spaces.space import ARMS
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from nls_tune.plan.level import LevelPlan
     from nls_tune.plan.plan import EpochTime, SearchPlan
+
+#: A search that takes longer is told of a smaller one, where its space has one.
+_LONG_SECONDS = 45 * 60
 
 
 def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: EpochTime | None = None) -> None:
@@ -81,6 +86,17 @@ def _cost(plan: SearchPlan, slots: int, epoch_time: EpochTime | None) -> Iterato
     times = [f"{duration(value)} in the {name}" for name, value in seconds.items()]
     shown = duration(one) if one >= 10 else f"{one:.2g} s"
     yield f"Time for them, at most: {', '.join(times)}; if an epoch takes {shown}, as on {epoch_time.device}"
+    if sum(seconds.values()) > _LONG_SECONDS and _offers_quick(plan):
+        yield "That is long for this machine: --preset quick is a smaller search"
+
+
+def _offers_quick(plan: SearchPlan) -> bool:
+    """Whether the space has a preset ``quick``, and another one was taken."""
+    try:
+        found = find_preset(plan.settings.space or plan.settings.dataset, "quick")
+    except InputError:  # most spaces have none
+        return False
+    return found != plan.preset
 
 
 def _range(parameter: Parameter) -> str:

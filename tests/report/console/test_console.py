@@ -10,7 +10,7 @@ from rich.console import Console
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.level_summaries import level_summaries
-from nls_tune.plan.plan import make_plan
+from nls_tune.plan.plan import EpochTime, make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.start_points import WarmPoint, with_warm_points
 from nls_tune.report.console.search import epochs_line, print_plan
@@ -106,6 +106,17 @@ def test_the_plan_says_what_will_run(plan):
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("symmetric", "pairflip"))}
     assert rows["symmetric:0.4"][-4:] == ["−0.8", "2", "4", "2"]
     assert rows["pairflip:0.3"][-3:] == ["2", "4", "2"]
+
+
+@pytest.mark.parametrize(
+    ("space", "preset", "seconds", "offered"),
+    [("cifar10", "cpu", 500.0, True), ("cifar10", "quick", 500.0, False), ("cifar10", "cpu", 1.0, False),
+     (None, None, 500.0, False)],
+)  # fmt: skip
+def test_a_search_that_is_long_for_the_machine_offers_a_smaller_one(plan, space, preset, seconds, offered):
+    other = replace(plan, settings=replace(plan.settings, space=space), preset=preset)
+    text = printed(lambda console: print_plan(other, 4, console, EpochTime(seconds, "a CPU")))
+    assert ("That is long for this machine: --preset quick is a smaller search" in text) == offered
 
 
 def test_the_plan_without_rungs_says_so_and_notes_are_printed(plan):
