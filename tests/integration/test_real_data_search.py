@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.real_data, pytest.mark.timeout(400)]
 ARGUMENTS = (
     "--dataset", "cifar10n", "--noise", "human:worst", "--model", "small_cnn", "--train-size", "500",
     "--epochs", "2", "--num-trials", "4", "--val-fraction", "0.02", "--preset", "cpu", "--confirm-seeds", "0",
+    "--set", "batch_size=128",
 )  # fmt: skip
 
 

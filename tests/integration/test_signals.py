@@ -64,7 +64,15 @@ def test_sigterm_to_every_process_of_the_job(search):
     assert set(rows.loc[rows["epochs"] > 1, "trial_id"]) <= saved
 
 
-def test_sighup(search):
+@pytest.fixture
+def hears_sighup() -> Iterator[None]:
+    """Below nohup the signal is ignored, also by the programs that are started here."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_sighup(hears_sighup, search):
     program, processes, run = search
     os.kill(program.process.pid, signal.SIGHUP)
     check_saved(program, processes, run)
