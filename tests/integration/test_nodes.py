@@ -12,7 +12,8 @@ from nls_tune import read_trials
 from nls_tune.runs.audit import audit_run
 from nls_tune.tune.preflight import ask_nodes
 
-pytestmark = pytest.mark.timeout(400)
+#: Not in the suite: minutes each, and after a cluster in this process a Ray of the caller does not always start.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(400)]
 #: Trials of some seconds, so that a node is lost in the middle of some.
 ARGUMENTS = (
     "--noise", "symmetric:0.4", "--epochs", "60", "--num-trials", "4", "--train-size", "1000", "--preset", "cpu",
