@@ -24,6 +24,7 @@ OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "finished"
 ARGUMENTS = (
     "--noise", "symmetric:0.2,symmetric:0.4", "--num-trials", "6", "--epochs", "5", "--train-size", "400",
     "--confirm-seeds", "2", "--preset", "cpu", "--estimate-noise",
+    "--set", "clip_norm=0", "--set", "average_spans=[]",  # what the space of later versions has besides
 )  # fmt: skip
 #: Per level and arm: the selected trial, its validation accuracy, its test accuracy, as the rows have them.
 SELECTED = {
