@@ -193,7 +193,8 @@ def _check_once(overrides: Sequence[str]) -> None:
     for place, key in enumerate(keys):
         for other in keys[:place]:
             if key == other or f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
-                raise InputError(f"--set: {key} is given after {other}, which sets the same; leave one of them out")
+                again = f"{key} is given twice" if key == other else f"{key} and {other} set the same"
+                raise InputError(f"--set: {again}; leave one of them out")
 
 
 def _override(content: dict[str, Any], override: str) -> None:

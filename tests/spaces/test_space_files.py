@@ -245,7 +245,7 @@ def test_overrides_come_after_the_preset_and_each_is_given_once(write):
     assert space.fixed["batch_size"] == 16
     assert space.budget.epochs == 9
     for twice in (["lr=0.1", "lr=0.1"], ["lr.low=0.001", "lr=0.1"], ["lr=0.1", "lr.low=0.001"]):
-        assert f"{twice[1].partition('=')[0]} is given after" in error_of(path, overrides=twice)
+        assert "leave one of them out" in error_of(path, overrides=twice)
     assert load_space(path, overrides=["warmup_lr=0.2", "lr=0.1"]).fixed["lr"] == 0.1
 
 
