@@ -33,7 +33,7 @@ USUAL_RATE = 0.1
 _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
     "confirm_on", "warmup_store", "time_budget", "max_concurrent", "trial_timeout", "tensorboard", "mlflow",
-    "wandb",
+    "wandb", "storage",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
