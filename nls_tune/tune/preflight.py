@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,11 @@ def check_nodes(folders: Mapping[str, Path]) -> None:
     Raises:
         InputError: For the first problem; the others are its notes.
     """
-    problems = [problem for node in ask_nodes(folders) for problem in node.problems]
+    raise_problems([problem for node in ask_nodes(folders) for problem in node.problems])
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise InputError for the first problem, if there is one; the others are its notes."""
     if problems:
         error = InputError(problems[0])
         for problem in problems[1:]:

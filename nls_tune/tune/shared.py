@@ -16,7 +16,7 @@ from nls_tune.plan.settings import SearchSettings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.storage.opening import reason_of
 from nls_tune.runs.storage.store import Store
-from nls_tune.tune.preflight import PATIENCE_SECONDS, check_nodes, node_names
+from nls_tune.tune.preflight import PATIENCE_SECONDS, check_nodes, node_names, raise_problems
 
 #: Removing files must not hold up the end of a search.
 _REMOVE_SECONDS = 10.0
@@ -37,8 +37,7 @@ def checked_nodes(
     if warmups is not None and settings.warmup_store is not None:
         folders["--warmup-store"] = warmups
     check_nodes(folders)
-    if store is not None:
-        check_node_storage(store)
+    raise_problems([] if store is None else storage_problems(store))
     try:
         yield
     finally:
@@ -47,31 +46,21 @@ def checked_nodes(
                 list(_on_every_node(_remove, _REMOVE_SECONDS, run_id))
 
 
-def check_node_storage(store: Store) -> None:
-    """Check that every node reads from the storage what this process has written, and the other way round.
-
-    Raises:
-        InputError: For the first node that does not; the others are its notes.
-    """
+def storage_problems(store: Store) -> list[str]:
+    """Return a line for each node that does not read what this process has written to a storage, or not vice versa."""
     probe = f".probe-{secrets.token_hex(8)}"
     problems = []
     try:
         store.write(probe, b"driver")
-        for name, node, answer in _on_every_node(_look, PATIENCE_SECONDS, store.url, probe):
-            problem = answer
-            if not problem and not _has(store, f"{probe}.{node}"):
-                problem = "reaches another storage"
-            if problem:
-                problems.append(f"--storage must be reached by every node, node {name} {problem}; see its credentials")
+        for name, node, problem in _on_every_node(_look, PATIENCE_SECONDS, store.url, probe):
+            found = problem or ("" if _has(store, f"{probe}.{node}") else "reaches another storage")
+            if found:
+                problems.append(f"--storage must be reached by every node, node {name} {found}; see its credentials")
     finally:
         with suppress(OSError):
             for name in [name for name in store.files() if name.startswith(probe)]:
                 store.remove(name)
-    if problems:
-        error = InputError(problems[0])
-        for problem in problems[1:]:
-            error.add_note(problem)
-        raise error
+    return problems
 
 
 def _has(store: Store, name: str) -> bool:

@@ -87,7 +87,7 @@ def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(unknown, monkeypatc
 
     monkeypatch.setattr("nls_tune.tune.estimating.estimate_on_cluster", estimate_on_cluster)
     monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
-    monkeypatch.setattr("nls_tune.tune.preflight.check_nodes", lambda *arguments: None)
+    monkeypatch.setattr("nls_tune.tune.shared.check_nodes", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.check_machine", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: replace(SLOTS, gpus_per_trial=gpus))
     text = start(tmp_path / "run", address="head:6379", preset="cpu")

@@ -54,10 +54,12 @@ def resolved(url: str) -> str:
     parts, shown = urlsplit(url), without_password(url)
     bucket = parts.netloc.rpartition("@")[2]
     if ":" in bucket or "@" in parts.path:  # a slash in the secret key has cut the URL in two
-        raise InputError("--storage has a secret key with signs that URLs do not allow; write them as %2F, %2B, %3D")
+        raise InputError("the secret key of a storage has signs that URLs do not allow; write them as %2F, %2B, %3D")
+    if not bucket:
+        raise InputError(f"a storage must name a bucket, {shown} does not; give s3://BUCKET/FOLDER")
     options = dict(parse_qsl(parts.query))
     if unknown := sorted(options.keys() - set(_S3_OPTIONS)):
-        raise InputError(f"--storage {shown} says {unknown[0]}, which is unknown; known are {', '.join(_S3_OPTIONS)}")
+        raise InputError(f"the storage {shown} says {unknown[0]}, which is unknown; known are {', '.join(_S3_OPTIONS)}")
     return urlunsplit(parts._replace(query=urlencode(_s3_place(bucket, options))))
 
 
@@ -69,11 +71,11 @@ def open_file_system(url: str) -> tuple[Any, str]:
     """
     match, shown = _URL.match(url), without_password(url)
     if match is None:
-        raise InputError(f"--storage must be a URL like s3://BUCKET/FOLDER or file:///FOLDER, got {shown!r}")
+        raise InputError(f"a storage must be a URL like s3://BUCKET/FOLDER or file:///FOLDER, got {shown!r}")
     found, path = _open(match[1].lower(), url)
     path = path.rstrip("/")
     if not path.strip("/"):
-        raise InputError(f"--storage must name a bucket or a folder, {shown} does not; give SCHEME://BUCKET/FOLDER")
+        raise InputError(f"a storage must name a folder, {shown} does not; give SCHEME://PLACE/FOLDER")
     return found, path
 
 
@@ -107,7 +109,7 @@ def _open_fsspec(scheme: str, url: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     unknown = InputError(
-        f"--storage has the unknown scheme {scheme}://; s3://, gs://, file:// and others of pyarrow work, and those of "
+        f"the scheme {scheme}:// of a storage is unknown; s3://, gs://, file:// and others of pyarrow work, those of "
         "fsspec where it and the package of the scheme are installed"
     )
     try:

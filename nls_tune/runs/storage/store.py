@@ -54,7 +54,7 @@ class Store:
         except Exception as error:  # of many kinds: of pyarrow, of fsspec, of what fsspec imports
             reason, way_out = reason_of(error)
             raise InputError(
-                f"--storage {self.shown} cannot be opened ({reason}); {way_out}, or give another URL"
+                f"the storage {self.shown} cannot be opened ({reason}); {way_out}, or give another URL"
             ) from None
 
     def read(self, name: str) -> bytes:
@@ -204,6 +204,6 @@ def _within(seconds: float, work: Callable[[], _T], shown: str) -> _T:
         raise errors[0]
     if not results:
         raise InputError(
-            f"--storage {shown} does not answer within {seconds:g} s; see the network, or give another URL"
+            f"the storage {shown} does not answer within {seconds:g} s; see the network, or give another URL"
         )
     return results[0]
