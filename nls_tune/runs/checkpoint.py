@@ -131,7 +131,8 @@ class StoredCheckpoint(TrialCheckpoint):
 
     def __init__(self, store: Store, trial_id: str) -> None:
         super().__init__(Path("checkpoints") / trial_id)
-        self._store, self._latest, self._error = store, list[memoryview](), list[OSError]()
+        self._store, self._latest = store, list[memoryview]()
+        self._error: OSError | None = None
         self._pool = ThreadPoolExecutor(1)
 
     def start(self, trial: TrialSpec) -> None:
@@ -139,10 +140,11 @@ class StoredCheckpoint(TrialCheckpoint):
 
     def save(self, state: dict[str, Any]) -> None:
         """Begin to replace the state; raise the OSError of the upload before, if it failed."""
+        before, self._error = self._error, None
         self._latest.append(sealed_state(state))
         self._pool.submit(self._upload)
-        if self._error:
-            raise self._error.pop()
+        if before is not None:
+            raise before
 
     def _upload(self) -> None:
         waiting = [self._latest.pop(0) for _ in range(len(self._latest))]
@@ -153,7 +155,7 @@ class StoredCheckpoint(TrialCheckpoint):
                 if not self._is_wanted():
                     self._store.remove(name)  # the trial has ended meanwhile
         except OSError as error:
-            self._error[:] = [error]
+            self._error = error
 
     def _is_wanted(self) -> bool:
         """Return whether the trial has not ended."""

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,9 +25,14 @@ def hurry(monkeypatch):
         monkeypatch.setattr(mirror_module, name, seconds)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    return write_fake_run(tmp_path_factory.mktemp("written") / "run", trials=3, levels=("symmetric:0.4",))
+
+
 @pytest.fixture
-def run(tmp_path) -> RunDirectory:
-    return RunDirectory(write_fake_run(tmp_path / "run", trials=3, levels=("symmetric:0.4",)))
+def run(written, tmp_path) -> RunDirectory:
+    return RunDirectory(shutil.copytree(written, tmp_path / "run"))
 
 
 class Line(Store):
