@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from nls_tune.tune.starting import end_processes
+
 if TYPE_CHECKING:
     from nls_tune.runs.directory import RunDirectory
     from nls_tune.tune.recorder import Recorder
@@ -69,10 +71,12 @@ def end_at_once(recorder: Recorder, run: RunDirectory, what: str) -> None:
     run.write_json(content)
     sys.stdout.flush()
     print(
-        f"{what}. Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. To go "
-        "on, give the same command again when the cluster has a head",
+        f"Warning: {what}\n"
+        "Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. "
+        f"To go on: the same command with --out {run.path}, when Ray runs again",
         flush=True,
     )
+    end_processes()
     os._exit(130)
 
 
