@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from nls_tune.tune.starting import end_processes
+
 if TYPE_CHECKING:
     from nls_tune.tune.recorder import Recorder
     from nls_tune.tune.work import Work
@@ -71,10 +73,12 @@ def end_at_once(recorder: Recorder, work: Work, what: str) -> None:
         work.mirror.close()
     sys.stdout.flush()
     print(
-        f"{what}. Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. To go "
-        "on, give the same command again when the cluster has a head",
+        f"Warning: {what}\n"
+        "Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. "
+        f"To go on: the same command with --out {run.path}, when Ray runs again",
         flush=True,
     )
+    end_processes()
     os._exit(130)
 
 

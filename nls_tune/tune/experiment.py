@@ -44,7 +44,8 @@ def run_experiment(
 
     from nls_tune.tune.recorder import EndOnError, WhenReady
 
-    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died):
+    hangs = partial(end_at_once, recorder, work)
+    with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died, hangs):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
             tune_config=tune.TuneConfig(
@@ -70,7 +71,7 @@ def run_experiment(
         )
         recorder.view.start()
         try:
-            with watched_cluster(interrupts.ray_died, partial(end_at_once, recorder, work)):
+            with watched_cluster(interrupts.ray_died, hangs):
                 tuner.fit()
         except KeyboardInterrupt:
             if interrupts.died is not None:

@@ -215,7 +215,7 @@ def test_known_noise_is_estimated_on_demand_and_unknown_noise_need_not_be(
     text = start(tmp_path, estimate_noise=flag)
     assert len(made) == expected
     assert ("Start points hold the noise-cancelling rate of the true noise" in text) != hidden
-    assert ("The noise is unknown and not estimated" in text) == hidden
+    assert ("not estimated: no start point holds a noise-cancelling rate" in text) == hidden
     assert ("Estimating the noise of symmetric:0.2" in text) == bool(expected)
 
 
