@@ -75,7 +75,7 @@ def end_at_once(recorder: Recorder, work: Work, what: str) -> None:
     print(
         f"Warning: {what}\n"
         "Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. "
-        f"To go on: the same command with --out {run.path}, when Ray runs again",
+        f"To go on: the same command with --out {work.run.path}, when Ray runs again",
         flush=True,
     )
     end_processes()
