@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.metrics import Judging
@@ -128,6 +129,7 @@ def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataN
         compile=plan.settings.compile,
         warmup_store=plan.warmup_store(work.run),
         warmup_epochs=tuple(warmup_epochs),
+        folder=Path.cwd(),
     )
     return tune.with_resources(
         tune.with_parameters(TrainingTrainable, inputs=inputs, datasets=datasets, shared=shared),

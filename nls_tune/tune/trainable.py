@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class SharedSettings:
     """The settings that all trials of an experiment share.
 
     ``checkpoints`` and ``warmup_store`` are folders; without a store no CE warm-up is shared. Warm-ups of the lengths
-    ``warmup_epochs`` are stored.
+    ``warmup_epochs`` are stored. A user's own network is imported from the ``folder`` of the search.
     """
 
     judging: Judging
@@ -47,6 +48,7 @@ class SharedSettings:
     compile: CompileMode = "off"
     warmup_store: Path | None = None
     warmup_epochs: tuple[int, ...] = ()
+    folder: Path = Path()
 
 
 class TrainingTrainable(tune.Trainable):
@@ -75,6 +77,8 @@ class TrainingTrainable(tune.Trainable):
         from nls_tune.training.compiling import Compiler
         from nls_tune.training.devices import keep_freed_memory, limit_memory
 
+        if (folder := str(shared.folder)) not in sys.path:
+            sys.path.insert(0, folder)
         self._inputs, self._datasets = inputs, datasets
         self._shared_gpu = shared.trials_per_gpu > 1
         device = torch.device("cuda" if shared.use_gpu else "cpu")
