@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -41,12 +42,22 @@ def check_models(space: SearchSpace, num_classes: int, input_shape: InputShape) 
     return space.with_values("model", answer["models"]).with_values("weights", answer["weights"])
 
 
+def import_paths() -> tuple[str, ...]:
+    """Return where this process finds modules, and last the current folder: there is a user's own network."""
+    return (*(path for path in sys.path if path), os.getcwd())  # noqa: PTH109 - as a text
+
+
 def _ask(question: dict[str, Any], model: str) -> dict[str, Any]:
-    # -P: a user's folder must not hide modules of this program; the network's own module is looked for there.
     command = [sys.executable, "-P", "-m", "nls_tune.training.model_check"]
     try:
         done = subprocess.run(  # noqa: S603 - our own program
-            command, input=json.dumps(question), capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
+            command,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(import_paths())},
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise InputError(

@@ -95,8 +95,8 @@ def _place(name: str) -> tuple[str, str]:
 def _function(name: str) -> Any:
     module_name, function = _place(name)
     here = str(Path.cwd())
-    if module_name not in sys.modules and here not in sys.path:
-        sys.path.insert(0, here)  # as ``python -m`` does
+    if module_name not in sys.modules and sys.path[:1] != [here]:
+        sys.path.insert(0, here)  # as ``python -m`` does, and Ray in its workers
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

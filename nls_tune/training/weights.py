@@ -80,7 +80,8 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         content: Any = _read_safetensors(file) if file.suffix == ".safetensors" else _load(file)
     except Exception as error:  # a file of another kind fails in many ways
-        raise _cannot_read(file, " ".join(str(error).split())[:150]) from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _cannot_read(file, " ".join(reason.split())[:150]) from None
     for key in _WRAPPED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.metrics import Judging
+from nls_tune.plan.models import import_paths
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
 from nls_tune.tune.cluster_head import end_at_once, watched_cluster
@@ -129,7 +129,7 @@ def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataN
         compile=plan.settings.compile,
         warmup_store=plan.warmup_store(work.run),
         warmup_epochs=tuple(warmup_epochs),
-        folder=Path.cwd(),
+        import_paths=import_paths(),
     )
     return tune.with_resources(
         tune.with_parameters(TrainingTrainable, inputs=inputs, datasets=datasets, shared=shared),

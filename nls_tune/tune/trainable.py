@@ -37,7 +37,8 @@ class SharedSettings:
     """The settings that all trials of an experiment share.
 
     ``checkpoints`` and ``warmup_store`` are folders; without a store no CE warm-up is shared. Warm-ups of the lengths
-    ``warmup_epochs`` are stored. A user's own network is imported from the ``folder`` of the search.
+    ``warmup_epochs`` are stored. A user's own network is looked for where the search finds it, in the
+    ``import_paths`` as well.
     """
 
     judging: Judging
@@ -48,7 +49,7 @@ class SharedSettings:
     compile: CompileMode = "off"
     warmup_store: Path | None = None
     warmup_epochs: tuple[int, ...] = ()
-    folder: Path = Path()
+    import_paths: tuple[str, ...] = ()
 
 
 class TrainingTrainable(tune.Trainable):
@@ -77,8 +78,7 @@ class TrainingTrainable(tune.Trainable):
         from nls_tune.training.compiling import Compiler
         from nls_tune.training.devices import keep_freed_memory, limit_memory
 
-        if (folder := str(shared.folder)) not in sys.path:
-            sys.path.insert(0, folder)
+        sys.path += [path for path in shared.import_paths if path not in sys.path]
         self._inputs, self._datasets = inputs, datasets
         self._shared_gpu = shared.trials_per_gpu > 1
         device = torch.device("cuda" if shared.use_gpu else "cpu")
