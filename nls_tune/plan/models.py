@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 
 from nls_tune.errors import InputError
 from nls_tune.spaces.networks import NETWORKS, InputShape, check_model
 from nls_tune.spaces.space import SearchSpace, setting_values
+from nls_tune.training.model_check import ModelAnswer, ModelQuestion
 
 #: Importing torch from a cold disk takes a minute, and so may downloading weights.
 _PATIENCE_SECONDS = 300.0
@@ -29,13 +29,13 @@ def check_models(space: SearchSpace, num_classes: int, input_shape: InputShape) 
         return space
     if len(models) > 1 and weights != [None]:
         raise InputError(f"--weights are those of one network, the space has {len(models)}; give one with --model")
-    question = {
-        "models": models,
-        "weights": weights,
-        "freeze": True in setting_values(space, "freeze"),
-        "num_classes": num_classes,
-        "input_shape": input_shape,
-    }
+    question = ModelQuestion(
+        models=models,
+        weights=weights,
+        freeze=True in setting_values(space, "freeze"),
+        num_classes=num_classes,
+        input_shape=input_shape,
+    )
     answer = _ask(question, models[0])
     if "error" in answer:
         raise InputError(answer["error"])
@@ -47,7 +47,7 @@ def import_paths() -> tuple[str, ...]:
     return (*(path for path in sys.path if path), os.getcwd())  # noqa: PTH109 - as a text
 
 
-def _ask(question: dict[str, Any], model: str) -> dict[str, Any]:
+def _ask(question: ModelQuestion, model: str) -> ModelAnswer:
     command = [sys.executable, "-P", "-m", "nls_tune.training.model_check"]
     try:
         done = subprocess.run(  # noqa: S603 - our own program
@@ -64,7 +64,7 @@ def _ask(question: dict[str, Any], model: str) -> dict[str, Any]:
             f"model {model!r} is not built and tried within {_PATIENCE_SECONDS:g} s; find out what it waits for"
         ) from None
     try:
-        answer: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+        answer: ModelAnswer = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit code {done.returncode}"

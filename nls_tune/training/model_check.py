@@ -1,7 +1,6 @@
 """Builds networks once and tries them on two samples: a program of its own, for ``plan.models``.
 
-It reads ``{"models": [...], "weights": [...], "freeze": ..., "num_classes": ..., "input_shape": ...}`` from standard
-input, and prints as JSON the names of the models and the weights with their fingerprints, or the ``error``.
+It reads a ``ModelQuestion`` from standard input and prints a ``ModelAnswer``, both as JSON.
 """
 
 from __future__ import annotations
@@ -10,14 +9,32 @@ import copy
 import json
 import socket
 import sys
-from typing import Any
+from typing import Any, TypedDict
 
 #: Seconds until a server that does not answer counts as not there.
 _PATIENCE_SECONDS = 10.0
 
 
-def check(question: dict[str, Any]) -> dict[str, Any]:
-    """Return ``models`` and ``weights``, what is asked about with fingerprints; or ``error``, one line."""
+class ModelQuestion(TypedDict):
+    """The networks to try, each with each of the weights, and what they are to classify."""
+
+    models: list[str]
+    weights: list[str | None]
+    freeze: bool
+    num_classes: int
+    input_shape: tuple[int, ...]
+
+
+class ModelAnswer(TypedDict, total=False):
+    """The names of networks and weights with their fingerprints, by the names that were given; or the error."""
+
+    models: dict[str, str]
+    weights: dict[str, str]
+    error: str
+
+
+def check(question: ModelQuestion) -> ModelAnswer:
+    """Build and try the networks; an error is one line."""
     import torch
 
     from nls_tune.errors import InputError
@@ -27,7 +44,7 @@ def check(question: dict[str, Any]) -> dict[str, Any]:
     from nls_tune.training.weights import with_fingerprint
 
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"models": {}, "weights": {}}
+    found: ModelAnswer = {"models": {}, "weights": {}}
     shape, classes = tuple(question["input_shape"]), question["num_classes"]
     try:
         for model in question["models"]:

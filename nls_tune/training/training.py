@@ -82,6 +82,7 @@ class Training:
         self._memory_format = torch.channels_last if images else torch.contiguous_format
         self.model = model.to(self.device)
         self.model.to(memory_format=self._memory_format)
+        set_training(self.model, frozen=settings.freeze)
         self.history: list[EpochMetrics] = []
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
