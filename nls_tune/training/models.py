@@ -156,7 +156,7 @@ def _mlp(num_classes: int, input_shape: InputShape) -> nn.Module:
 
 
 def _linear(num_classes: int, input_shape: InputShape) -> nn.Module:
-    """Return a linear layer on the flattened input: for embeddings, the features of another network."""
+    """Return one linear layer on the flattened input, as embeddings of a trained network are often judged."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))
 
 
