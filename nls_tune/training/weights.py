@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +15,6 @@ from nls_tune.errors import InputError
 from nls_tune.spaces.networks import FINGERPRINT_DIGITS, split_fingerprint
 from nls_tune.training.last_layer import last_layer_name
 
-#: The types of numbers in a file of safetensors.
-_TYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 #: The entries under which training programs keep the weights among other things.
 _WRAPPED = ("state_dict", "model")
 
@@ -78,7 +70,7 @@ def _digest(file: Path, changed: int, size: int) -> str:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        content: Any = _read_safetensors(file) if file.suffix == ".safetensors" else _load(file)
+        content: Any = _load(file)
     except Exception as error:  # a file of another kind fails in many ways
         reason = getattr(error, "strerror", None) or str(error)
         raise _cannot_read(file, " ".join(reason.split())[:150]) from None
@@ -91,30 +83,11 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _load(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
     return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    """Read the format of Hugging Face: the length of a JSON header, the header, and the numbers."""
-    raw = bytearray(file.read_bytes())
-    (length,) = struct.unpack_from("<Q", raw)
-    header, start = json.loads(raw[8 : 8 + length]), 8 + length
-    found = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        kind, count = _TYPES[entry["dtype"]], math.prod(entry["shape"])
-        begin, end = entry["data_offsets"]
-        if end - begin != count * kind.itemsize or start + end > len(raw):
-            raise ValueError(f"the numbers of {name!r} are cut off")
-        # A copy: an offset in a file need not suit the type.
-        data = bytearray(raw[start + begin : start + end])
-        found[name] = (
-            torch.frombuffer(data, dtype=kind).reshape(entry["shape"])
-            if count
-            else torch.empty(entry["shape"], dtype=kind)
-        )
-    return found
 
 
 def _cannot_read(file: Path, reason: str) -> InputError:
