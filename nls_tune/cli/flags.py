@@ -14,9 +14,16 @@ _Command = TypeVar("_Command", bound=Callable[..., int])
 
 #: Training settings that have a flag of their own, short for ``--set NAME=VALUE``.
 _SHORT = {
-    "model": "Name of the network; short for --set model=NAME.",
+    "model": "Name of the network: a built-in one, torchvision:NAME, timm:NAME, or module.path:function of your own; "
+    "short for --set model=NAME.",
+    "weights": "Weights that the network starts from: default (of torchvision and timm), or a file; short for "
+    "--set weights=FILE.",
+    "freeze": "Train the last layer alone; short for --set freeze=true.",
     "precision": "float32, bfloat16 or auto, what the hardware computes fast; short for --set precision=NAME.",
 }
+
+#: Those of them that take no value.
+_SWITCHES = ("freeze",)
 
 
 def with_flags(*names: str, help_: Mapping[str, str] | None = None) -> Callable[[_Command], _Command]:
@@ -59,8 +66,8 @@ def _parameters(help_: Mapping[str, str], *, in_panels: bool) -> Iterator[inspec
         yield _parameter(name, None if default == () else default, Annotated[_given_as(type_, flag), option])
         if name == "overrides":
             for short, text in _SHORT.items():
-                option = typer.Option(help=help_.get(short, text), rich_help_panel=panel)
-                yield _parameter(short, None, Annotated[str | None, option])
+                option = typer.Option(f"--{short}", help=help_.get(short, text), rich_help_panel=panel)
+                yield _parameter(short, None, Annotated[bool | None if short in _SWITCHES else str | None, option])
 
 
 def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:

@@ -14,6 +14,7 @@ from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, parse_noise_level
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate, read_levels
+from nls_tune.plan.models import check_models
 from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
@@ -21,9 +22,8 @@ from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
-from nls_tune.spaces.networks import check_model
 from nls_tune.spaces.settings import TrainingSettings, check_fit
-from nls_tune.spaces.space import Arm, SearchSpace, setting_values
+from nls_tune.spaces.space import Arm, SearchSpace
 
 #: The rate that ordinary label smoothing uses most; always tried.
 USUAL_RATE = 0.1
@@ -203,8 +203,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = Fals
     levels = read_levels(settings.noise, info)
     preset, reason = choose_preset(settings, num_gpus, "assumed" if assumed else "found")
     space = load_plan_space(settings, preset)
-    for model in setting_values(space, "model"):
-        check_model(model, info.input_shape)
+    space = check_models(space, info.num_classes, info.input_shape)
     if settings.tta == "mirror" and len(info.input_shape) != 3:
         raise InputError(f"--tta mirror is for images, the inputs have shape {info.input_shape}; leave it out")
     source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)

@@ -1,15 +1,29 @@
 """Which networks there are and what inputs they take: plain data, so that planning a search needs no torch.
 
-`nls_tune.training.models` builds them.
+A network is named in one of four ways: by a name of `NETWORKS`, which `nls_tune.training.models` builds; as
+``torchvision:NAME`` or ``timm:NAME``; as ``module.path:function``, a function of the user's own; or by the name of an
+entry point ``nls_tune.models`` that an installed package has. The plan of a search writes a fingerprint behind a name
+that is not of `NETWORKS`, ``mymodels:build@1f3a9c2e``: another network under the same name is another setting.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 
 from nls_tune.errors import InputError, unknown_name
 
 InputShape = tuple[int, ...]
+
+#: The packages whose networks are known by ``PACKAGE:NAME``.
+LIBRARIES = ("torchvision", "timm")
+#: The group of entry points with which an installed package brings networks.
+ENTRY_POINTS = "nls_tune.models"
+#: Digits of a fingerprint that stands behind a name.
+FINGERPRINT_DIGITS = 8
+_FINGERPRINT = re.compile(rf"(?P<name>.+)@(?P<fingerprint>[0-9a-f]{{{FINGERPRINT_DIGITS}}})")
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
@@ -33,21 +47,54 @@ NETWORKS = {
     "fast_cnn": Network(16, _WHITENED),
     "fast_cnn_large": Network(16, _WHITENED),
     "mlp": Network(0),
+    "linear": Network(0),
 }
-"""The networks by name."""
+"""The networks of this package by name."""
 
 MODEL_NAMES: tuple[str, ...] = tuple(NETWORKS)
-"""The names that `nls_tune.training.models.build_model` knows."""
+"""The names of the networks of this package."""
 
 
-def check_model(name: str, input_shape: InputShape) -> None:
-    """Raise an InputError unless a network exists and takes samples of this shape: images (C, H, W), or (features,)."""
-    if name not in NETWORKS:
-        raise unknown_name("model", name, MODEL_NAMES)
-    network = NETWORKS[name]
+def split_fingerprint(text: str) -> tuple[str, str | None]:
+    """Return a name or a path without the fingerprint that a plan has written behind it, and that fingerprint."""
+    found = _FINGERPRINT.fullmatch(text)
+    return (found["name"], found["fingerprint"]) if found else (text, None)
+
+
+def is_own(model: str) -> bool:
+    """Whether a network is the user's or a plug-in's: neither of this package, nor of one of `LIBRARIES`."""
+    name, _ = split_fingerprint(model)
+    return name not in NETWORKS and name.partition(":")[0] not in LIBRARIES
+
+
+def plugged_in() -> dict[str, EntryPoint]:
+    """Return the entry points of installed packages that build networks, by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def check_model(model: str, input_shape: InputShape) -> None:
+    """Raise an InputError unless a network can exist and take samples of this shape: (C, H, W), or (features,).
+
+    What a library or a function says of its own network shows when it is built.
+    """
+    name, _ = split_fingerprint(model)
     shape = tuple(input_shape)
     if not shape or min(shape) < 1:
         raise InputError(f"an input shape has sizes of 1 or more, got {shape}: check the dataset")
+    if name in NETWORKS:
+        _check_shape(name, shape)
+    elif ":" not in name:
+        if name not in (known := plugged_in()):
+            raise unknown_name("model", name, [*MODEL_NAMES, *known])
+    elif name.partition(":")[0] not in LIBRARIES and not _FUNCTION.fullmatch(name):
+        raise InputError(
+            f"model {name!r} must be one of {', '.join(MODEL_NAMES)}, torchvision:NAME, timm:NAME, or "
+            "module.path:function, a function of your own"
+        )
+
+
+def _check_shape(name: str, shape: InputShape) -> None:
+    network = NETWORKS[name]
     if network.min_side == 0:
         return
     if len(shape) != 3:

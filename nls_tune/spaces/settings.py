@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.metrics import Objective
+from nls_tune.spaces.networks import LIBRARIES, is_own, split_fingerprint
 
 #: A part of the smooth rate's range: exactly 0, above, or below.
 Arm = Literal["ce", "positive", "negative"]
@@ -43,6 +44,9 @@ class TrainingSettings(BaseModel):
 
     Attributes:
         model: Name of the network, see ``nls_tune.spaces.networks``.
+        weights: Weights that the network starts from: ``default``, those that torchvision or timm has for it, or a file
+            ``.pth`` or ``.safetensors``. By default they are drawn at random.
+        freeze: Trains the last layer alone; what comes before it keeps its weights, and batch norm its statistics.
         epochs: Number of epochs, warm-up included.
         smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative.
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
@@ -81,6 +85,8 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "resnet34"
+    weights: Later[Annotated[str | None, Field(min_length=1)]] = None
+    freeze: Later[bool] = False
     epochs: _Epochs = 100
     smooth_rate: Annotated[float, Field(le=1, allow_inf_nan=False)] = 0.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
@@ -117,6 +123,10 @@ class TrainingSettings(BaseModel):
                 f"warmup_epochs must leave at least one GLS epoch, got {self.warmup_epochs} of {self.epochs} "
                 "epochs; lower warmup_epochs or raise epochs"
             )
+        if self.weights == "default" and self.model.partition(":")[0] not in LIBRARIES:
+            raise ValueError(f"weights default is for torchvision:NAME and timm:NAME, not {self.model}; give a file")
+        if self.freeze and self.weights is None and not is_own(self.model):
+            raise ValueError(f"freeze would keep random weights of {self.model}; give weights, default or a file")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got 0; set nesterov to false or raise momentum")
         return self
@@ -127,9 +137,15 @@ class TrainingSettings(BaseModel):
         return {name: info.default for name, info in cls.model_fields.items() if "later" in info.metadata}
 
     def identity(self) -> dict[str, object]:
-        """Return the settings as plain JSON values, but for ``Later`` ones at their defaults."""
+        """Return the settings as plain JSON values, but for ``Later`` ones at their defaults.
+
+        A file of weights counts by its content, wherever it lies.
+        """
         unchanged = {name for name, default in self.later_defaults().items() if getattr(self, name) == default}
-        return self.model_dump(mode="json", exclude=unchanged)
+        values = self.model_dump(mode="json", exclude=unchanged)
+        if self.weights is not None:
+            values["weights"] = split_fingerprint(self.weights)[1] or self.weights
+        return values
 
     @property
     def arm(self) -> Arm:

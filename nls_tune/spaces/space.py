@@ -105,6 +105,19 @@ class SearchSpace(BaseModel):
     def _rate(self) -> FloatParameter | ChoiceParameter:
         return cast("FloatParameter | ChoiceParameter", self.space["smooth_rate"])  # an int is refused above
 
+    def with_values(self, name: str, values: Mapping[str, str]) -> SearchSpace:
+        """Return the space with other texts for the values of a setting, a choice or fixed."""
+
+        def changed(config: _Config) -> _Config:
+            return {k: values.get(v, v) if k == name and isinstance(v, str) else v for k, v in config.items()}
+
+        space = dict(self.space)
+        if isinstance(choice := space.get(name), ChoiceParameter):
+            update = {"values": tuple(values.get(v, v) for v in choice.values), "default": choice.default}
+            space[name] = choice.model_copy(update=update | {"default": values.get(choice.default, choice.default)})
+        start = tuple(changed(point) for point in self.start)
+        return self.model_copy(update={"space": space, "fixed": changed(self.fixed), "start": start})
+
     # Arms
 
     def has_arm(self, arm: Arm) -> bool:

@@ -60,8 +60,8 @@ class Compiler:
     ) -> Forward | None:
         """Return ``run_network`` compiled for networks and batches of this shape; None if ``auto`` fails to.
 
-        It is compiled now, in a rehearsal on a copy of the network: whatever can fail fails here. ``autocast`` makes
-        the context of the forward pass.
+        It is compiled now, in a rehearsal on a copy of the network, which is in training mode: whatever can fail fails
+        here. ``autocast`` makes the context of the forward pass.
 
         Raises:
             CompileError: If compiling fails and the mode is ``on``.
@@ -74,7 +74,7 @@ class Compiler:
         if kind in self._rehearsed:
             return self._compiled
         try:
-            rehearsed = copy.deepcopy(network).train()
+            rehearsed = copy.deepcopy(network)
             with seeded(0, inputs.device):
                 with autocast():
                     logits = self._compiled(rehearsed, inputs)

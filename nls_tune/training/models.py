@@ -1,8 +1,9 @@
 """Networks by name, each for any number of classes and for the input shapes that it can take.
 
-Which there are, and what inputs they take, stands in `spaces.networks`, which needs no torch. The image networks are
-those that papers on noisy labels report: ResNets with a CIFAR stem, the pre-activation ResNet-18 and the 9-layer CNN.
-``small_cnn`` and ``mlp`` are there so that a laptop can search as well. Initial weights come from torch's global
+Which there are, and what inputs they take, stands in `spaces.networks`, which needs no torch; those of other packages
+and of users are built by `training.other_models`. The image networks are those that papers on noisy labels report:
+ResNets, with a CIFAR stem for small images, the pre-activation ResNet-18 and the 9-layer CNN. ``small_cnn`` and ``mlp``
+are there so that a laptop can search as well, and ``linear`` for embeddings. Initial weights come from torch's global
 generator: seed it first.
 """
 
@@ -17,11 +18,15 @@ import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
 from torch import Tensor, nn
 
 from nls_tune.errors import InputError
-from nls_tune.spaces.networks import InputShape, check_model
+from nls_tune.spaces.networks import InputShape, check_model, split_fingerprint
 from nls_tune.training.fast_cnn import WIDTHS, FastCNN
+from nls_tune.training.other_models import build_other, fingerprint
+from nls_tune.training.weights import load_weights_file
 
 _SMALL_CNN_WIDTHS = (32, 64, 128)
 _MLP_HIDDEN = (128, 128)
+#: Images with a larger side keep the stem that ResNets have for ImageNet, which leaves a quarter of each side.
+_CIFAR_STEM_SIDE = 64
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -36,13 +41,17 @@ def _kaiming_init(module: nn.Module) -> None:
 
 
 def _resnet(name: str, num_classes: int, input_shape: InputShape) -> nn.Module:
-    """Return torchvision's ResNet with the stem for small images: ImageNet's would leave 8 x 8 of 32 x 32 pixels."""
+    """Return torchvision's ResNet; for small images with their stem: ImageNet's would leave 8 x 8 of 32 x 32 pixels."""
     from torchvision.models import get_model  # slow to import, and only these networks need it
 
     model: nn.Module = get_model(name, weights=None, num_classes=num_classes)
-    model.conv1 = _conv3x3(input_shape[0], 64)
-    _kaiming_init(model.conv1)
-    model.maxpool = nn.Identity()
+    if max(input_shape[1:]) <= _CIFAR_STEM_SIDE:
+        stem = _conv3x3(input_shape[0], 64)
+        model.maxpool = nn.Identity()
+    else:
+        stem = nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False)
+    _kaiming_init(stem)
+    model.conv1 = stem
     return model
 
 
@@ -146,6 +155,11 @@ def _mlp(num_classes: int, input_shape: InputShape) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def _linear(num_classes: int, input_shape: InputShape) -> nn.Module:
+    """Return one linear layer on the flattened input, as embeddings of a trained network are often judged."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))
+
+
 #: How to build each network of `nls_tune.spaces.networks.NETWORKS`, for a number of classes and an input shape.
 _BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
     "resnet18": partial(_resnet, "resnet18"),
@@ -156,20 +170,35 @@ _BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
     **{name: partial(_fast_cnn, widths) for name, widths in WIDTHS.items()},
     "small_cnn": _small_cnn,
     "mlp": _mlp,
+    "linear": _linear,
 }
 
 
-def build_model(name: str, *, num_classes: int, input_shape: InputShape) -> nn.Module:
-    """Build a network with fresh weights, on the CPU, in float32 and training mode.
+def build_model(name: str, *, num_classes: int, input_shape: InputShape, weights: str | None = None) -> nn.Module:
+    """Build a network on the CPU, in float32 and training mode, with fresh weights unless others are given.
 
-    ``name`` is one of `nls_tune.spaces.networks.MODEL_NAMES`, and ``input_shape`` the shape of one sample. The module
-    maps float inputs ``(N, *input_shape)`` to logits ``(N, num_classes)``. Training on a batch of one can fail: batch
-    norm needs two values per channel, and of the smallest images a network keeps one.
+    ``name`` is as in `nls_tune.spaces.networks`, ``input_shape`` the shape of one sample, and ``weights`` ``default``
+    or a file. The module maps float inputs ``(N, *input_shape)`` to logits ``(N, num_classes)``. Training on a batch of
+    one can fail: batch norm needs two values per channel, and of the smallest images a network keeps one.
 
     Raises:
-        InputError: As in `check_model`, or ``num_classes`` is below 2.
+        InputError: As in `check_model`, or ``num_classes`` is below 2, or the network cannot be built, has another
+            fingerprint than stands behind its name, or the weights cannot be read or do not fit.
     """
     check_model(name, input_shape)
     if num_classes < 2:
         raise InputError(f"num_classes is 2 or more, got {num_classes}: check the labels")
-    return _BUILDERS[name](num_classes, tuple(input_shape))
+    plain, expected = split_fingerprint(name)
+    shape, default = tuple(input_shape), weights is not None and weights.partition("@")[0] == "default"
+    if plain in _BUILDERS:
+        network = _BUILDERS[plain](num_classes, shape)
+    else:
+        network = build_other(plain, num_classes, shape, weights if default else None)
+        if expected is not None and (found := fingerprint(plain, network)) != expected:
+            raise InputError(
+                f"model {plain!r} is another one than when the search began (fingerprint {found}, then {expected}): "
+                "give its old code back, or search anew"
+            )
+    if weights is not None and not default:
+        load_weights_file(network, weights)
+    return network

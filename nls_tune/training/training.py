@@ -24,6 +24,7 @@ from nls_tune.training.data import Batches, DeviceData
 from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
 from nls_tune.training.evaluation import Evaluator
 from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN
+from nls_tune.training.last_layer import freeze, set_training
 from nls_tune.training.models import build_model
 from nls_tune.training.readouts import Readouts
 
@@ -65,15 +66,23 @@ class Training:
         check_fit(settings, dataset.num_train, dataset.input_shape)
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with seeded(self._stream(0), self.device):
-            model = build_model(settings.model, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
-            if isinstance(model, FastCNN):
+            model = build_model(
+                settings.model,
+                num_classes=dataset.num_classes,
+                input_shape=dataset.input_shape,
+                weights=settings.weights,
+            )
+            if isinstance(model, FastCNN) and settings.weights is None:
                 some = torch.randperm(dataset.num_train)[:WHITENING_IMAGES].to(self.device)
                 model.whiten(normalise(self.data.train_inputs[some], self.data.mean, self.data.std))
         images = len(dataset.input_shape) == 3
+        if settings.freeze:
+            freeze(model)
         self.precision = resolve_precision(settings.precision, self.device, images=images)
         self._memory_format = torch.channels_last if images else torch.contiguous_format
         self.model = model.to(self.device)
         self.model.to(memory_format=self._memory_format)
+        set_training(self.model, frozen=settings.freeze)
         self.history: list[EpochMetrics] = []
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
@@ -173,7 +182,7 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One pass over the training samples; returns the sum of the losses and the number correct."""
-        self.model.train()
+        set_training(self.model, frozen=self.settings.freeze)
         in_warmup = self.settings.phase(epoch) == "warmup"
         rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -237,6 +246,7 @@ class Training:
         """The trained parameters, by what their learning rate is multiplied with; decay per step is that of all."""
         factor = self.settings.norm_bias_lr_factor
         norms = [m.bias for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)] if factor != 1 else []
+        norms = [bias for bias in norms if bias is not None and bias.requires_grad]
         of_norms = {id(bias) for bias in norms}
         others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in of_norms]
         groups: list[dict[str, Any]] = [{"params": others, "lr_factor": 1.0, "weight_decay": decay}]

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.metrics import Judging
+from nls_tune.plan.models import import_paths
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
 from nls_tune.tune.cluster_head import end_at_once, watched_cluster
@@ -130,6 +131,7 @@ def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataN
         warmup_epochs=tuple(warmup_epochs),
         storage=work.store.url if work.store is not None and plan.settings.keeps_states_in_storage else None,
         node_warmups=work.run_id if warmups is not None and plan.settings.has_warmups_per_node else None,
+        import_paths=import_paths(),
     )
     return tune.with_resources(
         tune.with_parameters(TrainingTrainable, inputs=inputs, datasets=datasets, shared=shared),

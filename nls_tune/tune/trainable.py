@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,8 @@ class SharedSettings:
 
     ``checkpoints`` and ``warmup_store`` are folders; without a store no CE warm-up is shared. Warm-ups of the lengths
     ``warmup_epochs`` are stored. With the URL of a ``storage`` the nodes share no folder: checkpoints lie there. With
-    the run's id in ``node_warmups`` each node has a store of its own.
+    the run's id in ``node_warmups`` each node has a store of its own. A user's own network is looked for where the
+    search finds it, in the ``import_paths`` as well.
     """
 
     judging: Judging
@@ -52,6 +54,7 @@ class SharedSettings:
     warmup_epochs: tuple[int, ...] = ()
     storage: str | None = None
     node_warmups: str | None = None
+    import_paths: tuple[str, ...] = ()
 
 
 class TrainingTrainable(tune.Trainable):
@@ -80,6 +83,7 @@ class TrainingTrainable(tune.Trainable):
         from nls_tune.training.compiling import Compiler
         from nls_tune.training.devices import keep_freed_memory, limit_memory
 
+        sys.path += [path for path in shared.import_paths if path not in sys.path]
         self._inputs, self._datasets = inputs, datasets
         self._shared_gpu = shared.trials_per_gpu > 1
         device = torch.device("cuda" if shared.use_gpu else "cpu")

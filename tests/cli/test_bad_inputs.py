@@ -43,6 +43,11 @@ NAMES = [
     ("--noise worst", "twonorm has no human labels", "--dataset cifar10n"),
     ("--dataset cifar10n --noise noisy", "human:noisy", "human:worst"),
     ("--model mpl", "unknown model 'mpl'", "did you mean 'mlp'?"),
+    ("--model my-models:build", "'my-models:build'", "module.path:function", "torchvision:NAME"),
+    ("--model mlp --freeze", "freeze would keep random weights of mlp", "give weights"),
+    ("--model mlp --weights default", "weights default is for torchvision:NAME and timm:NAME, not mlp"),
+    ("--model linear --weights missing.pth", "--weights", "missing.pth cannot be read (No such file"),
+    ("--model no_such_module:build", "there is no module 'no_such_module'"),
     ("--space twonrom", "unknown search space 'twonrom'", "did you mean 'twonorm'?", "waveform"),
     ("--preset tpu", "unknown preset 'tpu'", "did you mean 'gpu'?", "valid: gpu, cpu"),
     (

@@ -38,6 +38,7 @@ NULLABLE = {
     "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
     "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, "slot", "val_correct_at_best",
     "test_correct_at_best", "config_warmup_momentum", "config_warmup_weight_decay",
+    "config_weights",
 }  # fmt: skip
 
 
@@ -139,6 +140,7 @@ def test_a_trials_name_changes_with_its_data_its_stage_and_every_setting():
         "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
         "norm_bias_lr_factor": 64.0, "padding_mode": "reflect", "alternate_flip": True, "average_spans": (0.5,),
         "warmup_momentum": 0.5, "warmup_weight_decay": 0.5, "warmup_from": "best",
+        "weights": "default", "freeze": True,
     }  # fmt: skip
     assert set(changes) == set(TrainingSettings.model_fields)
     others = [(3, SETTINGS.model_copy(update={name: value})) for name, value in changes.items()]
