@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nls_tune.noise.levels import parse_noise_level
-from nls_tune.spaces.space import ARMS, SearchSpace
+from nls_tune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from nls_tune.plan.level import LevelPlan
@@ -41,10 +41,10 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
 def _notes_on_arms(space: SearchSpace, level: LevelPlan) -> list[str]:
     """Return notes on the arms that run out of configurations and on those that get no trial."""
     notes, quotas = [], level.quotas
-    for arm in ARMS:
+    for arm in space.used_arms():
         size = space.arm(arm).size() if arm in quotas else None
         if size is not None and quotas[arm] == size:
             notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
-        if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
+        if arm not in quotas:
             notes.append(f"arm {arm} gets no trial of {weighted_trials(space, level.weight)}; raise --num-trials")
     return notes

@@ -22,8 +22,8 @@ from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
 from nls_tune.spaces.networks import check_model
-from nls_tune.spaces.settings import TrainingSettings, check_fit
-from nls_tune.spaces.space import Arm, SearchSpace, setting_values
+from nls_tune.spaces.settings import Arm, TrainingSettings, check_fit
+from nls_tune.spaces.space import SearchSpace, setting_values
 
 #: The rate that ordinary label smoothing uses most; always tried.
 USUAL_RATE = 0.1
@@ -36,7 +36,7 @@ _MAY_DIFFER = {
     "wandb",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
-_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+_IN_SPACE = {"space", "preset", "overrides", "methods", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
 _IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "test_size", "tta"}
 
