@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nls_tune.noise.levels import parse_noise_level
+from nls_tune.plan.transition import transition_source
 from nls_tune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
         level.level for level in levels if settings.noise_draws and not parse_noise_level(level.level).is_drawn
     ]:
         notes.append(f"the labels of {', '.join(fixed)} are not drawn: the confirmation keeps them for all seeds")
+    if transition_source(space) == "true":
+        notes.append("forward and backward are given the true matrix of the noise, which real data do not have")
+    for level, trials in {level.level: weighted_trials(space, level.weight) for level in levels}.items():
+        if left := trials - space.dealt(trials):
+            notes.append(f"{level}: {left} of {trials} trials are left out, so that all methods get as many")
     if not any("ce" in level.quotas for level in levels):
         notes.append("without the ce arm no gain can be told; give it a share in arms")
     return tuple(notes)

@@ -109,6 +109,8 @@ class SearchSpace(BaseModel):
                 raise unknown_setting(name)
         if both := sorted(searched & fixed):
             raise ValueError(f"{both[0]} stands in both space and fixed; keep it in one")
+        if "transition" in searched:
+            raise ValueError("transition cannot be searched; fix it")
         if "smooth_rate" not in searched:
             raise ValueError("space must hold smooth_rate: it is what is searched")
         for name, parameter in self.space.items():
@@ -156,17 +158,20 @@ class SearchSpace(BaseModel):
         losses are compared with equal shares, trials that do not go round are left out: all methods get as many. A
         finite arm gets no more trials than it has configurations, and an arm without trials is left out.
         """
-        arms, shares = self.used_arms(), self.method_shares()
-        others = [a for a in arms if a not in RATE_ARMS]
-        if others and len(set(shares.values())) == 1:
-            num_trials -= num_trials % len(shares)
-        if num_trials < 4 and not others:
+        arms, num_trials = self.used_arms(), self.dealt(num_trials)
+        if num_trials < 4 and set(arms) <= set(RATE_ARMS):
             order = [a for a in ("ce", "negative", "positive") if a in arms]
             parts = {a: sum(1 for i in range(num_trials) if order[i % len(order)] == a) for a in arms}
         else:
             counts = largest_remainder(num_trials, [self.arms[a] for a in arms])
             parts = dict(zip(arms, counts, strict=True))
         return {a: n if (size := self.arm(a).size()) is None else min(n, size) for a, n in parts.items() if n}
+
+    def dealt(self, num_trials: int) -> int:
+        """Return how many of a level's trials are run: with other losses and equal shares, all methods get as many."""
+        shares = self.method_shares()
+        equal = len(set(shares.values())) == 1 and not set(shares) <= {"ce", "gls"}
+        return num_trials - num_trials % len(shares) if equal else num_trials
 
     def method_shares(self) -> dict[str, float]:
         """Return the shares of the trials by method: GLS has those of both signs of its rate."""
