@@ -272,14 +272,21 @@ def _methods(level: Level, finding: Finding, reason: Reason | None) -> tuple[Met
         MethodFinding(
             method,
             choice,
-            *((finding, None, None) if reason is not None or comparison is None else _of_comparison(comparison)),
+            *_of_comparison(comparison, finding if reason is not None or comparison is None else None),
         )
         for method, choice, comparison in chosen
         if choice is not None
     )
 
 
-def _of_comparison(comparison: PairedComparison) -> tuple[Finding, SampleMean, float | None]:
+def _of_comparison(
+    comparison: PairedComparison | None, of_level: Finding | None
+) -> tuple[Finding, SampleMean | None, float | None]:
+    """Return what a comparison says, unless the level's own finding is that nothing can be said."""
+    if comparison is None or of_level == "not_trained_enough":
+        return of_level or "not_confirmed", None, None
+    if of_level is not None:
+        return of_level, comparison.difference, None
     found: Finding = "no_proven_difference"
     if comparison.proven:
         found = "better" if comparison.difference.mean > 0 else "worse"

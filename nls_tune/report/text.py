@@ -8,6 +8,7 @@ from typing import Any
 
 from nls_tune.analysis.confirmation import ConfirmedConfiguration
 from nls_tune.analysis.statistics import SampleMean
+from nls_tune.losses.registry import LOSS_SETTINGS
 from nls_tune.runs.schemas import ON_ALL_LABELS
 from nls_tune.spaces.settings import RATE_ARMS, Arm
 
@@ -110,7 +111,9 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Say in one line what a trial was and how it ended, from its row of ``trials/`` and the searched settings."""
     on_all = row["stage"] == ON_ALL_LABELS
     seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
-    config = {name: row[name] if name in row else row[f"config_{name}"] for name in names}
+    mine = [name for name in names if LOSS_SETTINGS.get(name, row["arm"]) == row["arm"]]
+    config = {name: row[name] if name in row else row[f"config_{name}"] for name in mine}
+    config |= {} if row["arm"] in RATE_ARMS else {"loss": row["arm"]}
     parts = [f"{row['noise_level']} {configuration(config)}{seed}: {row['status']}"]
     if row["error"]:
         parts.append(row["error"])

@@ -190,7 +190,10 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             (Column("noise"), lambda found: percent(found.noise_rate)),
             (Column("use", "text"), lambda found: use_text(found.use)),
             (Column("test", "text"), lambda found: test_text(found.use)),
-            (Column("best rate to CE", "text"), lambda found: interval(found.difference).replace(" [", "\n[")),
+            (
+                Column(f"{_best_kind(verdicts)} to CE", "text"),
+                lambda found: interval(found.difference).replace(" [", "\n["),
+            ),
             (Column("verdict", "text"), lambda found: "\n".join(FINDINGS[found.finding].rsplit(" ", 1))),
         ],
     )
@@ -242,8 +245,18 @@ METHODS_NOTE = (
     "as above. gls: either sign of its rate. p: exact sign-flip test, corrected by Holm's method over all levels and "
     "methods; – where validation prefers CE, so that nothing is claimed."
 )
-#: What the columns of the table mean.
-TABLE_NOTE = (
+
+
+def table_note(verdicts: Sequence[Verdict]) -> str:
+    """Say what the columns of the verdict table mean."""
+    return _TABLE_NOTE.replace("best rate", _best_kind(verdicts))
+
+
+def _best_kind(verdicts: Sequence[Verdict]) -> str:
+    return "best other loss" if any(found.methods for found in verdicts) else "best rate"
+
+
+_TABLE_NOTE = (
     "test: accuracy on clean labels in %, mean over fresh seeds ± standard error (one trial where nothing is "
     "confirmed). best rate to CE: test accuracy of the best rate minus that of the strongest cross-entropy (CE), seed "
     "by seed, in points, with 95 % interval of this level alone: the verdict also corrects over the levels."
