@@ -32,11 +32,11 @@ def transition_of(space: SearchSpace, level: LevelPlan) -> np.ndarray | None:
         return None
     if source == "estimate":
         return None if level.estimate is None else np.array(level.estimate.matrix)
-    if source != "true":
+    if source != "true_noise":
         return read_matrix(source.removeprefix("matrix:"), dataset.num_classes)
     if dataset.clean_labels is None or not parse_noise_level(level.level).is_drawn:
         raise InputError(
-            f"transition=true is for noise that is drawn here, {level.level} is not; use transition=estimate, or "
+            f"transition=true_noise is for noise that is drawn here, {level.level} is not; use transition=estimate, or "
             "matrix:FILE"
         )
     return transition_matrix(dataset.clean_labels, dataset.noisy_labels, dataset.num_classes)

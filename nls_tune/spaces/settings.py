@@ -64,7 +64,7 @@ class TrainingSettings(BaseModel):
         bootstrap_beta: Share of the label in the target of loss ``bootstrap``; 1 is CE.
         bootstrap_kind: The rest of that target: the likeliest class (``hard``), or all probabilities (``soft``).
         transition: Transition matrix of the losses ``forward`` and ``backward``: ``estimate``, from the noisy labels;
-            ``matrix:FILE``; or ``true``, that of the level's synthetic noise, which no user of real data knows.
+            ``matrix:FILE``; or ``true_noise``, that of the level's synthetic noise, which no user of real data knows.
         smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative. It is 0
             for other losses.
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
@@ -157,8 +157,8 @@ class TrainingSettings(BaseModel):
         if self.loss != "gls" and self.smooth_rate != 0:
             raise ValueError(f"smooth_rate must be 0 with loss {self.loss}, got {self.smooth_rate:g}; use loss gls")
         kind, _, file = self.transition.partition(":")
-        if self.transition not in ("estimate", "true") and not (kind == "matrix" and file):
-            raise ValueError(f"transition must be estimate, true or matrix:FILE, got {self.transition!r}")
+        if self.transition not in ("estimate", "true_noise") and not (kind == "matrix" and file):
+            raise ValueError(f"transition must be estimate, true_noise or matrix:FILE, got {self.transition!r}")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got 0; set nesterov to false or raise momentum")
         return self

@@ -67,11 +67,11 @@ def test_the_matrix_is_the_estimate_once_that_is_made():
 
 
 def test_the_true_matrix_is_given_on_request_and_that_is_said():
-    plan = compare("ce,forward", overrides=("batch_size=32", "transition=true"))
+    plan = compare("ce,forward", overrides=("batch_size=32", "transition=true_noise"))
     assert not plan.levels[0].needs_estimate
     matrix = matrix_of(plan)
     assert matrix.shape == (10, 10)
-    assert np.allclose(np.diag(matrix), 0.6, atol=0.1)
+    assert np.allclose(np.diag(matrix), 0.6, atol=0.2)
     assert any("true matrix" in note for note in plan.notes)
 
 
