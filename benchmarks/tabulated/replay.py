@@ -25,7 +25,8 @@ from nls_tune.noise.levels import parse_noise_level
 from nls_tune.plan.level import GroupKey
 from nls_tune.plan.plan import USUAL_RATE
 from nls_tune.spaces.reading import load_space
-from nls_tune.spaces.space import ARMS, SearchSpace
+from nls_tune.spaces.settings import RATE_ARMS
+from nls_tune.spaces.space import SearchSpace
 
 #: Trials per level, enough for the longest budget that is looked at.
 TRIALS = 48
@@ -221,7 +222,7 @@ class OurSearch:
             rate = space.space["smooth_rate"].model_copy(update={"scale": variant.scale})
             space = space.model_copy(update={"space": {**space.space, "smooth_rate": rate}})
         if variant.shares is not None:
-            space = space.model_copy(update={"arms": dict(zip(ARMS, variant.shares, strict=True))})
+            space = space.model_copy(update={"arms": dict(zip(RATE_ARMS, variant.shares, strict=True))})
         budget = space.budget
         grace = budget.grace_epochs if variant.grace is None else round(variant.grace * budget.epochs)
         rungs = Rungs.geometric(grace, table.epochs, variant.reduction_factor or budget.reduction_factor)

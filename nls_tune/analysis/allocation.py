@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nls_tune.runs.run_json import RunSession
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.settings import Arm, ordered_arms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,9 +164,10 @@ def _groups(trials: pd.DataFrame, levels: Sequence[str]) -> tuple[GroupCost, ...
     table = trials.assign(epochs_saved=left, epochs_trained=trained, num_trials=1)
     sums = table.groupby(["noise_level", "stage", "arm"], sort=False).sum(numeric_only=True).reset_index()
     known = list(dict.fromkeys([*levels, *trials["noise_level"]]))
+    arms = ordered_arms(trials["arm"])
 
     def place(group: GroupCost) -> tuple[int, ...]:
-        return known.index(group.noise_level), _STAGES.index(group.stage), ARMS.index(group.arm)
+        return known.index(group.noise_level), _STAGES.index(group.stage), arms.index(group.arm)
 
     return tuple(sorted((GroupCost(*row) for row in _rows_for(GroupCost, sums)), key=place))
 

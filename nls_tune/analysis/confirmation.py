@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from nls_tune.analysis.statistics import (
     smallest_sign_flip_p,
 )
 from nls_tune.runs.schemas import ON_ALL_LABELS, unpack_correct
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.settings import Arm, method_of, ordered_arms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,10 +76,11 @@ class PairedComparison:
         sign_flip_p: The exact p value of a difference of 0.
         smallest_p: The smallest p value that this number of seeds can give.
         t_p: The p value of the paired t test; 1 where all differences are equal.
-        holm_p: ``sign_flip_p`` corrected over the levels, for the best on validation; else None.
+        holm_p: ``sign_flip_p`` corrected over levels and methods, where the configuration is the best of its method on
+            validation, and better there than the strongest CE; else None.
         holm_t_p: ``t_p`` likewise.
-        proven: Whether the best configuration on validation differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``
-            where so many seeds and levels let it fall that far.
+        proven: Whether a configuration with a ``holm_p`` differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``
+            where so many seeds and claims let it fall that far.
         detectable: The smallest true difference that the t test, corrected over the levels, would have found with a
             probability of 80 %, for this draw of the noise and this test set, if validation had ranked it first;
             infinite where the seeds say nothing of it.
@@ -102,7 +104,7 @@ class LevelConfirmation:
     """The confirmation of one noise level.
 
     Attributes:
-        configurations: CE first, then positive and negative rates.
+        configurations: CE first, then positive and negative rates, then other losses.
         strongest_ce: Index of the CE with the highest mean validation accuracy, if there is one.
         best: Index of the configuration with the highest mean validation accuracy.
         comparisons: One per configuration, with the strongest CE; None for that one itself, without a test set,
@@ -133,8 +135,8 @@ def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Lev
 def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]) -> LevelConfirmation:
     groups, differ = [], searched_settings(rows)
     # In words, because lists cannot be grouped by: two configurations that are taken for one count each seed twice.
-    keys = rows[differ].apply(lambda row: str(config_of(row, differ)), axis=1)
-    for arm in ARMS:
+    keys = rows[[*differ, "arm"]].apply(lambda row: str(config_of(row, differ)), axis=1)
+    for arm in ordered_arms(rows["arm"]):
         of_arm = rows[rows["arm"] == arm]
         groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(keys, sort=False)]
     configurations = tuple(_configuration(arm, group, names) for arm, group in groups)
@@ -229,23 +231,48 @@ def can_reach(comparison: PairedComparison, num_claims: int) -> bool:
 
 
 def count_claims(found: Sequence[LevelConfirmation]) -> int:
-    """Return how many claims a run could make: one per level at which rates are compared with CE.
+    """Return how many claims a run could make: one per level and method that are compared with CE.
 
     Each is a chance of a false claim, even where validation then prefers CE: the seeds that choose are those that
     test, so that p values corrected over the levels where a rate leads would be too small. A search selects two rates;
-    more of them, confirmed after more trials, are more chances, and every two count as a claim.
+    more of them, confirmed after more trials, are more chances, and every two count as a claim. Of another loss a
+    search selects one configuration, and each is a claim.
     """
-    return sum(
-        math.ceil(sum(one.arm != "ce" and c is not None for one, c in compared) / 2)
-        for level in found
-        if (compared := list(zip(level.configurations, level.comparisons, strict=True)))
-    )
+    total = 0
+    for level in found:
+        compared = zip(level.configurations, level.comparisons, strict=True)
+        counts = Counter(method_of(one.arm) for one, c in compared if one.arm != "ce" and c is not None)
+        total += sum(math.ceil(count / 2) if method == "gls" else count for method, count in counts.items())
+    return total
+
+
+def best_of_methods(found: LevelConfirmation) -> dict[str, int]:
+    """Return the index of each method's best configuration on validation, by method, without CE."""
+    best: dict[str, int] = {}
+    for i, one in enumerate(found.configurations):
+        known = best.get(method := method_of(one.arm))
+        if known is None or one.validation.mean > found.configurations[known].validation.mean:
+            best[method] = i
+    best.pop("ce", None)
+    return best
+
+
+def _claims(found: LevelConfirmation) -> list[int]:
+    """Return the configurations that a level claims to beat the strongest CE: validation says so."""
+    if found.strongest_ce is None:
+        return []
+    least = found.configurations[found.strongest_ce].validation.mean
+    return [
+        i
+        for i in best_of_methods(found).values()
+        if found.comparisons[i] is not None and found.configurations[i].validation.mean > least
+    ]
 
 
 def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
-    """Correct the p values of the best configurations on validation: they are the claims that a run makes."""
+    """Correct the p values of the methods' best configurations on validation: they are the claims that a run makes."""
     num_claims = count_claims(found)
-    made = [claim for c in found if (claim := c.comparisons[c.best]) is not None]
+    made = [claim for level in found for i in _claims(level) if (claim := level.comparisons[i]) is not None]
     none_made = [1.0] * (num_claims - len(made))
     flips, ts = (holm([*p, *none_made]) for p in ([c.sign_flip_p for c in made], [c.t_p for c in made]))
     corrected = iter(zip(flips, ts, strict=True))
@@ -254,13 +281,13 @@ def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfi
         comparisons = [
             one and replace(one, detectable=_detectable(one.difference, num_claims)) for one in confirmation.comparisons
         ]
-        best = comparisons[confirmation.best]
-        if best is not None:
-            holm_p, holm_t_p = next(corrected)
-            refuted = can_reach(best, num_claims) and holm_p > SIGNIFICANT
-            comparisons[confirmation.best] = replace(
-                best, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
-            )
+        for i in _claims(confirmation):
+            if (best := comparisons[i]) is not None:
+                holm_p, holm_t_p = next(corrected)
+                refuted = can_reach(best, num_claims) and holm_p > SIGNIFICANT
+                comparisons[i] = replace(
+                    best, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
+                )
         result.append(replace(confirmation, comparisons=tuple(comparisons)))
     return tuple(result)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
 from nls_tune.analysis.level_summaries import Z95, LevelSummary
-from nls_tune.analysis.rows import log_share, search_trials
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.analysis.rows import log_share, rate_trials, search_trials
+from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +71,8 @@ def doubts(
 ) -> tuple[DoubtKind, ...]:
     """Return what speaks against the verdict of a level.
 
-    ``rate`` is the best one other than 0, with its arm, and ``comparison`` that with the strongest CE; ``has_use`` says
-    whether the verdict names something to use.
+    ``rate`` is the best one other than 0, with its arm (0 for another loss), and ``comparison`` that with the strongest
+    CE; ``has_use`` says whether the verdict names something to use.
     """
     summary, search = level.summary, search_trials(level.rows)
     kinds: dict[DoubtKind, bool] = {
@@ -87,12 +87,13 @@ def doubts(
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
             "asymmetric_noise": not _is_symmetric(summary),
             "default_ce_stronger": _default_ce_stronger(level),
-            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in ARMS if (search["arm"] == a).any()),
+            "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in search["arm"].unique()),
         }
     if has_use and rate is not None:
         of_arm = level.rows[level.rows["arm"] == rate[0]]
         kinds |= {
-            "at_the_edge": _at_the_edge(rate[1], level.rate, search["smooth_rate"]),
+            "at_the_edge": rate[0] in RATE_ARMS
+            and _at_the_edge(rate[1], level.rate, rate_trials(search)["smooth_rate"]),
             "many_diverged": bool((of_arm["status"] == "diverged").groupby(of_arm["stage"]).mean().max() > 0.25),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)

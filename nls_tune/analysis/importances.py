@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nls_tune.analysis.rows import by_level, completed_trials, log_share, search_trials, searched_settings
+from nls_tune.analysis.rows import by_level, completed_trials, log_share, rate_trials, search_trials, searched_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,14 +59,14 @@ class LevelImportances:
 def importances(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelImportances, ...]:
     """Return the importances of each noise level that has search trials.
 
-    Both methods are Optuna's, over the completed search trials of all arms together: the rate as log(1 - r), the
+    Both methods are Optuna's, over the completed search trials of CE and GLS together: the rate as log(1 - r), the
     learning rate and other positive numbers in the log. PED-ANOVA compares the best tenth, at least five trials, with
     all. So that a large run takes no longer than a small one, an even sample of a level's trials is used, drawn with a
     fixed seed (``num_trials`` says how many), and fANOVA has 24 trees for one level, fewer for more, each of
     depth 5 at most (Optuna's defaults are 64 and 64).
     """
     bits = [name for name in trials.columns if str(name).endswith("_correct_at_best")]
-    found = by_level(search_trials(trials.drop(columns=bits)), levels)  # long cells take long to copy
+    found = by_level(rate_trials(search_trials(trials.drop(columns=bits))), levels)  # long cells take long to copy
     most = _share(MAX_TRIALS, len(found), LEAST_TRIALS_PER_LEVEL, MOST_TRIALS_PER_LEVEL)
     trees = _share(MAX_TREES, len(found), LEAST_TREES_PER_LEVEL, MOST_TREES_PER_LEVEL)
     return tuple(_importances(level, completed_trials(rows), most, trees) for level, rows in found)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from nls_tune.analysis.rows import by_level, is_completed, log_share, numbers, search_trials
+from nls_tune.analysis.rows import by_level, is_completed, log_share, numbers, rate_trials, search_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def interactions(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Inte
 
     A setting that has one value only is left out, and so is a level with one rate only.
     """
-    search = search_trials(trials)
+    search = rate_trials(search_trials(trials))
     ended = search[search["status"].isin(_ENDED)]
     return tuple(
         _interaction(level, setting, rows)

@@ -12,7 +12,7 @@ import pandas as pd
 from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
 from nls_tune.analysis.rows import have_settings, in_order, numbers, search_trials
 from nls_tune.metrics import best_epoch
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import Arm
 
 #: Why a curve is shown: it is the selected one of its arm, CE with the defaults, or one of the best of the others.
 Role = Literal["selected", "default_ce", "other"]

@@ -14,7 +14,7 @@ from nls_tune.analysis.rows import by_level, config_of, number, search_trials, s
 from nls_tune.analysis.selection import select
 from nls_tune.metrics import PLAIN
 from nls_tune.runs.schemas import unpack_correct
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.settings import Arm, ordered_arms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def level_summaries(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[L
 
 def _summarise(level: str, trials: pd.DataFrame) -> LevelSummary:
     first, names = trials.iloc[0], searched_settings(trials)
-    of_arms = {arm: trials[trials["arm"] == arm] for arm in ARMS}
+    of_arms = {arm: trials[trials["arm"] == arm] for arm in ordered_arms(trials["arm"])}
     selected = {arm: row for arm, rows in of_arms.items() if (row := select(rows)) is not None}
     arms = {arm: _arm_summary(arm, row, of_arms[arm], names) for arm, row in selected.items()}
     return LevelSummary(

@@ -11,7 +11,7 @@ import numpy as np
 from nls_tune.analysis.rows import by_level, number
 from nls_tune.analysis.verdicts import Choice, Verdict
 from nls_tune.noise import noise_cancelling_rate
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,9 +54,11 @@ class RateAgainstNoise:
 
 
 def rate_against_noise(trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> RateAgainstNoise | None:
-    """Return the rates to use; None if no verdict says what to use."""
+    """Return the rates to use; None if no verdict names one."""
     rows = dict(by_level(trials))
-    best = tuple(_best_rate(v, v.use, rows[v.noise_level]) for v in verdicts if v.use is not None)
+    best = tuple(
+        _best_rate(v, v.use, rows[v.noise_level]) for v in verdicts if v.use is not None and v.use.arm in RATE_ARMS
+    )
     if not best:
         return None
     num_classes = int(trials["num_classes"].iloc[0])

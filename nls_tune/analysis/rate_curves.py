@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from nls_tune.analysis.rows import by_level, completed_trials, log_share, number, numbers, search_trials
+from nls_tune.analysis.rows import by_level, completed_trials, log_share, number, numbers, rate_trials, search_trials
 from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class RateCurve:
 
 def rate_curves(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[RateCurve, ...]:
     """Return the curve of each noise level that has search trials."""
-    return tuple(_rate_curve(level, rows) for level, rows in by_level(search_trials(trials), levels))
+    return tuple(_rate_curve(level, rows) for level, rows in by_level(rate_trials(search_trials(trials)), levels))
 
 
 def _rate_curve(level: str, rows: pd.DataFrame) -> RateCurve:

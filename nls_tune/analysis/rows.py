@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nls_tune.allocation.allocator import Config
+from nls_tune.losses.registry import LOSS_SETTINGS
+from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,11 @@ def search_trials(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[trials["stage"] == "search"]
 
 
+def rate_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of CE and of GLS, without those of other losses, which have no rate."""
+    return trials[trials["arm"].isin(RATE_ARMS)]
+
+
 def is_completed(trials: pd.DataFrame) -> pd.Series[bool]:
     """Return which trials were completed and have an objective."""
     return (trials["status"] == "completed") & trials["best_val_accuracy"].notna()
@@ -76,8 +83,10 @@ def _differs(values: pd.Series) -> bool:
 
 
 def config_of(row: pd.Series, columns: Sequence[str]) -> Config:
-    """Return the settings of a row as plain values, by the columns that hold them."""
-    return {name.removeprefix("config_"): plain(row[name]) for name in columns}
+    """Return the settings of a row as plain values, by the columns that hold them, without those of other losses."""
+    arm = row["arm"]
+    names = {column: column.removeprefix("config_") for column in columns}
+    return {name: plain(row[column]) for column, name in names.items() if LOSS_SETTINGS.get(name, arm) == arm}
 
 
 def have_settings(trials: pd.DataFrame, config: Mapping[str, Any]) -> np.ndarray:

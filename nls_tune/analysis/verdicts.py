@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, confirmations, count_claims
+from nls_tune.analysis.confirmation import (
+    LevelConfirmation,
+    PairedComparison,
+    best_of_methods,
+    confirmations,
+    count_claims,
+)
 from nls_tune.analysis.doubts import DoubtKind, Level, doubts
 from nls_tune.analysis.learned import is_at_chance, is_rising
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries, paired_trials
@@ -20,7 +26,7 @@ from nls_tune.analysis.selection import best_first, select
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.metrics import PLAIN
 from nls_tune.runs import Run
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.settings import RATE_ARMS, Arm, method_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +78,25 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class MethodFinding:
+    """What is known of one method at one noise level.
+
+    Attributes:
+        method: ``gls``, which is both signs of its rate, or another loss.
+        choice: Its best configuration, on mean validation accuracy over fresh seeds, else in the search.
+        finding: What is known of it against the strongest CE.
+        difference: Its test accuracy minus that of the strongest CE over fresh seeds; None without a confirmation.
+        sign_flip_p: Exact p value of no difference, corrected over levels and methods; None where nothing is claimed.
+    """
+
+    method: str
+    choice: Choice
+    finding: Finding
+    difference: SampleMean | None
+    sign_flip_p: float | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer at one noise level, and the doubts that speak against it.
 
@@ -81,12 +106,14 @@ class Verdict:
         use: What to use: the rate where it is proven better, else the strongest CE. The best rate where the space
             holds no CE; None where nothing can be said.
         ce: The strongest CE: the better, on mean validation accuracy, of the selected one and CE with the defaults.
-        rate: The best rate other than 0, on mean validation accuracy.
+        rate: The best configuration besides CE, on mean validation accuracy: a rate other than 0, or another loss.
         difference: Test accuracy of ``rate`` minus that of ``ce`` over fresh seeds; None without a confirmation.
         detectable: The smallest true difference that this confirmation would have found with a probability of 80 %.
-        sign_flip_p: Exact p value of no difference, corrected over the levels (Holm); None where nothing is claimed.
+        sign_flip_p: Exact p value of no difference, corrected over levels and methods (Holm); None where nothing is
+            claimed.
         search_difference: ``rate`` minus ``ce`` on validation in the search: one trial each, the best of many, so
             that luck alone makes it large; None where the search lacks one of them, or CE has not learned.
+        methods: What is known of each method, where other losses were compared; else empty.
     """
 
     noise_level: str
@@ -102,6 +129,7 @@ class Verdict:
     sign_flip_p: float | None
     search_difference: PairedDifference | None
     doubts: tuple[DoubtKind, ...]
+    methods: tuple[MethodFinding, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +220,7 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
         comparison = None if best is None else found.comparisons[best]
         claimed = best == found.best
     else:
-        ce, rate = (_searched(level, arms) for arms in (("ce",), ARMS[1:]))
+        ce, rate = (_searched(level, arms) for arms in (("ce",), [arm for arm in summary.arms if arm != "ce"]))
     ce = ce or _searched(level, ("ce",))
     finding: Finding = "not_trained_enough"
     if reason := _not_trained(level, ce, rate, epochs_of):
@@ -224,7 +252,45 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
         doubts=doubts(
             level, None if rate is None else (rate.arm, rate.config["smooth_rate"]), comparison, has_use=use is not None
         ),
+        methods=_methods(level, finding, reason),
     )
+
+
+def _methods(level: Level, finding: Finding, reason: Reason | None) -> tuple[MethodFinding, ...]:
+    """Return what is known of each method, where there are others than GLS; as little as the level's verdict says."""
+    arms, found = level.summary.arms, level.confirmed
+    if set(arms) <= set(RATE_ARMS):
+        return ()
+    chosen: list[tuple[str, Choice | None, PairedComparison | None]]
+    if found is None:
+        methods = dict.fromkeys(method_of(arm) for arm in arms if arm != "ce")
+        chosen = [(m, _searched(level, [arm for arm in arms if method_of(arm) == m]), None) for m in methods]
+    else:
+        of_methods = best_of_methods(found).items()
+        chosen = [(m, _confirmed(level, found, i), found.comparisons[i]) for m, i in of_methods]
+    return tuple(
+        MethodFinding(
+            method,
+            choice,
+            *_of_comparison(comparison, finding if reason is not None or comparison is None else None),
+        )
+        for method, choice, comparison in chosen
+        if choice is not None
+    )
+
+
+def _of_comparison(
+    comparison: PairedComparison | None, of_level: Finding | None
+) -> tuple[Finding, SampleMean | None, float | None]:
+    """Return what a comparison says, unless the level's own finding is that nothing can be said."""
+    if comparison is None or of_level == "not_trained_enough":
+        return of_level or "not_confirmed", None, None
+    if of_level is not None:
+        return of_level, comparison.difference, None
+    found: Finding = "no_proven_difference"
+    if comparison.proven:
+        found = "better" if comparison.difference.mean > 0 else "worse"
+    return found, comparison.difference, comparison.holm_p
 
 
 def _compared(

@@ -23,7 +23,8 @@ class NoisyDataset:
     None where they are not known. ``noise_level`` has its one spelling, for example ``symmetric:0.4``. The sorted rows
     ``train_indices`` are to train on and ``val_indices``, none of them the same, to choose by. ``noise_rate`` is the
     share of wrong labels before the training split was made smaller; ``fingerprint`` is the SHA-256 (hex) of the data,
-    the noisy labels and the split.
+    the noisy labels and the split. ``transition`` is the matrix (K, K) that losses correct for, where one is known; it
+    is no part of the fingerprint.
     """
 
     name: str
@@ -41,6 +42,7 @@ class NoisyDataset:
     input_std: np.ndarray
     noise_rate: float | None
     fingerprint: str
+    transition: np.ndarray | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

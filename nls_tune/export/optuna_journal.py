@@ -14,8 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
 from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter
-from nls_tune.spaces.settings import TrainingSettings, column_of
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import TrainingSettings, column_of, ordered_arms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +115,8 @@ def _groups(run: Run, search: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the noise levels and arms that are planned or have trials, levels in the order of the command."""
     found = set(zip(search["noise_level"], search["arm"], strict=True))
     found |= {(level.noise_level, arm) for level in run.content.plan for arm in level.trials}
-    return [(level, arm) for level in run.levels for arm in ARMS if (level, arm) in found]
+    arms = ordered_arms(arm for _, arm in found)
+    return [(level, arm) for level in run.levels for arm in arms if (level, arm) in found]
 
 
 def _curves(epochs: pd.DataFrame) -> dict[str, dict[int, float]]:
@@ -182,7 +182,8 @@ def _distribution(name: str, parameter: Parameter | None, arm: str, values: Sequ
     if parameter is not None:
         low, high = parameter.low, parameter.high
         if name == "smooth_rate":
-            low, high = {"ce": (0.0, 0.0), "positive": (max(low, 0.0), high)}.get(arm, (low, min(high, 0.0)))
+            signs = {"positive": (max(low, 0.0), high), "negative": (low, min(high, 0.0))}
+            low, high = signs.get(arm, (0.0, 0.0))
         ends += [low, high]
     low, high = min(ends), max(ends)
     log = parameter is not None and parameter.scale == "log" and low > 0

@@ -13,7 +13,7 @@ from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, noise_cancelling_rate, parse_noise_level, parse_noise_levels
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.start_points import WarmPoint
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import Arm
 
 Prior = Literal["true noise", "estimate", "weak estimate", "unknown", "none"]
 

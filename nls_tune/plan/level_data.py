@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nls_tune.datasets import NoisyDataset
 from nls_tune.noise import parse_noise_level
 from nls_tune.plan.plan import SearchPlan, make_dataset
+from nls_tune.plan.transition import transition_of
 from nls_tune.runs.schemas import ON_ALL_LABELS, Stage, trial_id
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
@@ -17,7 +19,10 @@ class LevelData:
 
     def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
-        self._loaded = {DataName(level.level): level.dataset for level in plan.levels}
+        self._loaded = {
+            DataName(level.level): replace(level.dataset, transition=transition_of(plan.space, level))
+            for level in plan.levels
+        }
 
     def load(self, name: DataName) -> NoisyDataset:
         """Return a dataset; the noise of one that is not there yet is drawn now."""
@@ -25,7 +30,9 @@ class LevelData:
         if name.noise_seed == planned.noise_seed:
             name = name._replace(noise_seed=None)
         if name not in self._loaded:
-            self._loaded[name] = self._make(name, planned.noise_seed)
+            made = self._make(name, planned.noise_seed)
+            # Another draw of the noise has the search's matrix: estimates are made once per level.
+            self._loaded[name] = replace(made, transition=planned.transition)
         return self._loaded[name]
 
     def _make(self, name: DataName, noise_seed: int) -> NoisyDataset:

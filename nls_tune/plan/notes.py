@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nls_tune.noise.levels import parse_noise_level
-from nls_tune.spaces.space import ARMS, SearchSpace
+from nls_tune.plan.transition import transition_source
+from nls_tune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from nls_tune.plan.level import LevelPlan
@@ -33,6 +34,11 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
         level.level for level in levels if settings.noise_draws and not parse_noise_level(level.level).is_drawn
     ]:
         notes.append(f"the labels of {', '.join(fixed)} are not drawn: the confirmation keeps them for all seeds")
+    if transition_source(space) == "true_noise":
+        notes.append("forward and backward are given the true matrix of the noise, which real data do not have")
+    for level, trials in {level.level: weighted_trials(space, level.weight) for level in levels}.items():
+        if left := trials - space.dealt(trials):
+            notes.append(f"{level}: {left} of {trials} trials are left out, so that all methods get as many")
     if not any("ce" in level.quotas for level in levels):
         notes.append("without the ce arm no gain can be told; give it a share in arms")
     return tuple(notes)
@@ -41,10 +47,10 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
 def _notes_on_arms(space: SearchSpace, level: LevelPlan) -> list[str]:
     """Return notes on the arms that run out of configurations and on those that get no trial."""
     notes, quotas = [], level.quotas
-    for arm in ARMS:
+    for arm in space.used_arms():
         size = space.arm(arm).size() if arm in quotas else None
         if size is not None and quotas[arm] == size:
             notes.append(f"arm {arm} has {size} configuration{'s' if size > 1 else ''} in all and then ends")
-        if arm not in quotas and space.has_arm(arm) and space.arms.get(arm, 0):
+        if arm not in quotas:
             notes.append(f"arm {arm} gets no trial of {weighted_trials(space, level.weight)}; raise --num-trials")
     return notes

@@ -10,20 +10,23 @@ from pathlib import Path
 from nls_tune.allocation.allocator import Config, Group
 from nls_tune.allocation.asha import Rungs
 from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, dataset_info, load_source, make_noisy
+from nls_tune.datasets.source import hash_arrays
 from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, parse_noise_level
 from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.noise.matrices import read_matrix
 from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate, read_levels
 from nls_tune.plan.models import check_models
 from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
+from nls_tune.plan.transition import check_losses, transition_source
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
-from nls_tune.spaces.settings import TrainingSettings, check_fit
-from nls_tune.spaces.space import Arm, SearchSpace
+from nls_tune.spaces.settings import Arm, TrainingSettings, check_fit
+from nls_tune.spaces.space import SearchSpace
 
 #: The rate that ordinary label smoothing uses most; always tried.
 USUAL_RATE = 0.1
@@ -36,7 +39,7 @@ _MAY_DIFFER = {
     "wandb", "storage",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
-_IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
+_IN_SPACE = {"space", "preset", "overrides", "methods", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
 _IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "test_size", "tta"}
 
@@ -162,6 +165,9 @@ class SearchPlan:
         settings["objective"] = self.settings.objective or self.training_settings(self.space.default()).objective
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)
+        if (source := transition_source(self.space) or "").startswith("matrix:"):
+            matrix = read_matrix(source.removeprefix("matrix:"), self.info.num_classes)
+            settings["transition_sha256"] = hash_arrays(matrix, seed="")
         identity = {
             "settings": {**settings, "noise": [p.level for p in self.levels]},
             # A finished search may be confirmed with more seeds.
@@ -220,6 +226,7 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = Fals
         _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
         for dataset in datasets
     ]
+    check_losses(space, plans)
     for corner in space.corner_settings():
         check_fit(corner, datasets[0].num_train, datasets[0].input_shape)
     notes = plan_notes(space, plans, settings)
@@ -264,7 +271,18 @@ def _plan_level(
     warm: tuple[WarmPoint, ...],
 ) -> LevelPlan:
     quotas = grid_quotas(space) if settings.sampler == "grid" else space.quotas(weighted_trials(space, weight))
-    rate = cancelling_rate(dataset)
+    if not quotas:
+        raise InputError(
+            f"{dataset.noise_level}: --num-trials must give every method a trial, at least "
+            f"{len(space.method_shares())}, got {weighted_trials(space, weight)}"
+        )
+    rate, estimates = cancelling_rate(dataset), settings.estimate_noise
+    for_loss = transition_source(space) == "estimate"
+    if for_loss and estimates is False:
+        raise InputError(
+            "losses forward and backward need the noise to be estimated; leave --no-estimate-noise out, or give a "
+            "matrix with --set transition=matrix:FILE"
+        )
     return LevelPlan(
         dataset=dataset,
         noise_rate=dataset.noise_rate,
@@ -273,7 +291,7 @@ def _plan_level(
         start=_start(space, quotas, rate if _is_known(dataset) else None, warm),
         weight=weight,
         warm=warm,
-        needs_estimate=dataset.noise_rate is None if settings.estimate_noise is None else settings.estimate_noise,
+        needs_estimate=for_loss or (dataset.noise_rate is None if estimates is None else estimates),
     )
 
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen  # pydantic takes the same, a
 
 from nls_tune.allocation.samplers import SamplerName
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.losses.registry import check_loss
 from nls_tune.metrics import Objective
 
 #: Ray counts in ten-thousandths: with more it cannot tell N trials per GPU from N + 1.
@@ -41,6 +42,15 @@ def parse_duration(text: str) -> float:
 
 def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _methods(value: Any) -> Any:
+    names = _split(value)
+    for name in names:
+        check_loss(name)
+    if len(set(names)) < len(names):
+        raise InputError(f"each method must be named once, got {', '.join(names)}")
+    return tuple(names)
 
 
 def _seconds(value: Any) -> Any:
@@ -89,6 +99,17 @@ class SearchSettings:
         ),
     ] = None
     space: Annotated[str | None, Flag("Shipped search space or YAML file. By default the dataset's own.", _WHAT)] = None
+    methods: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Losses to compare, comma-separated, with equal shares of the trials: ce, gls (both signs of the rate), "
+            "gce, sce, nce_rce, forward, backward, elr, ce_eps_mae, bootstrap, or module.path:Class. By default ce and "
+            "gls with the shares of the space.",
+            _WHAT,
+            metavar="NAMES",
+            read=_methods,
+        ),
+    ] = ()
     preset: Annotated[
         str, MinLen(1),
         Flag(

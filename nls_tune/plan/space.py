@@ -6,7 +6,8 @@ from nls_tune.errors import InputError
 from nls_tune.plan.settings import SearchSettings
 from nls_tune.spaces.parameters import FloatParameter
 from nls_tune.spaces.reading import find_preset, load_space
-from nls_tune.spaces.space import ARMS, Arm, SearchSpace, setting_values
+from nls_tune.spaces.settings import Arm
+from nls_tune.spaces.space import SearchSpace, setting_values
 
 
 def choose_preset(settings: SearchSettings, num_gpus: float, how: str = "found") -> tuple[str | None, str]:
@@ -32,7 +33,9 @@ def load_plan_space(settings: SearchSettings, preset: str | None) -> SearchSpace
         InputError: For a space that cannot be read or breaks a rule.
     """
     name = settings.space or settings.dataset
-    space = load_space(name, preset=preset, epochs=settings.epochs, overrides=settings.overrides)
+    space = load_space(
+        name, preset=preset, epochs=settings.epochs, overrides=settings.overrides, methods=settings.methods
+    )
     budget = space.budget
     if budget.grace_epochs > budget.epochs:
         raise InputError(
@@ -59,12 +62,10 @@ def load_plan_space(settings: SearchSettings, preset: str | None) -> SearchSpace
 def grid_quotas(space: SearchSpace) -> dict[Arm, int]:
     """Return the number of points of every arm that has a share, whatever ``trials`` says."""
     quotas: dict[Arm, int] = {}
-    for arm in ARMS:
-        if not space.arms.get(arm, 0) or not space.has_arm(arm):
-            continue
+    for arm in space.used_arms():
         size = space.arm(arm).size()
         if size is None:
-            real = [n for n, p in space.space.items() if isinstance(p, FloatParameter)]
+            real = [n for n, p in space.parameters(arm).items() if isinstance(p, FloatParameter)]
             raise InputError(
                 f"--sampler grid needs choices, {real[0]} is a float in {space.name}; "
                 f"fix it with --set {real[0]}=VALUE, make it a choice in a file of your own, or take another sampler"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.selection import select
@@ -15,8 +15,8 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
 from nls_tune.runs.schemas import settings_of
 from nls_tune.spaces.parameters import ChoiceParameter, coerce
-from nls_tune.spaces.settings import TrainingSettings, arm_of
-from nls_tune.spaces.space import ARMS, Arm, SearchSpace
+from nls_tune.spaces.settings import Arm, TrainingSettings
+from nls_tune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +48,10 @@ def read_warm_points(
     except InputError as error:
         raise InputError(f"--warm-start: {error}") from None
     search = trials[trials["stage"] == "search"]
-    selected: dict[Arm, dict[str, pd.Series]] = {arm: {} for arm in ARMS}
+    selected: dict[Arm, dict[str, pd.Series]] = {arm: {} for arm in space.used_arms()}
     for (level, arm), rows in search.groupby(["noise_level", "arm"], sort=False):
-        if (row := select(rows)) is not None:
-            selected[cast("Arm", arm)][str(level)] = row
+        if arm in selected and (row := select(rows)) is not None:
+            selected[arm][str(level)] = row
     if not any(selected.values()):
         raise InputError(
             f"--warm-start: no trial of a search was completed in {run}; take another run, or leave it out"
@@ -68,7 +68,7 @@ def _points_of(
             continue
         source = level if level in rows else min(rows, key=lambda name: _distance(rows[name]["noise_rate"], noise_rate))
         config = _into(space, settings_of(rows[source].to_dict()))
-        if arm_of(config["smooth_rate"]) == arm:
+        if space.settings(config, 0).arm == arm:
             points.append(WarmPoint(arm, config, source))
     return points
 
@@ -80,8 +80,8 @@ def _distance(theirs: float, ours: float | None) -> float:
 
 def _into(space: SearchSpace, settings: TrainingSettings) -> Config:
     """Move a configuration into a space: values to the nearest end, choices that it lacks to their default."""
-    config: Config = {}
-    for name, parameter in space.space.items():
+    config = space.config_of(settings)
+    for name, parameter in space.parameters(settings.arm).items():
         value: Any = getattr(settings, name)
         if name == "warmup_epochs":
             epochs = space.budget.epochs

@@ -8,13 +8,14 @@ from typing import Any
 
 from nls_tune.analysis.confirmation import ConfirmedConfiguration
 from nls_tune.analysis.statistics import SampleMean
+from nls_tune.losses.registry import LOSS_SETTINGS
 from nls_tune.runs.schemas import ON_ALL_LABELS
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 #: What stands where there is no value.
 NONE = "–"
-#: The settings that every configuration has.
-_ALWAYS = ("smooth_rate", "warmup_epochs", "lr")
+#: The settings that every configuration has, and the loss, which its arm names.
+_ALWAYS = ("smooth_rate", "warmup_epochs", "lr", "loss")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -65,12 +66,12 @@ def seed_count(configurations: Iterable[ConfirmedConfiguration]) -> str:
 
 
 def rate_name(arm: Arm, smooth_rate: float) -> str:
-    """Write which loss it is: ``CE``, or its rate as ``r = −4``."""
-    return "CE" if arm == "ce" else f"r = {rate(smooth_rate)}"
+    """Write which loss it is: ``CE``, its rate as ``r = −4``, or the name of another loss."""
+    return "CE" if arm == "ce" else f"r = {rate(smooth_rate)}" if arm in RATE_ARMS else arm
 
 
 def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a configuration besides rate, warm-up and learning rate."""
+    """Return the settings of a configuration besides loss, rate, warm-up and learning rate."""
     return {name: value for name, value in config.items() if name not in _ALWAYS}
 
 
@@ -96,10 +97,11 @@ def settings_text(config: Mapping[str, Any]) -> str:
 
 def configuration(config: Mapping[str, Any]) -> str:
     """Write a configuration in one line: ``r=−4.06 warm-up 10 lr=0.003``, then what else is searched."""
-    parts = [f"r={rate(config['smooth_rate'])}"]
+    loss = config.get("loss", "gls")
+    parts = [f"r={rate(config['smooth_rate'])}" if loss == "gls" else loss]
     names = {"warmup_epochs": "warm-up {}", "lr": "lr={}"}
     for name, value in config.items():
-        if name != "smooth_rate":
+        if name not in ("smooth_rate", "loss"):
             shown = number(value) if isinstance(value, float) else value
             parts.append(names.get(name, f"{name}={{}}").format(shown))
     return " ".join(parts)
@@ -109,7 +111,9 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Say in one line what a trial was and how it ended, from its row of ``trials/`` and the searched settings."""
     on_all = row["stage"] == ON_ALL_LABELS
     seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
-    config = {name: row[name] if name in row else row[f"config_{name}"] for name in names}
+    mine = [name for name in names if LOSS_SETTINGS.get(name, row["arm"]) == row["arm"]]
+    config = {name: row[name] if name in row else row[f"config_{name}"] for name in mine}
+    config |= {} if row["arm"] in RATE_ARMS else {"loss": row["arm"]}
     parts = [f"{row['noise_level']} {configuration(config)}{seed}: {row['status']}"]
     if row["error"]:
         parts.append(row["error"])

@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nls_tune.analysis.confirmation import AllLabels, LevelConfirmation
+from nls_tune.analysis.confirmation import AllLabels, ConfirmedConfiguration, LevelConfirmation
 from nls_tune.analysis.doubts import MIN_TRIALS, DoubtKind
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.analysis.verdicts import Choice, Finding, Reason, Verdict
+from nls_tune.report.snippets import snippet
 from nls_tune.report.table import Column, Table, table_of
 from nls_tune.report.text import (
     amount,
     average_of,
     interval,
-    number,
-    other_settings,
     percent,
     rate,
     settings_text,
     weights_text,
 )
+from nls_tune.spaces.settings import RATE_ARMS
 
 #: A finding in one to three words.
 FINDINGS: dict[Finding, str] = {
@@ -40,7 +40,7 @@ _REASONS: dict[Reason, str] = {
     "ce_rising": "cross-entropy ({}) is still rising at its last epoch, by as much as would decide; train longer with "
     "--epochs",
     "no_ce": "the space holds no cross-entropy to compare with; let smooth_rate include 0",
-    "no_rate": "no other rate was completed that it could be compared with",
+    "no_rate": "no other rate or loss was completed that it could be compared with",
     "no_test_set": "without a test set nothing is known on clean labels",
     "no_fresh_seeds": "no rate has been compared with it on fresh seeds; --confirm-seeds 5 on the same command does it",
     "one_seed": "one fresh seed proves nothing; --confirm-seeds 5 on the same command trains more",
@@ -91,7 +91,7 @@ def verdict_words(found: Verdict) -> Words:
         badge=FINDINGS[found.finding],
         headline=_headline(found),
         doubts=tuple(_DOUBTS[kind] for kind in found.doubts),
-        snippet=None if found.use is None else _snippet(found.use),
+        snippet=None if found.use is None else snippet(found.use),
     )
 
 
@@ -106,11 +106,13 @@ def summary_line(verdicts: Sequence[Verdict]) -> str:
     """Say in one line what a run found over all of its noise levels."""
     better = [found.noise_level for found in verdicts if found.finding == "better"]
     total = amount(len(verdicts), "noise level")
+    others = any(found.methods for found in verdicts)
     if better:
-        return f"A smooth rate is proven better than cross-entropy at {len(better)} of {total}: {', '.join(better)}."
+        what = "Another loss" if others else "A smooth rate"
+        return f"{what} is proven better than cross-entropy at {len(better)} of {total}: {', '.join(better)}."
     if all(found.finding in ("not_confirmed", "not_trained_enough") for found in verdicts):
         return f"Nothing is proven yet at {total}."
-    return f"No smooth rate is proven better than cross-entropy at {total}."
+    return f"No {'other loss' if others else 'smooth rate'} is proven better than cross-entropy at {total}."
 
 
 def _headline(found: Verdict) -> str:
@@ -130,7 +132,7 @@ def _headline(found: Verdict) -> str:
     gap = f"{interval(found.difference)} points of test accuracy {seeds}"
     if found.finding == "better":
         return f"{text}: better than the strongest cross-entropy, by {gap} on this test set."
-    name = f"The best rate, {rate(found.rate.config['smooth_rate'])},"
+    name = f"{_the_best(found.rate)},"
     if found.finding == "worse":
         return f"{text}: nothing is proven to beat it. {name} is worse, by {gap}."
     if found.sign_flip_p is None:
@@ -141,7 +143,14 @@ def _headline(found: Verdict) -> str:
 def _best_in_search(found: Verdict) -> str:
     if found.rate is None or found.use is found.rate:
         return ""
-    return f" The best rate of the search was {_named(found.rate)}, which may be luck."
+    kind = "rate" if found.rate.arm in RATE_ARMS else "other loss"
+    return f" The best {kind} of the search was {_named(found.rate)}, which may be luck."
+
+
+def _the_best(choice: Choice) -> str:
+    if choice.arm in RATE_ARMS:
+        return f"The best rate, {rate(choice.config['smooth_rate'])}"
+    return f"The best other loss, {choice.arm}"
 
 
 def _accuracy(ce: Choice | None) -> str:
@@ -149,8 +158,14 @@ def _accuracy(ce: Choice | None) -> str:
 
 
 def _named(choice: Choice) -> str:
-    what = "cross-entropy" if choice.arm == "ce" else f"smooth_rate {rate(choice.config['smooth_rate'])}"
-    return f"{what} ({settings_text(choice.config)})"
+    return f"{_loss_name(choice, 'cross-entropy', 'smooth_rate')} ({settings_text(choice.config)})"
+
+
+def _loss_name(choice: Choice, ce: str, of_rate: str) -> str:
+    """Name the loss of a choice: CE, a rate, or another loss."""
+    if choice.arm not in RATE_ARMS:
+        return choice.arm
+    return ce if choice.arm == "ce" else f"{of_rate} {rate(choice.config['smooth_rate'])}"
 
 
 def _detectable(difference: float | None) -> str:
@@ -158,41 +173,6 @@ def _detectable(difference: float | None) -> str:
         return ""
     seen = f"; a true difference of {100 * difference:.2f} would have been found in 4 of 5 such runs"
     return f"{seen}, had validation ranked it first"
-
-
-def _snippet(use: Choice) -> str:
-    """Return a training loop: CE first, then GLS with a fresh optimiser, to the epoch at which to stop.
-
-    Where averaged weights are to be used, it averages them anew in each phase.
-    """
-    config, warmup = use.config, int(use.config["warmup_epochs"])
-    smooth_rate, lr = f"{config['smooth_rate'] + 0.0:.6g}", f"{config['lr']:.6g}"
-    first_lr = lr if use.warmup_lr is None else f"{use.warmup_lr:.6g}"
-    schedule = {} if use.schedule == "constant" else {"schedule": use.schedule}
-    others = ", ".join(f"{name}={value!r}" for name, value in {**schedule, **other_settings(config)}.items())
-    imports, start, update = "from nls_tune import GLSLoss\n\n", "", ""
-    if (span := average_of(use.readout)) is not None:
-        imports += (
-            "from torch.optim.swa_utils import AveragedModel\n\n"
-            "def average(mean, now, n):\n"
-            f"    return mean + (now - mean) / (1 + {number(span)} * n)\n\n"
-        )
-        start = "        averaged = AveragedModel(model, avg_fn=average, use_buffers=True)\n"
-        update = "        averaged.update_parameters(model)  # use this network, not model\n"
-    if warmup:
-        smooth_rate = smooth_rate if use.arm == "ce" else f"0 if warm_up else {smooth_rate}"
-        lr = f"{first_lr} if warm_up else {lr}"
-    return (
-        f"{imports}for epoch in range(1, {(use.best_epoch or warmup + 1) + 1}):{others and f'  # also {others}'}\n"
-        + (f"    warm_up = epoch <= {warmup}\n" if warmup else "")
-        + f"    loss_fn, lr = GLSLoss(smooth_rate={smooth_rate}), {lr}\n"
-        f"    if epoch {f'in (1, {warmup + 1})' if warmup else '== 1'}:\n"
-        f"        optimizer = make_optimizer(model.parameters(), lr=lr)\n{start}"
-        "    for inputs, labels in batches:\n"
-        "        optimizer.zero_grad()\n"
-        "        loss_fn(model(inputs), labels).backward()\n"
-        f"        optimizer.step()\n{update}"
-    )
 
 
 # The table
@@ -210,9 +190,29 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             (Column("noise"), lambda found: percent(found.noise_rate)),
             (Column("use", "text"), lambda found: use_text(found.use)),
             (Column("test", "text"), lambda found: test_text(found.use)),
-            (Column("best rate to CE", "text"), lambda found: interval(found.difference).replace(" [", "\n[")),
+            (
+                Column(f"{_best_kind(verdicts)} to CE", "text"),
+                lambda found: interval(found.difference).replace(" [", "\n["),
+            ),
             (Column("verdict", "text"), lambda found: "\n".join(FINDINGS[found.finding].rsplit(" ", 1))),
         ],
+    )
+
+
+def methods_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return one row per noise level and method, where other losses were compared: what it reaches against CE."""
+    return table_of(
+        [(found.noise_level, method) for found in verdicts for method in found.methods],
+        [
+            (Column("noise level", "text"), lambda at: at[0]),
+            (Column("method", "text"), lambda at: at[1].method),
+            (Column("best configuration", "text"), lambda at: use_text(at[1].choice)),
+            (Column("test", "text"), lambda at: test_text(at[1].choice)),
+            (Column("to CE", "text"), lambda at: interval(at[1].difference).replace(" [", "\n[")),
+            (Column("p"), lambda at: "–" if at[1].sign_flip_p is None else f"{at[1].sign_flip_p:.2g}"),
+            (Column("verdict", "text"), lambda at: "\n".join(FINDINGS[at[1].finding].rsplit(" ", 1))),
+        ],
+        METHODS_NOTE,
     )
 
 
@@ -220,7 +220,7 @@ def use_text(use: Choice | None) -> str:
     """Write what to use in one cell: ``r −0.33, warm-up 6, lr 0.05``, with line breaks where it may be broken."""
     if use is None:
         return "–"
-    what = "CE" if use.arm == "ce" else f"r {rate(use.config['smooth_rate'])}"
+    what = _loss_name(use, "CE", "r")
     weights = "" if average_of(use.readout) is None else f", {weights_text(use.readout)}"
     return f"{what}, {settings_text(use.config)}{weights}".replace(", ", ",\n")
 
@@ -239,8 +239,24 @@ def mean_and_error(found: SampleMean) -> str:
     return f"{100 * found.mean:.2f}\n± {100 * found.standard_deviation / math.sqrt(found.num_seeds):.2f}"
 
 
-#: What the columns of the table mean.
-TABLE_NOTE = (
+#: What the columns of the table of methods mean.
+METHODS_NOTE = (
+    "Each method's best configuration by accuracy on noisy validation labels, against the strongest cross-entropy (CE) "
+    "as above. gls: either sign of its rate. p: exact sign-flip test, corrected by Holm's method over all levels and "
+    "methods; – where validation prefers CE, so that nothing is claimed."
+)
+
+
+def table_note(verdicts: Sequence[Verdict]) -> str:
+    """Say what the columns of the verdict table mean."""
+    return _TABLE_NOTE.replace("best rate", _best_kind(verdicts))
+
+
+def _best_kind(verdicts: Sequence[Verdict]) -> str:
+    return "best other loss" if any(found.methods for found in verdicts) else "best rate"
+
+
+_TABLE_NOTE = (
     "test: accuracy on clean labels in %, mean over fresh seeds ± standard error (one trial where nothing is "
     "confirmed). best rate to CE: test accuracy of the best rate minus that of the strongest cross-entropy (CE), seed "
     "by seed, in points, with 95 % interval of this level alone: the verdict also corrects over the levels."
@@ -259,7 +275,7 @@ def choice_marks(level: LevelConfirmation, index: int) -> str:
 def all_labels_sentence(level: LevelConfirmation) -> str | None:
     """Say how long a level's configurations were trained on all labels, and how the best one differs from CE."""
     trained = [
-        f"{rate(found.config['smooth_rate'])} for {_epochs(found.on_all_labels)}"
+        f"{_rate_or_loss(found)} for {_epochs(found.on_all_labels)}"
         for found in level.configurations
         if found.on_all_labels
     ]
@@ -272,8 +288,12 @@ def all_labels_sentence(level: LevelConfirmation) -> str | None:
     best = level.configurations[level.best]
     if best.on_all_labels is None or best.on_all_labels.difference is None:
         return f"{sentence}."
-    name, gap = rate(best.config["smooth_rate"]), interval(best.on_all_labels.difference)
+    name, gap = _rate_or_loss(best), interval(best.on_all_labels.difference)
     return f"{sentence}; {name} minus the strongest CE: {gap} points."
+
+
+def _rate_or_loss(found: ConfirmedConfiguration) -> str:
+    return rate(found.config["smooth_rate"]) if found.arm in RATE_ARMS else f"loss {found.arm}"
 
 
 def _epochs(found: AllLabels) -> str:

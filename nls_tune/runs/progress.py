@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from nls_tune.runs.schemas import Stage, Status
 from nls_tune.runs.time_budget import TimeBudget
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import Arm
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nls_tune.errors import InputError
+from nls_tune.losses.registry import LOSSES
 from nls_tune.machine.provenance import without_password
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
@@ -24,8 +25,7 @@ from nls_tune.runs.run_json import RunJson, RunStatus
 from nls_tune.runs.schemas import STATUSES, epoch_schema, settings_of, trial_schema
 from nls_tune.runs.storage.copies import local_copy
 from nls_tune.runs.storage.opening import is_url
-from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import OWN_COLUMNS, RATE_ARMS, TrainingSettings, column_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,7 +199,7 @@ def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rate, lr, warmup = trials["smooth_rate"], trials["lr"], trials["warmup_epochs"]
     accuracies = [name for name in trials.columns if "accuracy" in name]
     rules = {
-        "arm": trials["arm"].isin(ARMS),
+        "arm": trials["arm"].map(_is_arm),
         "status": trials["status"].isin(STATUSES),
         "smooth_rate": (rate <= 1) & np.isfinite(rate),
         "lr": (lr > 0) & np.isfinite(lr),
@@ -215,6 +215,11 @@ def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for i, row in sound[~sound.all(axis=1)].iterrows()
     ]
     return trials[sound.all(axis=1)].reset_index(drop=True) if wrong else trials, wrong
+
+
+def _is_arm(name: object) -> bool:
+    """Say whether there can be an arm of a name."""
+    return name in RATE_ARMS or name in LOSSES or (isinstance(name, str) and ":" in name)
 
 
 def _settings_hold(trials: pd.DataFrame) -> pd.Series[bool]:

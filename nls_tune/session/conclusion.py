@@ -82,12 +82,12 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         from nls_tune.report.table import html_text
-        from nls_tune.report.words import TABLE_NOTE, summary_line, verdict_table
+        from nls_tune.report.words import summary_line, table_note, verdict_table
 
         if not self.verdicts:
             return "<p>No trial has ended.</p>"
-        answer = escape(summary_line(self.verdicts))
-        return f"<p><strong>{answer}</strong></p>{html_text(verdict_table(self.verdicts))}<p>{escape(TABLE_NOTE)}</p>"
+        answer, note = escape(summary_line(self.verdicts)), escape(table_note(self.verdicts))
+        return f"<p><strong>{answer}</strong></p>{html_text(verdict_table(self.verdicts))}<p>{note}</p>"
 
 
 def count_search_trials(trials: pd.DataFrame) -> int:

@@ -23,8 +23,7 @@ from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_trials, runs_again
 from nls_tune.runs.schemas import ON_ALL_LABELS, settings_of
 from nls_tune.runs.trial_spec import TrialSpec
-from nls_tune.spaces.settings import TrainingSettings
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import TrainingSettings, ordered_arms
 from nls_tune.training.report import METRIC
 from nls_tune.tune.experiment import run_experiment
 from nls_tune.tune.work import Work
@@ -52,11 +51,10 @@ def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, 
     for level in plan.levels:
         rows = search[search["noise_level"] == level.level]
         configs: list[Config] = []
-        for arm in ARMS:
+        for arm in ordered_arms(rows["arm"]):
             row = select(rows[rows["arm"] == arm])
             if row is not None:
-                settings = settings_of(row.to_dict())
-                configs.append({name: getattr(settings, name) for name in plan.space.space})
+                configs.append(plan.space.config_of(settings_of(row.to_dict())))
         if configs and "ce" in level.quotas:
             default = plan.space.default(smooth_rate=0.0)
             configs += [] if default in configs else [default]

@@ -57,7 +57,7 @@ def adopt_results(
     trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
     for row, again in zip(trials.to_dict("records"), runs_again(run, trials), strict=True):
         settings, trial_id = settings_of(row), str(row["trial_id"])
-        config = {name: getattr(settings, name) for name in plan.space.space}
+        config = plan.space.config_of(settings)
         key = GroupKey(row["noise_level"], row["arm"])
         rung_values = _rung_values(plan, curves.get(trial_id), settings)
         if again:
@@ -78,7 +78,7 @@ def adopt_results(
     for trial in _half_done(run, standing):
         if trial.noise_level not in progress.levels:
             continue  # of another search
-        config = {name: getattr(trial.settings, name) for name in plan.space.space}
+        config = plan.space.config_of(trial.settings)
         same = data.trial(trial.noise_level, plan.training_settings(config)).trial_id == trial.trial_id
         if trial.stage == "search" and same:
             rung_values = _rung_values(plan, curves.get(trial.trial_id), trial.settings)

@@ -252,9 +252,11 @@ class Session:
 
     def announce(self) -> None:
         """Complete the plan with the estimates of the noise, and print it."""
+        from nls_tune.plan.level_data import LevelData
         from nls_tune.session.estimating import with_estimates
 
         self._plan = with_estimates(self._plan, self.run, self._content, self.slots, self._console)
+        self._data = LevelData(self._plan)  # an estimate may hold the matrix that a loss corrects for
         self.print_plan()
         self._say(f"Results: {self.run.path}")
 

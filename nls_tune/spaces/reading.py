@@ -39,7 +39,12 @@ def shipped_spaces() -> list[str]:
 
 
 def load_space(
-    name_or_path: str | Path, *, preset: str | None = None, epochs: int | None = None, overrides: Sequence[str] = ()
+    name_or_path: str | Path,
+    *,
+    preset: str | None = None,
+    epochs: int | None = None,
+    overrides: Sequence[str] = (),
+    methods: Sequence[str] = (),
 ) -> SearchSpace:
     """Read and check a search space: a shipped one by its name, or a YAML file.
 
@@ -49,6 +54,7 @@ def load_space(
         epochs: Epochs per trial, to which the file's values are scaled; by default the file's own.
         overrides: ``KEY=VALUE`` each; the key is a training setting (``model=cnn9`` fixes it) or leads to a key
             of the space (``lr.low=1e-5``), the value is YAML. What is given here is not scaled.
+        methods: Losses to compare with equal shares of the trials, by default the arms of the file.
 
     Raises:
         InputError: If the file cannot be read or breaks a rule; the message names file, key, value and rule.
@@ -59,6 +65,8 @@ def load_space(
     space = _build(path, content)
     if epochs is not None:
         space = space.with_epochs(epochs)
+    if methods:
+        space = space.with_methods(methods)
     # With every default written out, so that an override of one arm or budget key leaves the others alone.
     content = space.model_dump(exclude={"name"})
     _check_once(overrides)

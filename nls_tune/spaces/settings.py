@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.losses.registry import LOSS_SETTINGS, LOSSES, check_loss
 from nls_tune.metrics import Objective
 from nls_tune.spaces.networks import LIBRARIES, is_own, split_fingerprint
 
-#: A part of the smooth rate's range: exactly 0, above, or below.
-Arm = Literal["ce", "positive", "negative"]
+#: A part of the smooth rate's range: ``ce`` (exactly 0), ``positive`` or ``negative``; or the name of another loss.
+Arm = str
+#: The arms of generalised label smoothing (GLS) and of cross-entropy, which is GLS at rate 0.
+RATE_ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")
 
 Phase = Literal["warmup", "gls"]
 
 #: Settings that a CE warm-up's epochs do not depend on: trainings that differ in nothing else share them.
-_NOT_OF_WARMUP = ("smooth_rate", "warmup_epochs", "lr", "schedule", "milestones", "gamma", "epochs")
+_NOT_OF_WARMUP = (
+    "loss", *LOSS_SETTINGS, "transition",
+    "smooth_rate", "warmup_epochs", "lr", "schedule", "milestones", "gamma", "epochs",
+)  # fmt: skip
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -37,8 +43,8 @@ Later = Annotated[_T, "later"]
 class TrainingSettings(BaseModel):
     """Everything that decides what a training computes, apart from its data.
 
-    Epochs ``1..warmup_epochs`` train with cross-entropy (CE) at ``warmup_lr``; the rest train with the
-    generalised label smoothing (GLS) loss at ``smooth_rate`` and ``lr``, with a fresh optimiser. The warm-up's
+    Epochs ``1..warmup_epochs`` train with cross-entropy (CE) at ``warmup_lr``; the rest, the GLS phase, train with the
+    ``loss`` at ``lr``, with a fresh optimiser: by default generalised label smoothing (GLS). The warm-up's
     learning rate depends on the absolute epoch alone, never on the warm-up's length, so that warm-ups of
     different lengths are prefixes of each other.
 
@@ -48,7 +54,23 @@ class TrainingSettings(BaseModel):
             ``.pth`` or ``.safetensors``. By default they are drawn at random.
         freeze: Trains the last layer alone; what comes before it keeps its weights, and batch norm its statistics.
         epochs: Number of epochs, warm-up included.
-        smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative.
+        loss: Loss of the GLS phase: ``gls``, another name of ``nls_tune.losses.LOSSES``, or ``module.path:Class``.
+        gce_q: Exponent q of loss ``gce``; 0 is CE, 1 half the mean absolute error.
+        sce_alpha: Weight of CE in loss ``sce``.
+        sce_beta: Weight of the reverse cross-entropy there.
+        nce_rce_alpha: Weight of the normalised cross-entropy in loss ``nce_rce``.
+        nce_rce_beta: Weight of the reverse cross-entropy there.
+        elr_lambda: Weight of the regulariser of loss ``elr``; 0 is CE.
+        elr_beta: Share of a sample's target that its next prediction leaves of it in loss ``elr``.
+        ce_eps_mae_alpha: Weight of the epsilon-softmax cross-entropy in loss ``ce_eps_mae``.
+        ce_eps_mae_beta: Weight of the mean absolute error there.
+        ce_eps_mae_m: What the epsilon-softmax adds to the likeliest class there.
+        bootstrap_beta: Share of the label in the target of loss ``bootstrap``; 1 is CE.
+        bootstrap_kind: The rest of that target: the likeliest class (``hard``), or all probabilities (``soft``).
+        transition: Transition matrix of the losses ``forward`` and ``backward``: ``estimate``, from the noisy labels;
+            ``matrix:FILE``; or ``true_noise``, that of the level's synthetic noise, which no user of real data knows.
+        smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative. It is 0
+            for other losses.
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
         lr: Learning rate at the start of the GLS phase.
         schedule: What the GLS phase does with ``lr``: ``constant``; ``step``, multiplied by ``gamma`` after each
@@ -88,6 +110,20 @@ class TrainingSettings(BaseModel):
     weights: Later[Annotated[str | None, Field(min_length=1)]] = None
     freeze: Later[bool] = False
     epochs: _Epochs = 100
+    loss: Later[str] = "gls"
+    gce_q: Later[Annotated[float, Field(ge=0, le=1)]] = 0.7
+    sce_alpha: Later[_NonNegative] = 0.1
+    sce_beta: Later[_NonNegative] = 1.0
+    nce_rce_alpha: Later[_NonNegative] = 1.0
+    nce_rce_beta: Later[_NonNegative] = 1.0
+    elr_lambda: Later[_NonNegative] = 3.0
+    elr_beta: Later[Annotated[float, Field(ge=0, lt=1)]] = 0.7
+    ce_eps_mae_alpha: Later[_NonNegative] = 0.01
+    ce_eps_mae_beta: Later[_NonNegative] = 5.0
+    ce_eps_mae_m: Later[_NonNegative] = 1e5
+    bootstrap_beta: Later[Annotated[float, Field(ge=0, le=1)]] = 0.8
+    bootstrap_kind: Later[Literal["hard", "soft"]] = "hard"
+    transition: Later[str] = "estimate"
     smooth_rate: Annotated[float, Field(le=1, allow_inf_nan=False)] = 0.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     lr: _Positive = 0.01
@@ -127,6 +163,12 @@ class TrainingSettings(BaseModel):
             raise ValueError(f"weights default is for torchvision:NAME and timm:NAME, not {self.model}; give a file")
         if self.freeze and self.weights is None and not is_own(self.model):
             raise ValueError(f"freeze would keep random weights of {self.model}; give weights, default or a file")
+        check_loss(self.loss)
+        if self.loss != "gls" and self.smooth_rate != 0:
+            raise ValueError(f"smooth_rate must be 0 with loss {self.loss}, got {self.smooth_rate:g}; use loss gls")
+        kind, _, file = self.transition.partition(":")
+        if self.transition not in ("estimate", "true_noise") and not (kind == "matrix" and file):
+            raise ValueError(f"transition must be estimate, true_noise or matrix:FILE, got {self.transition!r}")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got 0; set nesterov to false or raise momentum")
         return self
@@ -149,8 +191,13 @@ class TrainingSettings(BaseModel):
 
     @property
     def arm(self) -> Arm:
-        """The part of the rate's range that this training belongs to: ``ce``, ``positive`` or ``negative``."""
-        return arm_of(self.smooth_rate)
+        """The arm that this training belongs to: that of its rate, or its loss where that is not GLS."""
+        return arm_of(self.smooth_rate) if self.loss == "gls" else self.loss
+
+    def loss_settings(self) -> dict[str, object]:
+        """Return the settings of the loss by their names, without the matrix."""
+        names = ["smooth_rate"] if self.loss == "gls" else [n for n, loss in LOSS_SETTINGS.items() if loss == self.loss]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def first_counting_epoch(self) -> int:
@@ -158,7 +205,7 @@ class TrainingSettings(BaseModel):
 
         No trial may win by its CE warm-up; for CE the warm-up is what is compared.
         """
-        return 1 if self.smooth_rate == 0 else self.warmup_epochs + 1
+        return 1 if self.arm == "ce" else self.warmup_epochs + 1
 
     @property
     def objective(self) -> Objective:
@@ -221,6 +268,17 @@ def arm_of(smooth_rate: float) -> Arm:
     if smooth_rate == 0:
         return "ce"
     return "positive" if smooth_rate > 0 else "negative"
+
+
+def method_of(arm: Arm) -> str:
+    """Return the method that an arm is a part of: ``gls`` has two, every other method one of its own name."""
+    return "gls" if arm in ("positive", "negative") else arm
+
+
+def ordered_arms(arms: Iterable[Arm]) -> list[Arm]:
+    """Return arms, each once: those of the rate, the other losses as the registry has them, then one's own."""
+    known = [*RATE_ARMS, *LOSSES]
+    return sorted(set(arms), key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
 
 
 #: Settings that have a column of their own in the trials table; every other one is ``config_<name>``.

@@ -12,16 +12,24 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from nls_tune.allocation.allocator import Config
 from nls_tune.allocation.distributions import combinations
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.losses.registry import LOSS_SETTINGS, LOSSES, check_loss, loss_info
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter, coerce, rounded
+from nls_tune.spaces.settings import (
+    RATE_ARMS,
+    TrainingSettings,
+    arm_of,
+    check_training_settings,
+    method_of,
+    ordered_arms,
+    unknown_setting,
+)
 from nls_tune.spaces.settings import Arm as Arm
-from nls_tune.spaces.settings import TrainingSettings, arm_of, check_training_settings, unknown_setting
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Params = dict[str, Any]
 """Values of an arm's Optuna distributions by name."""
-ARMS: tuple[Arm, ...] = ("ce", "positive", "negative")
 
 #: Sampled rates keep this distance from 0: nearer ones are cross-entropy for every practical purpose.
 SMALLEST_RATE = 1e-3
@@ -57,7 +65,8 @@ class SearchSpace(BaseModel):
     """A checked search space, with its preset applied.
 
     ``space`` holds the searched training settings by name, smooth_rate always among them; ``fixed`` those that every
-    trial shares. ``arms`` are the shares of a level's trials, and ``start`` configurations that are always run;
+    trial shares. ``arms`` are the shares of a level's trials; the settings of another loss among them are searched in
+    the ranges of its registry where the file says nothing of them. ``start`` are configurations that are always run;
     settings that they do not name take their defaults.
     """
 
@@ -72,6 +81,17 @@ class SearchSpace(BaseModel):
     start: Annotated[tuple[_Config, ...], BeforeValidator(lambda value: () if value is None else value)] = ()
     budget: Budget = Budget()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _add_loss_settings(cls, content: Any) -> Any:
+        """Search the settings of other losses in their usual ranges, unless the file searches or fixes them."""
+        arms, space, fixed = (content.get(name) or {} for name in ("arms", "space", "fixed"))
+        if not all(isinstance(section, Mapping) for section in (arms, space, fixed)):
+            return content  # refused later
+        losses = [LOSSES[arm] for arm, share in arms.items() if arm in LOSSES and arm not in RATE_ARMS and share]
+        added = {n: p for loss in losses for n, p in loss.settings.items() if n not in {*space, *fixed, "smooth_rate"}}
+        return {**content, "space": {**space, **added}} if added else content
+
     @field_validator("space")
     @classmethod
     def _coerce_space(cls, space: dict[str, Parameter]) -> dict[str, Parameter]:
@@ -80,25 +100,35 @@ class SearchSpace(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:
         searched, fixed = set(self.space), set(self.fixed)
-        for reserved in ("seed", "epochs"):
+        ways = {"seed": "--seed", "epochs": "budget.epochs or --epochs", "loss": "arms or --methods"}
+        for reserved, way in ways.items():
             if reserved in searched | fixed:
-                way = "budget.epochs or --epochs" if reserved == "epochs" else "--seed"
                 raise ValueError(f"{reserved} cannot stand in space or fixed; use {way}")
         for name in sorted(searched | fixed):
             if name not in TrainingSettings.model_fields:
                 raise unknown_setting(name)
         if both := sorted(searched & fixed):
             raise ValueError(f"{both[0]} stands in both space and fixed; keep it in one")
+        if "transition" in searched:
+            raise ValueError("transition cannot be searched; fix it")
         if "smooth_rate" not in searched:
             raise ValueError("space must hold smooth_rate: it is what is searched")
         for name, parameter in self.space.items():
             if isinstance(parameter, FloatParameter) and parameter.scale == "log1m" and name != "smooth_rate":
                 raise ValueError(f"scale log1m is for smooth_rate alone, got it for {name}; use log")
-        if not any(self.arms.get(arm, 0) and self.has_arm(arm) for arm in ARMS):
+        for arm in self.arms:
+            if arm == "gls":
+                raise ValueError("arms: gls is two arms, positive and negative; give them shares")
+            if ":" in arm:
+                check_loss(arm)
+            elif arm not in (*RATE_ARMS, *LOSSES):
+                others = [name for name in LOSSES if name not in ("ce", "gls")]
+                raise ValueError(f"arms: {unknown_name('arm', arm, (*RATE_ARMS, *others))}")
+        if not self.used_arms():
             raise ValueError("no arm has both a share above 0 and a part of smooth_rate; widen one of them")
         for name in itertools.chain(*self.start):
-            if name not in self.space:
-                raise unknown_name("start key", name, self.space)
+            if name not in self.parameters("ce"):
+                raise unknown_name("start key", name, self.parameters("ce"))
         return self
 
     @property
@@ -120,9 +150,15 @@ class SearchSpace(BaseModel):
 
     # Arms
 
+    def used_arms(self) -> list[Arm]:
+        """Return the arms that have a share above 0 and configurations."""
+        return [arm for arm in ordered_arms(self.arms) if self.arms[arm] and self.has_arm(arm)]
+
     def has_arm(self, arm: Arm) -> bool:
-        """Whether smooth_rate reaches into an arm."""
+        """Whether an arm has configurations: one of the rate only where smooth_rate reaches into it."""
         rate = self._rate
+        if arm not in RATE_ARMS:
+            return True
         if isinstance(rate, ChoiceParameter):
             return any(arm_of(v) == arm for v in rate.values)
         reaches = {"ce": rate.low <= 0 <= rate.high, "positive": rate.high > 0, "negative": rate.low < 0}
@@ -131,11 +167,12 @@ class SearchSpace(BaseModel):
     def quotas(self, num_trials: int) -> dict[Arm, int]:
         """Split a level's trials over its arms.
 
-        Shares are rounded by largest remainder; fewer than 4 trials go to CE, then negative, then positive. A finite
-        arm gets no more trials than it has configurations, and an arm without trials is left out.
+        Shares are rounded by largest remainder; fewer than 4 trials go to CE, then negative, then positive. Where other
+        losses are compared with equal shares, trials that do not go round are left out: all methods get as many. A
+        finite arm gets no more trials than it has configurations, and an arm without trials is left out.
         """
-        arms = [a for a in ARMS if self.arms.get(a, 0) and self.has_arm(a)]
-        if num_trials < 4:
+        arms, num_trials = self.used_arms(), self.dealt(num_trials)
+        if num_trials < 4 and set(arms) <= set(RATE_ARMS):
             order = [a for a in ("ce", "negative", "positive") if a in arms]
             parts = {a: sum(1 for i in range(num_trials) if order[i % len(order)] == a) for a in arms}
         else:
@@ -143,13 +180,53 @@ class SearchSpace(BaseModel):
             parts = dict(zip(arms, counts, strict=True))
         return {a: n if (size := self.arm(a).size()) is None else min(n, size) for a, n in parts.items() if n}
 
+    def dealt(self, num_trials: int) -> int:
+        """Return how many of a level's trials are run: with other losses and equal shares, all methods get as many."""
+        shares = self.method_shares()
+        equal = len(set(shares.values())) == 1 and not set(shares) <= {"ce", "gls"}
+        return num_trials - num_trials % len(shares) if equal else num_trials
+
+    def method_shares(self) -> dict[str, float]:
+        """Return the shares of the trials by method: GLS has those of both signs of its rate."""
+        shares: dict[str, float] = {}
+        for arm in self.used_arms():
+            shares[method_of(arm)] = shares.get(method_of(arm), 0) + self.arms[arm]
+        return shares
+
+    def needs_matrix(self) -> bool:
+        """Whether an arm's loss needs a transition matrix."""
+        return any(loss_info(arm).needs == "matrix" for arm in self.used_arms() if arm not in RATE_ARMS)
+
+    def with_methods(self, methods: Sequence[str]) -> SearchSpace:
+        """Return the space for a comparison of methods with equal shares; GLS divides its own as this space does."""
+        positive, negative = (self.arms.get(arm, 0) if self.has_arm(arm) else 0 for arm in ("positive", "negative"))
+        if not positive + negative:
+            positive, negative = 1, 1
+        arms = {method: positive + negative for method in methods if method != "gls"}
+        if "gls" in methods:
+            arms |= {"positive": positive, "negative": negative}
+        return SearchSpace.model_validate({**self.model_dump(), "arms": arms})
+
     def arm(self, arm: Arm) -> ArmSpace:
         """Return the part of the space that belongs to an arm."""
         return ArmSpace(self, arm)
 
+    def parameters(self, arm: Arm) -> dict[str, Parameter]:
+        """Return the parameters of an arm: those of all arms, and those of its own loss."""
+        return {name: parameter for name, parameter in self.space.items() if LOSS_SETTINGS.get(name, arm) == arm}
+
     def default(self, **given: Any) -> Config:
-        """Return the configuration with every parameter at its default, but for those given."""
-        return {name: given.get(name, p.default) for name, p in self.space.items()}
+        """Return the configuration with every parameter at its default, but for those given, perhaps a ``loss``."""
+        loss = given.get("loss")
+        if loss is None:
+            return {name: given.get(name, p.default) for name, p in self.parameters("ce").items()}
+        given = {**given, "smooth_rate": 0.0}
+        return {"loss": loss, **{name: given.get(name, p.default) for name, p in self.parameters(loss).items()}}
+
+    def config_of(self, settings: TrainingSettings) -> Config:
+        """Return the configuration that a training has in this space."""
+        loss = {} if settings.arm in RATE_ARMS else {"loss": settings.loss}
+        return {**loss, **{name: getattr(settings, name) for name in self.parameters(settings.arm)}}
 
     def clip_rate(self, rate: float) -> float:
         """Move a rate into the space: to the nearest end of a range, the nearest value of a choice."""
@@ -160,13 +237,17 @@ class SearchSpace(BaseModel):
 
     def settings(self, config: Config, seed: int) -> TrainingSettings:
         """Return the training settings of a configuration."""
-        return check_training_settings({**self.fixed, **config, "epochs": self.budget.epochs, "seed": seed}, self.name)
+        loss = config.get("loss", "gls")
+        # What another loss has fixed is no part of this training, nor of its name.
+        fixed = {name: value for name, value in self.fixed.items() if LOSS_SETTINGS.get(name, loss) == loss}
+        return check_training_settings({**fixed, **config, "epochs": self.budget.epochs, "seed": seed}, self.name)
 
     def corner_settings(self) -> Iterator[TrainingSettings]:
         """Yield the settings of the defaults with one parameter after another at its ends."""
         for name, parameter in self.space.items():
+            loss = {"loss": LOSS_SETTINGS[name]} if name in LOSS_SETTINGS else {}
             for value in parameter.extremes():
-                yield self.settings(self.default(**{name: value}), 0)
+                yield self.settings(self.default(**loss, **{name: value}), 0)
 
     def check_settings(self) -> None:
         """Raise an InputError for the first end of the space, default or start point that no training accepts."""
@@ -237,8 +318,10 @@ class ArmSpace:
 
     def __init__(self, space: SearchSpace, arm: Arm) -> None:
         self._space, self._arm = space, arm
-        self._sampled = {n: p for n, p in space.space.items() if n != "smooth_rate" or arm != "ce"}
-        if arm != "ce":
+        self._loss = {} if arm in RATE_ARMS else {"loss": arm}
+        has_rate = arm in ("positive", "negative")
+        self._sampled = {n: p for n, p in space.parameters(arm).items() if n != "smooth_rate" or has_rate}
+        if has_rate:
             self._sampled["smooth_rate"] = self._rate(space.space["smooth_rate"])
 
     def _rate(self, rate: Parameter) -> Parameter:
@@ -256,7 +339,7 @@ class ArmSpace:
     def decode(self, params: Mapping[str, Any]) -> Config:
         """Return the configuration of sampled parameters, floats rounded to four significant digits."""
         sampled = {name: parameter.decode(params[name]) for name, parameter in self._sampled.items()}
-        return {name: sampled.get(name, 0.0) for name in self._space.space}
+        return {**self._loss, **{name: sampled.get(name, 0.0) for name in self._space.parameters(self._arm)}}
 
     def encode(self, config: Config) -> Params:
         """Return the parameters of a configuration, moved into their distributions."""
@@ -272,10 +355,16 @@ class ArmSpace:
         return None if points is None else len(points)
 
     def start(self, rates: list[float]) -> tuple[Config, ...]:
-        """Return the start points of this arm, each once: the defaults with each of ``rates``, then the space's own."""
+        """Return the start points of this arm, each once: the defaults with each of ``rates``, then the space's own.
+
+        Another loss has the defaults, and the points of CE with its own settings at their defaults.
+        """
         points = [self._space.default(smooth_rate=self._space.clip_rate(r)) for r in rates]
         points += [self._space.default(**point) for point in self._space.start]
-        mine = [point for point in points if arm_of(point["smooth_rate"]) == self._arm]
+        arm = "ce" if self._loss else self._arm
+        mine = [point for point in points if arm_of(point["smooth_rate"]) == arm]
+        if self._loss:
+            mine = [self._space.default(**point, **self._loss) for point in [self._space.default(), *mine]]
         return tuple(point for i, point in enumerate(mine) if point not in mine[:i])
 
 

@@ -33,11 +33,14 @@ class Batches:
             settings.crop_padding, settings.flip, settings.cutout, settings.padding_mode == "reflect"
         )
 
-    def of_epoch(self, epoch: int, generators: Generators) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of a 1-based epoch, shuffled, augmented, normalised; every sample once."""
+    def of_epoch(self, epoch: int, generators: Generators) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the batches of a 1-based epoch, shuffled, augmented, normalised; every sample once.
+
+        A batch is its inputs, its labels, and which training samples they are.
+        """
         order, draws = self.draw(epoch, generators)
         for span in self._spans():
-            yield self._take(order[span], None if draws is None else draws[span])
+            yield *self._take(order[span], None if draws is None else draws[span]), order[span]
 
     def draw(self, epoch: int, generators: Generators) -> tuple[Tensor, AugmentationDraws | None]:
         """Return the order of an epoch's samples, int64 (N,), and for images the draws of their augmentation."""

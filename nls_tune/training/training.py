@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
-from nls_tune.losses import gls_loss
+from nls_tune.losses import make_loss
 from nls_tune.metrics import EpochMetrics, Judging, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.augment import normalise
@@ -46,7 +46,7 @@ class Training:
     ``load_warmup``, and ``precision`` what ``settings.precision`` means on the device.
 
     Raises:
-        InputError: If the settings do not fit the data or the device.
+        InputError: If the settings do not fit the data or the device, or the loss lacks its transition matrix.
         CompileError: If compiling was asked for and fails.
     """
 
@@ -91,6 +91,9 @@ class Training:
         self.readouts = Readouts(self.model, settings, self.evaluator, judging)
         self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer(1)
+        self._warmup_loss = make_loss("ce").to(self.device)
+        self._transition = dataset.transition
+        self._loss = self._new_loss()
         self._best_warmup: dict[str, Tensor] | None = None
         self._compiled = self._compile(compiler, dataset.num_train)
 
@@ -131,7 +134,7 @@ class Training:
         epoch = self.epoch + 1
         if epoch == self.settings.warmup_epochs + 1:
             self._return_to_best_warmup()
-            self.optimizer = self._new_optimizer(epoch)
+            self.optimizer, self._loss = self._new_optimizer(epoch), self._new_loss()
             self.readouts.averages.restart()  # what the warm-up reached is not the GLS phase's
         with seeded(self._stream(epoch), self.device):
             loss_sum, num_correct = self._train_epoch(epoch)
@@ -183,12 +186,11 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One pass over the training samples; returns the sum of the losses and the number correct."""
         set_training(self.model, frozen=self.settings.freeze)
-        in_warmup = self.settings.phase(epoch) == "warmup"
-        rate = torch.tensor(0.0 if in_warmup else self.settings.smooth_rate, device=self.device)
+        loss_of = self._warmup_loss if self.settings.phase(epoch) == "warmup" else self._loss
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
         num_batches = self.source.num_batches
-        for step, (inputs, labels) in enumerate(self.batches(epoch)):
+        for step, (inputs, labels, indices) in enumerate(self.source.of_epoch(epoch, self.generator)):
             lr = self.settings.learning_rate(epoch, step / num_batches)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["lr_factor"]
@@ -196,7 +198,7 @@ class Training:
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.evaluator.autocast():
                 logits = forward(self.model, inputs)
-                loss = gls_loss(logits, labels, rate, ignore_index=None)  # checked when the data were loaded
+                loss = loss_of(logits, labels, indices)  # labels were checked when the data were loaded
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:
@@ -209,7 +211,7 @@ class Training:
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
-        return self.source.of_epoch(epoch, self.generator)
+        return ((inputs, labels) for inputs, labels, _ in self.source.of_epoch(epoch, self.generator))
 
     def predict_probabilities(self, inputs: Tensor) -> Tensor:
         """Return the model's class probabilities now, in evaluation mode: float32 (N, K), rows sum to 1.
@@ -241,6 +243,17 @@ class Training:
         if s.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=s.lr, fused=True)
         return torch.optim.SGD(groups, lr=s.lr, momentum=momentum, nesterov=s.nesterov and momentum > 0, fused=True)
+
+    def _new_loss(self) -> nn.Module:
+        """The loss of the GLS phase as it is at the start of the phase."""
+        made = make_loss(
+            self.settings.loss,
+            num_classes=self.num_classes,
+            num_samples=len(self.data.train_labels),
+            matrix=self._transition,
+            **self.settings.loss_settings(),
+        )
+        return made.to(self.device)
 
     def _parameter_groups(self, decay: float) -> list[dict[str, Any]]:
         """The trained parameters, by what their learning rate is multiplied with; decay per step is that of all."""
@@ -278,6 +291,11 @@ class Training:
             "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
             **({"readouts": self.readouts.state_dict()} if self.readouts.identity() else {}),
             **({} if self._best_warmup is None else {"best_warmup": self._best_warmup}),
+            **(
+                {"loss": found}
+                if self.epoch > self.settings.warmup_epochs and (found := self._loss.state_dict())
+                else {}
+            ),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -343,6 +361,9 @@ class Training:
         for group in optimizer.param_groups:
             group.setdefault("lr_factor", 1.0)  # states of version 0.1 have none
         self.model.load_state_dict(state["model"])
+        self._loss = self._new_loss()
+        if "loss" in state:
+            self._loss.load_state_dict(state["loss"])
         if "readouts" in state:
             self.readouts.load_state_dict(state["readouts"])
         self.optimizer, self.history, self._best_warmup = optimizer, history, state.get("best_warmup")

@@ -14,7 +14,7 @@ from trial_rows import trial_row, trials_frame
 from nls_tune.runs import Run
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import epoch_schema
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS
 
 STATES = (
     "finished",
@@ -62,7 +62,7 @@ def any_rows(random: Random, state: str | None = None) -> list[dict[str, Any]]:
 
 
 def _level(random: Random, level: str, state: str) -> list[dict[str, Any]]:
-    arms = random.sample(ARMS, 2) if state == "one arm missing" else ARMS
+    arms = random.sample(RATE_ARMS, 2) if state == "one arm missing" else RATE_ARMS
     ce = random.choice((0.5, 0.6, 0.6, 0.8))
     found = {arm: ce if arm == "ce" else ce + random.choice((-0.05, 0.0, 0.02, 0.1)) for arm in arms}
     rates = {"ce": 0.0, "positive": random.choice((0.3, 0.8)), "negative": random.choice((-8.0, -2.0, -1 / 3))}

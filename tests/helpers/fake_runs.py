@@ -24,8 +24,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, trial_frame
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import config_columns, epoch_schema, trial_schema
-from nls_tune.spaces.settings import TrainingSettings
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS, TrainingSettings
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 _LOW, _HIGH = -8.0, 0.8
@@ -79,7 +78,7 @@ def write_fake_run(
         row_tables.append(rows.slice(0, trials))
         epoch_tables += maker.epochs_of(made, common)
         chosen = trial_frame(row_tables[-1])
-        selected = [select(chosen[chosen["arm"] == arm]) for arm in ARMS] if confirm_seeds else []
+        selected = [select(chosen[chosen["arm"] == arm]) for arm in RATE_ARMS] if confirm_seeds else []
         again = [(row["smooth_rate"], row["warmup_epochs"], row["lr"]) for row in selected if row is not None]
         if again:
             again += [] if maker.default() in again else [maker.default()]
@@ -134,9 +133,9 @@ class _Level:
 
     def configurations(self, trials: int, count: int) -> np.ndarray:
         """Rate, warm-up length and learning rate, shape (count, 3); the start points come first in their arms."""
-        share = np.array([_SHARES[arm] for arm in ARMS])
-        arms = self.random.permutation(np.repeat(ARMS, np.ceil(share * max(count, 4)).astype(int)))[:count]
-        arms[: min(3, count)] = ARMS[: min(3, count)]
+        share = np.array([_SHARES[arm] for arm in RATE_ARMS])
+        arms = self.random.permutation(np.repeat(RATE_ARMS, np.ceil(share * max(count, 4)).astype(int)))[:count]
+        arms[: min(3, count)] = RATE_ARMS[: min(3, count)]
         shares = {"negative": np.log([1.001, 1 - _LOW]), "positive": np.log([1 - _HIGH, 0.999]), "ce": (0.0, 0.0)}
         rates = np.array([1 - np.exp(self.random.uniform(*shares[arm])) for arm in arms])
         warmups = self.random.integers(0, max(1, self.epochs // 4), count)

@@ -6,7 +6,7 @@ from commands import REPOSITORY
 
 from nls_tune.errors import InputError
 from nls_tune.spaces.reading import load_space, shipped_spaces
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS
 
 SPACE = """
 space:
@@ -60,7 +60,7 @@ def test_every_shipped_space_can_be_searched(name, preset, epochs):
         space = space.with_epochs(epochs)
         space.check_settings()
     assert 1 <= space.budget.grace_epochs <= space.budget.epochs
-    for arm in ARMS:
+    for arm in RATE_ARMS:
         part = space.arm(arm)
         start = part.start([0.0, 0.1, -4.0])
         assert start
@@ -76,7 +76,7 @@ CIFAR = ("cifar10", "cifar100", "cifar10n", "cifar100n")
 @pytest.mark.parametrize("name", CIFAR)
 def test_the_papers_presets_run_its_14_rates_to_the_end(name, preset):
     space = load_space(name, preset=preset)
-    parts = [space.arm(arm) for arm in ARMS]
+    parts = [space.arm(arm) for arm in RATE_ARMS]
     rates = [part.decode(point)["smooth_rate"] for part in parts for point in part.points()]
     paper = [0.8, 0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8, -1, -2, -4, -6, -8]
     assert sorted(rates, reverse=True) == paper

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from scipy.stats import kstest
 
 from nls_tune.errors import InputError
-from nls_tune.spaces.settings import arm_of
-from nls_tune.spaces.space import ARMS, SMALLEST_RATE, SearchSpace
+from nls_tune.spaces.settings import RATE_ARMS, arm_of
+from nls_tune.spaces.space import SMALLEST_RATE, SearchSpace
 
 LOG1M = {"type": "float", "low": -8, "high": 0.8, "scale": "log1m", "default": -1}
 WARMUP = {"type": "int", "low": 0, "high": 15, "default": 5}
@@ -81,7 +81,7 @@ def lies_in(space: SearchSpace, config: dict[str, Any]) -> bool:
 
 @given(spaces(), st.data())
 def test_every_sampled_configuration_lies_in_the_space_and_in_its_arm(space, data):
-    arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
+    arm = data.draw(st.sampled_from([a for a in RATE_ARMS if space.has_arm(a)]))
     part = space.arm(arm)
     config = part.decode(draw_params(part.distributions(), data))
     assert lies_in(space, config)
@@ -93,7 +93,7 @@ def test_every_sampled_configuration_lies_in_the_space_and_in_its_arm(space, dat
 
 @given(spaces(), st.data())
 def test_a_configuration_survives_encoding_and_decoding(space, data):
-    arm = data.draw(st.sampled_from([a for a in ARMS if space.has_arm(a)]))
+    arm = data.draw(st.sampled_from([a for a in RATE_ARMS if space.has_arm(a)]))
     part = space.arm(arm)
     distributions = part.distributions()
     config = part.decode(draw_params(distributions, data))
@@ -191,7 +191,7 @@ def test_points_are_all_combinations_of_a_finite_arm():
             "optimizer": {"type": "choice", "values": ["sgd", "adamw"], "default": "sgd"},
         }
     )
-    assert {arm: space.arm(arm).size() for arm in ARMS} == {"ce": 6, "positive": 6, "negative": 12}
+    assert {arm: space.arm(arm).size() for arm in RATE_ARMS} == {"ce": 6, "positive": 6, "negative": 12}
     part = space.arm("negative")
     configs = [part.decode(p) for p in part.points()]
     expected = [
@@ -267,7 +267,7 @@ def test_every_number_of_epochs_leaves_a_space_that_can_be_sampled(space, epochs
     scaled = space.with_epochs(epochs)
     scaled.check_settings()
     assert 1 <= scaled.budget.grace_epochs <= epochs
-    arm = data.draw(st.sampled_from([a for a in ARMS if scaled.has_arm(a)]))
+    arm = data.draw(st.sampled_from([a for a in RATE_ARMS if scaled.has_arm(a)]))
     part = scaled.arm(arm)
     config = part.decode(draw_params(part.distributions(), data))
     assert 0 <= config["warmup_epochs"] <= epochs - 1

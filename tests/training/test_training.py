@@ -97,6 +97,9 @@ def batches_of(training: Training, epochs: int = 1) -> list[Tensor]:
 
 CASES = {
     "mlp": flat(schedule="cosine"),
+    "elr": flat(loss="elr", smooth_rate=0.0, elr_beta=0.9),
+    "elr without a warm-up": flat(loss="elr", smooth_rate=0.0, warmup_epochs=0),
+    "gce": flat(loss="gce", smooth_rate=0.0),
     "adamw": flat(optimizer="adamw", clip_norm=0.5, schedule="step", milestones=(1,)),
     "small_cnn": image_settings(),
     "cnn9": image_settings(model="cnn9", epochs=3, warmup_epochs=1, optimizer="adamw", lr=1e-3, warmup_lr=1e-3),
@@ -172,6 +175,7 @@ def test_a_training_that_was_stopped_and_continued_elsewhere_is_the_same_bit_by_
     for epoch in range(1, CASES[name].epochs + 1):
         assert parts[name, stop].correct_bits(epoch) == whole[name].correct_bits(epoch)
     assert readouts(parts[name, stop]) == readouts(whole[name])
+    assert_same_weights(parts[name, stop].state_dict().get("loss", {}), whole[name].state_dict().get("loss", {}))
 
 
 def readouts(training: Training) -> list[Any]:

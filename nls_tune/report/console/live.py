@@ -20,7 +20,7 @@ from nls_tune.report.console.sparkline import sparkline
 from nls_tune.report.text import duration, percent, printable, rate
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.schemas import Status
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS, ordered_arms
 
 #: The names of the stages on screens.
 STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation on all labels"}
@@ -109,7 +109,7 @@ def picture(
         budget = progress.budget.left()
         facts.append(f", {tail}" if budget is None else f", {tail} (time budget: {duration(budget)})")
     bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
-    note = Text("ce, positive, negative: best validation accuracy (noisy) of completed trials", style="dim")
+    note = Text(f"{', '.join(_arms(progress))}: best validation accuracy (noisy) of completed trials", style="dim")
     width = _name_width(progress)
     sections = {
         "levels": _levels(progress, width),
@@ -161,16 +161,24 @@ def _name_width(progress: SearchProgress) -> int:
     return max(len("noise level"), min(_LEVEL_WIDTH, longest))
 
 
+def _arms(progress: SearchProgress) -> list[str]:
+    """Return the arms of the columns: those of the rate, or those that have begun where others are among them."""
+    begun = {trial.arm for trial in list(progress.running.values())}
+    begun |= {arm for level in progress.levels.values() for arm in level.best}
+    return ordered_arms(RATE_ARMS if begun <= set(RATE_ARMS) else begun)
+
+
 def _levels(progress: SearchProgress, width: int) -> _Section:
     done = {name: f"{level.num_ended}/{level.total}" for name, level in progress.levels.items()}
     wide = max([4, *(len(text) for text in done.values())])
     header = f"{_name('noise level', width)} {'done':>{wide}} now stopped diverged failed"
-    header += "".join(f" {arm:>8}" for arm in ARMS)
+    arms = _arms(progress)
+    header += "".join(f" {arm:>8}" for arm in arms)
     rows: list[RenderableType] = []
     for name, level in progress.levels.items():
         failed = sum(level.ended[status] for status in _FAILED)
         counts = f"{level.running:>3} {level.ended['stopped']:>7} {level.ended['diverged']:>8} {failed:>6}"
-        bests = "".join(f" {percent(level.best.get(arm)):>8}" for arm in ARMS)
+        bests = "".join(f" {percent(level.best.get(arm)):>{max(8, len(arm))}}" for arm in arms)
         rows.append(Text(f"{_name(name, width)} {done[name]:>{wide}} {counts}{bests}"))
     return _Section(Text(header, style="bold"), rows)
 

@@ -14,7 +14,7 @@ from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import amount, configuration, duration, number, percent, rate
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from nls_tune.spaces.reading import find_preset
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +130,8 @@ def _warm_line(level: LevelPlan, plan: SearchPlan) -> str:
 def _print_levels(plan: SearchPlan, console: Console) -> None:
     estimates = any(level.needs_estimate for level in plan.levels)
     rows = []
+    used = plan.space.used_arms()
+    arms = RATE_ARMS if set(used) <= set(RATE_ARMS) else used
     for level in plan.levels:
         found = ["–", "–"]
         if level.estimate is not None:
@@ -137,10 +139,10 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
             found = [percent(level.estimate.noise_rate), rate(level.estimate.noise_cancelling_rate)]
             found = ["too weak", "–"] if weak else found
         known = [level.level, percent(level.noise_rate), rate(level.noise_cancelling_rate)]
-        trials = [str(level.quotas.get(arm, 0)) for arm in ARMS]
+        trials = [str(level.quotas.get(arm, 0)) for arm in arms]
         rows.append((*known, *(found if estimates else ()), *trials))
     headings = ["noise rate", "noise-cancelling rate", *(["estimated", "its rate"] if estimates else ())]
-    columns = (*words("noise level"), *numbers(*headings, *ARMS))
+    columns = (*words("noise level"), *numbers(*headings, *arms))
     print_table(Table(columns, tuple(rows)), console)
     for prior, text in _PRIORS.items():
         if levels := [level.level for level in plan.levels if level.prior == prior]:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from nls_tune.analysis.verdicts import Verdict
 from nls_tune.report.console.tables import print_line, print_wrapped
-from nls_tune.report.words import TABLE_NOTE, summary_line, verdict_table, verdict_words
+from nls_tune.report.words import METHODS_NOTE, methods_table, summary_line, table_note, verdict_table, verdict_words
 
 
 def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
@@ -29,4 +29,8 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     for doubt, levels in levels_of.items():
         where = "" if len(levels) == len(said) else f"{', '.join(levels)}: "
         print_line(f"- {where}{doubt}", console)
-    print_line(TABLE_NOTE, console, "dim")
+    print_line(table_note(verdicts), console, "dim")
+    if (methods := methods_table(verdicts)).rows:
+        print_line("\nThe methods", console, "bold")
+        print_wrapped(methods, console)
+        print_line(METHODS_NOTE, console, "dim")

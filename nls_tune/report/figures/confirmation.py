@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nls_tune.analysis.analysis import RunAnalysis
     from nls_tune.analysis.confirmation import LevelConfirmation
     from nls_tune.analysis.statistics import SampleMean
-    from nls_tune.spaces.space import Arm
+    from nls_tune.spaces.settings import Arm
 
 
 def confirmation(run: RunAnalysis) -> Figure | str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nls_tune.report.text import number, printable, seed_count
 from nls_tune.report.words import FINDINGS, test_text
+from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
     from nls_tune.analysis.analysis import RunAnalysis
@@ -34,6 +36,7 @@ def latex_table(run: RunAnalysis) -> str | None:
     verdicts = [found for found in run.verdicts if found.difference is not None]
     if not verdicts:
         return None
+    methods = any(found.methods for found in verdicts)
     seeds = seed_count(c for level in run.confirmations for c in level.configurations)
     caption = (
         f"What to use: smooth rate (or cross-entropy, CE), warm-up epochs and learning rate, and its test accuracy "
@@ -41,6 +44,13 @@ def latex_table(run: RunAnalysis) -> str | None:
         "validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, $\\pm$ half "
         "of its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
+    if methods:
+        caption = (
+            "For each method its best configuration by mean validation accuracy on noisy labels: rate or loss, warm-up "
+            f"epochs and learning rate, and its test accuracy (\\%), mean $\\pm$ standard error over {seeds}. "
+            "$\\Delta$: that minus the test accuracy of the strongest cross-entropy (CE), paired by seed, in points, "
+            "$\\pm$ half of its 95\\,\\% $t$ interval. Verdicts are corrected over all levels and methods (Holm)."
+        )
     lines = [
         f"% Made by nls-tune from the run {latex_text(run.run.name)}; needs \\usepackage{{booktabs}}.",
         r"\begin{table}",
@@ -48,6 +58,16 @@ def latex_table(run: RunAnalysis) -> str | None:
         f"  \\caption{{{caption}}}",
         # So that it fits into the column of an article, below the caption and not on it.
         r"  \smallskip\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        *(_methods(verdicts) if methods else _levels(run, verdicts)),
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _levels(run: RunAnalysis, verdicts: Sequence[Verdict]) -> list[str]:
+    """One row per noise level."""
+    return [
         r"  \begin{tabular}{@{}lrrlrrrl@{}}",
         r"    \toprule",
         r"    Noise level & Rate & $r^*$ & \multicolumn{2}{c}{Use} & \multicolumn{2}{c}{Best rate} & Verdict \\",
@@ -56,10 +76,33 @@ def latex_table(run: RunAnalysis) -> str | None:
         r"    \midrule",
         *(f"    {_row(run, found)}" for found in verdicts),
         r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _methods(verdicts: Sequence[Verdict]) -> list[str]:
+    """One row per noise level and method, CE first."""
+    lines = [
+        r"  \begin{tabular}{@{}llllll@{}}",
+        r"    \toprule",
+        r"    Noise level & Method & configuration & test & $\Delta$ (points) & Verdict \\",
+    ]
+    for found in verdicts:
+        rows: list[tuple[str, Choice, SampleMean | None, str]] = []
+        if found.ce is not None:
+            rows.append(("ce", found.ce, None, "strongest CE"))
+        rows += [(one.method, one.choice, one.difference, FINDINGS[one.finding]) for one in found.methods]
+        lines.append(r"    \midrule")
+        for name, choice, difference, said in rows:
+            cells = [
+                latex_text(found.noise_level),
+                latex_text(name),
+                _configuration(choice),
+                "$" + test_text(choice).replace("\n±", r" \pm") + "$",
+                _NONE if difference is None else _difference(difference),
+                said,
+            ]
+            lines.append("    " + " & ".join(cells) + r" \\")
+    return [*lines, r"    \bottomrule"]
 
 
 def _row(run: RunAnalysis, found: Verdict) -> str:
@@ -80,6 +123,8 @@ def _row(run: RunAnalysis, found: Verdict) -> str:
 def _configuration(use: Choice) -> str:
     config = use.config
     name = "CE" if use.arm == "ce" else _number(config["smooth_rate"], 4)
+    if use.arm not in RATE_ARMS:
+        name = latex_text(use.arm)
     # In mathematics, where 1e-05 has a minus and no hyphen.
     digits, _, exponent = number(config["lr"]).partition("e")
     lr = f"${digits} \\cdot 10^{{{int(exponent)}}}$" if exponent else f"${digits}$"

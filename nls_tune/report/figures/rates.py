@@ -13,7 +13,7 @@ from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.figures import style
 from nls_tune.report.rate_scale import rate_position, rate_positions
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def _panel(
         x = rate_positions(smoothed.rates)
         axis.fill_between(x, smoothed.low, smoothed.high, color=style.SMOOTHER, alpha=0.18, linewidth=0, zorder=1)
         axis.plot(x, smoothed.mean, color=style.SMOOTHER, zorder=3, label="local mean, 95 % band")
-    for arm in ARMS:
+    for arm in RATE_ARMS:
         mine = [(rate_position(point.smooth_rate), value) for point, value in values if point.arm == arm]
         if mine:
             axis.plot(
@@ -154,7 +154,7 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
         found.theory_noise_rates, rate_positions(found.theory_rates), color=style.THEORY, linestyle=(0, (1, 1.2)),
         linewidth=1.4, label="noise-cancelling rate\n(symmetric noise)",
     )  # fmt: skip
-    for arm in ARMS:
+    for arm in RATE_ARMS:
         for known in (True, False):
             mine = [(r, n) for r, n in placed if r.arm == arm and (r.noise_rate is not None) == known]
             if mine:

@@ -6,6 +6,7 @@ Numbers are drawn as they are, accuracies as fractions; the labels of the axes t
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nls_tune.report.rate_scale import rate_scale
 from nls_tune.report.text import printable
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import Arm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,9 +28,11 @@ DPI = 240
 #: The least span of an axis of accuracies: one percentage point.
 LEAST_SPAN = 0.01
 
-#: Okabe and Ito, "Color Universal Design" (2008).
-ARM_COLOURS: dict[Arm, str] = {"ce": "#000000", "positive": "#0072B2", "negative": "#D55E00"}
-ARM_MARKERS: dict[Arm, str] = {"ce": "D", "positive": "s", "negative": "o"}
+#: Okabe and Ito, "Color Universal Design" (2008). Figures name other losses beside their marks, which are all alike.
+ARM_COLOURS: dict[Arm, str] = defaultdict(
+    lambda: "#009E73", {"ce": "#000000", "positive": "#0072B2", "negative": "#D55E00"}
+)
+ARM_MARKERS: dict[Arm, str] = defaultdict(lambda: "^", {"ce": "D", "positive": "s", "negative": "o"})
 THEORY, SMOOTHER, MUTED, GRID = "#009E73", "#4d4d4d", "#6e6e6e", "#e3e3e3"
 
 _STYLE: dict[Any, Any] = {

@@ -20,7 +20,7 @@ from nls_tune.report.html.plots.theme import PALETTES, templates
 from nls_tune.report.html.provenance import Provenance, provenance_of
 from nls_tune.report.html.sections import Section, comparison_sections, run_sections
 from nls_tune.report.text import amount, duration, paused
-from nls_tune.report.words import TABLE_NOTE, Words, common_doubts, summary_line, verdict_table, verdict_words
+from nls_tune.report.words import Words, common_doubts, summary_line, table_note, verdict_table, verdict_words
 from nls_tune.runs import Run
 
 _STATUSES = {
@@ -73,7 +73,7 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
             scripts=scripts,
             hashes=[_csp_hash(script) for script in (*scripts.values(), _plotly())],
             css=_asset("page.css"),
-            table_note=TABLE_NOTE,
+            table_note=table_note([verdict for found in analysis.runs for verdict in found.verdicts]),
             written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
             version=__version__,
         )

@@ -27,6 +27,7 @@ from nls_tune.report.run_tables import (
     differences_table,
     searched_settings,
 )
+from nls_tune.report.words import methods_table
 
 
 class _AtLevel(Protocol):
@@ -150,8 +151,10 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
         )
         return Section(key, title, empty=empty)
     plots = _plots(found.confirmations, f"{prefix}confirmed", confirmation_plot)
-    table = PageTable(f"{prefix}confirmed", "Confirmed configurations", confirmation_table(found.confirmations))
-    return Section(key, title, _all(*plots), tables=(table,))
+    tables = [PageTable(f"{prefix}confirmed", "Confirmed configurations", confirmation_table(found.confirmations))]
+    if (methods := methods_table(found.verdicts)).rows:
+        tables.insert(0, PageTable(f"{prefix}methods", "The methods", methods))
+    return Section(key, title, _all(*plots), tables=tuple(tables))
 
 
 def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:

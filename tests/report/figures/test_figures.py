@@ -30,7 +30,7 @@ from nls_tune.report.figures.latex import latex_table, latex_text
 from nls_tune.report.figures.style import label, level_label, limits, styled
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.runs import load_run, load_runs
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
 NAMES = {"accuracy_against_rate", "best_rate_against_noise", "confirmation"}
@@ -57,7 +57,7 @@ def test_accuracy_against_rate_has_the_points_the_mean_the_band_and_both_lines(a
     for k, (curve, summary) in enumerate(zip(run.rate_curves, run.summaries, strict=True)):
         for row, smoothed, split in ((0, curve.test, "test_accuracy"), (1, curve.validation, "val_accuracy")):
             axis = drawn.figures["accuracy_against_rate"].axes[k + 2 * row]
-            for arm in ARMS:
+            for arm in RATE_ARMS:
                 expected = [[rate_position(p.smooth_rate), getattr(p, split)] for p in curve.points if p.arm == arm]
                 assert lines(axis, arm)[0].tolist() == expected
             x = rate_positions(smoothed.rates)

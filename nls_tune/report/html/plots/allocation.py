@@ -6,7 +6,7 @@ from nls_tune.analysis.allocation import Allocation, TrialSpan
 from nls_tune.report.html.plots.common import Figure, Plot, layout, plotly_text, rounded
 from nls_tune.report.html.plots.theme import ARM_COLOURS
 from nls_tune.report.text import duration, paused, percent, rate
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.settings import Arm, ordered_arms
 
 _TITLE = "Which trial held which slot when"
 _READING = (
@@ -35,7 +35,7 @@ def allocation_plot(key: str, found: Allocation | None) -> Plot:
     slots = sorted({span.slot for span in spans})
     data = []
     for is_search in (True, False):
-        for arm in ARMS:
+        for arm in ordered_arms(span.arm for span in spans):
             if mine := [s for s in spans if s.arm == arm and (s.stage == "search") is is_search]:
                 data.append(_bars(mine, divisor, arm, is_search))
     yaxis = {"title": {"text": "Slot"}, "tickvals": slots, "ticktext": list(map(str, slots)), "autorange": "reversed"}

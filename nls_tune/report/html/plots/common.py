@@ -12,7 +12,7 @@ from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_SYMBOLS, NUM_RUN_COLOURS, RUN_SYMBOLS
 from nls_tune.report.rate_scale import rate_scale
 from nls_tune.report.text import amount
-from nls_tune.spaces.space import Arm
+from nls_tune.spaces.settings import Arm
 
 #: A figure of plotly, or a part of one, as its JSON.
 Figure = dict[str, Any]

@@ -8,7 +8,7 @@ from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.html.plots.theme import ARM_SYMBOLS
 from nls_tune.report.rate_scale import rate_positions
 from nls_tune.report.text import percent, rate
-from nls_tune.spaces.space import ARMS, Arm
+from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 _TITLE = "Rate to use against noise"
 _READING = (
@@ -31,7 +31,7 @@ def rate_against_noise_plot(key: str, found: RateAgainstNoise | None) -> Plot:
         *common.percentages(level.known_or_estimated for level in placed),
         *common.percentages(found.theory_noise_rates),
     ]
-    by_arm = {arm: [level for level in placed if level.arm == arm] for arm in ARMS}
+    by_arm = {arm: [level for level in placed if level.arm == arm] for arm in RATE_ARMS}
     figure = {
         "data": [_theory(found), *(_levels(arm, levels) for arm, levels in by_arm.items() if levels)],
         "layout": common.layout(

@@ -11,7 +11,7 @@ from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import number, percent, rate
-from nls_tune.spaces.space import ARMS
+from nls_tune.spaces.settings import RATE_ARMS
 
 _READING = (
     "Each marker is a search trial that ran to its end, at its best epoch; the line is a local mean with its 95 % "
@@ -89,7 +89,7 @@ def _traces(panel: _Panel, points: list[RatePoint], ends: list[float]) -> list[F
         hover = "selected CE: %{y:.2f} %<extra></extra>"
         level = [panel.ce_level] * 2
         traces.append(panel.line(ends, level, "ce-level", name="selected CE", line=look, hovertemplate=hover))
-    for arm in ARMS:
+    for arm in RATE_ARMS:
         if mine := [point for point in points if point.arm == arm]:
             details = [
                 [common.plotly_text(p.trial_id), rate(p.smooth_rate), p.warmup_epochs, number(p.lr)] for p in mine

@@ -6,9 +6,11 @@ its colour alone: arms have marker shapes and dashes of their own.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-from nls_tune.spaces.space import Arm
+from nls_tune.losses.registry import LOSSES
+from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 #: Okabe and Ito, "Color Universal Design" (2008), by the roles that they have here, for the light and the dark theme;
 #: green, purple and yellow are darker or lighter than theirs where they would not stand out from the page.
@@ -37,9 +39,27 @@ PALETTES = {
 }
 NUM_RUN_COLOURS = 6
 
-ARM_COLOURS: dict[Arm, str] = {"ce": "@ce", "positive": "@positive", "negative": "@negative"}
-ARM_SYMBOLS: dict[Arm, str] = {"ce": "diamond", "positive": "square", "negative": "circle"}
-ARM_DASHES: dict[Arm, str] = {"ce": "dash", "positive": "dot", "negative": "solid"}
+#: Other losses take these colours and shapes in turn.
+_OTHERS = [name for name in LOSSES if name not in ("ce", "gls")]
+_OTHER_COLOURS = ("@run-2", "@run-3", "@run-5", "@curve")
+_OTHER_SYMBOLS = ("triangle-up", "cross", "star", "triangle-down", "x", "hexagon", "pentagon", "hourglass")
+
+
+class ArmLooks(dict[Arm, str]):
+    """The look of each arm; of one that it does not hold, that of a loss of one's own."""
+
+    def __missing__(self, arm: Arm) -> str:
+        return next(reversed(self.values()))
+
+
+def _looks(rates: tuple[str, str, str], others: tuple[str, ...]) -> ArmLooks:
+    found = zip(_OTHERS, itertools.cycle(others), strict=False)
+    return ArmLooks([*zip(RATE_ARMS, rates, strict=True), *found])
+
+
+ARM_COLOURS = _looks(("@ce", "@positive", "@negative"), _OTHER_COLOURS)
+ARM_SYMBOLS = _looks(("diamond", "square", "circle"), _OTHER_SYMBOLS)
+ARM_DASHES = _looks(("dash", "dot", "solid"), ("longdash", "dashdot"))
 RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 

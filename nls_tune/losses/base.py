@@ -1,0 +1,37 @@
+"""What the losses share: how a training calls them, and the steps that all of them begin with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class NoisyLabelLoss(nn.Module, ABC):
+    """A loss of a batch of samples with noisy labels.
+
+    Buffers belong to the state of a training: one that is saved and loaded goes on exactly as without the stop.
+    """
+
+    @abstractmethod
+    def forward(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Return the mean loss of a batch, 0-dim: float32, or float64 for float64 logits.
+
+        Args:
+            logits: Shape (N, K), floating; bfloat16 and float16 are computed in float32.
+            targets: Classes, int64 of shape (N,), 0 to K - 1; not checked.
+            indices: Which training samples they are, int64 of shape (N,); only some losses look at them.
+        """
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Return log softmax of logits (N, K), in float32 at least."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return torch.log_softmax(logits, 1)
+
+
+def of_labels(values: Tensor, targets: Tensor) -> Tensor:
+    """Return each row's value at its label, shape (N,)."""
+    return values.gather(1, targets.long().unsqueeze(1)).squeeze(1)

@@ -1,0 +1,124 @@
+"""Several methods at one level: one row per method, and p values corrected over all of them."""
+
+import numpy as np
+import pytest
+from test_verdicts import CE, SIX, one, trials_frame
+from trial_rows import trial_row
+
+from nls_tune.analysis.confirmation import best_of_methods, confirmations, count_claims
+from nls_tune.analysis.level_summaries import level_summaries
+from nls_tune.analysis.rate_curves import rate_curves
+from nls_tune.report.run_tables import arms_table, confirmation_table
+from nls_tune.report.words import methods_table, summary_line, verdict_table, verdict_words
+
+SETTINGS = {
+    "ce": {"smooth_rate": 0.0},
+    "negative": {"smooth_rate": -2.0},
+    "gce": {"loss": "gce", "gce_q": 0.5},
+    "elr": {"loss": "elr"},
+}
+VALIDATION = {"ce": 0.75, "negative": 0.78, "gce": 0.8, "elr": 0.72}
+GAIN = {"ce": 0 * SIX, "negative": SIX - 0.023, "gce": SIX, "elr": -SIX}
+
+
+def searched(arms=tuple(SETTINGS)):
+    return [
+        trial_row(SETTINGS[arm], best_val_accuracy=VALIDATION[arm], minute=i, num_test=1000, test_accuracy_at_best=0.9)
+        for i, arm in enumerate(arms)
+    ]
+
+
+def rows(arms=tuple(SETTINGS)):
+    confirmed = [
+        trial_row(
+            {**SETTINGS[arm], "seed": seed + 1}, stage="confirm", minute=900 + seed, num_test=1000,
+            best_val_accuracy=VALIDATION[arm], test_accuracy_at_best=float(CE[seed] + GAIN[arm][seed]),
+            last_test_accuracy=0.9,
+        )
+        for arm in arms
+        for seed in range(len(SIX))
+    ]  # fmt: skip
+    return searched(arms) + confirmed
+
+
+def test_every_method_has_its_finding_and_the_best_is_used():
+    found = one(rows())
+    assert [(m.method, m.finding) for m in found.methods] == [
+        ("gls", "no_proven_difference"), ("gce", "better"), ("elr", "no_proven_difference"),
+    ]  # fmt: skip
+    assert (found.finding, found.use.arm, found.use.config["gce_q"]) == ("better", "gce", 0.5)
+    # Validation prefers CE to ELR: nothing is claimed of it, though it is much worse.
+    assert [m.sign_flip_p is None for m in found.methods] == [False, False, True]
+    assert found.methods[2].difference.mean == pytest.approx(-SIX.mean())
+
+
+def test_p_values_are_corrected_over_the_methods():
+    alone, among = one(rows(("ce", "gce"))), one(rows())
+    assert alone.sign_flip_p == pytest.approx(2 / 2**6)
+    assert among.sign_flip_p == pytest.approx(3 * 2 / 2**6)  # Holm: the smallest of three
+    found = confirmations(trials_frame(rows()))
+    assert count_claims(found) == 3
+    assert [found[0].configurations[i].arm for i in best_of_methods(found[0]).values()] == ["negative", "gce", "elr"]
+
+
+def test_without_fresh_seeds_no_method_is_confirmed():
+    found = one(searched())
+    assert {m.finding for m in found.methods} == {"not_confirmed"}
+    assert all(m.difference is None for m in found.methods)
+    assert found.rate.arm == "gce"
+
+
+def test_a_search_of_rates_alone_has_no_methods():
+    assert one(rows(("ce", "negative"))).methods == ()
+
+
+def test_configurations_hold_the_settings_of_their_own_loss():
+    (summary,) = level_summaries(trials_frame(rows()))
+    assert list(summary.arms) == ["ce", "negative", "gce", "elr"]
+    assert "gce_q" in summary.arms["gce"].config
+    assert not {"gce_q"} & set(summary.arms["ce"].config) | {"gce_q"} & set(summary.arms["elr"].config)
+
+
+def test_curves_over_rates_leave_other_losses_out():
+    (curve,) = rate_curves(trials_frame(rows()))
+    assert {point.arm for point in curve.points} == {"ce", "negative"}
+
+
+def test_what_is_said_names_the_loss():
+    found = one(rows())
+    said = verdict_words(found)
+    assert said.headline.startswith("use gce (warm-up 2, lr 0.01, gce_q 0.5)")
+    assert "make_loss('gce', gce_q=0.5)" in said.snippet
+    assert summary_line([found]).startswith("Another loss is proven better")
+    assert "best other loss to CE" in [column.heading for column in verdict_table([found]).columns]
+    assert [row[1] for row in methods_table([found]).rows] == ["gls", "gce", "elr"]
+    assert [row[1] for row in arms_table(level_summaries(trials_frame(rows()))).rows] == [
+        "ce",
+        "negative",
+        "gce",
+        "elr",
+    ]
+    assert len(confirmation_table(confirmations(trials_frame(rows()))).rows) == 4
+
+
+def test_the_program_of_a_loss_that_remembers_runs():
+    import torch
+
+    better = {"elr": 0.8, "ce": 0.75}
+    frames = [
+        {**row, "best_val_accuracy": better[row["arm"]], "test_accuracy_at_best": 0.9 + 0.01 * (row["arm"] == "elr")}
+        for row in rows(("ce", "elr"))
+    ]
+    text = verdict_words(one([r for r in frames if r["stage"] == "search"] + [
+        {**row, "test_accuracy_at_best": float(CE[row["seed"] - 1] + (row["arm"] == "elr") * SIX[row["seed"] - 1])}
+        for row in frames if row["stage"] == "confirm"
+    ])).snippet  # fmt: skip
+    model = torch.nn.Linear(4, 3)
+    batches = [(torch.randn(5, 4), torch.randint(0, 3, (5,)), torch.arange(5))]
+    names = {
+        "model": model, "batches": batches, "K": 3, "N": 5,
+        "make_optimizer": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
+    }  # fmt: skip
+    before = model.weight.detach().clone()
+    exec(compile(text, "snippet", "exec"), names)
+    assert not np.allclose(before, model.weight.detach())
