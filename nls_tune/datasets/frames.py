@@ -163,6 +163,7 @@ def _read_parquet(files: Sequence[Path], where: str, with_images: bool) -> Frame
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"{file} cannot be read as Parquet ({reason}); replace it by an intact copy") from None
     for file, table in zip(files, tables, strict=True):
+        _check_names(str(file), table.schema.names)
         if table.schema.names != tables[0].schema.names:
             raise InputError(f"{file} has other columns than {files[0]}; keep the files of one table only")
     return _from_arrow(pa.concat_tables(tables, promote_options="permissive"), where, with_images)
@@ -171,7 +172,6 @@ def _read_parquet(files: Sequence[Path], where: str, with_images: bool) -> Frame
 def _from_arrow(table: pa.Table, where: str, with_images: bool) -> Frame:
     import pyarrow as pa
 
-    _check_names(where, table.schema.names)
     names = _class_names(table.schema.metadata)
     images = [field.name for field in table.schema if with_images and _holds_images(field)]
     if len(images) > 1:

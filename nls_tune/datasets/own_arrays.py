@@ -99,7 +99,7 @@ def _pick(found: Mapping[str, np.ndarray], name: str | None, usual: tuple[str, .
 
 
 def _read_all(file: Path) -> dict[str, np.ndarray]:
-    if file.suffix != ".npz":
+    if file.suffix != ".npz" and not file.is_dir():
         raise InputError(f"{file} must be a file .npz, or .npy with --label FILE.npy")
     loaded = _read(file)
     return loaded if isinstance(loaded, dict) else {"arr_0": loaded}
@@ -122,10 +122,10 @@ def _read(file: Path) -> np.ndarray | dict[str, np.ndarray]:
         with loaded:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if "pickle" in str(error).lower():
-            kind = "Python objects" if "object" in str(error).lower() else "a pickle"
+        if "pickle" in str(error):
+            kind = "holds Python objects" if "Object arrays" in str(error) else "is not an .npz or .npy file"
             raise InputError(
-                f"{file} holds {kind}, which are not read because reading them can run code; save plain arrays"
+                f"{file} {kind}; pickles are not read, since that can run code: save plain arrays"
             ) from None
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{file} cannot be read ({reason}); replace it by an intact copy") from None

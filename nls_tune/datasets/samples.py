@@ -112,10 +112,12 @@ def as_texts(values: np.ndarray | Sequence[Any], what: str) -> np.ndarray:
     for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values):
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        if value is None or value != value or (isinstance(value, str) and value.strip() in MISSING):
+        if value is None or type(value).__name__ == "NAType":
             continue
         if not isinstance(value, str | bool | int | float | np.generic):
             raise InputError(f"{what} must hold texts or numbers, got {type(value).__name__} in row {row}")
+        if value != value or (isinstance(value, str) and value.strip() in MISSING):
+            continue
         found[row] = value.strip() if isinstance(value, str) else str(value)
     return found
 

@@ -94,7 +94,8 @@ class SearchSettings:
     dataset: Annotated[
         str,
         Flag(
-            "Name of the dataset: twonorm (the default), waveform, digits, cifar10, cifar100, cifar10n, cifar100n.",
+            "Name of the dataset: twonorm, waveform, digits, cifar10, cifar100, cifar10n, cifar100n. "
+            "By default twonorm.",
             _WHAT,
         ),
     ] = "twonorm"
