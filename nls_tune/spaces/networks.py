@@ -33,6 +33,7 @@ NETWORKS = {
     "fast_cnn": Network(16, _WHITENED),
     "fast_cnn_large": Network(16, _WHITENED),
     "mlp": Network(0),
+    "linear": Network(0),
 }
 """The networks by name."""
 

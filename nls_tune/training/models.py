@@ -2,8 +2,8 @@
 
 Which there are, and what inputs they take, stands in `spaces.networks`, which needs no torch. The image networks are
 those that papers on noisy labels report: ResNets with a CIFAR stem, the pre-activation ResNet-18 and the 9-layer CNN.
-``small_cnn`` and ``mlp`` are there so that a laptop can search as well. Initial weights come from torch's global
-generator: seed it first.
+``small_cnn``, ``mlp`` and ``linear`` are there so that a laptop can search as well. Initial weights come from torch's
+global generator: seed it first.
 """
 
 from __future__ import annotations
@@ -146,6 +146,11 @@ def _mlp(num_classes: int, input_shape: InputShape) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def _linear(num_classes: int, input_shape: InputShape) -> nn.Module:
+    """Return one linear layer on the flattened input, as embeddings of a trained network are often judged."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))
+
+
 #: How to build each network of `nls_tune.spaces.networks.NETWORKS`, for a number of classes and an input shape.
 _BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
     "resnet18": partial(_resnet, "resnet18"),
@@ -156,6 +161,7 @@ _BUILDERS: dict[str, Callable[[int, InputShape], nn.Module]] = {
     **{name: partial(_fast_cnn, widths) for name, widths in WIDTHS.items()},
     "small_cnn": _small_cnn,
     "mlp": _mlp,
+    "linear": _linear,
 }
 
 

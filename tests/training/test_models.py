@@ -20,7 +20,7 @@ SHAPE = (3, 16, 16)
 ALL = [pytest.param(n, marks=pytest.mark.slow) if n in ("resnet34", "resnet50") else n for n in MODEL_NAMES]
 #: The smallest side of an image, where it is not 8.
 SMALLEST = {"cnn9": 12, "fast_cnn_small": 16, "fast_cnn": 16, "fast_cnn_large": 16}
-IMAGE_MODELS = [name for name in MODEL_NAMES if name != "mlp"]
+IMAGE_MODELS = [name for name in MODEL_NAMES if name not in ("mlp", "linear")]
 
 
 def _build(name: str, num_classes: int = 10, input_shape: tuple[int, ...] = SHAPE, seed: int = 0) -> nn.Module:
@@ -111,6 +111,7 @@ COUNTS = {
     "fast_cnn_large": (4_606_520, 384, 136 + 72 * 128),
     "small_cnn": (113_962, 2048 + 1, 9 * 32),
     "mlp": (3072 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10, 128 + 1, 1024 * 128),
+    "linear": (3072 * 10 + 10, 3072 + 1, None),
 }
 
 
@@ -119,7 +120,7 @@ def test_parameter_counts(name):
     on_cifar10, per_class, per_channel = COUNTS[name]
     for num_classes, channels in ((10, 3), (100, 3), (10, 1)):
         model = build_model(name, num_classes=num_classes, input_shape=(channels, 32, 32))
-        expected = on_cifar10 + per_class * (num_classes - 10) + per_channel * (channels - 3)
+        expected = on_cifar10 + per_class * (num_classes - 10) + (per_channel or 1024 * num_classes) * (channels - 3)
         assert sum(p.numel() for p in model.parameters()) == expected
 
 
@@ -177,8 +178,9 @@ def test_image_models_refuse_other_shapes_and_images_that_are_too_small(name):
 
 
 @pytest.mark.parametrize("shape", [(1,), (20,), (1, 2, 2), (2, 3, 4, 5)])
-def test_mlp_takes_any_shape(shape):
-    assert build_model("mlp", num_classes=3, input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 3)
+@pytest.mark.parametrize("name", ["mlp", "linear"])
+def test_flat_models_take_any_shape(name, shape):
+    assert build_model(name, num_classes=3, input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 3)
 
 
 @pytest.mark.slow
