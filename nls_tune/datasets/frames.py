@@ -35,6 +35,7 @@ class Frame:
     typed: bool
     pictures: tuple[Picture, ...] = ()
     class_names: dict[str, list[str]] | None = None
+    notes: tuple[str, ...] = ()
 
     def column(self, name: str, flag: str) -> pd.Series[Any]:
         """Return a column; of an unknown name, an InputError names the nearest one."""
@@ -112,7 +113,11 @@ def _read_csv(file: Path) -> Frame:
         reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
         raise InputError(f"{file} cannot be read as CSV ({reason}); correct it") from None
     columns.columns = [str(column).strip() for column in columns.columns]
-    return Frame(str(file), columns, typed=False)
+    notes: tuple[str, ...] = ()
+    if first.startswith((separator, f'""{separator}')):  # pandas writes its row numbers so
+        columns = columns.iloc[:, 1:]
+        notes = (f"the first column of {file} has no name and is left out, as row numbers",)
+    return Frame(str(file), columns, typed=False, notes=notes)
 
 
 def _read_folder(folder: Path, with_images: bool) -> Frame:
@@ -178,7 +183,7 @@ def _from_arrow(table: pa.Table, where: str, with_images: bool) -> Frame:
         raise InputError(f"{where} has {len(images)} columns of images ({listed(images)}); keep one")
     if not images:
         plain = table.drop_columns([f.name for f in table.schema if _holds_images(f)])
-        return _typed(where, plain.to_pandas(), class_names=names)
+        return _typed(where, _plain(plain), class_names=names)
     column = table.column(images[0])
     if pa.types.is_struct(column.type):
         column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
@@ -189,7 +194,14 @@ def _from_arrow(table: pa.Table, where: str, with_images: bool) -> Frame:
             f"(first: row {absent[0]}); store the images themselves, not only their paths"
         )
     pictures = tuple(Picture(f"row {row}", content) for row, content in enumerate(contents))
-    return _typed(where, table.drop_columns(images).to_pandas(), pictures=pictures, class_names=names)
+    return _typed(where, _plain(table.drop_columns(images)), pictures=pictures, class_names=names)
+
+
+def _plain(table: pa.Table) -> pd.DataFrame:
+    """Return columns for pandas: a named index is one of them, and row numbers without a name are none."""
+    table = table.drop_columns([name for name in table.schema.names if name.startswith("__index_level_")])
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    return frame
 
 
 def _holds_images(field: pa.Field) -> bool:

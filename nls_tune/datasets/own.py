@@ -101,6 +101,8 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]
     elif data.image_size is not None:
         raise InputError(f"--image-size is for images, and {main.where} holds features; leave it out")
     for samples in parts.values():
+        if not samples.of_images:
+            notes += samples.notes
         check_finite(samples.columns, samples.where, named=samples.named_columns)
     return parts, notes
 

@@ -241,7 +241,9 @@ def _size(picture: Picture) -> tuple[int, int] | None:
         return picture.content.shape[0], picture.content.shape[1]
     try:
         with _opened(picture.content) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            # Pillow decodes the whole of a PNG to look for EXIF behind its pixels, where hardly any has some.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            turned = has_exif and image.getexif().get(_ORIENTATION, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception:  # it is refused, or left out, when it is decoded
         return None

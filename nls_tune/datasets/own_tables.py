@@ -53,7 +53,7 @@ def read_table(table: Path | pd.DataFrame, data: Data, *, like: Samples | None =
         _check_content(frame.where, columns)
     else:
         columns = tuple(_column(frame, column.name, column.kind) for column in like.columns)
-    return Samples(frame.where, labels, columns=columns, clean=clean, groups=groups)
+    return Samples(frame.where, labels, columns=columns, clean=clean, groups=groups, notes=frame.notes)
 
 
 def _labels(frame: Frame, name: str, flag: str) -> np.ndarray:

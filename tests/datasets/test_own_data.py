@@ -104,9 +104,13 @@ def test_tables_are_the_same_in_every_container(tmp_path):
     frame.to_parquet(tmp_path / "d.parquet")
     frame.astype({"colour": "category"}).sample(frac=1, random_state=3).to_parquet(tmp_path / "e.parquet")
     more = {"label": "answer", "drop": "truth", "test": 0.2}
+    frame.to_csv(tmp_path / "f.csv")
+    frame.set_index("size").to_parquet(tmp_path / "g.parquet")
     first, *others = [load(Data.from_table(file, **more)) for file in sorted(tmp_path.iterdir())]
+    assert "the first column of" in others[4].own.notes[0]
     others.append(load(Data.from_dataframe(frame.sample(frac=1, random_state=4), **more)))
-    assert [same(first, other) for other in others] == [True] * 5
+    assert [same(first, other) for other in others] == [True, True, True, True, True, False, True]
+    assert others[5].inputs.shape == first.inputs.shape  # a named index is a column, but the last one
 
 
 def test_embeddings_are_the_same_as_a_file_and_in_memory(tmp_path):

@@ -18,7 +18,7 @@ FLAGS = ("--label", "answer", "--clean-labels", "truth", "--test", "test.csv", "
 def test_a_table_with_gaps_and_texts_gets_a_recommendation(tmp_path):
     features(400).to_csv(tmp_path / "my.csv", index=False)
     features(100, seed=1).to_csv(tmp_path / "test.csv", index=False)
-    done = run_search("--table", "my.csv", *FLAGS, folder=tmp_path)
+    done = run_search("--table", "my.csv", *FLAGS, folder=tmp_path, seconds=120)
     assert (done.code, done.err) == (0, "")
     first = "Search of my: 320 training, 80 validation (noisy labels), 100 test samples, 2 classes (no, yes)"
     assert done.out.splitlines()[0] == first
@@ -32,10 +32,12 @@ def test_a_table_with_gaps_and_texts_gets_a_recommendation(tmp_path):
 
     # The same content in another container is the same data; the finished run says its answer again.
     features(400).sample(frac=1, random_state=1).to_parquet(tmp_path / "moved.parquet")
-    again = run_search("--table", "moved.parquet", *FLAGS, folder=tmp_path)
+    again = run_search("--table", "moved.parquet", *FLAGS, folder=tmp_path, seconds=120)
     assert again.code == 0
     assert again.out.splitlines()[-6:] == done.out.splitlines()[-6:]
     shutil.move(tmp_path / "test.csv", tmp_path / "my.csv")
-    other = run_search("--table", "my.csv", *FLAGS[:4], "--test", "moved.parquet", *FLAGS[6:], folder=tmp_path)
+    other = run_search(
+        "--table", "my.csv", *FLAGS[:4], "--test", "moved.parquet", *FLAGS[6:], folder=tmp_path, seconds=120
+    )
     assert other.has_failed_in_one_line()
     assert "the data, their labels or the split are others" in other.err
