@@ -36,7 +36,8 @@ def load_own(
 
     Samples are put into an order that depends on their content alone, and drawn from it: the same content in another
     container, or in another order, gives the same source, with the same fingerprint. A test share is the same for all
-    seeds. Equal inputs, and samples of a group, never stand on both sides of a split.
+    seeds. Equal inputs, and samples of a group, never stand on both sides of a split. (In a
+    table with groups equal rows of two groups may: few values, or gaps, would else tie all groups together.)
 
     Args:
         data: Where the data are.
@@ -55,6 +56,8 @@ def load_own(
     notes += part.notes_on_duplicates()
     part, dropped = part.without_overlaps()
     notes += dropped
+    if not len(part.rows("main")):
+        raise InputError(f"no training sample of {parts['main'].where} is left: {'; '.join(dropped)}")
     if isinstance(data.test, float):
         rows = part.rows("main")
         test = prefix_of_units(part.units[rows], part.labels[rows], data.test, _generator(_TEST_STREAM, 0))
@@ -164,7 +167,7 @@ class _Numbered:
         samples, all_digests = _joined(joined), np.concatenate(digests)
         return cls(
             samples, np.concatenate(sides), np.concatenate(labels), np.concatenate(clean),
-            _units(all_digests, samples.groups), all_digests,
+            _units(all_digests, samples.groups, tied=samples.of_images), all_digests,
         )  # fmt: skip
 
     def rows(self, side: str) -> np.ndarray:
@@ -187,10 +190,14 @@ class _Numbered:
         for digest, label in zip(self.digests.tolist(), self.labels.tolist(), strict=True):
             labels.setdefault(digest, set()).add(label)
         differing = sum(len(found) > 1 for found in labels.values())
+        if self.samples.groups is not None and not self.samples.of_images:
+            together = "the groups say what stays together"
+        else:
+            together = "equal ones stand on one side of every split"
         text = f"{counted(more, 'sample')} {'is' if more == 1 else 'are'} equal to another one"
         if differing:
             text += f", {counted(differing, 'input')} with different labels"
-        return [f"{text}; equal ones stand on one side of every split"]
+        return [f"{text}; {together}"]
 
     def without_overlaps(self) -> tuple[_Numbered, list[str]]:
         """Leave out training samples that are in a file of validation or test samples, and validation ones in test."""
@@ -259,11 +266,16 @@ def _joined(parts: Sequence[Samples]) -> Samples:
     )
 
 
-def _units(digests: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """Number what no split divides, by first appearance: equal inputs, and whatever shares a group."""
+def _units(digests: np.ndarray, groups: np.ndarray | None, *, tied: bool) -> np.ndarray:
+    """Number what no split divides, by first appearance: equal inputs, and whatever shares a group.
+
+    Where there are groups, equal inputs are only kept together if they are ``tied``.
+    """
     units = _by_appearance(digests.tolist())
     if groups is None:
         return units
+    if not tied:
+        units = np.arange(len(digests))
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -288,7 +300,8 @@ def _source(data: Data, part: _Numbered, classes: tuple[str, ...], notes: list[s
     if lacking := [name for i, name in enumerate(classes) if i not in part.labels[main]]:
         raise InputError(
             f"{counted(len(lacking), 'class', 'classes')} of {part.samples.where} have no training sample left "
-            f"({listed(lacking)}): what validates and tests holds all of them; add samples"
+            f"({listed(lacking)}): what validates and tests holds all of them; "
+            + "; ".join([*(note for note in notes if "left out" in note), "add samples"])
         )
     if not len(val):
         raise InputError(f"no validation sample of {part.samples.where} is left; give a larger share or another file")

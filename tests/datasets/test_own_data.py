@@ -310,10 +310,24 @@ def test_a_group_is_never_split():
     assert set().union(*found) == set(range(25))
 
 
+def test_equal_rows_of_a_table_do_not_tie_its_groups_together():
+    rng = np.random.default_rng(0)
+    inputs, labels, who = rng.integers(3, size=(200, 1)), rng.integers(2, size=200), np.arange(200) // 10
+    source = load(Data.from_arrays(inputs, labels, groups=who, test=0.25))
+    assert [len(side) for side in sides(source).values()] == [120, 30, 50]
+    assert "the groups say what stays together" in source.own.notes[0]
+
+
+def test_nothing_is_left_to_train_on():
+    images, labels = pixels(20), labels_of(20)
+    with pytest.raises(InputError, match="no training sample of the arrays is left: 20 training samples left out"):
+        load(Data.from_arrays(images, labels, test=(images, labels)))
+
+
 def test_a_class_that_only_validates_is_refused():
     images, labels = pixels(20), np.array(["a"] * 9 + ["b"] * 9 + ["c"] * 2)
     images[18:] = images[18]  # the two of class c are one image
-    with pytest.raises(InputError, match=r"1 class of the arrays have no training sample left \(c\)"):
+    with pytest.raises(InputError, match=r"no training sample left \(c\): .*; 2 training samples left out: equal"):
         load(Data.from_arrays(images, labels, val=(images[18:], labels[18:])))
 
 
