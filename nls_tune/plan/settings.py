@@ -58,7 +58,7 @@ def _seconds(value: Any) -> Any:
 def _side(text: str | None) -> float | Path | None:
     """Return the share that a text gives, else a path."""
     try:
-        return None if text is None else float(text)
+        return text if text is None else float(text)
     except ValueError:
         return Path(str(text))
 
@@ -158,15 +158,13 @@ class SearchSettings:
         int | None, Ge(4), Le(512),
         Flag(
             "Side in pixels to which images are brought. "
-            "By default images of one size, up to 64, keep it; others get 32.",
-            _OWN,
+            "By default images of one size, up to 64, keep it; others get 32.", _OWN,
         ),
     ] = None  # fmt: skip
     val: Annotated[
         str | None, MinLen(1),
         Flag(
-            "Validation samples: a file or folder of their own, or their share. By default 0.2, and 0.1 of 10,000 or "
-            "more.",
+            "Validation samples: a file or folder of their own, or their share. By default 0.2, of 10,000 or more 0.1.",
             _OWN,
             metavar="FILE|SHARE",
         ),
@@ -273,6 +271,15 @@ class SearchSettings:
             _RESULTS,
         ),
     ] = None
+    storage: Annotated[
+        str | None, MinLen(1),
+        Flag(
+            "Mirror the run to this URL while it goes on: s3://BUCKET/FOLDER, gs://, file:// and others. A run that is "
+            "there is taken over, for which OUT may be empty. The nodes of a cluster need share no folder then.",
+            _RESULTS,
+            metavar="URL",
+        ),
+    ] = None  # fmt: skip
     tensorboard: Annotated[
         bool, Flag("Write every trial's curves and hyperparameters to OUT/tensorboard.", _RESULTS)
     ] = False
@@ -336,6 +343,16 @@ class SearchSettings:
         values = {name: getattr(self, name) for name in DATA_SETTINGS}
         return Data(**{**values, "val": _side(self.val), "test": _side(self.test)})
 
+    @property
+    def keeps_states_in_storage(self) -> bool:
+        """Whether the states of running trials lie behind the storage's URL: the nodes of a cluster share it only."""
+        return self.storage is not None and self.address is not None
+
+    @property
+    def has_warmups_per_node(self) -> bool:
+        """Whether each node of a cluster stores CE warm-ups for itself: there is no folder that all of them see."""
+        return self.keeps_states_in_storage and self.warmup_store is None
+
 
 def flags_of_settings() -> dict[str, tuple[Any, Flag]]:
     """Return the type and the flag of each search setting, by name."""
@@ -375,12 +392,9 @@ def check_search_settings(**values: Any) -> SearchSettings:
         name = place.split(".")[0]
         raise InputError(f"{flag_name(name, flags[name][1])}:{rest}") from None
     if settings.data is None:
-        for name in DATA_SETTINGS:
-            if getattr(settings, name) != getattr(SearchSettings, name):
-                shown = flag_name(name, flags[name][1])
-                raise InputError(f"{shown} is for your own data; give --images, --table or --arrays with it")
+        if given := [name for name in DATA_SETTINGS if getattr(settings, name) != getattr(SearchSettings, name)]:
+            shown = flag_name(given[0], flags[given[0]][1])
+            raise InputError(f"{shown} is for your own data; give --images, --table or --arrays with it")
     elif values.get("dataset") is not None:
-        raise InputError(
-            f"--dataset {settings.dataset} is built in and cannot go with your own data; leave one of them out"
-        )
+        raise InputError(f"--dataset {settings.dataset} is built in: with your own data leave it out")
     return settings

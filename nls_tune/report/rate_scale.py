@@ -37,7 +37,7 @@ def rate_scale(rates: Iterable[float], gap: float) -> RateScale:
     """Return an axis that shows all of some rates, at least one; labels are ``gap`` of its length apart, or more."""
     positions = rate_positions(rates)
     low, high = min(positions), max(positions)
-    pad = 0.06 * (high - low) or 0.3
+    pad = max(0.06 * (high - low), 0.01) if high > low else 0.3  # positions are rounded, and so are axes
     low, high = low - pad, high + pad
     chosen: dict[float, float] = {}
     for tick in _TICKS:

@@ -14,6 +14,7 @@ from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
 from nls_tune.metrics import best_epoch
 from nls_tune.noise import noise_cancelling_rate, noise_rate, transition_matrix
+from nls_tune.noise.anchors import Z95, estimate_from_anchors
 from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate, as_tuples, estimate_transition
 from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.settings import TrainingSettings
@@ -35,13 +36,14 @@ def estimate_noise(
     device: torch.device | str | None = None,
     report: Report | None = None,
 ) -> NoiseEstimate:
-    """Estimate noise rate and transition matrix from noisy labels, by confident learning.
+    """Estimate noise rate and transition matrix from noisy labels, by the labels of the models' surest samples.
 
     The labelled samples, training and validation together, are cut into folds, stratified by noisy label. For each
     fold a model is trained on the others with cross-entropy, and predicts the fold at its best epoch: the one of the
     highest accuracy on the fold's noisy labels, smoothed over three epochs, whose probabilities are averaged. Test
-    samples take no part. ``noise.confident_learning.estimate_transition`` does the rest, and says what
-    biases it. Clean labels, where known, are only compared with the result.
+    samples take no part. ``noise.anchors.estimate_from_anchors`` counts the labels, and
+    ``noise.confident_learning.estimate_transition`` gives the upper end; both say what biases them. Clean labels, where
+    known, are only compared with the result.
 
     Args:
         dataset: A dataset with noisy labels.
@@ -64,18 +66,20 @@ def estimate_noise(
     with fastest_kernels(device):  # as in a trial
         probabilities, best_epochs = _out_of_sample(dataset, samples, settings, folds, device, report)
     empty_cache(device)  # the trials of a search that follows need it
-    found = estimate_transition(probabilities, noisy, seed=settings.seed)
+    anchors = estimate_from_anchors(probabilities, noisy)
+    upper = estimate_transition(probabilities, noisy, seed=settings.seed)
+    margin = Z95 * anchors.error
     clean = None if dataset.clean_labels is None else dataset.clean_labels[samples]
     return NoiseEstimate(
         dataset=dataset.name,
         noise_level=dataset.noise_level,
         num_classes=dataset.num_classes,
         num_samples=len(samples),
-        noise_rate=found.noise_rate,
-        low=found.low,
-        high=found.high,
-        matrix=as_tuples(found.matrix),
-        noise_cancelling_rate=_rate_or_none(found.noise_rate, dataset.num_classes),
+        noise_rate=anchors.noise_rate,
+        low=max(0.0, anchors.noise_rate - margin),
+        high=min(1.0, max(anchors.noise_rate + margin, upper.high)),
+        matrix=as_tuples(anchors.matrix),
+        noise_cancelling_rate=_rate_or_none(anchors.noise_rate, dataset.num_classes),
         accuracy=float((probabilities.argmax(axis=1) == noisy).mean()),
         true_noise_rate=None if clean is None else noise_rate(clean, noisy),
         true_matrix=None if clean is None else as_tuples(transition_matrix(clean, noisy, dataset.num_classes)),
@@ -83,6 +87,7 @@ def estimate_noise(
         folds=folds,
         best_epochs=best_epochs,
         seconds=time.perf_counter() - start,
+        is_weak=anchors.is_weak,
     )
 
 

@@ -47,7 +47,9 @@ _ALWAYS = {
 _PRIVATELY = {"RAY_USAGE_STATS_ENABLED": "0"}
 #: Ends Ray's agents when its input ends, with the search: by themselves they look for their head for a minute.
 _REAPER = 'read line; for pid; do grep -qa Agent "/proc/$pid/cmdline" 2>/dev/null && kill -9 "$pid"; done'
-_TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+#: Time for the main thread to leave a Ray that has ended, which gives up by itself after 60 s and ends this process.
+_STUCK_SECONDS = 20.0
 
 
 @contextmanager
@@ -126,12 +128,14 @@ def _own_settings(folder: Path) -> Iterator[None]:
     from ray._private import ray_constants
 
     wanted = {name: value for name, value in _PRIVATELY.items() if name not in os.environ}
-    if not any(name in os.environ for name in _TOKENS):
+    # Ray sets the mode in this process when it starts, and that stays when it has ended: it is no user's wish.
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not any(name in os.environ for name in _TOKENS):
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     clusters = ray_constants.ENABLE_RAY_CLUSTER
+    before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     reset_authentication()
     ray_constants.ENABLE_RAY_CLUSTER = False  # as Ray itself does on Windows and macOS: all its servers on 127.0.0.1
@@ -139,8 +143,9 @@ def _own_settings(folder: Path) -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
-        for name in wanted:
+        for name, value in before.items():
             os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
         reset_authentication()
 
 
@@ -274,6 +279,11 @@ def _processes() -> list[Any]:
     return found
 
 
+def end_processes() -> None:
+    """End a private Ray from any thread, whatever the main thread does."""
+    _end(_processes())
+
+
 def _end(processes: list[Any]) -> None:
     """End what is left of a private Ray: its agents would look for it for a while."""
     psutil = _psutil()
@@ -288,10 +298,11 @@ def _psutil() -> Any:
 
 
 @contextmanager
-def watched_head(died: Callable[[str], None]) -> Iterator[None]:
+def watched_head(died: Callable[[str], None], hangs: Callable[[str], None]) -> Iterator[None]:
     """Call ``died`` from another thread if a process without which a private Ray cannot go on ends meanwhile.
 
-    Ray itself takes half a minute to see it, and then ends this process on the spot, or waits for ever.
+    Ray itself takes half a minute to see it, and then ends this process on the spot, or waits for ever. ``hangs`` is
+    called if the block does not end after ``died``: the main thread waits in Ray's own code, deaf to signals.
     """
     names: dict[int, str] = {}
     with suppress(OSError, AttributeError):  # a system without such descriptors: nothing is watched
@@ -304,7 +315,10 @@ def watched_head(died: Callable[[str], None]) -> Iterator[None]:
     def watch() -> None:
         ready = [descriptor for descriptor, _ in poll.poll()]
         if end not in ready:
-            died(f"Ray's {names[ready[0]]} on this machine has ended, from outside or by a crash")
+            what = f"Ray's {names[ready[0]]} on this machine has ended, from outside or by a crash"
+            died(what)
+            if not select.select([end], [], [], _STUCK_SECONDS)[0]:
+                hangs(what)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

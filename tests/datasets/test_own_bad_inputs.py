@@ -48,7 +48,7 @@ IMAGES = [
     ("--images good --label kind", "--label needs --table FILE"),
     ("--images good --group who", "--group needs --table FILE"),
     ("--images good --features size", "--features is for a --table of features"),
-    ("--images good --dataset cifar10", "--dataset cifar10 is built in", "leave one of them out"),
+    ("--images good --dataset cifar10", "--dataset cifar10 is built in: with your own data leave it out"),
     ("--images good --dataset twonorm", "--dataset twonorm is built in"),
     ("--images good --arrays x.npz", "--images and --arrays are two sources"),
     ("--images good --image-size 3", "--image-size", "greater than or equal to 4", "got 3"),

@@ -54,14 +54,18 @@ def mark_saved(path: Path) -> dict[str, int]:
     return found
 
 
-def running(path: Path) -> set[str]:
+def running(path: Path, since: float = 0.0) -> set[str]:
     """Trials that have just reported epochs, for the first time in some seconds, and have no row yet.
+
+    Only what was reported after ``since`` counts, a time: a killed program may have reported in its last moment.
 
     One that reported before may be about to end: two that start together end together.
     """
     fresh = set()
     for part in (path / "epochs").glob("[!e]*.parquet"):
-        if time.time() - part.stat().st_mtime < 0.5 and not (path / "trials" / part.name).exists():
+        reported = part.stat().st_mtime
+        recently = reported > max(since, time.time() - 0.5)
+        if recently and not (path / "trials" / part.name).exists():
             fresh.add(part.stem)
     return fresh
 
@@ -105,13 +109,13 @@ def resumed(tmp_path_factory) -> Resumed:
         interrupted = program.wait()
     after_ctrl_c, epochs_saved = rows(old), mark_saved(old)
     shutil.move(old, path)
-    ended = (after_ctrl_c["status"] != "interrupted").sum()
+    ended, begun = (after_ctrl_c["status"] != "interrupted").sum(), time.time()
     with started(*SEARCH, *ARGUMENTS, folder=other) as program:
-        wait_until(lambda: num_ended(path) > ended and running(path), "one more has ended and another runs", 100)
+        wait_until(lambda: num_ended(path) > ended and running(path, begun), "one more has ended and another runs", 100)
         program.kill()
-    after_kill = rows(path)
+    after_kill, begun = rows(path), time.time()
     with started(*SEARCH, *ARGUMENTS, folder=other) as program:
-        wait_until(lambda: running(path), "a trial runs", 100)
+        wait_until(lambda: running(path, begun), "a trial runs", 100)
         program.process.terminate()
         terminated = program.wait()
     after_sigterm, status = rows(path), json.loads((path / "run.json").read_text())["status"]

@@ -38,11 +38,14 @@ def search(tmp_path) -> Iterator[tuple[Program, dict[int, str], Path]]:
         yield program, {pid: command_of(pid) for pid in descendants(program.process.pid)}, tmp_path / "run"
 
 
-def check_saved(program: Program, processes: dict[int, str], run: Path) -> str:
+def check_saved(program: Program, processes: dict[int, str], run: Path, *, without_ray: bool = False) -> str:
     """The search ends in order: rows of the trials that ran, the way to go on, and no process is left."""
     done = program.wait(START)
     assert (done.code, done.err) == (130, "")
-    assert done.out.rstrip().splitlines()[-1].endswith(f"To go on: python -m nls_tune.search {' '.join(LONG)}")
+    ways = [f"To go on: python -m nls_tune.search {' '.join(LONG)}"]
+    # Ray may wait for itself, deaf to all signals: then the search is ended from beside it.
+    ways += [f"To go on: the same command with --out {run}, when Ray runs again"] * without_ray
+    assert done.out.rstrip().splitlines()[-1].endswith(tuple(ways))
     rows = read_trials(run)
     assert len(rows) >= 1
     assert set(rows["status"]) == {"interrupted"}
@@ -82,7 +85,7 @@ def test_sighup(hears_sighup, search):
 def test_a_killed_process_of_ray_itself(search, name):
     program, processes, run = search
     os.kill(named(processes, name)[0], signal.SIGKILL)
-    out = check_saved(program, processes, run)
+    out = check_saved(program, processes, run, without_ray=True)
     (warning,) = [line for line in out.splitlines() if line.startswith("Warning: ")]
     assert "on this machine has ended" in warning
     assert "raylet)" not in out  # Ray's own pages
@@ -96,7 +99,7 @@ def test_what_a_killed_search_leaves_ends_soon(search):
 
 
 def test_a_hung_worker_is_ended_and_its_trial_goes_on(tmp_path):
-    arguments = (*SHORT[:-4], "--epochs", "2000", "--num-trials", "4", "--trial-timeout", "40s")
+    arguments = (*SHORT[:-4], "--epochs", "600", "--num-trials", "2", "--trial-timeout", "40s")
     with started(*SEARCH, *arguments, folder=tmp_path) as program:
         wait_for_epochs(tmp_path / "run")
         training: list[int] = []
@@ -111,7 +114,7 @@ def test_a_hung_worker_is_ended_and_its_trial_goes_on(tmp_path):
         done = program.wait(500)
     assert (done.code, done.err) == (0, "")
     assert "it has reported nothing for 40 s" in done.out
-    check_finished(tmp_path / "run", 4)
+    check_finished(tmp_path / "run", 2)
 
 
 def test_a_home_that_cannot_be_written(tmp_path):

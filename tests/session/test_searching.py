@@ -234,8 +234,8 @@ class TestRungsOfAnEarlierSession:
     @pytest.mark.parametrize("rate", [0.0, -0.5])
     @pytest.mark.parametrize("objective", ["best", "last", None])
     def test_they_are_those_of_the_reports(self, tmp_path, spans, rate, objective):
-        overrides = ("batch_size=20", "lr.high=0.5", f"average_spans={spans}")
-        plan = plan_of(overrides=overrides, objective=objective, epochs=12)
+        overrides = ("batch_size=4", "lr.high=0.5", f"average_spans={spans}")
+        plan = plan_of(overrides=overrides, objective=objective, epochs=12, train_size=100)
         settings = plan.training_settings(plan.space.default(smooth_rate=rate, lr=0.2, warmup_epochs=2))
         assert settings.average_spans == tuple(json.loads(spans))
         data, judged = LevelData(plan), [settings.rung_epoch(rung) for rung in plan.rungs().levels]

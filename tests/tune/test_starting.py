@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import stat
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,14 @@ def test_a_private_ray_listens_here_only_has_a_token_of_its_own_and_touches_no_h
     monkeypatch.setenv("HOME", str(tmp_path))
     tmp_path.chmod(0o500)
     before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    with ray_session(None):
-        seen = played.seen
-        assert signal.getsignal(signal.SIGTERM) == handler
+    for mode in (None, "token"):  # as a Ray that ended in this process has left it
+        if mode is not None:
+            monkeypatch.setenv("RAY_AUTH_MODE", mode)
+            before["RAY_AUTH_MODE"] = mode
+        with ray_session(None):
+            seen = played.seen
+            assert signal.getsignal(signal.SIGTERM) == handler
+        assert os.environ.get("RAY_AUTH_MODE") == mode
     assert (seen["clusters"], seen["include_dashboard"], len(seen["token"]), seen["mode"]) == (False, False, 64, 0o600)
     assert ray_constants.ENABLE_RAY_CLUSTER
     left = {name: value for name, value in os.environ.items() if before.get(name) != value}
@@ -143,3 +150,18 @@ def test_a_current_folder_that_is_no_text_is_refused(played, monkeypatch, tmp_pa
     with pytest.raises(InputError, match=r"the current folder must be a path in UTF-8.*give another place"):
         ray_session(None).__enter__()
     assert played.tries == 0
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_search_that_cannot_leave_a_dead_ray_is_told_apart(monkeypatch, leaves):
+    process = subprocess.Popen(["sleep", "100"])
+    monkeypatch.setattr(starting, "head_processes", lambda: {"gcs_server": process.pid})
+    monkeypatch.setattr(starting, "_STUCK_SECONDS", 5.0 if leaves else 0.1)
+    died, hangs = threading.Event(), threading.Event()
+    with starting.watched_head(lambda what: died.set(), lambda what: hangs.set()):
+        process.kill()
+        process.wait()
+        assert died.wait(30)
+        if not leaves:
+            assert hangs.wait(30)
+    assert hangs.is_set() is not leaves

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from analyses import EPOCHS, HOSTILE, make_analysis, make_comparison, make_run
 from fake_runs import write_fake_run
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nls_tune.analysis.analysis import Analysis
@@ -350,6 +350,7 @@ def test_a_long_table_keeps_the_best_of_every_level():
 
 
 @given(st.lists(st.floats(-60, 1), min_size=1, max_size=30))
+@example([0.0, 1e-4])
 def test_rates_keep_their_order_and_ticks_stand_where_they_say(rates):
     positions = [rate_position(r) for r in rates]
     assert [p for _, p in sorted(zip(rates, positions, strict=True))] == sorted(positions)
