@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nls_tune._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from nls_tune.datasets import Data as Data
     from nls_tune.datasets import NoisyDataset as NoisyDataset
     from nls_tune.datasets import load_dataset as load_dataset
     from nls_tune.errors import InputError as InputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _HOME = {
+    "Data": "datasets",
     "NoisyDataset": "datasets",
     "load_dataset": "datasets",
     "InputError": "errors",

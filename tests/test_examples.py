@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 ARGUMENTS = {
     "quickstart.py": ("--num-trials", "4", "--epochs", "6", "--train-size", "500", "--out", "run"),
     "grouped_search.py": ("--num-trials", "6"),
+    "own_table.py": ("--num-trials", "4", "--epochs", "6", "--out", "run"),
     "own_data.py": ("--num-trials", "4", "--epochs", "6", "--seeds", "2"),
 }
 
@@ -69,6 +70,15 @@ def test_own_data(tmp_path):
     lines = zip(("ce", "positive", "negative"), ("", against, against), done.out.splitlines(), strict=True)
     for arm, end, line in lines:
         assert re.fullmatch(f"{arm}: {settings}{end}", line), line
+
+
+@pytest.mark.timeout(150)
+def test_own_table(tmp_path):
+    program = str(REPOSITORY / "examples" / "own_table.py")
+    done = run(sys.executable, program, *ARGUMENTS["own_table.py"], folder=tmp_path, seconds=120)
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(r"given: (19|20|21)% wrong, not_(confirmed, use \{.*\}|trained_enough, use None)\n", done.out)
+    assert (tmp_path / "run" / "preprocessing.json").exists()
 
 
 @pytest.fixture

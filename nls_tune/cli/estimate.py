@@ -10,9 +10,12 @@ import typer
 
 from nls_tune.cli.exit import check_format
 from nls_tune.cli.flags import settings_of_flags, with_flags
-from nls_tune.plan.settings import flags_of_settings
+from nls_tune.errors import InputError
+from nls_tune.plan.settings import DATA_SETTINGS, flags_of_settings
 
-_Dataset = Annotated[str, typer.Argument(help=flags_of_settings()["dataset"][1].help, show_default=False)]
+_Dataset = Annotated[
+    str | None, typer.Argument(help=f"{flags_of_settings()['dataset'][1].help} Not with data of your own.")
+]
 _Folds = Annotated[int, typer.Option(help="Parts that the samples are cut into: one model is trained per part.")]
 _Format = Annotated[str, typer.Option("--format", help="text or json.")]
 _HELP = {
@@ -25,9 +28,10 @@ _HELP = {
 
 
 @with_flags(
-    "noise", "train_size", "model", "epochs", "preset", "overrides", "data_dir", "seed", "noise_seed", help_=_HELP
-)
-def estimate(dataset: _Dataset, *, folds: _Folds = 3, format_: _Format = "text", **flags: Any) -> int:
+    "noise", "train_size", "model", "epochs", "preset", "overrides", "data_dir", "seed", "noise_seed", *DATA_SETTINGS,
+    help_=_HELP,
+)  # fmt: skip
+def estimate(dataset: _Dataset = None, *, folds: _Folds = 3, format_: _Format = "text", **flags: Any) -> int:
     """Estimate noise rate and transition matrix from noisy labels alone."""
     from rich.console import Console
 
@@ -36,6 +40,8 @@ def estimate(dataset: _Dataset, *, folds: _Folds = 3, format_: _Format = "text",
 
     check_format(format_, ("text", "json"))
     settings = settings_of_flags({"dataset": dataset, **flags})
+    if dataset is None and settings.data is None:
+        raise InputError("name the DATASET, or give your own data: --images, --table or --arrays")
     from nls_tune.machine.hardware import find_gpus
     from nls_tune.session.estimating import estimate_level
     from nls_tune.training.estimate import check_folds

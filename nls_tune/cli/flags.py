@@ -63,7 +63,10 @@ def _parameters(help_: Mapping[str, str], *, in_panels: bool) -> Iterator[inspec
             declared = f"{declared}/--no-{declared.removeprefix('--')}"
         option = typer.Option(declared, metavar=flag.metavar, help=help_.get(name, flag.help), rich_help_panel=panel)
         default = getattr(SearchSettings, name)
-        yield _parameter(name, None if default == () else default, Annotated[_given_as(type_, flag), option])
+        # Whether a dataset was named matters: own data take its place.
+        yield _parameter(
+            name, None if default == () or name == "dataset" else default, Annotated[_given_as(type_, flag), option]
+        )
         if name == "overrides":
             for short, text in _SHORT.items():
                 option = typer.Option(f"--{short}", help=help_.get(short, text), rich_help_panel=panel)

@@ -4,11 +4,13 @@
 levels loads the clean data once (`load_source`) and makes each level from it (`make_noisy`).
 """
 
+from nls_tune.datasets.data import Data as Data
 from nls_tune.datasets.downloads import DownloadError as DownloadError
 from nls_tune.datasets.loading import load_dataset as load_dataset
 from nls_tune.datasets.loading import load_source as load_source
 from nls_tune.datasets.noisy import NoisyDataset as NoisyDataset
 from nls_tune.datasets.noisy import make_noisy as make_noisy
+from nls_tune.datasets.own import load_own as load_own
 from nls_tune.datasets.progress import Progress as Progress
 from nls_tune.datasets.registry import DATASETS as DATASETS
 from nls_tune.datasets.registry import DatasetInfo as DatasetInfo

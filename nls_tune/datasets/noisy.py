@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nls_tune.datasets.registry import check_level
-from nls_tune.datasets.source import Source, hash_arrays
+from nls_tune.datasets.source import OwnFacts, Source, hash_arrays
 from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, corrupt_labels, noise_rate
@@ -88,11 +88,49 @@ def make_noisy(
     """
     info = source.info
     check_level(info, level)
-    fraction = info.default_val_fraction if val_fraction is None else val_fraction
     if split_seed < 0:
         raise InputError(f"split_seed must be an integer of at least 0, not {split_seed}; 0 is usual")
-    num_val, num_train = _sizes(len(source.labels), info.num_classes, fraction, train_size)
-    noisy = corrupt_labels(
+    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
+    rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed]))
+    own = source.own
+    clean: np.ndarray | None = source.labels
+    rate: float | None
+    if own is None:
+        fraction = info.default_val_fraction if val_fraction is None else val_fraction
+        num_val, num_train = _sizes(len(source.labels), info.num_classes, fraction, train_size)
+        noisy = _noisy_labels(source, level, noise_seed)
+        order = stratified_order(noisy, rng)
+        train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
+        rate = noise_rate(source.labels, noisy)
+    else:
+        noisy, val, clean = _own_labels(source, own, level, noise_seed), own.val_rows, own.clean_labels
+        rest = np.setdiff1d(np.arange(len(noisy)), val)
+        size = _train_size(train_size, info.num_classes, len(rest), "add samples for more")
+        train = np.sort(rest[stratified_order(noisy[rest], rng)[len(rest) - size :]])
+        counting = rest if own.val_clean else slice(None)
+        rate = None if clean is None else noise_rate(clean[counting], noisy[counting])
+    return NoisyDataset(
+        name=info.name,
+        noise_level=str(level),
+        noise_seed=noise_seed,
+        num_classes=info.num_classes,
+        inputs=source.inputs,
+        noisy_labels=noisy,
+        clean_labels=clean,
+        train_indices=train,
+        val_indices=val,
+        test_inputs=source.test_inputs if len(source.test_labels) else None,
+        test_labels=source.test_labels if len(source.test_labels) else None,
+        input_mean=source.input_mean,
+        input_std=source.input_std,
+        noise_rate=rate,
+        fingerprint=hash_arrays(noisy, train, val, seed=source.fingerprint),
+    )
+
+
+def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndarray:
+    info = source.info
+    return corrupt_labels(
         level,
         source.labels,
         num_classes=info.num_classes,
@@ -102,26 +140,18 @@ def make_noisy(
         swap_map=info.swap_map,
         human_labels=source.human_labels,
     )
-    # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
-    order = stratified_order(noisy, np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed])))
-    train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
-    return NoisyDataset(
-        name=info.name,
-        noise_level=str(level),
-        noise_seed=noise_seed,
-        num_classes=info.num_classes,
-        inputs=source.inputs,
-        noisy_labels=noisy,
-        clean_labels=source.labels,
-        train_indices=train,
-        val_indices=val,
-        test_inputs=source.test_inputs,
-        test_labels=source.test_labels,
-        input_mean=source.input_mean,
-        input_std=source.input_std,
-        noise_rate=noise_rate(source.labels, noisy),
-        fingerprint=hash_arrays(noisy, train, val, seed=source.fingerprint),
-    )
+
+
+def _own_labels(source: Source, own: OwnFacts, level: NoiseLevel, noise_seed: int) -> np.ndarray:
+    """Return the labels of a user's own data: those given, with synthetic noise on top, or the clean ones."""
+    if level.kind == "given":
+        return source.labels.copy()
+    if level.kind == "clean" and own.clean_labels is not None:
+        return own.clean_labels.copy()
+    noisy = _noisy_labels(source, level, noise_seed)
+    if own.val_clean:
+        noisy[own.val_rows] = source.labels[own.val_rows]
+    return noisy
 
 
 def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | None) -> tuple[int, int]:
@@ -135,11 +165,16 @@ def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | 
             f"val_fraction must leave a sample on either side, but {val_fraction:g} of {total:,} samples gives "
             f"{num_val:,} for validation and {available:,} for training; choose one nearer to 0.5"
         )
+    return num_val, _train_size(train_size, num_classes, available, "a smaller val_fraction for more")
+
+
+def _train_size(train_size: int | None, num_classes: int, available: int, way_out: str) -> int:
+    """Return the size of the training split, by default all that is available."""
     if train_size is None:
-        return num_val, available
+        return available
     if not num_classes <= train_size <= available:
         raise InputError(
             f"train_size must be at least one sample per class and at most what validation leaves, {num_classes} to "
-            f"{available:,}, not {train_size:,}; choose a size in this range, or a smaller val_fraction for more"
+            f"{available:,}, not {train_size:,}; choose a size in this range, or {way_out}"
         )
-    return num_val, train_size
+    return train_size

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.noise import NoiseLevel, read_matrix
 
+#: Own images from this side, and from so many samples, on are trained by a network made for speed.
+_FAST_SIDE, _FAST_SAMPLES = 16, 6_000
 _HUMAN_10 = ("aggre", "random1", "random2", "random3", "worst")
 _GENERATED_LEVELS = tuple(f"symmetric:{rate}" for rate in ("0", "0.1", "0.2", "0.3", "0.4"))
 _SYMMETRIC = tuple(f"symmetric:{rate}" for rate in ("0.2", "0.4", "0.6"))
@@ -45,7 +47,7 @@ class DatasetInfo:
     ``input_shape`` is that of one sample: (C, H, W) of uint8 images, (D,) of float32 features. ``human_names`` name the
     human label sets, without ``human:``. ``class_map`` says where asymmetric noise sends a class, clean to noisy, and
     ``swap_map`` the noise ``swap``; None if the dataset defines no map. ``num_labelled`` counts training and validation
-    samples together.
+    samples together. Data of a user's ``own`` are known once they are loaded; all but those have clean labels.
     """
 
     name: str
@@ -58,6 +60,18 @@ class DatasetInfo:
     default_val_fraction: float = 0.1
     num_labelled: int = 50_000
     num_test: int = 10_000
+    own: bool = False
+    knows_clean: bool = True
+
+    @property
+    def default_space(self) -> str:
+        """The name of the search space that is taken unless another is asked for."""
+        if not self.own:
+            return self.name
+        if len(self.input_shape) == 1:
+            return "own_features"
+        fast = min(self.input_shape[1:]) >= _FAST_SIDE and self.num_labelled >= _FAST_SAMPLES
+        return "own_images" if fast else "own_small_images"
 
 
 def _generated(name: str, num_classes: int, num_features: int) -> DatasetInfo:
@@ -107,7 +121,12 @@ def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
             f"{level.kind} noise needs a map of the classes and {info.name} defines none, so it cannot have "
             f"{str(level)!r}; use pairflip:{level.rate:g}, or matrix:FILE with {info.num_classes} classes"
         )
-    elif level.kind == "given":
+    elif info.own and level.kind == "clean" and not info.knows_clean:
+        raise InputError(
+            f"noise level 'clean' needs clean labels, and those of {info.name} are not known; "
+            "use 'given', or name them with --clean-labels COLUMN"
+        )
+    elif level.kind == "given" and not info.own:
         raise InputError(
             f"noise level 'given' takes the labels of your own file as they are, and {info.name} is built in; "
             f"use 'clean' or one of {', '.join(info.default_levels)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,8 +17,25 @@ _TEST_STREAM = 0x7E57
 
 
 @dataclass(frozen=True)
+class OwnFacts:
+    """What is known of a user's own data besides its arrays.
+
+    The ``labels`` of such a source are those given, which may be wrong; ``clean_labels`` are None where unknown.
+    ``val_rows`` validate, whatever the noise, and with ``val_clean`` none is put on them. ``preprocessing`` is the
+    content of ``preprocessing.json``, and ``notes`` are sentences for the plan.
+    """
+
+    class_names: tuple[str, ...]
+    val_rows: np.ndarray
+    val_clean: bool
+    clean_labels: np.ndarray | None
+    preprocessing: Mapping[str, object]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Source:
-    """Clean data, as the files of a dataset give it.
+    """Clean data, as the files of a dataset give it; of a user's own data, with ``own``, the labels given.
 
     ``inputs`` are (N, C, H, W) uint8 images or (N, D) float32 features, and all labels (N,) int64; ``human_labels`` are
     named without ``human:``. ``input_mean`` and ``input_std`` are those of `input_statistics` over ``inputs``, and
@@ -33,6 +51,7 @@ class Source:
     input_std: np.ndarray
     fingerprint: str
     human_labels: dict[str, np.ndarray] = field(default_factory=dict)
+    own: OwnFacts | None = None
 
     def with_test_size(self, size: int, seed: int) -> Source:
         """Return the source with a stratified part of its test samples, which ``seed`` alone decides.
@@ -41,6 +60,8 @@ class Source:
             InputError: The test samples are fewer, or would not hold one per class.
         """
         total, classes = len(self.test_labels), self.info.num_classes
+        if not total:
+            raise InputError(f"--test-size needs test samples, and {self.info.name} has none; give them with --test")
         if not classes <= size <= total:
             raise InputError(
                 f"test_size must be at least one sample per class and at most the test samples of {self.info.name}, "

@@ -33,3 +33,17 @@ def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
             heapq.heappush(waiting, entry)
         order[position] = heapq.heappop(waiting)[2]
     return order
+
+
+def prefix_of_units(units: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a stratified share of the samples, as sorted rows, in which no unit is divided.
+
+    ``units`` number what must stay together, by first appearance; where each has one sample the size is exact. At
+    least one unit is taken and one is left, if there are two.
+    """
+    names, first, counts = np.unique(units, return_index=True, return_counts=True)
+    order = stratified_order(labels[first], rng)
+    ends = np.cumsum(counts[order])
+    target = round(len(units) * share)
+    number = int(np.clip(np.argmin(np.abs(ends - target)) + 1, 1, max(1, len(order) - 1)))
+    return np.flatnonzero(np.isin(units, names[order[:number]]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nls_tune.allocation.allocator import Config, Group
 from nls_tune.allocation.asha import Rungs
-from nls_tune.datasets import DatasetInfo, NoisyDataset, Source, dataset_info, load_source, make_noisy
+from nls_tune.datasets import Data, DatasetInfo, NoisyDataset, Source, dataset_info, load_own, load_source, make_noisy
 from nls_tune.datasets.source import hash_arrays
 from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, parse_noise_level
@@ -18,7 +18,7 @@ from nls_tune.noise.matrices import read_matrix
 from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate, read_levels
 from nls_tune.plan.models import check_models
 from nls_tune.plan.notes import plan_notes, weighted_trials
-from nls_tune.plan.settings import SearchSettings
+from nls_tune.plan.settings import DATA_SETTINGS, SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.plan.transition import check_losses, transition_source
@@ -152,8 +152,10 @@ class SearchPlan:
 
     def identity(self) -> RunIdentity:
         """Return what must agree when a run is resumed."""
-        elsewhere = _MAY_DIFFER | _IN_SPACE | _IF_GIVEN
+        # A user's own data are compared by fingerprint.
+        elsewhere = _MAY_DIFFER | _IN_SPACE | _IF_GIVEN | set(DATA_SETTINGS)
         settings = {name: value for name, value in vars(self.settings).items() if name not in elsewhere}
+        settings["dataset"] = self.info.name
         if weights := {p.level: p.weight for p in self.levels if p.weight != 1}:
             settings["level_weight"] = weights
         if self.settings.noise_draws:
@@ -197,22 +199,36 @@ class SearchPlan:
         ]
 
 
-def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = False, progress: bool = True) -> SearchPlan:
+def make_plan(
+    settings: SearchSettings,
+    num_gpus: float,
+    *,
+    assumed: bool = False,
+    progress: bool = True,
+    data: Data | None = None,
+) -> SearchPlan:
     """Check everything, load the data and plan the search on a machine or cluster. No Ray process is started.
 
-    With ``assumed`` the GPUs are those of another machine.
+    With ``assumed`` the GPUs are those of another machine. The user's own ``data`` are by default those that the
+    settings name.
 
     Raises:
         InputError: For anything that cannot work.
     """
-    info = dataset_info(settings.dataset)
+    own = data or settings.data
+    source = None
+    if own is not None:  # only then is it known what they are
+        source = load_own(own, split_seed=settings.seed, val_fraction=settings.val_fraction, progress=progress)
+    info = dataset_info(settings.dataset) if source is None else source.info
     levels = read_levels(settings.noise, info)
-    preset, reason = choose_preset(settings, num_gpus, "assumed" if assumed else "found")
-    space = load_plan_space(settings, preset)
+    how = "assumed" if assumed else "found"
+    preset, reason = choose_preset(settings, num_gpus, how, space=info.default_space)
+    space = load_plan_space(settings, preset, info if info.own else None)
     space = check_models(space, info.num_classes, info.input_shape)
     if settings.tta == "mirror" and len(info.input_shape) != 3:
         raise InputError(f"--tta mirror is for images, the inputs have shape {info.input_shape}; leave it out")
-    source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
+    if source is None:
+        source = load_source(settings.dataset, data_dir=settings.data_dir, progress=progress)
     if settings.test_size is not None:
         source = source.with_test_size(settings.test_size, settings.seed)
     weights = parse_level_weights(settings.level_weight, levels)
@@ -223,13 +239,13 @@ def make_plan(settings: SearchSettings, num_gpus: float, *, assumed: bool = Fals
     datasets = [make_dataset(source, level, settings, space, settings.noise_seed) for level in levels]
     warm = _warm_points(settings, space, datasets)
     plans = [
-        _plan_level(space, dataset, settings, weights.get(dataset.noise_level, 1.0), warm.get(dataset.noise_level, ()))
+        _plan_level(space, dataset, settings, weights.get(name := dataset.noise_level, 1.0), warm.get(name, ()), info)
         for dataset in datasets
     ]
     check_losses(space, plans)
     for corner in space.corner_settings():
         check_fit(corner, datasets[0].num_train, datasets[0].input_shape)
-    notes = plan_notes(space, plans, settings)
+    notes = (*(() if source.own is None else source.own.notes), *plan_notes(space, plans, settings))
     return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
 
 
@@ -269,6 +285,7 @@ def _plan_level(
     settings: SearchSettings,
     weight: float,
     warm: tuple[WarmPoint, ...],
+    info: DatasetInfo,
 ) -> LevelPlan:
     quotas = grid_quotas(space) if settings.sampler == "grid" else space.quotas(weighted_trials(space, weight))
     if not quotas:
@@ -276,7 +293,7 @@ def _plan_level(
             f"{dataset.noise_level}: --num-trials must give every method a trial, at least "
             f"{len(space.method_shares())}, got {weighted_trials(space, weight)}"
         )
-    rate, estimates = cancelling_rate(dataset), settings.estimate_noise
+    rate, estimates = cancelling_rate(dataset, on_clean=not info.own), settings.estimate_noise
     for_loss = transition_source(space) == "estimate"
     if for_loss and estimates is False:
         raise InputError(

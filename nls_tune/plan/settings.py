@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen  # pydantic takes the same, and --help need not wait for it
 
@@ -16,12 +16,20 @@ from nls_tune.errors import InputError, unknown_name
 from nls_tune.losses.registry import check_loss
 from nls_tune.metrics import Objective
 
+if TYPE_CHECKING:
+    from nls_tune.datasets.data import Data
+
 #: Ray counts in ten-thousandths: with more it cannot tell N trials per GPU from N + 1.
 MAX_TRIALS_PER_GPU = 99
 #: The panels of the help, in their order.
-PANELS = ("What to search", "Budget", "Where it runs", "Results and trackers", "Advanced")
-_WHAT, _BUDGET, _WHERE, _RESULTS, _ADVANCED = PANELS
+PANELS = ("What to search", "Your own data", "Budget", "Where it runs", "Results and trackers", "Advanced")
+_WHAT, _OWN, _BUDGET, _WHERE, _RESULTS, _ADVANCED = PANELS
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+#: The settings that say what a user's own data are.
+DATA_SETTINGS = (
+    "images", "table", "arrays", "label", "features", "drop", "image_size", "val", "val_clean", "test", "clean_labels",
+    "group", "skip_unreadable",
+)  # fmt: skip
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", re.IGNORECASE | re.ASCII)
 
 
@@ -57,6 +65,14 @@ def _seconds(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _side(text: str | None) -> float | Path | None:
+    """Return the share that a text gives, else a path."""
+    try:
+        return text if text is None else float(text)
+    except ValueError:
+        return Path(str(text))
+
+
 def _trials_per_gpu(value: Any) -> int:
     count = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     if type(count) is not int or not 1 <= count <= MAX_TRIALS_PER_GPU:
@@ -86,14 +102,19 @@ class SearchSettings:
     """
 
     dataset: Annotated[
-        str, Flag("Name of the dataset: twonorm, waveform, digits, cifar10, cifar100, cifar10n, cifar100n.", _WHAT)
+        str,
+        Flag(
+            "Name of the dataset: twonorm, waveform, digits, cifar10, cifar100, cifar10n, cifar100n. "
+            "By default twonorm.",
+            _WHAT,
+        ),
     ] = "twonorm"
     noise: Annotated[
         tuple[str, ...] | None,
         Flag(
             "Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
             "matrix:FILE, human:worst (or aggre, random1, random2, random3; cifar100n: human:noisy). By default those "
-            "of the dataset.",
+            "of the dataset; for your own data given: the labels as they are.",
             _WHAT,
             read=_split,
         ),
@@ -129,6 +150,64 @@ class SearchSettings:
             name="--set",
         ),
     ] = ()
+    images: Annotated[
+        Path | None,
+        Flag("Folder of images: one folder per class, or any files that --table names.", _OWN, metavar="DIR"),
+    ] = None
+    table: Annotated[
+        Path | None,
+        Flag(
+            "CSV or Parquet file of features (or with a column of images), or folder of a saved Hugging Face dataset; "
+            "with --images: the labels of the files.",
+            _OWN,
+            metavar="FILE",
+        ),
+    ] = None
+    arrays: Annotated[
+        Path | None, Flag("File .npz with images or features and labels, or .npy with inputs.", _OWN, metavar="FILE")
+    ] = None
+    label: Annotated[
+        str | None, MinLen(1),
+        Flag("Column of the labels; array of an .npz file; for .npy a file.", _OWN, metavar="COLUMN"),
+    ] = None  # fmt: skip
+    features: Annotated[
+        tuple[str, ...],
+        Flag("Columns of the features. By default all that have no other use.", _OWN, metavar="A,B", read=_split),
+    ] = ()
+    drop: Annotated[tuple[str, ...], Flag("Columns that are no features.", _OWN, metavar="A,B", read=_split)] = ()
+    image_size: Annotated[
+        int | None, Ge(4), Le(512),
+        Flag(
+            "Side in pixels to which images are brought. "
+            "By default images of one size, up to 64, keep it; others get 32.", _OWN,
+        ),
+    ] = None  # fmt: skip
+    val: Annotated[
+        str | None, MinLen(1),
+        Flag(
+            "Validation samples: a file or folder of their own, or their share. By default 0.2, of 10,000 or more 0.1.",
+            _OWN,
+            metavar="FILE|SHARE",
+        ),
+    ] = None  # fmt: skip
+    val_clean: Annotated[bool, Flag("The labels of the file of --val are clean.", _OWN)] = False
+    test: Annotated[
+        str | None, MinLen(1),
+        Flag("Test samples: a file or folder of their own, or their share. By default none.", _OWN,
+             metavar="FILE|SHARE"),
+    ] = None  # fmt: skip
+    clean_labels: Annotated[
+        str | None, MinLen(1),
+        Flag("Column or array of clean labels, where they are known.", _OWN, metavar="COLUMN"),
+    ] = None  # fmt: skip
+    group: Annotated[
+        str | None, MinLen(1),
+        Flag("Column or array of groups, none of which is split between training and validation or test.", _OWN,
+             metavar="COLUMN"),
+    ] = None  # fmt: skip
+    skip_unreadable: Annotated[
+        bool, Flag("Leave out images that cannot be read or have no label, and say how many.", _OWN)
+    ] = False
     num_trials: Annotated[
         int | None, Ge(1), Flag("Trials per noise level, start points and all arms included.", _BUDGET)
     ] = None
@@ -276,6 +355,16 @@ class SearchSettings:
     ] = None
 
     @property
+    def data(self) -> Data | None:
+        """The user's own data; None for a built-in dataset."""
+        if self.images is None and self.table is None and self.arrays is None:
+            return None
+        from nls_tune.datasets.data import Data  # numpy, and --help need not wait for it
+
+        values = {name: getattr(self, name) for name in DATA_SETTINGS}
+        return Data(**{**values, "val": _side(self.val), "test": _side(self.test)})
+
+    @property
     def keeps_states_in_storage(self) -> bool:
         """Whether the states of running trials lie behind the storage's URL: the nodes of a cluster share it only."""
         return self.storage is not None and self.address is not None
@@ -318,8 +407,15 @@ def check_search_settings(**values: Any) -> SearchSettings:
             except InputError as error:
                 raise InputError(f"{flag_name(name, flag)}: {error}") from None
     try:
-        return TypeAdapter(SearchSettings).validate_python(values)
+        settings = TypeAdapter(SearchSettings).validate_python(values)
     except ValidationError as error:
         place, _, rest = describe_validation_error(error).partition(":")
         name = place.split(".")[0]
         raise InputError(f"{flag_name(name, flags[name][1])}:{rest}") from None
+    if settings.data is None:
+        if given := [name for name in DATA_SETTINGS if getattr(settings, name) != getattr(SearchSettings, name)]:
+            shown = flag_name(given[0], flags[given[0]][1])
+            raise InputError(f"{shown} is for your own data; give --images, --table or --arrays with it")
+    elif values.get("dataset") is not None:
+        raise InputError(f"--dataset {settings.dataset} is built in: with your own data leave it out")
+    return settings

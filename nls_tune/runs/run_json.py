@@ -68,7 +68,7 @@ class RunSession(_Part):
     ``finished_at`` is None while it works, and for one that was killed; ``stage`` is None before its first trial.
     ``search_seconds`` is the wall time of its part of the search, and ``out_of_memory_with`` the numbers of trials per
     GPU with which memory ran out. ``settings`` are those of the search that are not defaults, and ``folder`` the
-    current folder, to which their paths are relative.
+    current folder, to which their paths are relative. With ``data_in_memory`` a user's own data were given from Python.
     """
 
     versions: dict[str, str | None] = {}
@@ -77,6 +77,7 @@ class RunSession(_Part):
     command: str | None = None
     settings: Values | None = None
     folder: str | None = None
+    data_in_memory: bool = False
     started_at: Time | None = None
     finished_at: Time | None = None
     slots: RunSlots = RunSlots()
@@ -107,6 +108,17 @@ class RunSpace(_Part):
     budget: Values = {}
 
 
+class RunData(_Part):
+    """A user's own data: the names of the classes in the order of their numbers, and what else was said of the data.
+
+    With ``val_clean`` the validation labels were taken as clean.
+    """
+
+    class_names: list[str] = []
+    val_clean: bool = False
+    notes: list[str] = []
+
+
 class RunIdentity(_Part):
     """What must agree when a run is resumed."""
 
@@ -119,8 +131,8 @@ class RunJson(_Part):
     """The content of run.json.
 
     ``run_id`` is the run's name in every row. ``plan`` and ``verdicts`` (by the fields of ``analysis``'s ``Verdict``)
-    have one entry per noise level, in the order of the command. ``search_trials`` counts the rows of the search when
-    the session ended.
+    have one entry per noise level, in the order of the command; ``data`` tell of a user's own. ``search_trials`` counts
+    the rows of the search when the session ended.
     """
 
     schema_version: int
@@ -130,6 +142,7 @@ class RunJson(_Part):
     sessions: list[RunSession] = []
     identity: RunIdentity = RunIdentity()
     plan: list[RunLevel] = []
+    data: RunData | None = None
     verdicts: list[Values] = []
     ended_by: EndedBy | None = None
     search_trials: int | None = None

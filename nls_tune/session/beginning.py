@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nls_tune.errors import InputError
+from nls_tune.files import json_text, write_atomically
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
-from nls_tune.runs.run_json import RunJson
+from nls_tune.runs.run_json import RunData, RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
 from nls_tune.session.continuing import grow, growth, refusals
 
@@ -48,6 +49,10 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
         identity=plan.identity(),
         plan=plan.run_levels(),
     )
+    if (own := plan.source.own) is not None:
+        content.data = RunData(class_names=list(own.class_names), val_clean=own.val_clean, notes=list(own.notes))
+        text = json_text(own.preprocessing)
+        write_atomically(run.path / "preprocessing.json", f"{text}\n".encode())
     run.write_json(content)
     return content
 

@@ -38,7 +38,16 @@ def refusals(content: RunJson, plan: SearchPlan) -> list[str]:
     if growth(content, plan) is not None:
         for identity in (before, now):
             identity["space"]["budget"].pop("trials")
-    return differences(before, now)
+    if not plan.info.own:
+        return differences(before, now)
+    # A user's own data may have moved, and have another name: their content is what counts.
+    for identity in (before, now):
+        identity["settings"].pop("dataset", None)
+    found = differences(before, now)
+    if moved := [line for line in found if line.startswith("fingerprints.")]:
+        found = [line for line in found if line not in moved]
+        found.insert(0, f"the data, their labels or the split are others ({moved[0]})")
+    return found
 
 
 def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
@@ -85,10 +94,10 @@ def standing(plan: SearchPlan, run: RunDirectory) -> str | None:
     return line if grown is None else f"{line}, with {grown[1]} trials per noise level in place of {grown[0]}"
 
 
-def stored_settings(settings: SearchSettings) -> dict[str, Any]:
+def stored_settings(settings: SearchSettings, *, in_memory: bool = False) -> dict[str, Any]:
     """Return what run.json keeps of a session's settings: all but the defaults, as plain values without passwords.
 
-    The current ``folder`` comes with them.
+    The current ``folder`` comes with them, and whether the user's own data were only in memory.
     """
     found: dict[str, Any] = {}
     for field in fields(settings):
@@ -98,7 +107,7 @@ def stored_settings(settings: SearchSettings) -> dict[str, Any]:
         if isinstance(value, str | Path):
             value = without_password(str(value))
         found[field.name] = list(value) if isinstance(value, tuple) else value
-    return {"settings": found, "folder": str(Path.cwd())}
+    return {"settings": found, "folder": str(Path.cwd()), "data_in_memory": in_memory}
 
 
 def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettings:
@@ -120,7 +129,15 @@ def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettin
             f"{run.path} does not know its settings, an earlier version wrote it; give the command of its search "
             f"again, with --out {run.path}{again}"
         )
-    values = {**session.settings, **given}
+    if session.data_in_memory:
+        raise InputError(
+            f"the data of {run.path} were given in memory, from Python: call run_search again with the same data and "
+            f"out={str(run.path)!r}"
+        )
+    kept = session.settings
+    if sources := {"images", "table", "arrays"} & given.keys():  # the data lie elsewhere now
+        kept = {name: value for name, value in kept.items() if name not in {"images", "table", "arrays"} - sources}
+    values = {**kept, **given}
     for name, value in values.items():
         if isinstance(value, str) and _HIDDEN in value:
             flag = flag_name(name, flags_of_settings()[name][1])

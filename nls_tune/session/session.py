@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from nls_tune.plan.settings import SearchSettings, check_search_settings
+from nls_tune.plan.settings import SearchSettings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
 from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
@@ -18,13 +17,14 @@ from nls_tune.session.beginning import default_out, remove_unwanted_checkpoints,
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
 from nls_tune.session.continuing import standing, stored_settings
 from nls_tune.session.forecast import measured_epoch, probed_epoch
-from nls_tune.session.signatures import with_settings
+from nls_tune.session.signatures import settings_of_call, with_settings
 from nls_tune.session.storing import SessionStorage
 from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back, interruptible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nls_tune.datasets import Data
     from nls_tune.plan.level_data import LevelData
     from nls_tune.plan.plan import SearchPlan
     from nls_tune.report.console.live import ProgressView
@@ -37,7 +37,7 @@ _HEADINGS = {"confirm": "Confirmation with {} fresh seeds", "confirm_all": "Conf
 
 @with_settings
 def run_search(
-    dataset: str = "twonorm",
+    dataset: str | Data = "twonorm",
     *,
     noise: str | Sequence[str] | None = None,
     space: str | Path | None = None,
@@ -50,7 +50,7 @@ def run_search(
     The same call with the same ``out`` resumes a run that did not finish.
 
     Args:
-        dataset: Name of a dataset.
+        dataset: Name of a dataset, or your own ``Data``.
         noise: Noise levels, as a list or comma-separated; by default those of the dataset.
         space: Name of a shipped search space or a YAML file; by default the dataset's own.
         overrides: Changes of the space: ``{"model": "cnn9", "lr.low": 1e-5}``, or ``KEY=VALUE`` strings.
@@ -67,31 +67,26 @@ def run_search(
     """
     from rich.console import Console
 
-    if isinstance(noise, str):
-        noise = tuple(part.strip() for part in noise.split(","))
-    if isinstance(overrides, Mapping):
-        overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    checked = check_search_settings(
-        dataset=dataset,
-        noise=None if noise is None else tuple(noise),
-        space=None if space is None else str(space),
-        overrides=tuple(overrides),
-        **settings,
-    )
+    checked, data = settings_of_call(dataset, noise, space, overrides, settings)
     here = Console()
     shown = console or (here if here.is_jupyter else None)
-    return cast("SearchResult", run_settings(checked, shown))  # only a dry run has none
+    return cast("SearchResult", run_settings(checked, shown, data=data))  # only a dry run has none
 
 
 def run_settings(
-    settings: SearchSettings, console: Console | None, *, dry_run: bool = False, assume_gpus: int | None = None
+    settings: SearchSettings,
+    console: Console | None,
+    *,
+    dry_run: bool = False,
+    assume_gpus: int | None = None,
+    data: Data | None = None,
 ) -> SearchResult | None:
     """Plan, search, confirm and conclude; a dry run ends after the plan, if asked for other GPUs, and returns None.
 
     Raises:
         InterruptedRunError: If it was interrupted again after a first time, or while nothing ran any more.
     """
-    with interruptible(), Session(settings, console, dry_run=dry_run, assume_gpus=assume_gpus) as session:
+    with interruptible(), Session(settings, console, dry_run=dry_run, assume_gpus=assume_gpus, data=data) as session:
         session.plan()
         if dry_run:
             session.print_plan()
@@ -116,6 +111,7 @@ class Session:
         console: Where to print; None prints nothing.
         dry_run: Whether the session ends with its plan.
         assume_gpus: The GPUs of the machine that a dry run plans for; None for this one.
+        data: A user's own data; by default those that the settings name.
     """
 
     def __init__(
@@ -125,11 +121,13 @@ class Session:
         *,
         dry_run: bool = False,
         assume_gpus: int | None = None,
+        data: Data | None = None,
     ) -> None:
         from rich.console import Console
 
-        self.settings = settings
-        self.run = RunDirectory(settings.out or default_out(settings.dataset))
+        self.settings, self._own = settings, data or settings.data
+        name = settings.dataset if self._own is None else self._own.name
+        self.run = RunDirectory(settings.out or default_out(name))
         self.slots: Slots
         self._console = console or Console(quiet=True)
         self._dry_run, self._assume_gpus = dry_run, assume_gpus
@@ -190,7 +188,7 @@ class Session:
         if not self._dry_run and not self._storage.is_finished():
             self._check_machine()  # a finished run needs no machine, unless it turns out that more is wanted
         num_gpus, is_assumed = self._resources.get("GPU", 0), assumed is not None
-        plan = make_plan(settings, num_gpus, assumed=is_assumed, progress=self._console.is_terminal)
+        plan = make_plan(settings, num_gpus, assumed=is_assumed, progress=self._console.is_terminal, data=self._own)
         notes = (
             packing_note(self._resources, self.slots, settings),
             None if is_assumed else check_machine(plan.space, settings, self.slots),
@@ -273,7 +271,8 @@ class Session:
 
         self._check_machine()
         content = self._content
-        facts = {**provenance(), **stored_settings(self.settings), "slots": asdict(self.slots)}
+        in_memory = self._own is not None and not self._own.is_on_disk
+        facts = {**provenance(), **stored_settings(self.settings, in_memory=in_memory), "slots": asdict(self.slots)}
         self._session = RunSession.model_validate({**facts, "started_at": datetime.now(UTC)})
         content.sessions.append(self._session)
         content.status = "running"

@@ -101,5 +101,6 @@ class TestAnotherMachine:
 
 def test_the_defaults_of_the_help_are_those_of_the_settings(said):
     text = said(search, "--help")
-    for name in ("dataset", "preset", "sampler", "trials_per_gpu"):
+    assert "By default twonorm" in text
+    for name in ("preset", "sampler", "trials_per_gpu"):
         assert f"[default: {getattr(SearchSettings, name)}]" in text

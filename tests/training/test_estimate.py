@@ -151,7 +151,7 @@ def test_many_classes_are_shown_by_their_largest_entries(capsys):
         (("twonorm", "--preset", "tpu"), ("unknown preset", "'tpu'")),
         (("twonorm", "--format", "jsn"), ("'jsn'", "did you mean 'json'?")),
         (("twonorm", "--seed", "-1"), ("--seed", "got -1")),
-        ((), ("Missing argument", "dataset")),
+        ((), ("name the DATASET", "--table")),
     ],
 )
 def test_bad_input_is_one_line(capsys, arguments, parts):

@@ -11,7 +11,7 @@ from rich.console import Console
 from nls_tune.errors import InputError
 from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers, words
-from nls_tune.report.text import amount, configuration, duration, number, percent, rate
+from nls_tune.report.text import amount, configuration, duration, number, percent, printable, rate
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from nls_tune.spaces.reading import find_preset
 from nls_tune.spaces.settings import RATE_ARMS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: A search that takes longer is told of a smaller one, where its space has one.
 _LONG_SECONDS = 45 * 60
+_CLASSES_SHOWN = 10
 
 
 def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: EpochTime | None = None) -> None:
@@ -34,7 +35,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: Epoch
     preset = f"preset {plan.preset}" if plan.preset else "no preset"
     lines = [
         f"Search of {info.name}: {first.num_train} training, {first.num_val} validation (noisy labels), "
-        f"{num_test} test samples, {info.num_classes} classes",
+        f"{num_test} test samples, {info.num_classes} classes{_class_names(plan)}",
         f"Space {plan.space.name}, {preset} ({plan.preset_reason}), model {model}",
         f"{amount(len(plan.levels), 'noise level')}, {plan.num_trials} trials of "
         f"{budget.epochs} epochs; ASHA stops {_rungs(plan)}; {slots} at a time",
@@ -55,6 +56,15 @@ def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: Epoch
             print_line(_warm_line(level, plan), console)
     for note in plan.notes:
         print_line(f"Note: {note}", console)
+
+
+def _class_names(plan: SearchPlan) -> str:
+    own = plan.source.own
+    if own is None:
+        return ""
+    names = own.class_names
+    more = f" and {len(names) - _CLASSES_SHOWN} more" if len(names) > _CLASSES_SHOWN else ""
+    return f" ({', '.join(printable(name) for name in names[:_CLASSES_SHOWN])}{more})"
 
 
 def _confirmation(plan: SearchPlan) -> str:
@@ -93,7 +103,7 @@ def _cost(plan: SearchPlan, slots: int, epoch_time: EpochTime | None) -> Iterato
 def _offers_quick(plan: SearchPlan) -> bool:
     """Whether the space has a preset ``quick``, and another one was taken."""
     try:
-        found = find_preset(plan.settings.space or plan.settings.dataset, "quick")
+        found = find_preset(plan.settings.space or plan.info.default_space, "quick")
     except InputError:  # most spaces have none
         return False
     return found != plan.preset
