@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import typer
 
-from nls_tune.plan.settings import Flag, SearchSettings, check_search_settings, flag_name, flags_of_settings
+from nls_tune.plan.flag import Flag
+from nls_tune.plan.settings import SearchSettings, check_search_settings, flag_name, flags_of_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., int])
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -13,56 +11,26 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen  # pydantic takes the same, a
 
 from nls_tune.allocation.samplers import SamplerName
 from nls_tune.errors import InputError, unknown_name
-from nls_tune.losses.registry import check_loss
 from nls_tune.metrics import Objective
+from nls_tune.plan.flag import (
+    MAX_TRIALS_PER_GPU,
+    PANELS,
+    Flag,
+    read_list,
+    read_methods,
+    read_seconds,
+    read_trials_per_gpu,
+)
 
 if TYPE_CHECKING:
     from nls_tune.datasets.data import Data
 
-#: Ray counts in ten-thousandths: with more it cannot tell N trials per GPU from N + 1.
-MAX_TRIALS_PER_GPU = 99
-#: The panels of the help, in their order.
-PANELS = ("What to search", "Your own data", "Budget", "Where it runs", "Results and trackers", "Advanced")
 _WHAT, _OWN, _BUDGET, _WHERE, _RESULTS, _ADVANCED = PANELS
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: The settings that say what a user's own data are.
 DATA_SETTINGS = (
     "images", "table", "arrays", "label", "features", "drop", "image_size", "val", "val_clean", "test", "clean_labels",
     "group", "skip_unreadable",
 )  # fmt: skip
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", re.IGNORECASE | re.ASCII)
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of a duration: ``90s``, ``30m``, ``2h``, ``1.5h``, or plain seconds.
-
-    Raises:
-        InputError: If the text is not a duration, or the duration is not above 0.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    seconds = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
-    if not 0 < seconds < math.inf:
-        raise InputError(
-            f"a duration must be above 0 and be written like 90s, 30m, 1.5h or plain seconds, got {text!r}"
-        )
-    return seconds
-
-
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-def _methods(value: Any) -> Any:
-    names = _split(value)
-    for name in names:
-        check_loss(name)
-    if len(set(names)) < len(names):
-        raise InputError(f"each method must be named once, got {', '.join(names)}")
-    return tuple(names)
-
-
-def _seconds(value: Any) -> Any:
-    return parse_duration(value) if isinstance(value, str) else value
 
 
 def _side(text: str | None) -> float | Path | None:
@@ -71,27 +39,6 @@ def _side(text: str | None) -> float | Path | None:
         return text if text is None else float(text)
     except ValueError:
         return Path(str(text))
-
-
-def _trials_per_gpu(value: Any) -> int:
-    count = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if type(count) is not int or not 1 <= count <= MAX_TRIALS_PER_GPU:
-        raise InputError(f"must be a whole number from 1 to {MAX_TRIALS_PER_GPU}, got {value!r}")
-    return count
-
-
-@dataclass(frozen=True)
-class Flag:
-    """The flag of a field: ``read`` turns what was given, on the command line text, into the field's value.
-
-    By default its ``name`` is ``--`` and the field's, and its ``metavar`` in the help the field's type.
-    """
-
-    help: str
-    panel: str
-    metavar: str | None = None
-    read: Callable[[Any], Any] | None = None
-    name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +63,7 @@ class SearchSettings:
             "matrix:FILE, human:worst (or aggre, random1, random2, random3; cifar100n: human:noisy). By default those "
             "of the dataset; for your own data given: the labels as they are.",
             _WHAT,
-            read=_split,
+            read=read_list,
         ),
     ] = None
     space: Annotated[str | None, Flag("Shipped search space or YAML file. By default the dataset's own.", _WHAT)] = None
@@ -128,7 +75,7 @@ class SearchSettings:
             "gls with the shares of the space.",
             _WHAT,
             metavar="NAMES",
-            read=_methods,
+            read=read_methods,
         ),
     ] = ()
     preset: Annotated[
@@ -172,9 +119,9 @@ class SearchSettings:
     ] = None  # fmt: skip
     features: Annotated[
         tuple[str, ...],
-        Flag("Columns of the features. By default all that have no other use.", _OWN, metavar="A,B", read=_split),
+        Flag("Columns of the features. By default all that have no other use.", _OWN, metavar="A,B", read=read_list),
     ] = ()
-    drop: Annotated[tuple[str, ...], Flag("Columns that are no features.", _OWN, metavar="A,B", read=_split)] = ()
+    drop: Annotated[tuple[str, ...], Flag("Columns that are no features.", _OWN, metavar="A,B", read=read_list)] = ()
     image_size: Annotated[
         int | None, Ge(4), Le(512),
         Flag(
@@ -218,7 +165,7 @@ class SearchSettings:
             "with its trials, whichever comes first; the confirmation follows.",
             _BUDGET,
             metavar="DURATION",
-            read=_seconds,
+            read=read_seconds,
         ),
     ] = None  # fmt: skip
     level_weight: Annotated[
@@ -247,7 +194,7 @@ class SearchSettings:
         Path | None, Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.", _WHERE)
     ] = None
     trials_per_gpu: Annotated[
-        int, Flag(f"Trials that share a GPU, 1 to {MAX_TRIALS_PER_GPU}.", _WHERE, metavar="N", read=_trials_per_gpu)
+        int, Flag(f"Trials that share a GPU, 1 to {MAX_TRIALS_PER_GPU}.", _WHERE, metavar="N", read=read_trials_per_gpu)
     ] = 1
     cpus_per_trial: Annotated[int, Ge(1), Flag("CPU threads per trial.", _WHERE)] = 1
     max_concurrent: Annotated[
@@ -261,7 +208,7 @@ class SearchSettings:
             "checkpoint. Longer than the start of a trial and one epoch. By default trials may take any time.",
             _WHERE,
             metavar="DURATION",
-            read=_seconds,
+            read=read_seconds,
         ),
     ] = None  # fmt: skip
     compile: Annotated[

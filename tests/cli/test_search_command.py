@@ -11,7 +11,8 @@ from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app as nls_tune
 from nls_tune.cli.search import app as search
 from nls_tune.datasets import DATASETS
-from nls_tune.plan.settings import PANELS, SearchSettings, flag_name, flags_of_settings
+from nls_tune.plan.flag import PANELS
+from nls_tune.plan.settings import SearchSettings, flag_name, flags_of_settings
 from nls_tune.runs.directory import RunDirectory
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from nls_tune.errors import InputError
 from nls_tune.noise import parse_noise_levels
-from nls_tune.plan.settings import parse_duration
+from nls_tune.plan.flag import parse_duration
 from nls_tune.plan.weights import parse_level_weights
 
 LEVELS = parse_noise_levels("symmetric:0.4,human:worst,clean")
