@@ -19,11 +19,27 @@ ARGUMENTS = {
     "grouped_search.py": ("--num-trials", "6"),
     "own_table.py": ("--num-trials", "4", "--epochs", "6", "--out", "run"),
     "own_data.py": ("--num-trials", "4", "--epochs", "6", "--seeds", "2"),
+    **dict.fromkeys(
+        ("noisy_blobs.py", "plain_pytorch.py", "lightning_callback.py", "hf_trainer.py", "skorch_pipeline.py"), ()
+    ),
 }
 
 
 def test_every_example_is_run():
     assert {file.name for file in (REPOSITORY / "examples").glob("*.py")} == set(ARGUMENTS)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("name", ["plain_pytorch", "lightning_callback", "hf_trainer", "skorch_pipeline"])
+def test_other_people_s_loops(tmp_path, name):
+    done = run(sys.executable, str(REPOSITORY / "examples" / f"{name}.py"), folder=tmp_path, seconds=140)
+    assert done.code == 0, done.err
+    found = [re.fullmatch(r"rate (0|0\.4|0\.8): test accuracy (0\.\d{3})", line) for line in done.out.splitlines()]
+    assert [match[1] for match in found] == ["0", "0.4"] or name == "skorch_pipeline"
+    # The data allow for 90 %, and guessing is right in 25.
+    assert all(0.78 < float(match[2]) < 0.92 for match in found)
+    assert found
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(150)
