@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own spelling)
@@ -81,6 +81,12 @@ def gls_loss(
     return _per_sample(log_p, targets, rate, weight, ignore_index, reduction)
 
 
+class HasLogits(Protocol):
+    """What a model returns that has its logits as an attribute."""
+
+    logits: Tensor
+
+
 class GLSLoss(nn.Module):
     """``gls_loss`` as a module, with its arguments; takes the place of ``torch.nn.CrossEntropyLoss`` for class indices.
 
@@ -114,16 +120,24 @@ class GLSLoss(nn.Module):
         self.ignore_index = ignore_index
         self.reduction = reduction
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of ``logits`` against ``targets``: shapes, dtypes and errors as in ``gls_loss``."""
-        return gls_loss(
-            logits,
+    def forward(
+        self, logits: Tensor | HasLogits, targets: Tensor, num_items_in_batch: float | Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of ``logits`` against ``targets``: shapes, dtypes and errors as in ``gls_loss``.
+
+        So that it can be a ``compute_loss_func`` of Hugging Face's Trainer, ``logits`` may be an output that has them,
+        and with ``num_items_in_batch``, the labels of all batches of an accumulated step, the mean is over these.
+        """
+        shared = num_items_in_batch is not None and self.reduction == "mean"
+        loss = gls_loss(
+            logits if isinstance(logits, Tensor) else logits.logits,
             targets,
             self.smooth_rate,
             weight=self.weight,
             ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            reduction="sum" if shared else self.reduction,
         )
+        return loss / num_items_in_batch if shared and num_items_in_batch is not None else loss
 
     def extra_repr(self) -> str:
         """Return what ``print`` shows between the brackets."""
