@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nls_tune.datasets import NoisyDataset
 from nls_tune.datasets.progress import show_progress
 from nls_tune.errors import InputError
-from nls_tune.files import write_atomically
+from nls_tune.files import remove_abandoned, write_atomically
 from nls_tune.machine.provenance import provenance
 from nls_tune.report.model_card import model_card
 from nls_tune.report.words import verdict_words
@@ -67,6 +67,7 @@ def train_answer(answer: Answer, folder: Path, *, say: Callable[[str], None], pr
     checkpoint, device = TrialCheckpoint(folder / _CHECKPOINT), default_device()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
         with show_progress(progress, f"{settings.model}: epochs", chosen.stop_at) as report:
             training = train_to_the_end(dataset, spec, checkpoint, device, report=report, say=say)
         saved = _save(answer, dataset, chosen, training, folder, spec)

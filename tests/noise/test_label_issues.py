@@ -34,22 +34,23 @@ def test_a_sample_that_is_confident_of_no_class_counts_neither_way():
 
 
 def test_counts_scaled_up_take_the_largest_margins_and_no_label_that_is_the_most_probable():
-    # Label 0: confident of 0: one sample, of 1: one; scaled to four, two issues: margins 0.8 and, next, 0.02 (sample 1).
-    # Thresholds: class 0, mean of 0.95, 0.49, 0.45, 0.1 = 0.4975; class 1: 0.85.
+    # Thresholds: class 0, mean of 0.95, 0.49, 0.45, 0.1 = 0.4975; class 1: 0.85. Of label 0 one sample is confident of
+    # 0 and one of 1, so that two of four are issues. Margins: 0.8 (sample 3), 0.1 (sample 2), 0.02 (sample 1).
     labels, first = [0, 0, 0, 0, 1, 1], [0.95, 0.49, 0.45, 0.1, 0.1, 0.2]
     found = find_label_issues(labels, two_classes(first))
-    assert found.indices.tolist() == [3, 2]  # 0.9 - 0.1 = 0.8, then 0.55 - 0.45 = 0.1; 0.51 - 0.49 = 0.02 is one too many
+    assert found.indices.tolist() == [
+        3,
+        2,
+    ]  # 0.9 - 0.1 = 0.8, then 0.55 - 0.45 = 0.1; 0.51 - 0.49 = 0.02 is one too many
     # Where the second margin is negative, the label is the most probable class, and no issue.
     # Thresholds: class 0, mean of 0.95, 0.6, 0.6, 0.1 = 0.5625, so that 0.6 is confident: three to one.
     assert find_label_issues(labels, two_classes([0.95, 0.6, 0.6, 0.1, 0.1, 0.2])).indices.tolist() == [3]
 
 
 def test_each_pair_of_classes_has_its_own_margins():
-    # Thresholds 0.7, 0.8, 0.8. Of label 0, one sample is confident of class 1 and one of class 2.
-    probabilities = np.array(
-        [[0.9, 0.05, 0.05], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.1, 0.85, 0.05], [0.5, 0.1, 0.4], [0.15, 0.03, 0.82]]
-        + [[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
-    )
+    # Thresholds 0.61, 0.8, 0.8. Of label 0, one sample is confident of class 1 and one of class 2.
+    of_label_0 = [[0.9, 0.05, 0.05], [1, 0, 0], [1, 0, 0], [0.1, 0.85, 0.05], [0.5, 0.1, 0.4], [0.15, 0.03, 0.82]]
+    probabilities = np.array([*of_label_0, [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
     labels = [0, 0, 0, 0, 0, 0, 1, 2]
     found = find_label_issues(labels, probabilities)
     # Confident of 0: three, of 1: one, of 2: one; scaled from five to six: 3.6, 1.2, 1.2, so 4, 1, 1.
