@@ -26,6 +26,8 @@ from nls_tune.spaces.space import SearchSpace
 
 #: What decides the data of a run, of the settings that every run.json holds.
 _OF_DATA = ("dataset", "noise_seed", "seed", "test_size")
+#: Settings that may hold a password, which run.json does not keep and nothing here needs.
+_WITHOUT = {"address": None, "mlflow": None, "wandb": None}
 
 
 class Recommended(NamedTuple):
@@ -112,7 +114,7 @@ def _spelling(level: str) -> str:
 def _settings_of(run: Run, given: Mapping[str, Any]) -> SearchSettings:
     """Return the settings that say what the data are; runs of version 0.1 have them in their identity alone."""
     if any(session.settings is not None for session in run.content.sessions):
-        return settings_of_run(RunDirectory(run.path), given)
+        return settings_of_run(RunDirectory(run.path), {**_WITHOUT, **given})
     known = {name: run.content.identity.settings.get(name) for name in _OF_DATA}
     return check_search_settings(**{name: value for name, value in known.items() if value is not None}, **given)
 

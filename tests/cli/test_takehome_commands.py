@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from answers import LEVEL, write_answerable_run
-from commands import is_one_line_error, run
+from commands import is_one_line_error, run, started, wait_until
 from fake_runs import read_raw
 from PIL import Image
 from saved_models import write_model
@@ -62,6 +62,22 @@ def test_a_new_process_predicts_with_the_accuracy_that_was_stored(tmp_path, comm
     code, out, _ = command("train", path)
     assert (code, out.splitlines()[0].startswith("Trained already: ")) == (0, True)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_leaves_no_model_and_the_same_command_makes_it(tmp_path, command):
+    path = write_answerable_run(tmp_path / "run")
+    folder = path / "models" / "symmetric-0.2"
+    with started(sys.executable, "-m", "nls_tune.cli.main", "train", str(path), folder=tmp_path) as program:
+        wait_until(lambda: (folder / "checkpoint").is_dir() or not program.running, "it trains")
+        program.process.kill()
+        program.process.wait()
+    complete = (folder / FACTS).exists()  # on a fast machine it may have been done
+    assert complete or command("predict", folder, "x.npy")[0] == 2
+    assert command("train", path)[0] == 0
+    assert command("train", path, "--out", tmp_path / "whole")[0] == 0
+    assert sorted(p.name for p in folder.iterdir()) == [CARD, FACTS, WEIGHTS]
+    assert (folder / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
 def test_suspects_are_written_as_tables_and_as_a_page(digits, tmp_path, command, monkeypatch):

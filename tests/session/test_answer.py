@@ -7,7 +7,7 @@ import pytest
 from answers import LEVEL, write_answerable_run
 from fake_runs import read_raw, write_raw
 
-from nls_tune import InputError, read_trials
+from nls_tune import InputError, load_dataset, read_trials
 from nls_tune.analysis.rows import have_settings
 from nls_tune.session.answer import load_answer
 
@@ -65,6 +65,20 @@ def test_other_data_are_refused(run, tmp_path):
     write_raw(tmp_path / "run", **raw)
     with pytest.raises(InputError, match="are not what they were"):
         load_answer(tmp_path / "run")
+
+
+def test_the_settings_of_the_last_session_count_but_for_trackers_and_their_passwords(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "before").mkdir()
+    shutil.copytree(run, tmp_path / "run")
+    raw = read_raw(run)
+    settings = {"noise": [LEVEL], "val_fraction": 0.25, "mlflow": "https://user:***@host"}
+    raw["sessions"][0] |= {"settings": settings, "folder": str(tmp_path / "before")}
+    data = load_dataset("twonorm", LEVEL, train_size=300, val_fraction=0.25)
+    raw["identity"]["fingerprints"][LEVEL] = data.fingerprint
+    write_raw(tmp_path / "run", **raw)
+    assert load_answer("run").dataset.num_val == 2_000
+    assert Path.cwd() == tmp_path / "before"
 
 
 def test_a_level_without_an_ended_trial_is_said(tmp_path):
