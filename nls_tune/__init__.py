@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nls_tune.noise import noise_cancelling_rate as noise_cancelling_rate
     from nls_tune.noise import noise_rate as noise_rate
     from nls_tune.noise import transition_matrix as transition_matrix
+    from nls_tune.noise.anchors import AnchorEstimate as AnchorEstimate
+    from nls_tune.noise.anchors import estimate_from_anchors as estimate_from_anchors
     from nls_tune.noise.confident_learning import NoiseEstimate as NoiseEstimate
     from nls_tune.noise.confident_learning import TransitionEstimate as TransitionEstimate
     from nls_tune.noise.confident_learning import estimate_transition as estimate_transition
@@ -47,6 +49,8 @@ _HOME = {
     "noise_cancelling_rate": "noise",
     "noise_rate": "noise",
     "transition_matrix": "noise",
+    "AnchorEstimate": "noise.anchors",
+    "estimate_from_anchors": "noise.anchors",
     "NoiseEstimate": "noise.confident_learning",
     "TransitionEstimate": "noise.confident_learning",
     "estimate_transition": "noise.confident_learning",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from nls_tune.analysis.rows import search_trials
 from nls_tune.analysis.verdicts import Finding, Verdict, find
 from nls_tune.errors import InputError
+from nls_tune.machine.provenance import without_password
 from nls_tune.runs.reading import load_trials
 from nls_tune.runs.run_json import RunStatus
+from nls_tune.runs.storage.copies import copy_of_runs
+from nls_tune.runs.storage.opening import is_url
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,22 @@ class RunOverview:
 
 
 def run_overviews(folder: str | Path) -> tuple[RunOverview, ...]:
-    """Return the runs below a folder, the newest first, damaged ones last.
+    """Return the runs below a folder or a URL, the newest first, damaged ones last.
 
     The folder is searched to any depth, but not inside of runs and of hidden folders; it may be a run itself.
 
     Raises:
-        InputError: If the folder does not exist.
+        InputError: If the folder does not exist, or the URL cannot be read.
     """
-    top = Path(folder).expanduser()
+    if is_url(folder):
+        top, shown = copy_of_runs(str(folder)), without_password(str(folder)).rstrip("/")
+        return tuple(
+            replace(one, path=f"{shown}/{one.name}" if one.path != str(top) else shown) for one in _overviews(top)
+        )
+    return _overviews(Path(folder).expanduser())
+
+
+def _overviews(top: Path) -> tuple[RunOverview, ...]:
     if not top.is_dir():
         raise InputError(f"runs must lie below a folder, {top} is not one; give one, or start a search")
     found = [_overview(path, _name(path, top)) for path in _find(top)]

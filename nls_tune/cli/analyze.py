@@ -10,9 +10,14 @@ from typing import Annotated
 import typer
 
 from nls_tune.cli.exit import check_format
+from nls_tune.machine.provenance import without_password
+from nls_tune.runs.storage.opening import is_url
 
-_Runs = Annotated[list[Path], typer.Argument(help="Run directories; several are compared.", show_default=False)]
-_Folder = Annotated[Path, typer.Argument(help="Folder below which runs lie.")]
+_Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Runs, by folder or URL; several are compared.", show_default=False),
+]
+_Folder = Annotated[str, typer.Argument(help="Folder or URL below which runs lie.")]
 _Format = Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")]
 
 
@@ -45,7 +50,7 @@ def analyze(runs: _Runs, format_: _Format = "table", details: _Details = False) 
     return 0
 
 
-def runs(folder: _Folder = Path("runs"), format_: _Format = "table") -> int:
+def runs(folder: _Folder = "runs", format_: _Format = "table") -> int:
     """List the runs below a folder: where each stands, and the best that it has."""
     check_format(format_)
     from rich.console import Console
@@ -63,5 +68,5 @@ def runs(folder: _Folder = Path("runs"), format_: _Format = "table") -> int:
     elif found:
         print_runs(found, Console(), now)
     else:
-        print(f"No run lies below {folder.absolute()}.")
+        print(f"No run lies below {without_password(folder) if is_url(folder) else Path(folder).absolute()}.")
     return 0

@@ -10,7 +10,9 @@ import typer
 
 from nls_tune.machine.check import EXIT_CODES, Check, worst
 
-_Run = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run directory to check as well.")]
+_Run = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Run directory or URL to check as well; one may yet be empty.")
+]
 _Address = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Ray cluster whose nodes to check, as in search.")
 ]
@@ -35,21 +37,24 @@ def doctor(run: _Run = None, address: _Address = None, data_dir: _DataDir = None
     return EXIT_CODES[worst(made)]
 
 
-def _checks(run: Path | None, address: str | None, data_dir: Path | None) -> Iterator[Check]:
+def _checks(run: str | None, address: str | None, data_dir: Path | None) -> Iterator[Check]:
     from nls_tune.datasets.checks import check_data
     from nls_tune.machine.check import run_checks
     from nls_tune.machine.checks import machine_checks, written_folders
-    from nls_tune.runs.audit import audit_run
+    from nls_tune.runs.audit import audit_run, audit_storage
+    from nls_tune.runs.storage.opening import is_url
     from nls_tune.tune.checks import check_authentication, check_ray
 
-    path = None if run is None else run.expanduser().absolute()
+    url = run if is_url(run) else None
+    path = None if run is None or url is not None else Path(run).expanduser().absolute()
     shared = {"--out": path} if path is not None and path.is_dir() else {}
     yield from run_checks(
         {
             **machine_checks(written_folders(path)),
             "data": lambda: check_data(data_dir),
             "authentication": check_authentication,
-            "ray": lambda: check_ray(address, shared),
+            "ray": lambda: check_ray(address, shared, url),
+            **({} if url is None else {"storage": lambda: audit_storage(url)}),
             **({} if path is None else {"run": lambda: audit_run(path)}),
         }
     )

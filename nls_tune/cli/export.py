@@ -11,7 +11,7 @@ from nls_tune.cli.apps import make_app
 
 app = make_app(no_args_is_help=True, help="Write a run in the format of another tool.")
 
-_Run = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
+_Run = Annotated[str, typer.Argument(help="Run directory, or URL of a run.", show_default=False)]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 

@@ -10,10 +10,12 @@ import typer
 if TYPE_CHECKING:
     from nls_tune.analysis.analysis import Analysis
 
-_Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)]
+_Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by folder or URL.", show_default=False)]
 _Out = Annotated[
     Path | None,
-    typer.Option(help="File to write. By default RUN/report.html; report.html in this folder for several runs."),
+    typer.Option(
+        help="File to write. By default RUN/report.html; report.html in this folder for several runs or a URL."
+    ),
 ]
 _Figures = Annotated[
     Path | None,
@@ -37,7 +39,8 @@ def report(runs: _Runs, out: _Out = None, figures: _Figures = None, figure_forma
 
     formats = check_formats([part.strip() for part in figure_format.split(",") if part.strip()])
     found = load_runs(runs)
-    target = Path(out) if out is not None else found[0].path / "report.html" if len(found) == 1 else Path("report.html")
+    in_run = len(found) == 1 and found[0].url is None
+    target = Path(out) if out is not None else found[0].path / "report.html" if in_run else Path("report.html")
     _check_target(target)
     analysis = analyze(found)
     content = page_bytes(analysis)

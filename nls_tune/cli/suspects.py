@@ -11,7 +11,12 @@ from nls_tune.cli.flags import with_flags
 from nls_tune.cli.train import LevelOption, RunArgument
 
 _Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder to write. By default RUN/suspects/LEVEL.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder to write. By default RUN/suspects/LEVEL, or suspects/LEVEL here.",
+        show_default=False,
+    ),
 ]
 _Folds = Annotated[int, typer.Option(help="Parts that the samples are cut into: one model is trained per part.")]
 

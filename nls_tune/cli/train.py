@@ -10,12 +10,17 @@ import typer
 
 from nls_tune.cli.flags import with_flags
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run, by folder or URL.", show_default=False)]
 LevelOption = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="Noise level. Needed if the run has several.", show_default=False)
 ]
 _Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder to write. By default RUN/models/LEVEL.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder to write. By default RUN/models/LEVEL; models/LEVEL in this folder for a URL.",
+        show_default=False,
+    ),
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 _SHORTEST, _LONGEST = 0.1, 3600.0
 
-_Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+_Run = Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or URL of a run.")]
 _Interval = Annotated[float, typer.Option(metavar="SECONDS", help="Time between two looks, 0.1 to 3600.")]
 _Once = Annotated[bool, typer.Option("--once", help="Print the present state and stop.")]
 
@@ -41,7 +40,7 @@ def watch(run: _Run, interval: _Interval = 2.0, once: _Once = False) -> int:
         try:
             (_show if console.is_terminal else _tell)(watched, interval, console)
         except KeyboardInterrupt:
-            _print(f"The run goes on; nothing was changed in {watched.path}.", console)
+            _print(f"The run goes on; nothing was changed in {watched.place}.", console)
             return 130
     _print_last(watched, console)
     return 1 if watched.status in ("failed", "crashed") else 0
@@ -73,7 +72,7 @@ def _tell(watched: WatchedRun, interval: float, console: Console) -> None:
     while True:
         if watched.progress.stage != stage and watched.status == "running":
             stage = watched.progress.stage
-            _print(counted(watched.progress, f"{STAGE_NAMES.get(stage, stage)} of {watched.path}"), console)
+            _print(counted(watched.progress, f"{STAGE_NAMES.get(stage, stage)} of {watched.place}"), console)
         for row in watched.new_rows:
             _print(counted(watched.progress, trial_line(row, watched.names)), console)
         if watched.status != "running":
@@ -105,11 +104,11 @@ def _header(watched: WatchedRun) -> str:
 
     stage = watched.progress.stage
     what = f"{STAGE_NAMES.get(stage, stage)} goes on" if watched.status == "running" else watched.status
-    return f"{watched.path}: {what}"
+    return f"{watched.place}: {what}"
 
 
 def _ending(watched: WatchedRun) -> str:
-    go_on = f"the command of the search with --out {watched.path} goes on with it."
+    go_on = f"the command of the search with {watched.flag} {watched.place} goes on with it."
     if watched.status == "crashed":
         running = len(watched.progress.running)
         what = f" with {running} trial{'s' if running != 1 else ''} running" if running else ""

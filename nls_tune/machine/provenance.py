@@ -16,6 +16,9 @@ from nls_tune._version import __version__
 from nls_tune.machine.hardware import find_gpus
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow")
+#: A password may hold a slash that should have been written as %2F.
+_PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s@]*@")
+_SECRET = re.compile(r"([?&][^=&\s]*(?:secret|password|token|key|sig|credential)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
 
 def provenance() -> dict[str, Any]:
@@ -30,8 +33,9 @@ def provenance() -> dict[str, Any]:
 
 
 def without_password(text: str) -> str:
-    """Return a text without the passwords of its URIs, ``scheme://user:password@host``."""
-    return re.sub(r"(://[^/\s:@]*):[^/\s@]*@", r"\1:***@", text)
+    """Return a text without the secrets of its URIs: ``scheme://user:password@host``, ``?token=...`` and the like."""
+    text = _PASSWORD.sub(r"\1:***@", text)
+    return _SECRET.sub(r"\1***", text)
 
 
 def cpu_name() -> str:

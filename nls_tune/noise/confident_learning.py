@@ -47,11 +47,13 @@ class TransitionEstimate:
 class NoiseEstimate:
     """The noise of a dataset, estimated from its noisy labels: plain values, made by ``nls_tune.training.estimate``.
 
-    ``noise_rate``, its 95 % bootstrap interval from ``low`` to ``high``, and the transition ``matrix``, K rows (clean
-    class) of K (noisy class), are estimated from ``num_samples`` labels, training and validation. Their true values are
-    None where clean labels are unknown, the ``noise_cancelling_rate`` where none exists. Each of ``folds`` models was
-    trained on all samples but one part, whose noisy labels it predicts at its epoch of ``best_epochs`` with the
-    ``accuracy``.
+    ``noise_rate`` and the transition ``matrix``, K rows (clean class) of K (noisy class), are counted among the anchors
+    of ``num_samples`` labels, training and validation (``noise.anchors``). The truth lies most likely from ``low``, the
+    lower end of their error, to ``high``, the rate that confident learning finds, which takes the models' errors for
+    noise. ``is_weak`` says that the models err even where they are surest: the rate is too high then, nobody knows by
+    how much. True values are None where clean labels are unknown, the ``noise_cancelling_rate`` where none exists. Each
+    of ``folds`` models was trained on all samples but one part, whose noisy labels it predicts at its epoch of
+    ``best_epochs`` with the ``accuracy``. Estimates of earlier versions are those of confident learning.
     """
 
     dataset: str
@@ -70,6 +72,7 @@ class NoiseEstimate:
     folds: int
     best_epochs: tuple[int, ...]
     seconds: float
+    is_weak: bool = False
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> NoiseEstimate:
@@ -108,7 +111,7 @@ def estimate_transition(
     Raises:
         InputError: Shapes that do not fit, labels out of range, or numbers that are not probabilities.
     """
-    table, noisy = checked_table(probabilities, labels)
+    table, noisy = checked_probabilities(probabilities, labels)
     num_samples, num_classes = table.shape
     own = table[np.arange(num_samples), noisy].astype(np.float64)
     thresholds = class_thresholds(own, noisy, num_classes)
@@ -184,8 +187,8 @@ def _bootstrap(
     return rates
 
 
-def checked_table(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return probabilities (N, K) and labels (N,) as arrays, or raise an InputError that says what is wrong."""
+def checked_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return probabilities (N, K) and labels (N,) as arrays that fit together; raise InputError where they do not."""
     table = np.asarray(probabilities)
     if table.ndim != 2 or not len(table) or table.shape[1] < 2 or table.dtype.kind != "f":
         raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nls_tune.errors import InputError
-from nls_tune.noise.confident_learning import checked_table, class_thresholds, joint_of, latent_classes
+from nls_tune.noise.confident_learning import checked_probabilities, class_thresholds, joint_of, latent_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def find_label_issues(labels: ArrayLike, probabilities: ArrayLike, *, min_exampl
     """
     if min_examples_per_class < 0:
         raise InputError(f"min_examples_per_class must be at least 0, got {min_examples_per_class}; 1 is usual")
-    table, noisy = checked_table(probabilities, labels)
+    table, noisy = checked_probabilities(probabilities, labels)
     num_samples, num_classes = table.shape
     own = table[np.arange(num_samples), noisy].astype(np.float64)
     latent = latent_classes(table, class_thresholds(own, noisy, num_classes))

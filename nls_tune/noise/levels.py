@@ -58,6 +58,11 @@ class NoiseLevel:
         """Whether the noise is drawn at random, so that it can be drawn anew."""
         return self.kind not in ("clean", "human", "given")
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a search may use its true rate: it puts that noise on the labels itself."""
+        return self.kind not in ("human", "given")
+
     def __str__(self) -> str:
         if self.rate is not None:
             return f"{self.kind}:{repr(self.rate).removesuffix('.0')}"

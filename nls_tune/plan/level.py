@@ -15,7 +15,7 @@ from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.start_points import WarmPoint
 from nls_tune.spaces.space import Arm
 
-Prior = Literal["true noise", "estimate", "unknown", "none"]
+Prior = Literal["true noise", "estimate", "weak estimate", "unknown", "none"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,17 @@ class LevelPlan:
         return self.dataset.noise_level
 
     @property
+    def knows_noise(self) -> bool:
+        """Whether the search uses the true noise: not where people have made it, even where clean labels would tell."""
+        return self.noise_rate is not None and parse_noise_level(self.level).is_known
+
+    @property
     def prior(self) -> Prior:
         """Where the noise-cancelling rate among the start points comes from; ``unknown`` before an estimate."""
-        if self.noise_rate is not None:
+        if self.knows_noise:
             return "true noise"
         if self.estimate is not None:
-            return "estimate"
+            return "weak estimate" if self.estimate.is_weak else "estimate"
         return "unknown" if self.needs_estimate else "none"
 
 

@@ -33,7 +33,7 @@ USUAL_RATE = 0.1
 _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
     "confirm_on", "warmup_store", "time_budget", "max_concurrent", "trial_timeout", "tensorboard", "mlflow",
-    "wandb",
+    "wandb", "storage",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "num_trials", "epochs", "train_size", "val_fraction"}
@@ -107,14 +107,15 @@ class SearchPlan:
     def with_estimate(self, estimate: NoiseEstimate) -> SearchPlan:
         """Return the plan with the estimated noise of one level.
 
-        Where the true noise is unknown, the estimate's noise-cancelling rate becomes a start point.
+        Where the true noise is unknown, or not to be used, the estimate's noise-cancelling rate becomes a start point,
+        unless the networks of the estimate were too weak.
         """
         levels = []
         for level in self.levels:
             if level.level == estimate.noise_level:
                 level = replace(level, estimate=estimate)
-                if level.noise_rate is None:
-                    prior = estimate.noise_cancelling_rate
+                if not level.knows_noise:
+                    prior = None if estimate.is_weak else estimate.noise_cancelling_rate
                     level = replace(level, start=_start(self.space, level.quotas, prior, level.warm))
             levels.append(level)
         return replace(self, levels=tuple(levels))
@@ -248,7 +249,12 @@ def _warm_points(
     stored = stored_warm_points(settings.out, settings.warm_start)
     if stored is not None:
         return stored
-    return read_warm_points(settings.warm_start, space, {d.noise_level: d.noise_rate for d in datasets})
+    known = {dataset.noise_level: dataset.noise_rate if _is_known(dataset) else None for dataset in datasets}
+    return read_warm_points(settings.warm_start, space, known)
+
+
+def _is_known(dataset: NoisyDataset) -> bool:
+    return parse_noise_level(dataset.noise_level).is_known
 
 
 def _plan_level(
@@ -265,7 +271,7 @@ def _plan_level(
         noise_rate=dataset.noise_rate,
         noise_cancelling_rate=rate,
         quotas=quotas,
-        start=_start(space, quotas, rate, warm),
+        start=_start(space, quotas, rate if _is_known(dataset) else None, warm),
         weight=weight,
         warm=warm,
         needs_estimate=dataset.noise_rate is None if settings.estimate_noise is None else settings.estimate_noise,

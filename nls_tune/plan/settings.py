@@ -192,6 +192,15 @@ class SearchSettings:
             _RESULTS,
         ),
     ] = None
+    storage: Annotated[
+        str | None, MinLen(1),
+        Flag(
+            "Mirror the run to this URL while it goes on: s3://BUCKET/FOLDER, gs://, file:// and others. A run that is "
+            "there is taken over, for which OUT may be empty. The nodes of a cluster need share no folder then.",
+            _RESULTS,
+            metavar="URL",
+        ),
+    ] = None  # fmt: skip
     tensorboard: Annotated[
         bool, Flag("Write every trial's curves and hyperparameters to OUT/tensorboard.", _RESULTS)
     ] = False
@@ -244,6 +253,16 @@ class SearchSettings:
             _ADVANCED,
         ),
     ] = None
+
+    @property
+    def keeps_states_in_storage(self) -> bool:
+        """Whether the states of running trials lie behind the storage's URL: the nodes of a cluster share it only."""
+        return self.storage is not None and self.address is not None
+
+    @property
+    def has_warmups_per_node(self) -> bool:
+        """Whether each node of a cluster stores CE warm-ups for itself: there is no folder that all of them see."""
+        return self.keeps_states_in_storage and self.warmup_store is None
 
 
 def flags_of_settings() -> dict[str, tuple[Any, Flag]]:

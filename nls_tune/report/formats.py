@@ -59,7 +59,7 @@ def _run(run: Run) -> dict[str, Any]:
     return plain(  # type: ignore[no-any-return] # of a mapping it makes one
         {
             "name": run.name,
-            "path": Path(run.path),
+            "path": Path(run.path) if run.url is None else run.url,
             "status": run.status,
             "levels": run.levels,
             "problems": run.problems,

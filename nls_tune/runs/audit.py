@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from nls_tune.machine.check import Check, failure
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import Run, load_run, runs_again
+from nls_tune.runs.storage.copies import stored_run_json
+from nls_tune.runs.storage.store import Store
 from nls_tune.spaces.settings import TrainingSettings, column_of
 
 if TYPE_CHECKING:
@@ -18,11 +20,11 @@ _GO_ON = "give the search's command again, or restore the folder from a copy"
 _REMOVE = "remove the row's part files; the search's command trains again what is missing"
 
 
-def audit_run(path: Path) -> Iterator[Check]:
-    """Check a run directory and all of its rows.
+def audit_run(path: str | Path) -> Iterator[Check]:
+    """Check a run and all of its rows.
 
     Raises:
-        InputError: If the folder is not a run, or run.json cannot be read.
+        InputError: If there is no run, or run.json cannot be read.
     """
     run = load_run(path)
     yield _status(run)
@@ -32,6 +34,15 @@ def audit_run(path: Path) -> Iterator[Check]:
     yield from _counts(run, search)
     yield from _twins(run.trials)
     yield from _epochs(run)
+
+
+def audit_storage(url: str) -> Iterator[Check]:
+    """Check that a storage can be written and read, and the run that may be there."""
+    store = Store(url)
+    store.check()
+    yield Check("storage", "ok", f"{store.shown} can be written and read")
+    if stored_run_json(store) is not None:
+        yield from audit_run(url)
 
 
 def _status(run: Run) -> Check:
@@ -85,6 +96,8 @@ def _epochs(run: Run) -> Iterator[Check]:
             f"{wrong['size'].iloc[0]} of {number}",
             "answers are whole, curves are not: restore epochs/ from a copy",
         )
+    if run.url is not None:
+        return  # what goes on has a checkpoint, of which there is no copy
     for trial_id in sorted(set(found.index) - set(run.trials["trial_id"])):
         if run.status != "running" and not (run.path / "checkpoints" / trial_id).is_dir():
             yield _failure(f"trial {trial_id} has epochs and no row: its row is lost", _GO_ON)

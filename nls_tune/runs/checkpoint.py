@@ -8,6 +8,7 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from nls_tune.runs.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     import torch
+
+    from nls_tune.runs.storage.store import Store
 
 _logger = logging.getLogger(__name__)
 _SETTINGS = "trial.json"
@@ -92,7 +95,7 @@ class TrialCheckpoint:
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the newest state, None if there is none; raise InputError if the file holds something else."""
         try:
-            state = read_state((self.folder / _STATE).read_bytes(), device)
+            state = read_state(self._read_state(), device)
         except FileNotFoundError:
             return None
         except Exception as error:  # a torn file fails in many ways
@@ -103,6 +106,73 @@ class TrialCheckpoint:
             raise InputError(f"the saved state cannot be read (it is a {type(state).__name__})")
         return state
 
+    def _read_state(self) -> bytes:
+        return (self.folder / _STATE).read_bytes()
+
+    @property
+    def place(self) -> str:
+        """Where the states of trials are saved."""
+        return str(self.folder.parent)
+
     def remove(self) -> None:
         """Remove the folder: the trial has a row now."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Wait until what was saved is written."""
+
+
+class StoredCheckpoint(TrialCheckpoint):
+    """A checkpoint whose state lies behind a URL, for nodes that share no folder.
+
+    What the trial is, the process of the search writes into the run directory, whose mirror brings it there. States
+    are uploaded by another thread, so that training does not wait: the newest, where one comes before the last is done.
+    """
+
+    def __init__(self, store: Store, trial_id: str) -> None:
+        super().__init__(Path("checkpoints") / trial_id)
+        self._store, self._latest = store, list[memoryview]()
+        self._error: OSError | None = None
+        self._pool = ThreadPoolExecutor(1)
+
+    def start(self, trial: TrialSpec) -> None:
+        """Leave it to the process of the search."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Begin to replace the state; raise the OSError of the upload before, if it failed."""
+        before, self._error = self._error, None
+        self._latest.append(sealed_state(state))
+        self._pool.submit(self._upload)
+        if before is not None:
+            raise before
+
+    def _upload(self) -> None:
+        waiting = [self._latest.pop(0) for _ in range(len(self._latest))]
+        name = (self.folder / _STATE).as_posix()
+        try:
+            if waiting and self._is_wanted():
+                self._store.write(name, waiting[-1])
+                if not self._is_wanted():
+                    self._store.remove(name)  # the trial has ended meanwhile
+        except OSError as error:
+            self._error = error
+
+    def _is_wanted(self) -> bool:
+        """Return whether the trial has not ended."""
+        try:
+            self._store.state((self.folder / _SETTINGS).as_posix())
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _read_state(self) -> bytes:
+        return self._store.read((self.folder / _STATE).as_posix())
+
+    @property
+    def place(self) -> str:
+        """Where the states of trials are saved."""
+        return self._store.shown
+
+    def close(self) -> None:
+        """Wait until what was saved is written."""
+        self._pool.shutdown()

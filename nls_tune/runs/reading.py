@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nls_tune.errors import InputError
+from nls_tune.machine.provenance import without_password
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
 from nls_tune.runs.parts_copy import read_folder
 from nls_tune.runs.run_json import RunJson, RunStatus
 from nls_tune.runs.schemas import STATUSES, epoch_schema, settings_of, trial_schema
+from nls_tune.runs.storage.copies import local_copy
+from nls_tune.runs.storage.opening import is_url
 from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 from nls_tune.spaces.space import ARMS
 
@@ -34,7 +37,8 @@ _logger = logging.getLogger(__name__)
 class Run:
     """A run directory, read once.
 
-    The ``path`` is absolute. The ``name`` is the folder's; runs loaded together have different ones. ``content`` is
+    The ``path`` is absolute; of a run behind a URL it is that of a copy, and ``place`` the URL without passwords. The
+    ``name`` is the folder's; runs loaded together have different ones. ``content`` is
     run.json, ``levels`` are in the order of the command, and ``trials`` and ``epochs`` as ``read_trials`` and
     ``read_epochs`` return them. ``problems`` says in a line each what could not be read: nothing is left out silently.
     """
@@ -47,6 +51,12 @@ class Run:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     problems: tuple[str, ...]
+    url: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the run is: its path, or its URL without passwords."""
+        return str(self.path) if self.url is None else self.url
 
     def epochs_of(self, trial_ids: Sequence[str]) -> pd.DataFrame:
         """Return the rows of ``epochs/`` of some trials; they are read where the run was loaded without epochs."""
@@ -58,7 +68,7 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read a run directory, whatever state it is in.
+    """Read a run directory, or a run behind a URL, whatever state it is in.
 
     Part files that cannot be read are named in its ``problems``. A run that died before its first trial has frames
     without rows.
@@ -66,15 +76,19 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: If the folder is not a run, or run.json cannot be read or is of a newer schema.
     """
-    found = load_trials(path)
+    found = _load_trials(local_copy(path, "trials", "epochs"), path)
     epochs, problems = _read_epochs(RunDirectory(found.path))
     return replace(found, epochs=epochs, problems=(*found.problems, *problems))
 
 
 def load_trials(path: str | Path) -> Run:
-    """Read a run directory without its epochs, which is much quicker; otherwise as ``load_run`` does."""
+    """Read a run without its epochs, which is much quicker; otherwise as ``load_run`` does."""
+    return _load_trials(local_copy(path, "trials"), path)
+
+
+def _load_trials(path: Path, place: str | Path) -> Run:
     # Without the ``..`` of a path, so that the folder's name is a name; a link keeps its own.
-    run = RunDirectory(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow the link
+    run = RunDirectory(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow the link
     content, status = read_status(run)
     trials, problems = _read_trials(run)
     return Run(
@@ -86,15 +100,16 @@ def load_trials(path: str | Path) -> Run:
         trials=trials,
         epochs=epoch_frame(epoch_schema().empty_table()),
         problems=tuple(problems),
+        url=without_password(str(place)) if is_url(place) else None,
     )
 
 
 def load_runs(paths: Sequence[str | Path]) -> tuple[Run, ...]:
-    """Read several run directories as ``load_run`` does, none twice.
+    """Read several runs as ``load_run`` does, none twice.
 
     Runs of the same folder name are told apart by their parents.
     """
-    places = [Path(path).expanduser().resolve() for path in paths]
+    places = [without_password(str(p)) if is_url(p) else Path(p).expanduser().resolve() for p in paths]
     for place in places:
         if places.count(place) > 1:
             raise InputError(f"every run can be given once, {place} is given twice; leave one of them out")
@@ -245,7 +260,7 @@ def _line(text: str) -> str:
 
 
 def read_trials(run: str | Path) -> pd.DataFrame:
-    """Return the trials of a run directory, one row each, in the order in which they started.
+    """Return the trials of a run directory, or of a run behind a URL, one row each, in the order in which they started.
 
     The columns are those of ``trial_schema``. It works while the run goes on and after a crash. A part file that cannot
     be used is left out, and a warning of ``logging`` names it, once.
@@ -253,15 +268,15 @@ def read_trials(run: str | Path) -> pd.DataFrame:
     Raises:
         InputError: If the folder is not a run.
     """
-    return _with_warnings(RunDirectory(run).trials, _read_trials)
+    return _with_warnings(RunDirectory(local_copy(run, "trials")).trials, _read_trials)
 
 
 def read_epochs(run: str | Path) -> pd.DataFrame:
-    """Return the epochs of a run directory, one row each, trial by trial, with the columns of ``epoch_schema``.
+    """Return the epochs of a run, one row each, trial by trial, with the columns of ``epoch_schema``.
 
-    Damaged parts and errors are as in ``read_trials``.
+    Places, damaged parts and errors are as in ``read_trials``.
     """
-    return _with_warnings(RunDirectory(run).epochs, _read_epochs)
+    return _with_warnings(RunDirectory(local_copy(run, "epochs")).epochs, _read_epochs)
 
 
 def _with_warnings(folder: Path, read: Callable[[RunDirectory], tuple[pd.DataFrame, list[str]]]) -> pd.DataFrame:

@@ -135,7 +135,7 @@ class RunJson(_Part):
     search_trials: int | None = None
 
     @classmethod
-    def parse(cls, text: str, where: Path) -> RunJson:
+    def parse(cls, text: str, where: str | Path) -> RunJson:
         """Read a run.json; raise InputError if it is torn, breaks a rule, or has a schema newer than this version.
 
         One that is not what was written is refused as well; early versions wrote no checksum.

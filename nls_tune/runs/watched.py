@@ -11,12 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from nls_tune.errors import InputError
+from nls_tune.machine.provenance import without_password
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import PartState, part_states, read_parts
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.reading import read_status, row_runs_again
 from nls_tune.runs.run_json import RunSession, RunStage
 from nls_tune.runs.schemas import Row, epoch_schema, trial_schema
+from nls_tune.runs.storage.copies import local_copy
+from nls_tune.runs.storage.opening import is_url
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.spaces.settings import TrainingSettings
 
@@ -62,7 +65,10 @@ class _Parts:
 
 
 class WatchedRun:
-    """A run directory that is looked at again and again, and never written to; what is not a run is an InputError.
+    """A run that is looked at again and again, and never written to; what is not a run is an InputError.
+
+    The ``place`` is its path, or the URL of a storage without passwords, from which a copy is brought up to date;
+    ``flag`` is that of a search there.
 
     ``progress`` counts for the stage that runs; of an ended run, for the search. ``names`` are the settings that are
     searched, and ``new_rows`` those rows of ``trials/`` that have come since the look before, in the order of their
@@ -70,8 +76,10 @@ class WatchedRun:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._run = RunDirectory(path)
-        self.path = self._run.path
+        self._given = path
+        self._run = RunDirectory(local_copy(path, "trials", "epochs"))
+        self.flag = "--storage" if is_url(path) else "--out"
+        self.place = without_password(str(path)) if is_url(path) else str(self._run.path)
         self._content, self.status = read_status(self._run)
         known = [name for name in self._content.searched if name in TrainingSettings.model_fields]
         self.names = tuple(dict.fromkeys(["smooth_rate", *(known or ["warmup_epochs", "lr"])]))
@@ -83,8 +91,9 @@ class WatchedRun:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at the run again; raise InputError if run.json is gone."""
+        """Look at the run again; raise InputError if run.json is gone, or the storage cannot be read."""
         try:
+            local_copy(self._given, "trials", "epochs")
             self._content, self.status = read_status(self._run)
         except InputError:
             if not self._run.run_json.exists():

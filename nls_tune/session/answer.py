@@ -17,9 +17,10 @@ from nls_tune.errors import InputError, unknown_name
 from nls_tune.noise import parse_noise_level
 from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.reading import Run, load_trials
+from nls_tune.runs.reading import Run, load_run, load_trials
 from nls_tune.runs.run_json import RunJson
 from nls_tune.runs.schemas import settings_of
+from nls_tune.runs.storage.opening import is_url
 from nls_tune.session.continuing import settings_of_run
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.spaces.space import SearchSpace
@@ -43,7 +44,8 @@ class Answer:
     """What a run says at one noise level, and the data that it was searched on.
 
     ``recommended`` is None where the verdict recommends nothing; ``default_ce`` is cross-entropy with the defaults of
-    the run's space. ``class_names`` are None where the classes have none.
+    the run's space. ``class_names`` are None where the classes have none. ``folder_before`` is what the current folder
+    was: relative paths of data are those of the folder in which the search ran.
     """
 
     run: Run
@@ -52,6 +54,7 @@ class Answer:
     class_names: tuple[str, ...] | None
     recommended: Recommended | None
     default_ce: TrainingSettings
+    folder_before: Path
 
     @property
     def level(self) -> str:
@@ -59,26 +62,28 @@ class Answer:
         return self.verdict.noise_level
 
     def folder(self, name: str) -> Path:
-        """Return the folder below the run that holds what is made of the answer, by default."""
-        return self.run.path / name / re.sub(r"[^\w.-]+", "-", self.level)
+        """Return the folder that holds what is made of the answer by default: in the run, or here if that has a URL."""
+        place = self.run.path if self.run.url is None else self.folder_before
+        return place / name / re.sub(r"[^\w.-]+", "-", self.level)
 
 
 def load_answer(path: str | Path, level: str | None = None, given: Mapping[str, Any] | None = None) -> Answer:
     """Read a run and load the data of one of its noise levels, by default of the only one.
 
     Args:
-        path: The run directory.
+        path: The run directory, or the URL of a run.
         level: The noise level.
         given: Settings that say where the data lie now.
 
     Raises:
         InputError: The folder is not a run, has no verdict at this level, or its data cannot be had as they were.
     """
-    run = load_trials(path)
+    folder_before = Path.cwd()
+    run = load_run(path) if is_url(path) else load_trials(path)
     name = _level_of(run, level)
     verdict = next((found for found in find(run).verdicts if found.noise_level == name), None)
     if verdict is None:
-        raise InputError(f"{run.path} has no ended trial at {name}; nls-tune resume {run.path} goes on with the search")
+        raise InputError(f"{run.place} has no ended trial at {name}; go on with the search first")
     settings = _settings_of(run, given or {})
     dataset = _load_dataset(run, settings, name)
     space = SearchSpace.model_validate(run.content.identity.space.model_dump())
@@ -89,13 +94,14 @@ def load_answer(path: str | Path, level: str | None = None, given: Mapping[str, 
         class_names=class_names(dataset.name),
         recommended=None if verdict.use is None else _recommended(run, name, verdict.use, settings.seed),
         default_ce=space.settings(space.default(smooth_rate=0.0), seed=settings.seed),
+        folder_before=folder_before,
     )
 
 
 def _level_of(run: Run, level: str | None) -> str:
     if level is None:
         if len(run.levels) != 1:
-            raise InputError(f"--level must name one of the noise levels of {run.path}: {', '.join(run.levels)}")
+            raise InputError(f"--level must name one of the noise levels of {run.place}: {', '.join(run.levels)}")
         return run.levels[0]
     names = (level, _spelling(level))
     found = next((name for name in names if name in run.levels), None)
@@ -135,8 +141,8 @@ def _load_dataset(run: Run, settings: SearchSettings, level: str) -> NoisyDatase
     expected = run.content.identity.fingerprints.get(level)
     if expected not in (None, dataset.fingerprint):
         raise InputError(
-            f"the data of {run.path} at {level} are not what they were (their fingerprint differs); give the ones that "
-            "were searched on, with --data-dir if they lie elsewhere"
+            f"the data of {run.place} at {level} are not what they were (their fingerprint differs); give the ones "
+            "that were searched on, with --data-dir if they lie elsewhere"
         )
     return dataset
 

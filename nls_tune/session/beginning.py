@@ -32,10 +32,7 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     """
     if run.run_json.exists():
         content = run.read_json()
-        if found := refusals(content, plan):
-            raise InputError(
-                f"{run.path} is a run with other settings: {'; '.join(found)}; give another --out, or the same settings"
-            )
+        refuse_others(content, plan, run.path, "--out")
         for line in run.tidy():
             _logger.warning("%s: %s", run.path, line)
         if growth(content, plan) is not None:
@@ -53,6 +50,14 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     )
     run.write_json(content)
     return content
+
+
+def refuse_others(content: RunJson, plan: SearchPlan, place: str | Path, flag: str) -> None:
+    """Raise InputError if a run has other settings than a plan; the flag is what gives it another place."""
+    if found := refusals(content, plan):
+        raise InputError(
+            f"{place} is a run with other settings: {'; '.join(found)}; give another {flag}, or the same settings"
+        )
 
 
 def write_missing_events(run: RunDirectory) -> None:

@@ -16,7 +16,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunJson
 from nls_tune.spaces.settings import TrainingSettings
 
-_HIDDEN = ":***@"
+_HIDDEN = "***"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -104,6 +104,8 @@ def stored_settings(settings: SearchSettings) -> dict[str, Any]:
 def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettings:
     """Return the settings with which a run goes on: those of its last session, and what is given now.
 
+    By default it goes on in its own folder.
+
     The current folder becomes that session's, if it is still there: its paths may be relative.
 
     Raises:
@@ -124,7 +126,7 @@ def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettin
             flag = flag_name(name, flags_of_settings()[name][1])
             raise InputError(f"{run.path} keeps no passwords: give {flag} again, with the one of {value}")
     checked = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    settings = check_search_settings(**checked, out=run.path)
+    settings = check_search_settings(**{"out": run.path, **checked})
     if session.folder is not None and Path(session.folder).is_dir():
         os.chdir(session.folder)
     return settings

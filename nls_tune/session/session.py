@@ -14,16 +14,12 @@ from nls_tune.plan.settings import SearchSettings, check_search_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import read_trials
 from nls_tune.runs.run_json import RunJson, RunSession, RunSlots, RunStage
-from nls_tune.session.beginning import (
-    begin_run,
-    default_out,
-    remove_unwanted_checkpoints,
-    write_missing_events,
-)
+from nls_tune.session.beginning import default_out, remove_unwanted_checkpoints, write_missing_events
 from nls_tune.session.conclusion import SearchResult, conclude_run, count_search_trials
 from nls_tune.session.continuing import standing, stored_settings
 from nls_tune.session.forecast import measured_epoch, probed_epoch
 from nls_tune.session.signatures import with_settings
+from nls_tune.session.storing import SessionStorage
 from nls_tune.tune.interrupts import InterruptedAgainError, InterruptedRunError, held_back, interruptible
 
 if TYPE_CHECKING:
@@ -144,6 +140,7 @@ class Session:
         self._plan: SearchPlan
         self._data: LevelData
         self._content: RunJson
+        self._storage: SessionStorage
         self._session: RunSession
 
     def __enter__(self) -> Self:
@@ -181,6 +178,8 @@ class Session:
         from nls_tune.tune.starting import ray_session
 
         settings, assumed = self.settings, self._assume_gpus
+        if not self._dry_run:
+            self._storage = SessionStorage(settings, self.run, self._say)
         if assumed is not None:
             self._resources = assumed_resources(assumed, settings)
         elif settings.address is not None:
@@ -188,8 +187,7 @@ class Session:
         else:
             self._resources = local_resources()
         self.slots = slots_of(self._resources, settings)
-        finished = self.run.run_json.exists() and self.run.read_json().status == "finished"
-        if not self._dry_run and not finished:
+        if not self._dry_run and not self._storage.is_finished():
             self._check_machine()  # a finished run needs no machine, unless it turns out that more is wanted
         num_gpus, is_assumed = self._resources.get("GPU", 0), assumed is not None
         plan = make_plan(settings, num_gpus, assumed=is_assumed, progress=self._console.is_terminal)
@@ -236,9 +234,7 @@ class Session:
         store = self._plan.warmup_store(self.run)
         if store is not None and self.settings.warmup_store is not None:
             check_store(store)  # before anything is made
-        self.run.create()
-        self._stack.enter_context(self.run.lock())
-        self._content = begin_run(self._plan, self.run)
+        self._content = self._stack.enter_context(self._storage.begun(self._plan))
         if self.settings.tensorboard:
             write_missing_events(self.run)
         self._budget = TimeBudget(self.settings.time_budget, self._content.search_seconds, self._save_seconds)
@@ -302,28 +298,30 @@ class Session:
         from nls_tune.training.warmup import check_store
         from nls_tune.tune.cluster import slots_of
         from nls_tune.tune.packing import Packing
-        from nls_tune.tune.preflight import check_nodes
+        from nls_tune.tune.shared import checked_nodes
         from nls_tune.tune.starting import ray_session
         from nls_tune.tune.trackers import open_trackers
         from nls_tune.tune.work import Work
 
-        store = self._plan.warmup_store(self.run)
-        if store is not None and (warning := check_store(store)):
+        store, run_id = self._plan.warmup_store(self.run), str(self._content.run_id)
+        if store is not None and not self.settings.has_warmups_per_node and (warning := check_store(store)):
             self._say(f"Note: {warning}")
         if self.settings.address is None:
             self._resources = self._stack.enter_context(ray_session(None))
         else:
-            check_nodes(self.run, None if self.settings.warmup_store is None else store)
+            self._at_work.enter_context(checked_nodes(self.settings, self.run, store, self._storage.store, run_id))
         self.slots = slots_of(self._resources, self.settings)
         self._session.slots = RunSlots(**asdict(self.slots))
         self._work = Work(
             plan=self._plan,
             data=self._data,
             run=self.run,
-            run_id=(run_id := str(self._content.run_id)),
+            run_id=run_id,
             packing=Packing(self._resources, self.settings, self.slots, self._memory_ran_out),
             make_view=self._show,
             trackers=self._at_work.enter_context(open_trackers(self._plan, self.run, run_id)),
+            store=self._storage.store,
+            mirror=self._storage.mirror,
         )
 
     def search(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate, noise_rate, transition_matrix
+from nls_tune.noise.anchors import Z95, estimate_from_anchors
 from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate, as_tuples, estimate_transition
 from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.settings import TrainingSettings
@@ -24,11 +25,11 @@ def estimate_noise(
     device: torch.device | str | None = None,
     report: Report | None = None,
 ) -> NoiseEstimate:
-    """Estimate noise rate and transition matrix from noisy labels, by confident learning.
+    """Estimate noise rate and transition matrix from noisy labels, by the labels of the models' surest samples.
 
-    ``predict_out_of_sample`` trains the models, with cross-entropy, and ``estimate_transition`` does the rest, and says
-    what biases it: call that one where you have probabilities. Clean labels, where known, are only compared with the
-    result.
+    ``predict_out_of_sample`` trains the models, with cross-entropy. ``noise.anchors.estimate_from_anchors`` counts the
+    labels, and ``noise.confident_learning.estimate_transition`` gives the upper end; both say what biases them, and
+    take probabilities of your own. Clean labels, where known, are only compared with the result.
 
     Args:
         dataset: A dataset with noisy labels.
@@ -48,18 +49,20 @@ def estimate_noise(
     said = predict_out_of_sample(dataset, settings, folds=folds, device=device, report=report)
     samples, probabilities = said.rows, said.probabilities
     noisy = dataset.noisy_labels[samples]
-    found = estimate_transition(probabilities, noisy, seed=settings.seed)
+    anchors = estimate_from_anchors(probabilities, noisy)
+    upper = estimate_transition(probabilities, noisy, seed=settings.seed)
+    margin = Z95 * anchors.error
     clean = None if dataset.clean_labels is None else dataset.clean_labels[samples]
     return NoiseEstimate(
         dataset=dataset.name,
         noise_level=dataset.noise_level,
         num_classes=dataset.num_classes,
         num_samples=len(samples),
-        noise_rate=found.noise_rate,
-        low=found.low,
-        high=found.high,
-        matrix=as_tuples(found.matrix),
-        noise_cancelling_rate=_rate_or_none(found.noise_rate, dataset.num_classes),
+        noise_rate=anchors.noise_rate,
+        low=max(0.0, anchors.noise_rate - margin),
+        high=min(1.0, max(anchors.noise_rate + margin, upper.high)),
+        matrix=as_tuples(anchors.matrix),
+        noise_cancelling_rate=_rate_or_none(anchors.noise_rate, dataset.num_classes),
         accuracy=float((probabilities.argmax(axis=1) == noisy).mean()),
         true_noise_rate=None if clean is None else noise_rate(clean, noisy),
         true_matrix=None if clean is None else as_tuples(transition_matrix(clean, noisy, dataset.num_classes)),
@@ -67,6 +70,7 @@ def estimate_noise(
         folds=folds,
         best_epochs=said.best_epochs,
         seconds=time.perf_counter() - start,
+        is_weak=anchors.is_weak,
     )
 
 

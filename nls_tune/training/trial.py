@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
 from nls_tune.metrics import Judging
-from nls_tune.runs.checkpoint import TrialCheckpoint
+from nls_tune.runs.checkpoint import StoredCheckpoint, TrialCheckpoint
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from nls_tune.datasets import NoisyDataset
+    from nls_tune.runs.storage.store import Store
     from nls_tune.training.compiling import Compiler
     from nls_tune.training.data import DeviceData
     from nls_tune.training.training import Training
@@ -33,7 +34,10 @@ CHECKPOINT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Workplace:
-    """What the trials of a process share; ``warmup_epochs`` are the lengths of CE warm-ups that are stored."""
+    """What the trials of a process share; ``warmup_epochs`` are the lengths of CE warm-ups that are stored.
+
+    With a ``store`` the checkpoints lie there, and not in the folder ``checkpoints``.
+    """
 
     device: torch.device
     device_name: str
@@ -42,6 +46,13 @@ class Workplace:
     checkpoints: Path
     warmup_store: Path | None
     warmup_epochs: tuple[int, ...]
+    store: Store | None = None
+
+    def checkpoint(self, trial_id: str) -> TrialCheckpoint:
+        """Return the checkpoint of a trial, behind a URL where the nodes share no folder."""
+        if self.store is not None:
+            return StoredCheckpoint(self.store, trial_id)
+        return TrialCheckpoint(self.checkpoints / trial_id)
 
     def first_report(self) -> TrialReport:
         """Return the report of a trial before its first epoch."""
@@ -65,7 +76,7 @@ class Trial:
         # A warm-up that was taken over may be longer: the report shows the trial as it was at its end.
         self._report_at = sorted({*spec.judged_at, spec.last_epoch})
         self._reported = 0
-        self._checkpoint = TrialCheckpoint(workplace.checkpoints / spec.trial_id)
+        self._checkpoint = workplace.checkpoint(spec.trial_id)
         self._not_loaded: str | None = None
         self._not_saved: str | None = None
         self.training = self._load(dataset, data)
@@ -187,7 +198,7 @@ class Trial:
             self._checkpoint.save(self.training.state_dict())
         except OSError as error:
             self._not_saved = (
-                f"states of running trials cannot be saved in {self._checkpoint.folder.parent} "
+                f"states of running trials cannot be saved in {self._checkpoint.place} "
                 f"({error.strerror or error}); they go on, and would start anew after an interruption"
             )
         self._saved_at = time.monotonic()
@@ -195,3 +206,4 @@ class Trial:
     def close(self) -> None:
         """Let others go on with the warm-up."""
         self._warmup.close()
+        self._checkpoint.close()

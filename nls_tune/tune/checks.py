@@ -29,13 +29,17 @@ def check_authentication() -> Iterator[Check]:
         yield Check("authentication", "ok", f"{said}{f', in {found}' if mode == 'token' else ''}")
 
 
-def check_ray(address: str | None, folders: Mapping[str, Path]) -> Iterator[Check]:
+def check_ray(address: str | None, folders: Mapping[str, Path], storage: str | None = None) -> Iterator[Check]:
     """Start Ray here, or connect to the cluster at an address; check every node, and that it sees the ``folders``.
+
+    The nodes of a cluster are also asked whether they reach the URL of a ``storage``.
 
     Raises:
         InputError: If there is no cluster at the address.
     """
+    from nls_tune.runs.storage.store import Store
     from nls_tune.tune.preflight import ask_nodes
+    from nls_tune.tune.shared import storage_problems
     from nls_tune.tune.starting import ray_session
 
     begun = time.monotonic()
@@ -48,3 +52,6 @@ def check_ray(address: str | None, folders: Mapping[str, Path]) -> Iterator[Chec
                 yield failure("node", problem)
             if not node.problems:
                 yield Check("node", "ok", f"{node.name} can take part, with {node.cpus} CPUs and {node.gpus} GPUs")
+        if address is not None and storage is not None:
+            for problem in storage_problems(Store(storage)):
+                yield failure("node", problem)

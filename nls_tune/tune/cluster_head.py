@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from nls_tune.tune.starting import end_processes
 
 if TYPE_CHECKING:
-    from nls_tune.runs.directory import RunDirectory
     from nls_tune.tune.recorder import Recorder
+    from nls_tune.tune.work import Work
 
 #: A server drops a connection that says nothing; Ray's does so after two minutes.
 _CONNECTION_SECONDS = 60
@@ -60,20 +60,22 @@ def watched_cluster(died: Callable[[str], None], hangs: Callable[[str], None]) -
         end.close()
 
 
-def end_at_once(recorder: Recorder, run: RunDirectory, what: str) -> None:
+def end_at_once(recorder: Recorder, work: Work, what: str) -> None:
     """Write what a search has done, and end its process: its main thread waits in Ray and can do nothing."""
     recorder.note_end()
     recorder.interrupt()
-    content = run.read_json()
+    content = work.run.read_json()
     content.status = "interrupted"
     if content.sessions:
         content.sessions[-1].finished_at = datetime.now(UTC)
-    run.write_json(content)
+    work.run.write_json(content)
+    if work.mirror is not None:
+        work.mirror.close()
     sys.stdout.flush()
     print(
         f"Warning: {what}\n"
         "Interrupted; trials that ended are kept, and those that ran go on from their last checkpoint. "
-        f"To go on: the same command with --out {run.path}, when Ray runs again",
+        f"To go on: the same command with --out {work.run.path}, when Ray runs again",
         flush=True,
     )
     end_processes()

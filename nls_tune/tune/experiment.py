@@ -44,7 +44,7 @@ def run_experiment(
 
     from nls_tune.tune.recorder import EndOnError, WhenReady
 
-    hangs = partial(end_at_once, recorder, work.run)
+    hangs = partial(end_at_once, recorder, work)
     with Interrupts(recorder.note_end) as interrupts, watched_head(interrupts.ray_died, hangs):
         tuner = tune.Tuner(
             _trainable(work, warmup_epochs, names),
@@ -126,8 +126,10 @@ def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataN
         cpus_per_trial=slots.cpus_per_trial,
         trials_per_gpu=slots.trials_per_gpu,
         compile=plan.settings.compile,
-        warmup_store=plan.warmup_store(work.run),
+        warmup_store=(warmups := plan.warmup_store(work.run)),
         warmup_epochs=tuple(warmup_epochs),
+        storage=work.store.url if work.store is not None and plan.settings.keeps_states_in_storage else None,
+        node_warmups=work.run_id if warmups is not None and plan.settings.has_warmups_per_node else None,
     )
     return tune.with_resources(
         tune.with_parameters(TrainingTrainable, inputs=inputs, datasets=datasets, shared=shared),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nls_tune.errors import InputError, error_line
-from nls_tune.runs.directory import RunDirectory
 
 #: The facts of a node: versions by name, then what it says of its folders and GPUs.
 Answer = dict[str, Any]
 #: A node whose storage hangs, or that was lost a moment ago, says nothing.
-_PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,17 @@ class NodeReport:
     problems: tuple[str, ...]
 
 
-def check_nodes(run: RunDirectory, store: Path | None = None) -> None:
-    """Check every node, also that it sees and writes the run directory, and the store of warm-ups if it lies elsewhere.
+def check_nodes(folders: Mapping[str, Path]) -> None:
+    """Check every node, also that it sees and writes the ``folders``, which are the shared ones by their flags.
 
     Raises:
         InputError: For the first problem; the others are its notes.
     """
-    folders = {"--out": run.path} if store is None else {"--out": run.path, "--warmup-store": store}
-    problems = [problem for node in ask_nodes(folders) for problem in node.problems]
+    raise_problems([problem for node in ask_nodes(folders) for problem in node.problems])
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise InputError for the first problem, if there is one; the others are its notes."""
     if problems:
         error = InputError(problems[0])
         for problem in problems[1:]:
@@ -62,10 +64,10 @@ def ask_nodes(folders: Mapping[str, Path]) -> list[NodeReport]:
             )
             for node in nodes
         ]
-        done, _ = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE_SECONDS)
+        done, _ = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE_SECONDS)
         return [
             _report(node, name, _answer(answer, answer in done), probes)
-            for node, name, answer in zip(nodes, _names(nodes), asked, strict=True)
+            for node, name, answer in zip(nodes, node_names(nodes), asked, strict=True)
         ]
     finally:
         for probe in probes.values():
@@ -128,7 +130,7 @@ def _answer(asked: Any, has_come: bool) -> Answer | str:
     import ray
 
     if not has_come:
-        return f"does not answer within {_PATIENCE_SECONDS:.0f} s"
+        return f"does not answer within {PATIENCE_SECONDS:.0f} s"
     try:
         answer: Answer = ray.get(asked)
     except Exception as error:  # of the node, of Ray, or of the way between them
@@ -136,7 +138,7 @@ def _answer(asked: Any, has_come: bool) -> Answer | str:
     return answer
 
 
-def _names(nodes: list[Any]) -> list[str]:
+def node_names(nodes: list[Any]) -> list[str]:
     """Return each node's host and address, and the first digits of its id where these are shared."""
     names = [f"{node['NodeManagerHostname']} ({node['NodeName'] or node['NodeManagerAddress']})" for node in nodes]
     return [

@@ -120,6 +120,8 @@ class Recorder(NotPickled, tune.Callback):
             estimate=work.plan.level_plan(spec.noise_level).estimate,
             tracked=tracked_trial(work.run, work.run_id, spec.trial_id, facts),
         )
+        if work.plan.settings.keeps_states_in_storage:
+            self._checkpoint(state).start(spec)
         self._show(state)
         for tracker in self._work.trackers:
             tracker.started(state.tracked)

@@ -69,7 +69,7 @@ class TrialState:
             "noise_level": dataset.noise_level,
             "noise_seed": dataset.noise_seed,
             "noise_rate": dataset.noise_rate,
-            "estimated_noise_rate": None if self.estimate is None else self.estimate.noise_rate,
+            "estimated_noise_rate": self.estimate.noise_rate if self.estimate and not self.estimate.is_weak else None,
             "noise_cancelling_rate": cancelling_rate(dataset),
             **config_columns(spec.settings),
             "status": status,

@@ -14,8 +14,10 @@ from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import error_line, is_out_of_memory
 from nls_tune.machine.provenance import cpu_name
 from nls_tune.metrics import Judging
+from nls_tune.runs.storage.store import Store
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.training.trial import Trial, Workplace
+from nls_tune.tune.shared import node_warmups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +38,8 @@ class SharedSettings:
     """The settings that all trials of an experiment share.
 
     ``checkpoints`` and ``warmup_store`` are folders; without a store no CE warm-up is shared. Warm-ups of the lengths
-    ``warmup_epochs`` are stored.
+    ``warmup_epochs`` are stored. With the URL of a ``storage`` the nodes share no folder: checkpoints lie there. With
+    the run's id in ``node_warmups`` each node has a store of its own.
     """
 
     judging: Judging
@@ -47,6 +50,8 @@ class SharedSettings:
     compile: CompileMode = "off"
     warmup_store: Path | None = None
     warmup_epochs: tuple[int, ...] = ()
+    storage: str | None = None
+    node_warmups: str | None = None
 
 
 class TrainingTrainable(tune.Trainable):
@@ -91,8 +96,9 @@ class TrainingTrainable(tune.Trainable):
             Compiler(shared.compile),
             shared.judging,
             shared.checkpoints,
-            shared.warmup_store,
+            shared.warmup_store if shared.node_warmups is None else node_warmups(shared.node_warmups),
             shared.warmup_epochs,
+            None if shared.storage is None else Store(shared.storage),
         )
         self._cached: tuple[DataName, NoisyDataset, DeviceData] | None = None
         self._trial: Trial | None = None

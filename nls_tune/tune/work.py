@@ -10,6 +10,8 @@ from nls_tune.plan.plan import SearchPlan
 from nls_tune.report.console.live import ProgressView
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import SearchProgress
+from nls_tune.runs.storage.mirror import Mirror
+from nls_tune.runs.storage.store import Store
 from nls_tune.tune.lost import LostTrials
 from nls_tune.tune.packing import Packing
 from nls_tune.tune.tracker import Tracker
@@ -20,7 +22,7 @@ class Work:
     """The plan, data, folders and followers that search and confirmation of one session share.
 
     ``make_view`` makes the view of a stage's progress; ``trackers`` follow the trials besides the run directory.
-    ``lost`` knows the trials whose process was lost.
+    ``lost`` knows the trials whose process was lost. The ``mirror`` uploads the run directory to the ``store``.
     """
 
     plan: SearchPlan
@@ -30,4 +32,6 @@ class Work:
     packing: Packing
     make_view: Callable[[SearchProgress], ProgressView]
     trackers: Sequence[Tracker] = ()
+    store: Store | None = None
+    mirror: Mirror | None = None
     lost: LostTrials = field(default_factory=LostTrials)

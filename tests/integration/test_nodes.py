@@ -99,3 +99,33 @@ def test_a_head_that_is_started_anew_ends_the_search_in_order_and_the_same_comma
     kept = before[before["status"] != "interrupted"]["finished_at"]
     assert len(kept) >= 1
     assert (after["finished_at"].loc[kept.index] == kept).all()
+
+
+def test_nodes_without_a_shared_folder_keep_states_behind_a_url(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # also of the nodes
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    there = tmp_path / "there"
+    command = (*SEARCH, *ARGUMENTS, "--address", cluster.address, "--storage", f"file://{there}")
+    first, other = tmp_path / "first", tmp_path / "other"
+    for folder in (first, other):
+        folder.mkdir()
+    with started(*command, folder=first, env=ENVIRONMENT) as program:
+        wait_until(
+            lambda: len([*there.glob("epochs/[!e]*.parquet")]) >= 2 or not program.running, "two trials run", 200
+        )
+        program.press_ctrl_c()
+        interrupted = program.wait(100)
+    assert interrupted.code == 130, interrupted
+    assert f"Stored: file://{there}" in interrupted.out
+    states = {path.parent.name for path in there.glob("checkpoints/*/state.pt")}
+    assert states
+    assert not [*first.glob("run/checkpoints/*/state.pt")]
+    assert not [*(tmp_path / "cache").glob("nls_tune/warmups/*")]  # each node had its own
+    done = run(*command, folder=other, env=ENVIRONMENT, seconds=300)
+    assert (done.code, done.err) == (0, "")
+    assert "is trained anew" not in done.out
+    assert_whole(other / "run", 4)
+    assert not [*there.glob("checkpoints/*/*")]
+    assert states <= {*read_trials(other / "run")["trial_id"]}

@@ -7,6 +7,7 @@ import pytest
 from estimates import estimate_of, hide_the_truth
 
 from nls_tune.allocation.allocator import Allocator
+from nls_tune.datasets import make_noisy
 from nls_tune.errors import InputError
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level_data import LevelData
@@ -206,6 +207,27 @@ def test_an_estimate_of_unknown_noise_gives_a_start_point_and_is_not_the_truth(u
     first_facts, second_facts = plan.run_levels()
     assert first_facts.estimate is None
     assert NoiseEstimate.from_json(json.loads(second_facts.model_dump_json())["estimate"]) == second.estimate
+
+
+def test_an_estimate_by_weak_models_gives_no_start_point(unknown_noise):
+    weak = estimate_of("symmetric:0.4", is_weak=True)
+    (level,) = plan_of(noise=("symmetric:0.4",)).with_estimate(weak).levels
+    assert (level.prior, level.start["negative"]) == ("weak estimate", ())
+
+
+def test_the_true_noise_of_labels_that_people_gave_is_shown_and_not_used(monkeypatch):
+    """Clean labels would tell it, and then they would have taken part in the search."""
+
+    def by_people(source, level, **settings):
+        return replace(make_noisy(source, level, **settings), noise_level="human:worst")
+
+    monkeypatch.setattr("nls_tune.plan.plan.make_noisy", by_people)
+    plan = plan_of(noise=("symmetric:0.4",))
+    (level,) = plan.levels
+    assert (level.prior, level.start["negative"]) == ("none", ())
+    assert level.noise_cancelling_rate == pytest.approx(-4, abs=0.1)
+    (estimated,) = plan.with_estimate(estimate_of("human:worst")).levels
+    assert (estimated.prior, [point["smooth_rate"] for point in estimated.start["negative"]]) == ("estimate", [-1.5])
 
 
 def test_an_estimate_beside_the_truth_changes_no_start_point():

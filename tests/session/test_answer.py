@@ -81,6 +81,14 @@ def test_the_settings_of_the_last_session_count_but_for_trackers_and_their_passw
     assert Path.cwd() == tmp_path / "before"
 
 
+def test_a_run_behind_a_url_is_read_and_what_is_made_of_it_lies_here(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    there, here = load_answer(f"file://{run}"), load_answer(run)
+    assert there.recommended == here.recommended
+    assert there.verdict.finding == here.verdict.finding
+    assert there.folder("models") == tmp_path / "models" / "symmetric-0.2"
+
+
 def test_a_level_without_an_ended_trial_is_said(tmp_path):
-    with pytest.raises(InputError, match=r"has no ended trial at symmetric:0\.2; nls-tune resume"):
+    with pytest.raises(InputError, match=r"has no ended trial at symmetric:0\.2; go on"):
         load_answer(write_answerable_run(tmp_path / "run", trials=0, status="interrupted"))

@@ -87,7 +87,7 @@ def test_on_a_cluster_with_gpus_the_noise_is_estimated_there(unknown, monkeypatc
 
     monkeypatch.setattr("nls_tune.tune.estimating.estimate_on_cluster", estimate_on_cluster)
     monkeypatch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 4, "GPU": gpus}))
-    monkeypatch.setattr("nls_tune.tune.preflight.check_nodes", lambda *arguments: None)
+    monkeypatch.setattr("nls_tune.tune.shared.check_nodes", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.check_machine", lambda *arguments: None)
     monkeypatch.setattr("nls_tune.tune.cluster.slots_of", lambda *arguments: replace(SLOTS, gpus_per_trial=gpus))
     text = start(tmp_path / "run", address="head:6379", preset="cpu")
@@ -215,7 +215,7 @@ def test_known_noise_is_estimated_on_demand_and_unknown_noise_need_not_be(
     text = start(tmp_path, estimate_noise=flag)
     assert len(made) == expected
     assert ("Start points hold the noise-cancelling rate of the true noise" in text) != hidden
-    assert ("The noise is unknown and not estimated" in text) == hidden
+    assert ("not estimated: no start point holds a noise-cancelling rate" in text) == hidden
     assert ("Estimating the noise of symmetric:0.2" in text) == bool(expected)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -111,11 +112,11 @@ def test_the_command_prints_rate_interval_truth_matrix_and_bias(capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert "twonorm, symmetric:0.2: 4,500 labelled samples, 2 classes" in out
-    assert "bootstrap 95 %; true 20." in out or "bootstrap 95 %; true 19." in out
+    assert re.search(r"noise rate   [\d.]+ % \[[\d.]+, [\d.]+\]; true (20|19)\.\d %", out)
     assert "smooth rate  −" in out
     assert "2 of mlp, best epochs" in out
     assert "transition matrix in %" in out
-    assert "The interval knows sampling error alone" in out
+    assert "Counted are the labels of the samples that the models are surest of" in out
 
 
 def test_the_command_prints_json_for_every_level(capsys):
@@ -161,3 +162,11 @@ def test_bad_input_is_one_line(capsys, arguments, parts):
     assert err.count("\n") == 1
     for part in parts:
         assert part in err
+
+
+def test_models_that_err_where_they_are_surest_are_too_weak_to_say(capsys):
+    weak = estimate_of("given", noise_rate=0.3, high=0.4, is_weak=True)
+    print_estimate(weak, Console())
+    out = capsys.readouterr().out
+    assert "noise rate   the models are too weak to say, at most 40.0 %" in out
+    assert "smooth rate  none: the noise is not known well enough" in out

@@ -89,7 +89,7 @@ def test_every_problem_is_a_line_with_the_name_of_the_node(monkeypatch, tmp_path
     run = RunDirectory(tmp_path / "run")
     run.create()
     with pytest.raises(InputError) as raised:
-        preflight.check_nodes(run)
+        preflight.check_nodes({"--out": run.path})
     lines = [str(raised.value), *raised.value.__notes__]
     expected = {
         "version": "has nls_tune 0.0.1 (code 00000000), the search has ",
@@ -120,5 +120,5 @@ def test_a_folder_that_a_node_cannot_write_to(monkeypatch, tmp_path):
 def test_nodes_of_one_machine_are_told_apart():
     node = {"NodeManagerHostname": "vm", "NodeName": "10.0.0.1", "NodeManagerAddress": "10.0.0.1"}
     first, second = ({**node, "NodeID": name * 40} for name in "ab")
-    assert preflight._names([first, second]) == ["vm (10.0.0.1, aaaaaa)", "vm (10.0.0.1, bbbbbb)"]
-    assert preflight._names([first]) == ["vm (10.0.0.1)"]
+    assert preflight.node_names([first, second]) == ["vm (10.0.0.1, aaaaaa)", "vm (10.0.0.1, bbbbbb)"]
+    assert preflight.node_names([first]) == ["vm (10.0.0.1)"]

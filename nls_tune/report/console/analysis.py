@@ -50,7 +50,7 @@ def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
     if not found.verdicts:
         return
     if not details:
-        print_command(f"The numbers behind it: nls-tune analyze --details {shlex.quote(str(run.path))}", console, "dim")
+        print_command(f"The numbers behind it: nls-tune analyze --details {shlex.quote(run.place)}", console, "dim")
         return
     for verdict in found.verdicts:
         words = verdict_words(verdict)

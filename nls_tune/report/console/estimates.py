@@ -17,9 +17,9 @@ _MOST_CLASSES = 20
 _NUM_ENTRIES = 15
 
 _BIAS = """\
-The interval knows sampling error alone. A model that errs by itself makes the estimate too high, a weak one by much:
-take a better --model and more --train-size. Noise that depends on the input, or that mixes classes strongly, makes it
-too low: the model shares mistakes that it can learn.
+Counted are the labels of the samples that the models are surest of; the upper end is what confident learning finds,
+which takes the models' errors for noise. Where both are far apart, take a better --model and more --train-size. Noise
+that depends on the input makes the estimate too low where sure samples have less of it.
 The smooth rate cancels symmetric noise; for other noise it is an equivalent. It is a prior, not an answer."""
 
 
@@ -57,8 +57,9 @@ def print_bias(console: Console) -> None:
 
 
 def _with_interval(estimate: NoiseEstimate) -> str:
-    interval = f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    return f"{percent(estimate.noise_rate)} {interval}, bootstrap 95 %"
+    if estimate.is_weak:
+        return f"the models are too weak to say, at most {percent(estimate.high)}"
+    return f"{percent(estimate.noise_rate)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def _truth(estimate: NoiseEstimate) -> str:
@@ -66,6 +67,8 @@ def _truth(estimate: NoiseEstimate) -> str:
 
 
 def _smooth_rate(estimate: NoiseEstimate) -> str:
+    if estimate.is_weak:
+        return "none: the noise is not known well enough"
     if estimate.noise_cancelling_rate is None:
         return "none: right labels do not outweigh wrong ones"
     ends = (_cancelling(noise, estimate.num_classes) for noise in (estimate.high, estimate.low))

@@ -133,7 +133,9 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
     for level in plan.levels:
         found = ["–", "–"]
         if level.estimate is not None:
+            weak = level.estimate.is_weak
             found = [percent(level.estimate.noise_rate), rate(level.estimate.noise_cancelling_rate)]
+            found = ["too weak", "–"] if weak else found
         known = [level.level, percent(level.noise_rate), rate(level.noise_cancelling_rate)]
         trials = [str(level.quotas.get(arm, 0)) for arm in ARMS]
         rows.append((*known, *(found if estimates else ()), *trials))
@@ -149,9 +151,10 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
 #: What the plan says of where the noise-cancelling rate among the start points comes from.
 _PRIORS = {
     "true noise": "Start points hold the noise-cancelling rate of the true noise",
-    "estimate": "Start points hold the noise-cancelling rate of the estimated noise; the true noise is unknown",
+    "estimate": "Start points hold the noise-cancelling rate of the estimated noise; the true noise is not used",
+    "weak estimate": "The models of the estimate are too weak, so no start point holds a noise-cancelling rate",
     "unknown": "Before the trials the noise is estimated, and its noise-cancelling rate becomes a start point",
-    "none": "The noise is unknown and not estimated, so no start point holds a noise-cancelling rate",
+    "none": "The noise is unknown or that of people, and not estimated: no start point holds a noise-cancelling rate",
 }
 
 

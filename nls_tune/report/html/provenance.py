@@ -38,7 +38,7 @@ def provenance_of(run: Run, prefix: str) -> Provenance:
     identity = content.identity.model_dump(mode="json")
     about = {
         "run": content.run_id,
-        "folder": run.path,
+        "folder": run.place,
         "created": content.created_at,
         "schema version": content.schema_version,
         "git commit": last.git_commit,

@@ -213,5 +213,5 @@ def test_the_plan_says_that_an_estimate_is_the_prior(monkeypatch):
     assert "Before the trials the noise is estimated, and its noise-cancelling rate becomes a start point\n" in text
     text = printed(print_plan, plan.with_estimate(estimate_of("symmetric:0.4")), 2)
     assert rows_of(text)["symmetric:0.4"][:5] == ["–", "–", "30.0", "%", "−1.5"]
-    assert "rate of the estimated noise; the true noise is unknown (symmetric:0.4)\n" in text
+    assert "rate of the estimated noise; the true noise is not used (symmetric:0.4)\n" in text
     assert "becomes a start point (symmetric:0.2)\n" in text
