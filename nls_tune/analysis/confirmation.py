@@ -7,6 +7,7 @@ import typing
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,6 +119,15 @@ class LevelConfirmation:
     best: int
     comparisons: tuple[PairedComparison | None, ...]
     used: int | None = None
+
+
+def stop_epoch(best_epochs: Sequence[int]) -> int:
+    """Return the epoch after which a configuration ends on all labels: the median, halves rounded up.
+
+    Args:
+        best_epochs: Those that it had on the split, at least one.
+    """
+    return math.floor(median(best_epochs) + 0.5)
 
 
 def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelConfirmation, ...]:

@@ -44,6 +44,15 @@ def sample_mean(values: Sequence[float]) -> SampleMean:
     return SampleMean(n, mean, deviation, mean - half, mean + half)
 
 
+def share_interval(share: float, num_samples: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share that was found among independent samples, at least one."""
+    z = 1.959963984540054
+    weight = z * z / num_samples
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / num_samples + weight / (4 * num_samples))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def t_quantile(probability: float, degrees_of_freedom: int) -> float:
     """Return a quantile of Student's t distribution."""
     from scipy.special import stdtrit  # scipy.stats has the same and takes far longer to import

@@ -44,7 +44,7 @@ def estimate(dataset: _Dataset = None, *, folds: _Folds = 3, format_: _Format = 
         raise InputError("name the DATASET, or give your own data: --images, --table or --arrays")
     from nls_tune.machine.hardware import find_gpus
     from nls_tune.session.estimating import estimate_level
-    from nls_tune.training.estimate import check_folds
+    from nls_tune.training.out_of_sample import check_folds
 
     console = Console()
     plan = make_plan(settings, len(find_gpus().found), progress=console.is_terminal)

@@ -8,9 +8,12 @@ from nls_tune.cli.apps import Version, make_app
 from nls_tune.cli.doctor import doctor
 from nls_tune.cli.estimate import estimate
 from nls_tune.cli.exit import exit_with
+from nls_tune.cli.predict import predict
 from nls_tune.cli.report import report
 from nls_tune.cli.resume import resume
 from nls_tune.cli.search import search
+from nls_tune.cli.suspects import suspects
+from nls_tune.cli.train import train
 from nls_tune.cli.watch import watch
 
 app = make_app(no_args_is_help=True)
@@ -22,6 +25,9 @@ app.command()(analyze)
 app.command()(runs)
 app.add_typer(export_command.app, name="export")
 app.command()(report)
+app.command()(suspects)
+app.command()(train)
+app.command()(predict)
 app.command()(doctor)
 
 

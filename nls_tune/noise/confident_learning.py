@@ -114,11 +114,11 @@ def estimate_transition(
     table, noisy = checked_probabilities(probabilities, labels)
     num_samples, num_classes = table.shape
     own = table[np.arange(num_samples), noisy].astype(np.float64)
-    thresholds = _thresholds(own, noisy, num_classes)
-    latent = _latent(table, thresholds)
+    thresholds = class_thresholds(own, noisy, num_classes)
+    latent = latent_classes(table, thresholds)
     rates = _bootstrap(table, own, noisy, latent, seed, num_resamples)
     low, high = np.percentile(rates, _PERCENTILES)
-    joint = _joint(noisy, latent, num_classes).T  # rows: latent class
+    joint = joint_of(noisy, latent, num_classes).T  # rows: latent class
     rate, prior = _off_diagonal(joint), joint.sum(axis=1)
     matrix = np.where(prior[:, None] > 0, joint, np.eye(num_classes))
     return TransitionEstimate(
@@ -131,7 +131,7 @@ def estimate_transition(
     )
 
 
-def _thresholds(
+def class_thresholds(
     own: NDArray[np.float64], noisy: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
     """Return the mean self-confidence of each label, (K,); infinite for a label that no sample has."""
@@ -140,14 +140,14 @@ def _thresholds(
     return np.where(counts > 0, sums / np.maximum(counts, 1) - _TOLERANCE, np.inf)
 
 
-def _latent(table: NDArray[Any], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+def latent_classes(table: NDArray[Any], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the most probable class at or above its threshold, (N,); K where there is none."""
     above = table >= thresholds
     best = np.where(above, table, -1.0).argmax(axis=1)
     return np.asarray(np.where(above.any(axis=1), best, table.shape[1]))
 
 
-def _joint(
+def joint_of(
     noisy: NDArray[np.int64], latent: NDArray[np.int64], num_classes: int, weights: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
     """Return the (K, K) shares of label and latent class; a label has its share of all samples, and the sum is 1."""
@@ -176,14 +176,14 @@ def _bootstrap(
     generator = np.random.Generator(np.random.PCG64(seed))
     draws = (generator.integers(num_samples, size=num_samples) for _ in range(num_resamples))
     weights = [np.bincount(draw, minlength=num_samples).astype(np.uint16) for draw in draws]
-    thresholds = [_thresholds(own, noisy, num_classes, weight) for weight in weights]
+    thresholds = [class_thresholds(own, noisy, num_classes, weight) for weight in weights]
     # Most samples are far from every threshold, and have the same latent class in every resample.
     lowest, highest = np.min(thresholds, axis=0), np.max(thresholds, axis=0)
     unsettled = np.flatnonzero(((table >= lowest) != (table >= highest)).any(axis=1))
     near, resampled, rates = table[unsettled], latent.copy(), []
     for weight, threshold in zip(weights, thresholds, strict=True):
-        resampled[unsettled] = _latent(near, threshold)
-        rates.append(_off_diagonal(_joint(noisy, resampled, num_classes, weight)))
+        resampled[unsettled] = latent_classes(near, threshold)
+        rates.append(_off_diagonal(joint_of(noisy, resampled, num_classes, weight)))
     return rates
 
 

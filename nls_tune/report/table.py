@@ -60,7 +60,7 @@ def csv_text(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def markdown_text(table: Table) -> str:
     """Return a table in GitHub's Markdown; nothing in a cell is taken as Markdown or HTML."""
     lines = [[column.heading for column in table.columns], ["---"] * len(table.columns)]
-    lines += [[_escaped(cell) for cell in row] for row in table.rows]
+    lines += [[escaped_markdown(cell) for cell in row] for row in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -74,7 +74,8 @@ def html_text(table: Table) -> str:
     return f"<table><thead>{head}</thead><tbody>{''.join(row('td', cells) for cells in table.rows)}</tbody></table>"
 
 
-def _escaped(cell: str) -> str:
+def escaped_markdown(cell: str) -> str:
+    """Return a text in one line of which nothing is taken as Markdown or HTML."""
     for character in "\\`*_[]|~#":
         cell = cell.replace(character, f"\\{character}")
     return " ".join(cell.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

@@ -10,12 +10,11 @@ to say when to end: each configuration ends after the median of the best epochs 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from nls_tune.allocation.allocator import Config
+from nls_tune.analysis.confirmation import stop_epoch
 from nls_tune.analysis.selection import select
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
@@ -100,15 +99,6 @@ def missing_on_all_labels(plan: SearchPlan, data: LevelData, trials: pd.DataFram
         if r.key in stops
     )
     return [spec for spec in wanted if spec.trial_id not in done]
-
-
-def stop_epoch(best_epochs: Sequence[int]) -> int:
-    """Return the epoch after which a configuration ends on all labels: the median, halves rounded up.
-
-    Args:
-        best_epochs: Those that it had on the split, at least one.
-    """
-    return math.floor(median(best_epochs) + 0.5)
 
 
 class _Run(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from nls_tune.errors import InputError
+from nls_tune.machine.provenance import cpu_name
 
 Precision = Literal["float32", "bfloat16"]
 #: A trial may have a tenth more than its share of a GPU: peaks do not all come at once.
@@ -18,6 +19,16 @@ _MEMORY_SLACK = 1.1
 
 #: Options of glibc's mallopt and their values: blocks below 1 GiB come from the heap, of which 2 GiB may lie free.
 _KEEP = ((-3, 1 << 30), (-1, 2**31 - 1))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+
+def default_device() -> torch.device:
+    """Return the device to train on where none is named: CUDA where there is a GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 @contextmanager

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 from trial_rows import trial_row, trials_frame
 
+from nls_tune.analysis.confirmation import stop_epoch
 from nls_tune.errors import InputError
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.schemas import config_columns
 from nls_tune.runs.trial_spec import DataName
-from nls_tune.session.confirming import missing_on_all_labels, missing_trials, stop_epoch
+from nls_tune.session.confirming import missing_on_all_labels, missing_trials
 
 LEVELS = ("symmetric:0.4", "clean")
 

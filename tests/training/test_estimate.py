@@ -59,14 +59,14 @@ def test_clean_labels_and_test_samples_take_no_part(found, twonorm):
 def test_on_a_gpu_cudnn_looks_for_kernels_as_in_a_trial(twonorm, monkeypatch, device, looks):
     seen: list[bool] = []
 
-    def out_of_sample(dataset, samples, *more):
+    def predict_fold(dataset, *more):
         seen.append(torch.backends.cudnn.benchmark)
-        return np.full((len(samples), 2), 0.5, np.float32), (1, 1, 1)
+        return np.full((dataset.num_val, 2), 0.5, np.float32), 1
 
-    monkeypatch.setattr("nls_tune.training.estimate._out_of_sample", out_of_sample)
+    monkeypatch.setattr("nls_tune.training.out_of_sample._predict_fold", predict_fold)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     estimate_noise(twonorm, SETTINGS, device=device)
-    assert seen == [looks]
+    assert seen == [looks] * 3
     assert torch.backends.cudnn.benchmark is False  # whoever calls it keeps their own
 
 

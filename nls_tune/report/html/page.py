@@ -61,7 +61,7 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
     }
     scripts = {"theme": _asset("theme.js"), "unpack": _asset("unpack.js"), "page": _asset("page.js")}
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             title=" and ".join(part.run.name for part in parts) if len(parts) < 4 else f"{len(parts)} runs",
@@ -120,8 +120,9 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return what renders the templates of pages: whatever is put into them is escaped."""
+    found = Environment(
         loader=PackageLoader("nls_tune.report.html"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
@@ -129,8 +130,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     # A number is not parted from its sign at the end of a line.
-    environment.filters["unparted"] = lambda text: text.replace(" %", "\u00a0%")
-    return environment
+    found.filters["unparted"] = lambda text: text.replace(" %", "\u00a0%")
+    return found
 
 
 def _dumps(value: Any) -> str:

@@ -1,0 +1,60 @@
+"""A page of the most suspicious labels with their images, which opens anywhere, offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nls_tune.noise.label_issues import LabelIssues
+from nls_tune.report.html.page import environment
+
+#: So many labels are shown.
+MOST_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A suspicious label as the page shows it."""
+
+    rank: int
+    index: int
+    label: str
+    suggested: str
+    score: str
+    image: str
+
+
+def suspects_page(
+    title: str, issues: LabelIssues, images: np.ndarray, class_names: Sequence[str] | None = None
+) -> bytes:
+    """Return the page; ``images`` are those of the dataset, (N, C, H, W) uint8, by which the issues are numbered."""
+
+    def name(label: int) -> str:
+        return f"class {label}" if class_names is None else class_names[label]
+
+    cards = [
+        _Card(
+            rank=i + 1,
+            index=int(issues.indices[i]),
+            label=name(int(issues.labels[i])),
+            suggested=name(int(issues.suggested[i])),
+            score=f"{issues.scores[i]:.3f}",
+            image=_data_uri(images[issues.indices[i]]),
+        )
+        for i in range(min(len(issues), MOST_SHOWN))
+    ]
+    page = environment().get_template("suspects.html.j2").render(title=title, cards=cards, total=len(issues))
+    return page.encode("utf-8", errors="replace")
+
+
+def _data_uri(image: np.ndarray) -> str:
+    """Return an image (C, H, W) of one or three channels, uint8, as a PNG in a URI."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
