@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nls_tune.noise import transition_matrix as transition_matrix
     from nls_tune.noise.anchors import AnchorEstimate as AnchorEstimate
     from nls_tune.noise.anchors import estimate_from_anchors as estimate_from_anchors
+    from nls_tune.noise.annotators import AnnotatorEstimate as AnnotatorEstimate
+    from nls_tune.noise.annotators import estimate_annotators as estimate_annotators
+    from nls_tune.noise.annotators import majority_vote as majority_vote
     from nls_tune.noise.confident_learning import NoiseEstimate as NoiseEstimate
     from nls_tune.noise.confident_learning import TransitionEstimate as TransitionEstimate
     from nls_tune.noise.confident_learning import estimate_transition as estimate_transition
@@ -53,6 +56,9 @@ _HOME = {
     "transition_matrix": "noise",
     "AnchorEstimate": "noise.anchors",
     "estimate_from_anchors": "noise.anchors",
+    "AnnotatorEstimate": "noise.annotators",
+    "estimate_annotators": "noise.annotators",
+    "majority_vote": "noise.annotators",
     "NoiseEstimate": "noise.confident_learning",
     "TransitionEstimate": "noise.confident_learning",
     "estimate_transition": "noise.confident_learning",
