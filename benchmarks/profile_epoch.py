@@ -29,12 +29,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from nls_tune.datasets import load_dataset
+from nls_tune.losses import ce as loss_module
 from nls_tune.machine.provenance import provenance
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training import data as batches_module
 from nls_tune.training import evaluation as evaluation_module
-from nls_tune.training import training as training_module
 from nls_tune.training.augment import Augmentation
 from nls_tune.training.devices import keep_freed_memory
 from nls_tune.training.training import Training
@@ -109,7 +109,7 @@ def parts_of_epoch(training: Training) -> dict[str, float]:
         for owner, name, part in (
             (evaluation_module, "normalise", "normalise"),
             (batches_module, "normalise", "normalise"),
-            (training_module, "gls_loss", "loss"),
+            (loss_module, "gls_loss", "loss"),
             (Augmentation, "apply", "crop and flip"),
             (torch.autograd, "backward", "backward"),
             (optimizer, "step", "optimiser"),
@@ -118,7 +118,9 @@ def parts_of_epoch(training: Training) -> dict[str, float]:
             (evaluation_module.Evaluator, "correct", "evaluation"),
         ):
             stack.enter_context(mock.patch.object(owner, name, parts.timed(part, getattr(owner, name))))
-        stack.enter_context(mock.patch.object(training, "batches", parts.steps("gather", training.batches)))
+        stack.enter_context(
+            mock.patch.object(training.source, "of_epoch", parts.steps("gather", training.source.of_epoch))
+        )
         training.run_epoch()
     parts.finish()
     return parts.seconds
