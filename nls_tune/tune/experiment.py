@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nls_tune.metrics import Judging
 from nls_tune.plan.models import import_paths
+from nls_tune.report.text import amount, duration
 from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
 from nls_tune.tune.cluster_head import end_at_once, watched_cluster
@@ -81,6 +82,9 @@ def run_experiment(
         finally:
             recorder.view.stop()
             recorder.interrupt()
+            if lost := work.lost.epochs:
+                time_lost = f"{amount(lost, 'epoch')}, {duration(work.lost.seconds)}"
+                recorder.view.warn(f"trials that lost their process trained again what no saved state had: {time_lost}")
     if recorder.error is not None:
         raise recorder.error
 

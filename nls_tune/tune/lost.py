@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nls_tune.machine.limits import memory
@@ -102,10 +103,14 @@ class LostTrials:
     Attributes:
         at_once: How many trials may run at once since memory ran short; None while it has not.
         set_aside: The trials that were lost too often, with the last reason of each.
+        epochs: How many epochs were trained a second time, because no saved state had them.
+        seconds: What these had taken the first time.
     """
 
     at_once: int | None = None
     set_aside: dict[str, Loss] = field(default_factory=dict)
+    epochs: int = 0
+    seconds: float = 0.0
     _losses: dict[str, Loss] = field(default_factory=dict)
     _hung: dict[str, Loss] = field(default_factory=dict)
     _counts: dict[str, _Count] = field(default_factory=dict)
@@ -120,6 +125,11 @@ class LostTrials:
     def reported(self) -> None:
         """Note that some trial has reported: there is still something that works."""
         self._in_a_row = 0
+
+    def trained_again(self, seconds: Sequence[float]) -> None:
+        """Note epochs that a trial had trained before it was lost, by the time that they had taken."""
+        self.epochs += len(seconds)
+        self.seconds += sum(seconds)
 
     def hung(self, name: str, reason: str) -> None:
         """Note that a trial's process is being ended here, and why: whatever its error will say, it is lost."""

@@ -145,6 +145,8 @@ class Recorder(NotPickled, tune.Callback):
                 self.view.warn(warning)
         # By epoch: a trial that went on from a checkpoint sends some of them again.
         new = [asdict(metrics) for metrics in report.new_epochs if metrics.epoch not in state.epochs]
+        known = [(state.epochs[m.epoch].seconds, m.seconds) for m in report.new_epochs if m.epoch in state.epochs]
+        self._work.lost.trained_again([before for before, again in known if before != again])
         state.epochs.update({metrics.epoch: metrics for metrics in report.new_epochs})
         state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= report.epoch}
         accuracies = [state.epochs[epoch].val_accuracy for epoch in sorted(state.epochs)]

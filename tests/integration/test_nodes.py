@@ -73,6 +73,7 @@ def test_a_node_lost_without_grace_costs_no_trial(cluster, tmp_path, joins):
         done: Done = program.wait(300)
     assert (done.code, done.err) == (0, "")
     assert " lost its process: " in done.out
+    assert re.search(r"trained again what no saved state had: \d+ epochs?, ", done.out)
     assert_whole(tmp_path / "run", 4)
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import pickle
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +242,20 @@ def test_a_trial_that_goes_on_after_a_lost_worker_has_every_epoch_once(driven):
     assert read_epochs(driven.run.path)["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert (driven.row()["started_at"], driven.row()["epochs"]) == (started_at, 6)
     assert driven.progress.levels[LEVEL].running == 0
+
+
+def test_what_a_lost_process_had_trained_and_no_state_had_is_counted(driven):
+    """From a state of epoch 2: epoch 3 is trained again, epochs 1 and 2 come as they were."""
+    trial = driven.trial()
+    driven.start(trial)
+    driven.report(trial, range(1, 4))
+    driven.start(trial)
+    result = report(range(1, 7))
+    again = [EpochMetrics(**epoch(number, seconds=2.0 if number < 3 else 5.0)) for number in range(1, 7)]
+    result |= replace(TrialReport.from_result(result), new_epochs=tuple(again)).to_result()
+    driven.recorder.on_trial_result(iteration=1, trials=[trial], trial=trial, result=result)
+    lost = driven.recorder._work.lost
+    assert (lost.epochs, lost.seconds) == (1, 2.0)
 
 
 def test_the_estimated_noise_stands_beside_the_true_one(tiny_plan, tmp_path):
