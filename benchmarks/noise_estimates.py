@@ -32,11 +32,9 @@ SEEDS = (0, 1, 2, 3)
 DIGITS = ("symmetric:0.2", "symmetric:0.4")
 CIFAR = ("human:aggre", "human:worst")
 BIAS = (
-    "a model that errs by itself makes the estimate too high",
-    "probabilities of samples that a model was trained on make it too low; here they are out of sample, though the "
-    "epoch is chosen on the same noisy labels",
-    "noise that depends on the input makes it too low where a model learns the mistakes, as human noise may",
-    "the interval is the bootstrap's: sampling error alone",
+    "a model that errs where it is surest makes the estimate too high; where that shows, it is called too weak",
+    "where people err on the samples that models find hard the surest ones have less noise: too low",
+    "the upper end is what confident learning finds, which takes the models' errors for noise",
 )
 
 
@@ -80,10 +78,11 @@ def row(estimate: NoiseEstimate) -> dict[str, Any]:
 
 def show(one: dict[str, Any]) -> None:
     """Print one estimate as a line."""
+    weak = " too weak" if one["is_weak"] else ""
     sys.stdout.write(
         f"{one['dataset']:<10}{one['noise_level']:<15}{one['num_samples']:>7} samples  "
         f"estimated {one['noise_rate']:.3f} "
-        f"[{one['low']:.3f}, {one['high']:.3f}]  true {one['true_noise_rate']:.3f}  error {one['error']:+.3f}  "
+        f"[{one['low']:.3f}, {one['high']:.3f}]{weak}  true {one['true_noise_rate']:.3f}  error {one['error']:+.3f}  "
         f"{one['seconds']:.0f} s\n"
     )
     sys.stdout.flush()
@@ -104,7 +103,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     result: dict[str, Any] = {
-        "what": "noise rate and transition matrix from noisy labels alone, by confident learning, against the truth",
+        "what": "noise rate and transition matrix from noisy labels alone against the truth",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
         "threads": torch.get_num_threads(),

@@ -16,8 +16,8 @@ from nls_tune._version import __version__
 from nls_tune.machine.hardware import find_gpus
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow")
-#: A password may hold a slash that should have been written as %2F.
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s@]*@")
+#: A password may hold a slash that should have been written as %2F; a port is none.
+_PASSWORD = re.compile(r"(://[^/\s:@]*):(?!\d+/)[^\s@]*@")
 _SECRET = re.compile(r"([?&][^=&\s]*(?:secret|password|token|key|sig|credential)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
 

@@ -19,10 +19,12 @@ class LevelData:
 
     def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
-        self._loaded = {
-            DataName(level.level): replace(level.dataset, transition=transition_of(plan.space, level))
-            for level in plan.levels
-        }
+        self._loaded = {}
+        for level in plan.levels:
+            matrix = transition_of(plan.space, level)
+            self._loaded[DataName(level.level)] = (
+                level.dataset if matrix is None else replace(level.dataset, transition=matrix)
+            )
 
     def load(self, name: DataName) -> NoisyDataset:
         """Return a dataset; the noise of one that is not there yet is drawn now."""
@@ -32,7 +34,8 @@ class LevelData:
         if name not in self._loaded:
             made = self._make(name, planned.noise_seed)
             # Another draw of the noise has the search's matrix: estimates are made once per level.
-            self._loaded[name] = replace(made, transition=planned.transition)
+            matrix = planned.transition
+            self._loaded[name] = made if matrix is None else replace(made, transition=matrix)
         return self._loaded[name]
 
     def _make(self, name: DataName, noise_seed: int) -> NoisyDataset:

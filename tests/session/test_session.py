@@ -104,8 +104,8 @@ def test_unknown_noise_is_estimated_before_the_trials_and_kept(unknown, tmp_path
     first, second = content_of(tmp_path)["plan"]
     assert (first["noise_rate"], first["noise_cancelling_rate"]) == (None, None)
     assert [point["smooth_rate"] for point in second["start"]["negative"]] == [-1.5]
-    assert "noise rate 30.0 % [25.0, 35.0], bootstrap 95 %; 1.0 s" in text
-    assert text.index("bootstrap") < text.index(hint)
+    assert "noise rate 30.0 % [25.0, 35.0]; 1.0 s" in text
+    assert text.index("noise rate 30.0 %") < text.index(hint)
     unknown.clear()
     assert hint in start(tmp_path)  # the run goes on and reads its estimates
     assert unknown == []
