@@ -24,7 +24,15 @@ _Out = Annotated[
 ]
 
 
-@with_flags("data_dir")
+#: What the flags say that tell where a user's own data lie now.
+DATA_HELP = {
+    "images": "Folder of your own images, if it lies elsewhere now.",
+    "table": "Your own table, if it lies elsewhere now.",
+    "arrays": "Your own arrays, if they lie elsewhere now.",
+}
+
+
+@with_flags("data_dir", "images", "table", "arrays", help_=DATA_HELP)
 def train(run: RunArgument, *, level: LevelOption = None, out: _Out = None, **flags: Any) -> int:
     """Train the recommended configuration of a noise level on all labels, and save the network.
 

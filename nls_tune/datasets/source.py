@@ -22,7 +22,8 @@ class OwnFacts:
 
     The ``labels`` of such a source are those given, which may be wrong; ``clean_labels`` are None where unknown.
     ``val_rows`` validate, whatever the noise, and with ``val_clean`` none is put on them. ``preprocessing`` is the
-    content of ``preprocessing.json``, and ``notes`` are sentences for the plan.
+    content of ``preprocessing.json``, and ``notes`` are sentences for the plan. ``origins`` say by column where each
+    labelled sample comes from: its ``file`` or its ``row``, and its ``source`` where there are two.
     """
 
     class_names: tuple[str, ...]
@@ -31,6 +32,7 @@ class OwnFacts:
     clean_labels: np.ndarray | None
     preprocessing: Mapping[str, object]
     notes: tuple[str, ...]
+    origins: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class SavedModel(BaseModel):
         class_names: Names of the classes in the order of their numbers; null where they have none.
         mean: What is subtracted from each channel (of values from 0 to 1) or feature.
         std: What each channel or feature is divided by then.
+        preprocessing: What a user's own data went through before that, as ``preprocessing.json`` of the run says; null
+            for built-in datasets.
         precision: The precision of the forward pass.
         settings: All settings of the training.
         epochs: The epoch after which the training was stopped.
@@ -60,6 +62,7 @@ class SavedModel(BaseModel):
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    preprocessing: dict[str, Any] | None = None
     precision: Literal["float32", "bfloat16"]
     settings: dict[str, Any]
     epochs: int
