@@ -50,7 +50,9 @@ def train(run: RunArgument, *, level: LevelOption = None, out: _Out = None, **fl
         print(f"note: the run is {answer.run.status}; its verdict may change", file=sys.stderr)
     found = train_answer(answer, folder or answer.folder("models"), say=lambda line: print(line, flush=True))
     saved = found.saved
-    known = "" if saved.test_accuracy is None else f", {percent(saved.test_accuracy, 2)} on clean test labels"
+    known = (
+        "" if saved.test_accuracy is None else f", {percent(saved.test_accuracy, 2)} on {saved.test_labels} test labels"
+    )
     print(f"{'Trained already' if found.was_there else 'Wrote'}: {found.folder}{known}")
     print(f"To use it: nls-tune predict {found.folder} INPUT")
     return 0

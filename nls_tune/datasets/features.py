@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from nls_tune.errors import InputError
 #: More texts than this are no categories but names, dates or remarks.
 MOST_CATEGORIES = 100
 #: What was done to a column, as ``preprocessing.json`` holds it.
-Step = dict[str, Any]
+Step = Mapping[str, Any]
 
 
 def check_finite(columns: Sequence[Column], where: str, *, named: bool = True) -> None:

@@ -18,7 +18,7 @@ from nls_tune.errors import InputError
 
 #: The names of an archive's array of inputs, if it has several.
 _ARRAYS = ("inputs", "images", "features", "x")
-_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+_TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 #: What was done to a user's own data before training: the content of ``preprocessing.json``.
 Preprocessing = Mapping[str, Any]
 

@@ -339,6 +339,7 @@ def _source(data: Data, part: _Numbered, classes: tuple[str, ...], notes: list[s
         val_rows=np.arange(len(main), len(labelled)),
         val_clean=data.val_clean,
         clean_labels=clean if info.knows_clean else None,
+        test_clean=bool(knows.all()) or not isinstance(data.test, float),
         preprocessing={"class_names": list(classes), **preprocessing},
         notes=tuple(notes),
         origins=_origins(data, part, labelled),

@@ -48,7 +48,8 @@ class SavedModel(BaseModel):
         versions: Versions of the packages that trained it.
         device: The device that trained it.
         num_test: Number of test samples; 0 without a test set.
-        test_accuracy: Accuracy of these weights on the clean test labels; null without a test set.
+        test_labels: Whether the test labels are ``clean``, or as ``given``, some of them perhaps wrong.
+        test_accuracy: Accuracy of these weights on the test labels; null without a test set.
         weights_sha256: SHA-256 of ``model.safetensors``.
     """
 
@@ -62,7 +63,7 @@ class SavedModel(BaseModel):
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    preprocessing: dict[str, Any] | None = None
+    preprocessing: dict[str, object] | None = None
     precision: Literal["float32", "bfloat16"]
     settings: dict[str, Any]
     epochs: int
@@ -79,6 +80,7 @@ class SavedModel(BaseModel):
     versions: dict[str, str | None] = {}
     device: str = ""
     num_test: int = 0
+    test_labels: Literal["clean", "given"] = "clean"
     test_accuracy: float | None = None
     weights_sha256: str
 

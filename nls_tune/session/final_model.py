@@ -116,6 +116,7 @@ def _save(
         class_names=answer.class_names,
         mean=tuple(dataset.input_mean.tolist()),
         std=tuple(dataset.input_std.tolist()),
+        test_labels="clean" if answer.own is None or answer.own.test_clean else "given",
         preprocessing=None if answer.own is None else dict(answer.own.preprocessing),
         precision=training.precision,
         settings=chosen.settings.model_dump(mode="json"),

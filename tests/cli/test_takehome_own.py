@@ -1,6 +1,7 @@
 """``nls-tune train``, ``predict`` and ``suspects`` of a user's own data: tables, images and arrays."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from answers import write_answerable_run, write_own_run
 from commands import is_one_line_error
 from own_files import features, labels_of, pixels, write_folder
+from saved_models import write_model
 
 from nls_tune import InputError, load_predictor
 from nls_tune.cli.exit import run_app
@@ -37,7 +39,7 @@ def test_a_table_is_taken_home_by_its_own_columns_rows_and_classes(tmp_path, com
     code, out, err = command("train", path)
     assert (code, err) == (0, "")
     saved = json.loads((path / "models" / "given" / "model.json").read_text())
-    assert saved["class_names"] == ["no", "yes"]
+    assert (saved["class_names"], saved["test_labels"]) == (["no", "yes"], "clean")
     assert saved["preprocessing"] == json.loads((path / "preprocessing.json").read_text())
     columns = ["weight", "colour", "size"]  # in another order, without labels
     test[columns].to_csv("new.csv", index=False)
@@ -67,6 +69,7 @@ def test_origins_are_files_or_rows_of_each_source_in_the_order_of_the_labels(tmp
     frame = features(60).assign(size=np.arange(60.0))
     source = load_own(Data.from_dataframe(frame, label="answer", drop="truth", val=features(30, seed=1), test=0.1))
     own, train = source.own, len(source.labels) - 30
+    assert not own.test_clean  # a share has the labels that were given
     assert own.origins["source"].tolist() == ["train"] * train + ["val"] * 30
     names = np.array(own.class_names)[source.labels]
     assert names[:train].tolist() == frame.loc[own.origins["row"][:train], "answer"].tolist()
@@ -137,8 +140,6 @@ def test_images_and_arrays_go_through_the_preprocessing_of_the_training(tmp_path
 
 
 def test_a_predictor_takes_arrays_as_they_were_given_to_the_search(tmp_path):
-    from saved_models import write_model
-
     inputs = np.random.default_rng(0).normal(50, 9, size=(60, 3))
     inputs[5, 1] = np.nan
     source = load_own(Data.from_arrays(inputs, np.arange(60) % 3))
@@ -152,11 +153,15 @@ def test_a_predictor_takes_arrays_as_they_were_given_to_the_search(tmp_path):
         predictor.predict(source.inputs[:, :2])
 
 
-def test_where_data_lie_is_asked_for_in_one_line(tmp_path, command):
+def test_where_data_lie_is_asked_for_in_one_line(tmp_path, command, monkeypatch):
     features(60).to_csv("my.csv", index=False)
     features(60, seed=1).to_csv("other.csv", index=False)
     path = write_own_run(tmp_path / "run", table="my.csv", label="answer", drop=["truth"])
-    assert load_answer(path, given={"table": tmp_path / "my.csv"}).class_names == ("no", "yes")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "my.csv").rename(tmp_path / "elsewhere" / "moved.csv")
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "elsewhere")
+        assert load_answer(path, given={"table": Path("moved.csv")}).class_names == ("no", "yes")
     code, _, err = command("train", path, "--table", "other.csv")
     assert code == 2
     assert "--images, --table or --arrays if they lie elsewhere" in err

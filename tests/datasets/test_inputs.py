@@ -66,7 +66,7 @@ def test_files_that_cannot_be_used(tmp_path):
     (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
     (tmp_path / "void.npy").write_bytes(b"")
     (tmp_path / "table.csv").write_text("1,2,3")
-    (tmp_path / "notes.txt").write_text("text")
+    (tmp_path / "notes.doc").write_text("text")
     messages = {
         "unnamed.npz": "must hold one array, or one named inputs, images, features or x; it holds a, b",
         "empty.npz": "it holds nothing",
@@ -74,7 +74,7 @@ def test_files_that_cannot_be_used(tmp_path):
         "torn.npy": "cannot be read as arrays of numbers",
         "void.npy": "cannot be read as arrays of numbers",
         "table.csv": "was not trained on a table of your own",
-        "notes.txt": "must be a .npy or .npz file, a table or a folder of images",
+        "notes.doc": "must be a .npy or .npz file, a table or a folder of images",
         "absent.npy": "does not exist",
     }
     for name, message in messages.items():
