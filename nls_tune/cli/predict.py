@@ -10,7 +10,11 @@ import typer
 _Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that nls-tune train wrote.", show_default=False)]
 _Input = Annotated[
     Path,
-    typer.Argument(metavar="INPUT", help="Arrays, .npy or .npz, or a folder of images.", show_default=False),
+    typer.Argument(
+        metavar="INPUT",
+        help="Arrays (.npy, .npz), a table (.csv, .parquet), or a folder of images.",
+        show_default=False,
+    ),
 ]
 _Out = Annotated[Path, typer.Option(metavar="FILE", help="File to write, .csv or .parquet.")]
 
@@ -26,8 +30,8 @@ def predict(model: _Model, inputs: _Input, out: _Out = Path("predictions.csv")) 
 
     check_table_file(out)
     saved = read_saved_model(model)
-    found = load_inputs(inputs, saved.input_shape)
-    probabilities = load_predictor(model).probabilities(found.values)
+    found = load_inputs(inputs, saved.input_shape, saved.preprocessing)
+    probabilities = load_predictor(model).probabilities(found.values, prepared=True)
     write_table_file(out, prediction_table(probabilities, found.files, saved.class_names))
     where = f"{saved.model} of {printable(saved.dataset)}, {printable(saved.noise_level)}"
     print(f"Wrote {out}: {amount(len(probabilities), 'prediction')} of {where}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nls_tune.cli.flags import with_flags
-from nls_tune.cli.train import LevelOption, RunArgument
+from nls_tune.cli.train import DATA_HELP, LevelOption, RunArgument
 
 _Out = Annotated[
     Path | None,
@@ -21,7 +21,7 @@ _Out = Annotated[
 _Folds = Annotated[int, typer.Option(help="Parts that the samples are cut into: one model is trained per part.")]
 
 
-@with_flags("data_dir")
+@with_flags("data_dir", "images", "table", "arrays", help_=DATA_HELP)
 def suspects(run: RunArgument, *, level: LevelOption = None, out: _Out = None, folds: _Folds = 3, **flags: Any) -> int:
     """List the labels of a noise level that are most probably wrong, with the class that they should have.
 

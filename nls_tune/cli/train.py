@@ -24,7 +24,15 @@ _Out = Annotated[
 ]
 
 
-@with_flags("data_dir")
+#: What the flags say that tell where a user's own data lie now.
+DATA_HELP = {
+    "images": "Folder of your own images, if it lies elsewhere now.",
+    "table": "Your own table, if it lies elsewhere now.",
+    "arrays": "Your own arrays, if they lie elsewhere now.",
+}
+
+
+@with_flags("data_dir", "images", "table", "arrays", help_=DATA_HELP)
 def train(run: RunArgument, *, level: LevelOption = None, out: _Out = None, **flags: Any) -> int:
     """Train the recommended configuration of a noise level on all labels, and save the network.
 
@@ -42,7 +50,9 @@ def train(run: RunArgument, *, level: LevelOption = None, out: _Out = None, **fl
         print(f"note: the run is {answer.run.status}; its verdict may change", file=sys.stderr)
     found = train_answer(answer, folder or answer.folder("models"), say=lambda line: print(line, flush=True))
     saved = found.saved
-    known = "" if saved.test_accuracy is None else f", {percent(saved.test_accuracy, 2)} on clean test labels"
+    known = (
+        "" if saved.test_accuracy is None else f", {percent(saved.test_accuracy, 2)} on {saved.test_labels} test labels"
+    )
     print(f"{'Trained already' if found.was_there else 'Wrote'}: {found.folder}{known}")
     print(f"To use it: nls-tune predict {found.folder} INPUT")
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from nls_tune.errors import InputError
 #: More texts than this are no categories but names, dates or remarks.
 MOST_CATEGORIES = 100
 #: What was done to a column, as ``preprocessing.json`` holds it.
-Step = dict[str, object]
+Step = Mapping[str, Any]
 
 
 def check_finite(columns: Sequence[Column], where: str, *, named: bool = True) -> None:
@@ -23,8 +24,8 @@ def check_finite(columns: Sequence[Column], where: str, *, named: bool = True) -
         raise InputError(f"{where} holds infinite values: {listed(bad)}; {way}")
 
 
-def encode(columns: Sequence[Column], train: np.ndarray, where: str) -> tuple[np.ndarray, list[Step]]:
-    """Return the inputs (N, D) float32 of some columns, and what was done to each.
+def learn_steps(columns: Sequence[Column], train: np.ndarray, where: str) -> list[Step]:
+    """Return what `encode` is to do to each of some columns.
 
     A missing number becomes the median, and where training rows have some a 0/1 column says so. Numbers are then
     standardised. A text becomes a 0/1 column for each that training rows have; others and missing ones are all 0.
@@ -35,9 +36,8 @@ def encode(columns: Sequence[Column], train: np.ndarray, where: str) -> tuple[np
         where: The source, for messages.
 
     Raises:
-        InputError: For a column with too many texts or too large numbers.
+        InputError: For a column with too many texts or too large numbers, or if no column has a use.
     """
-    parts: list[np.ndarray] = []
     steps: list[Step] = []
     for name, kind, values in columns:
         step: Step = {"column": name, "kind": kind}
@@ -48,23 +48,33 @@ def encode(columns: Sequence[Column], train: np.ndarray, where: str) -> tuple[np
                     f"column {name} of {where} holds {counted(len(found), 'different text')}, and at most "
                     f"{MOST_CATEGORIES} can be categories; --drop {name}, or turn it into numbers"
                 )
-            parts += [np.array([value == one for value in values], dtype=np.float32) for one in found]
             steps.append({**step, "categories": found})
             continue
-        missing = np.isnan(values)
-        known = values[train][~missing[train]]
+        missing = np.isnan(values[train])
+        known = values[train][~missing]
         median = float(np.median(known)) if len(known) else 0.0
-        filled = np.where(missing, median, values)
+        filled = np.where(missing, median, values[train])
         with np.errstate(over="ignore"):
-            mean, std = float(filled[train].mean()), float(filled[train].std())
+            mean, std = float(filled.mean()), float(filled.std())
         if not np.isfinite(std):
             raise InputError(f"column {name} of {where} holds numbers too large to standardise; rescale it")
         std = std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
-        parts.append(((filled - mean) / std).astype(np.float32))
-        flagged = bool(missing[train].any())
-        if flagged:
-            parts.append(missing.astype(np.float32))
-        steps.append({**step, "median": median, "missing_column": flagged, "mean": mean, "std": std})
-    if not parts:
+        steps.append({**step, "median": median, "missing_column": bool(missing.any()), "mean": mean, "std": std})
+    if all(step["kind"] == "category" and not step["categories"] for step in steps):
         raise InputError(f"{where} has no feature left: no training row has a text in its columns")
-    return np.stack(parts, axis=1), steps
+    return steps
+
+
+def encode(columns: Sequence[Column], steps: Sequence[Step]) -> np.ndarray:
+    """Return the inputs (N, D) float32 of some columns, made by what `learn_steps` returned for the same columns."""
+    parts: list[np.ndarray] = []
+    for (_, kind, values), step in zip(columns, steps, strict=True):
+        if kind == "category":
+            parts += [np.array([value == one for value in values], dtype=np.float32) for one in step["categories"]]
+            continue
+        missing = np.isnan(values)
+        filled = np.where(missing, step["median"], values)
+        parts.append(((filled - step["mean"]) / step["std"]).astype(np.float32))
+        if step["missing_column"]:
+            parts.append(missing.astype(np.float32))
+    return np.stack(parts, axis=1)

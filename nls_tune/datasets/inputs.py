@@ -1,18 +1,26 @@
-"""Inputs without labels, for a trained network: arrays in a file, or a folder of images."""
+"""Inputs without labels, for a trained network: arrays in a file, a table, or a folder of images."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from nls_tune.datasets.features import check_finite, encode
+from nls_tune.datasets.frames import read_frame
+from nls_tune.datasets.own_images import decode, image_files
+from nls_tune.datasets.own_tables import columns_of
+from nls_tune.datasets.samples import Column, Picture, Samples, counted, listed
 from nls_tune.errors import InputError
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: The names of an archive's array of inputs, if it has several.
 _ARRAYS = ("inputs", "images", "features", "x")
+_TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+#: What was done to a user's own data before training: the content of ``preprocessing.json``.
+Preprocessing = Mapping[str, Any]
 
 
 class Inputs(NamedTuple):
@@ -22,20 +30,93 @@ class Inputs(NamedTuple):
     files: tuple[str, ...] | None
 
 
-def load_inputs(path: str | Path, input_shape: tuple[int, ...]) -> Inputs:
-    """Read samples of a shape from an .npy or .npz file, or from a folder of images, which are resized.
+def load_inputs(path: str | Path, input_shape: tuple[int, ...], preprocessing: Preprocessing | None = None) -> Inputs:
+    """Read samples from an .npy or .npz file, a table, or a folder of images, and prepare them for a network.
+
+    Images are brought to its size. Columns of a table are found by name, which needs the ``preprocessing`` of a
+    user's own data.
 
     Raises:
-        InputError: Nothing is there, it cannot be read, or its samples have another shape.
+        InputError: Nothing is there, it cannot be read, or its samples are of another kind or shape.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        return _read_folder(place, input_shape)
+        if len(input_shape) != 3:
+            raise InputError(f"the model takes {_taken(input_shape, preprocessing)}, not images; give a file of them")
+        pictures = tuple(Picture(str(name), file) for name, file in image_files(place).items())
+        if not pictures:
+            raise InputError(f"{place} holds no image that can be read; give a folder that does")
+        return Inputs(_decoded(pictures, input_shape, str(place)), tuple(one.name for one in pictures))
     if not place.exists():
-        raise InputError(f"{place} does not exist; give a .npy or .npz file, or a folder of images")
+        raise InputError(f"{place} does not exist; give a .npy or .npz file, a table, or a folder of images")
+    if place.suffix.lower() in _TABLES:
+        return Inputs(_read_table(place, input_shape, preprocessing), None)
     if place.suffix.lower() not in (".npy", ".npz"):
-        raise InputError(f"inputs must be a .npy or .npz file or a folder of images, got {place}")
-    return Inputs(check_inputs(_read_array(place), input_shape, str(place)), None)
+        raise InputError(f"inputs must be a .npy or .npz file, a table or a folder of images, got {place}")
+    return Inputs(prepare(_read_array(place), input_shape, preprocessing, str(place)), None)
+
+
+def prepare(
+    values: Any, input_shape: tuple[int, ...], preprocessing: Preprocessing | None, where: str = "inputs"
+) -> np.ndarray:
+    """Return arrays as a network takes them: by `check_inputs`, after the preprocessing of a user's own data.
+
+    Raises:
+        InputError: As ``check_inputs``, and for features of which some are texts: these need a table.
+    """
+    array = np.asarray(values)
+    if preprocessing is None:
+        return check_inputs(array, input_shape, where)
+    if len(input_shape) == 3:
+        if array.dtype == np.uint8 and array.ndim in (3, 4) and (array.ndim == 3 or array.shape[3] in (1, 3, 4)):
+            return _decoded(tuple(Picture(f"row {row}", image) for row, image in enumerate(array)), input_shape, where)
+        return check_inputs(array, input_shape, where)
+    steps = preprocessing["columns"]
+    if texts := [step["column"] for step in steps if step["kind"] == "category"]:
+        raise InputError(
+            f"the model takes texts in {counted(len(texts), 'column')} ({listed(texts)}), {where} holds an array; give "
+            "a table"
+        )
+    if array.shape[1:] != (len(steps),) or not len(array) or array.dtype.kind not in "fiub":
+        raise InputError(
+            f"{where} must hold numbers of shape (N, {len(steps)}), the columns of the model, N at least 1, got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    numbers = array.astype(np.float64)
+    columns = [Column(step["column"], "number", numbers[:, i]) for i, step in enumerate(steps)]
+    check_finite(columns, where, named=False)
+    return check_inputs(encode(columns, steps), input_shape, where)
+
+
+def _taken(input_shape: tuple[int, ...], preprocessing: Preprocessing | None) -> str:
+    return f"{input_shape[0] if preprocessing is None else len(preprocessing['columns'])} features"
+
+
+def _decoded(pictures: tuple[Picture, ...], input_shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Decode pictures as a user's own ones are for training; of a network for grey ones, colours become grey."""
+    from PIL import Image  # slow to import, and features do without
+
+    channels, *size = input_shape
+    samples = Samples(where, np.zeros(len(pictures)), pictures)
+    rgb = decode(samples, (size[0], size[1]), skip=None).pixels
+    assert rgb is not None  # noqa: S101 - decode fills them
+    if channels == 1:
+        return np.stack([np.asarray(Image.fromarray(image).convert("L"))[None] for image in rgb])
+    return check_inputs(rgb, input_shape, where)
+
+
+def _read_table(file: Path, input_shape: tuple[int, ...], preprocessing: Preprocessing | None) -> np.ndarray:
+    if preprocessing is None:
+        raise InputError(f"the model was not trained on a table of your own, {file} is one; give arrays or images")
+    frame = read_frame(file)
+    if len(input_shape) == 3:
+        if not frame.pictures:
+            raise InputError(f"{file} has no column of images, which the model takes; give a folder of images")
+        return _decoded(frame.pictures, input_shape, str(file))
+    steps = preprocessing["columns"]
+    columns = columns_of(frame, {step["column"]: step["kind"] for step in steps})
+    check_finite(columns, frame.where, named=False)
+    return check_inputs(encode(columns, steps), input_shape, str(file))
 
 
 def check_inputs(values: Any, input_shape: tuple[int, ...], where: str = "inputs") -> np.ndarray:
@@ -83,28 +164,3 @@ def _read_array(file: Path) -> np.ndarray:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file} cannot be read as arrays of numbers ({reason}); write it with numpy.save") from None
     raise InputError(f"{file} must hold one array, or one named {', '.join(_ARRAYS[:-1])} or x; it holds {held}")
-
-
-def _read_folder(folder: Path, input_shape: tuple[int, ...]) -> Inputs:
-    from PIL import Image  # slow to import, and arrays do without
-
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-    if len(input_shape) != 3:
-        raise InputError(f"the model takes {input_shape[0]} features, not images; give a .npy or .npz file")
-    if not files:
-        raise InputError(f"{folder} holds no image ({', '.join(s[1:] for s in _SUFFIXES)}); give a folder that does")
-    channels, height, width = input_shape
-    pixels = np.empty((len(files), height, width, channels), np.uint8)
-    for row, file in enumerate(files):
-        try:
-            with Image.open(file) as image:
-                shown = image.convert("L" if channels == 1 else "RGB")
-                if shown.size != (width, height):
-                    shown = shown.resize((width, height), Image.Resampling.BILINEAR)
-                pixels[row] = np.asarray(shown).reshape(height, width, channels)
-        # Pillow's decoders also raise SyntaxError and ValueError for damaged files.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{file} cannot be read as an image ({reason}); replace or remove it") from None
-    names = tuple(str(file.relative_to(folder)) for file in files)
-    return Inputs(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), names)

@@ -7,12 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nls_tune.datasets.data import Data
-from nls_tune.datasets.features import check_finite, encode
+from nls_tune.datasets.features import check_finite, encode, learn_steps
 from nls_tune.datasets.own_arrays import read_arrays
 from nls_tune.datasets.own_images import check_unlabelled, decode, find_images, grey_if_all_are, target_size
 from nls_tune.datasets.own_tables import read_table
@@ -91,6 +92,8 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]
             parts[name] = read_table(source, data, like=like)
         else:
             parts[name] = find_images(data.images if name == "main" else source)  # type: ignore[arg-type]
+        files = [one.name for one in parts[name].pictures if isinstance(one.content, Path)]
+        parts[name] = replace(parts[name], origins=np.array(files or range(len(parts[name])), "O" if files else int))
     main = parts["main"]
     notes: list[str] = []
     if data.images is not None and data.table is not None:
@@ -263,6 +266,7 @@ def _joined(parts: Sequence[Samples]) -> Samples:
         columns=columns,
         clean=None,
         groups=groups,
+        origins=np.concatenate([part.origins for part in parts if part.origins is not None]),
     )
 
 
@@ -315,7 +319,9 @@ def _source(data: Data, part: _Numbered, classes: tuple[str, ...], notes: list[s
             "kind": "images", "shape": list(inputs.shape[1:]), "mean": mean.tolist(), "std": std.tolist(),
         }  # fmt: skip
     else:
-        inputs, steps = encode(part.samples.take(rows).columns, train, part.samples.where)
+        columns = part.samples.take(rows).columns
+        steps = learn_steps(columns, train, part.samples.where)
+        inputs = encode(columns, steps)
         mean, std = (np.full(inputs.shape[1], value, dtype=np.float32) for value in (0, 1))
         preprocessing = {"kind": "features", "columns": steps}
     clean = part.clean[labelled].copy()
@@ -333,11 +339,22 @@ def _source(data: Data, part: _Numbered, classes: tuple[str, ...], notes: list[s
         val_rows=np.arange(len(main), len(labelled)),
         val_clean=data.val_clean,
         clean_labels=clean if info.knows_clean else None,
+        test_clean=bool(knows.all()) or not isinstance(data.test, float),
         preprocessing={"class_names": list(classes), **preprocessing},
         notes=tuple(notes),
+        origins=_origins(data, part, labelled),
     )
     end, hashes = len(labelled), _fingerprint(part, classes)
     return Source(info, inputs[:end], part.labels[labelled], inputs[end:], test_labels, mean, std, hashes, own=facts)
+
+
+def _origins(data: Data, part: _Numbered, rows: np.ndarray) -> dict[str, np.ndarray]:
+    origins = part.samples.take(rows).origins
+    assert origins is not None  # noqa: S101 - they were noted when the samples were read
+    found = {"row" if origins.dtype.kind == "i" else "file": origins}
+    if not isinstance(data.val, float | None) and not data.val_clean:
+        found["source"] = np.where(part.side[rows] == "val", "val", "train")
+    return found
 
 
 def _fingerprint(part: _Numbered, classes: Sequence[str]) -> str:

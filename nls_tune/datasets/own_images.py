@@ -165,11 +165,11 @@ def target_size(samples: Samples, side: int | None) -> tuple[tuple[int, int], st
     return (DEFAULT_SIDE, DEFAULT_SIDE), note
 
 
-def decode(samples: Samples, size: tuple[int, int], *, skip: bool, progress: Progress = True) -> Samples:
+def decode(samples: Samples, size: tuple[int, int], *, skip: bool | None, progress: Progress = True) -> Samples:
     """Decode the pictures of some samples to RGB of one size: the shorter side is resized, the centre cropped.
 
     Raises:
-        InputError: For pictures that cannot be read, unless they are to be left out.
+        InputError: For pictures that cannot be read, unless they are to be left out; None: no command could do that.
     """
     pictures = samples.pictures
     pixels = np.empty((len(pictures), *size, 3), dtype=np.uint8)
@@ -199,9 +199,9 @@ def decode(samples: Samples, size: tuple[int, int], *, skip: bool, progress: Pro
     failures.sort()
     shown = listed(f"{failure.name}: {failure.reason}" for failure in failures)
     if not skip or len(failures) == len(pictures):
+        way = "replace or remove them" if skip is None else "replace them, or leave them out with --skip-unreadable"
         raise InputError(
-            f"{len(failures):,} of {counted(len(pictures), 'image')} in {samples.where} cannot be read ({shown}); "
-            "replace them, or leave them out with --skip-unreadable"
+            f"{len(failures):,} of {counted(len(pictures), 'image')} in {samples.where} cannot be read ({shown}); {way}"
         )
     kept = np.setdiff1d(np.arange(len(pictures)), [failure.row for failure in failures])
     note = f"{counted(len(failures), 'image')} of {samples.where} cannot be read and are left out ({shown})"

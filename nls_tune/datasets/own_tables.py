@@ -52,8 +52,19 @@ def read_table(table: Path | pd.DataFrame, data: Data, *, like: Samples | None =
         columns = tuple(_column(frame, name) for name in names)
         _check_content(frame.where, columns)
     else:
-        columns = tuple(_column(frame, column.name, column.kind) for column in like.columns)
+        columns = columns_of(frame, {column.name: column.kind for column in like.columns})
     return Samples(frame.where, labels, columns=columns, clean=clean, groups=groups, notes=frame.notes)
+
+
+def columns_of(frame: Frame, kinds: Kinds) -> tuple[Column, ...]:
+    """Return features of known names and kinds; InputError: the table lacks some, or they are of another kind."""
+    lacking = [name for name in kinds if name not in frame.columns]
+    if len(lacking) > 1:  # of a single one the nearest name is said
+        raise InputError(
+            f"{frame.where} lacks {counted(len(lacking), 'column')} of the features ({listed(lacking, 10)}); it holds "
+            f"{listed(frame.columns, 10)}"
+        )
+    return tuple(_column(frame, name, kind) for name, kind in kinds.items())
 
 
 def _labels(frame: Frame, name: str, flag: str) -> np.ndarray:
@@ -125,6 +136,7 @@ def _column(frame: Frame, name: str, kind: str | None = None) -> Column:
     is_text = np.isnan(parsed)
     if frame.typed:
         is_text = np.array([isinstance(cell, str | bool | np.bool_) for cell in cells[present]], dtype=bool)
+    given = kind is not None
     if kind is None:
         kind = "category" if is_text.all() and present.any() else "number"
     if kind == "category" and not (frame.typed and 0 < is_text.sum() < len(is_text)):
@@ -133,7 +145,7 @@ def _column(frame: Frame, name: str, kind: str | None = None) -> Column:
         rows, texts = np.flatnonzero(present)[is_text], found[present][is_text]
         raise InputError(
             f"{what} mixes {counted(int((~is_text).sum()), 'number')} with {counted(len(rows), 'text')} "
-            f"(first: {texts[0]!r} in row {rows[0]}); make it one kind, or --drop {name}"
+            f"(first: {texts[0]!r} in row {rows[0]}); make it one kind{'' if given else f', or --drop {name}'}"
         )
     numbers = np.full(len(found), np.nan)
     numbers[present] = parsed

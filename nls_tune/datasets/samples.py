@@ -39,7 +39,7 @@ class Samples:
     Either ``pictures`` (and, once these are decoded, ``pixels``: (N, H, W, 3) uint8) or ``columns`` hold the inputs.
     ``labels``, ``clean`` and ``groups`` are texts, (N,) of objects; the last two None where unknown. ``where`` is the
     source in messages, and ``notes`` say what was left out of it. ``named_columns`` says that a user knows the columns
-    by their names.
+    by their names. ``origins`` (N,) are the names of the files, or the numbers of the rows in the source.
     """
 
     where: str
@@ -51,6 +51,7 @@ class Samples:
     groups: np.ndarray | None = None
     notes: tuple[str, ...] = field(default=())
     named_columns: bool = True
+    origins: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,6 +71,7 @@ class Samples:
             columns=tuple(column._replace(values=column.values[rows]) for column in self.columns),
             clean=None if self.clean is None else self.clean[rows],
             groups=None if self.groups is None else self.groups[rows],
+            origins=None if self.origins is None else self.origins[rows],
         )
 
 

@@ -21,16 +21,20 @@ class OwnFacts:
     """What is known of a user's own data besides its arrays.
 
     The ``labels`` of such a source are those given, which may be wrong; ``clean_labels`` are None where unknown.
-    ``val_rows`` validate, whatever the noise, and with ``val_clean`` none is put on them. ``preprocessing`` is the
-    content of ``preprocessing.json``, and ``notes`` are sentences for the plan.
+    ``val_rows`` validate, whatever the noise, and with ``val_clean`` none is put on them. Without ``test_clean`` the
+    test labels are those given as well. ``preprocessing`` is the content of ``preprocessing.json``, and ``notes`` are
+    sentences for the plan. ``origins`` say by column where each labelled sample comes from: its ``file`` or its
+    ``row``, and its ``source`` where there are two.
     """
 
     class_names: tuple[str, ...]
     val_rows: np.ndarray
     val_clean: bool
     clean_labels: np.ndarray | None
+    test_clean: bool
     preprocessing: Mapping[str, object]
     notes: tuple[str, ...]
+    origins: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)

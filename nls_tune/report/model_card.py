@@ -55,8 +55,8 @@ def _accuracy(saved: SavedModel) -> str:
         return "There is no test set with clean labels, so its accuracy is not known."
     low, high = share_interval(saved.test_accuracy, saved.num_test)
     return (
-        f"These weights: {percent(saved.test_accuracy, 2)} on {saved.num_test:,} clean test labels, 95 % interval "
-        f"[{100 * low:.2f}, {100 * high:.2f}] for the draw of the test samples alone. It is one training."
+        f"These weights: {percent(saved.test_accuracy, 2)} on {saved.num_test:,} {saved.test_labels} test labels, "
+        f"95 % interval [{100 * low:.2f}, {100 * high:.2f}] for the draw of the test samples alone. It is one training."
     )
 
 

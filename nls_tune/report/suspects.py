@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +28,13 @@ class Suspects:
 
 
 def suspect_table(
-    issues: LabelIssues, class_names: Sequence[str] | None = None, files: Sequence[str] | None = None
+    issues: LabelIssues,
+    class_names: Sequence[str] | None = None,
+    origins: Mapping[str, np.ndarray] | None = None,
 ) -> pa.Table:
-    """Return one row per issue, in the order of suspicion; ``files`` are those of all rows of the dataset."""
+    """Return one row per issue, in the order of suspicion; ``origins`` are columns for all rows of the dataset."""
     columns: dict[str, object] = {"rank": np.arange(1, len(issues) + 1), "index": issues.indices}
-    if files is not None:
-        columns["file"] = [files[row] for row in issues.indices]
+    columns |= {name: values[issues.indices] for name, values in (origins or {}).items()}
     columns |= {"label": issues.labels, "suggested_label": issues.suggested}
     if class_names is not None:
         columns["label_name"] = [class_names[label] for label in issues.labels]

@@ -30,6 +30,8 @@ class SavedModel(BaseModel):
         class_names: Names of the classes in the order of their numbers; null where they have none.
         mean: What is subtracted from each channel (of values from 0 to 1) or feature.
         std: What each channel or feature is divided by then.
+        preprocessing: What a user's own data went through before that, as ``preprocessing.json`` of the run says; null
+            for built-in datasets.
         precision: The precision of the forward pass.
         settings: All settings of the training.
         epochs: The epoch after which the training was stopped.
@@ -46,7 +48,8 @@ class SavedModel(BaseModel):
         versions: Versions of the packages that trained it.
         device: The device that trained it.
         num_test: Number of test samples; 0 without a test set.
-        test_accuracy: Accuracy of these weights on the clean test labels; null without a test set.
+        test_labels: Whether the test labels are ``clean``, or as ``given``, some of them perhaps wrong.
+        test_accuracy: Accuracy of these weights on the test labels; null without a test set.
         weights_sha256: SHA-256 of ``model.safetensors``.
     """
 
@@ -60,6 +63,7 @@ class SavedModel(BaseModel):
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    preprocessing: dict[str, object] | None = None
     precision: Literal["float32", "bfloat16"]
     settings: dict[str, Any]
     epochs: int
@@ -76,6 +80,7 @@ class SavedModel(BaseModel):
     versions: dict[str, str | None] = {}
     device: str = ""
     num_test: int = 0
+    test_labels: Literal["clean", "given"] = "clean"
     test_accuracy: float | None = None
     weights_sha256: str
 

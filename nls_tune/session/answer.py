@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from nls_tune.analysis.confirmation import stop_epoch
 from nls_tune.analysis.rows import have_settings
 from nls_tune.analysis.verdicts import Choice, Verdict, find
-from nls_tune.datasets import NoisyDataset, load_source, make_noisy
+from nls_tune.datasets import NoisyDataset, Source, load_own, load_source, make_noisy
 from nls_tune.datasets.class_names import class_names
+from nls_tune.datasets.source import OwnFacts
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.noise import parse_noise_level
 from nls_tune.plan.settings import SearchSettings, check_search_settings
@@ -27,6 +28,8 @@ from nls_tune.spaces.space import SearchSpace
 
 #: What decides the data of a run, of the settings that every run.json holds.
 _OF_DATA = ("dataset", "noise_seed", "seed", "test_size")
+#: The settings that say where a user's own data lie.
+_PLACES = ("images", "table", "arrays")
 #: Settings that may hold a password, which run.json does not keep and nothing here needs.
 _WITHOUT = {"address": None, "mlflow": None, "wandb": None}
 
@@ -44,8 +47,9 @@ class Answer:
     """What a run says at one noise level, and the data that it was searched on.
 
     ``recommended`` is None where the verdict recommends nothing; ``default_ce`` is cross-entropy with the defaults of
-    the run's space. ``class_names`` are None where the classes have none. ``folder_before`` is what the current folder
-    was: relative paths of data are those of the folder in which the search ran.
+    the run's space. ``class_names`` are None where the classes have none, and ``own`` is None for built-in data.
+    ``folder_before`` is what the current folder was: relative paths of data are those of the folder in which the search
+    ran.
     """
 
     run: Run
@@ -55,6 +59,7 @@ class Answer:
     recommended: Recommended | None
     default_ce: TrainingSettings
     folder_before: Path
+    own: OwnFacts | None = None
 
     @property
     def level(self) -> str:
@@ -85,16 +90,18 @@ def load_answer(path: str | Path, level: str | None = None, given: Mapping[str, 
     if verdict is None:
         raise InputError(f"{run.place} has no ended trial at {name}; go on with the search first")
     settings = _settings_of(run, given or {})
-    dataset = _load_dataset(run, settings, name)
+    source = _load_source(run, settings)
+    dataset = _make_dataset(run, settings, source, name)
     space = SearchSpace.model_validate(run.content.identity.space.model_dump())
     return Answer(
         run=run,
         verdict=verdict,
         dataset=dataset,
-        class_names=class_names(dataset.name),
+        class_names=class_names(dataset.name) if source.own is None else source.own.class_names,
         recommended=None if verdict.use is None else _recommended(run, name, verdict.use, settings.seed),
         default_ce=space.settings(space.default(smooth_rate=0.0), seed=settings.seed),
         folder_before=folder_before,
+        own=source.own,
     )
 
 
@@ -119,16 +126,29 @@ def _spelling(level: str) -> str:
 
 def _settings_of(run: Run, given: Mapping[str, Any]) -> SearchSettings:
     """Return the settings that say what the data are; runs of version 0.1 have them in their identity alone."""
-    if any(session.settings is not None for session in run.content.sessions):
+    if run.content.data is None and (flags := [f"--{name}" for name in _PLACES if name in given]):
+        raise InputError(f"{run.place} is of a built-in dataset, {flags[0]} is for data of your own; leave it out")
+    session = next((one for one in reversed(run.content.sessions) if one.settings is not None), None)
+    if session is not None and session.data_in_memory:
+        raise InputError(
+            f"the data of {run.place} were given in memory, from Python, and no file holds them; save them, and search "
+            "that file"
+        )
+    if session is not None:
         return settings_of_run(RunDirectory(run.path), {**_WITHOUT, **given})
     known = {name: run.content.identity.settings.get(name) for name in _OF_DATA}
     return check_search_settings(**{name: value for name, value in known.items() if value is not None}, **given)
 
 
-def _load_dataset(run: Run, settings: SearchSettings, level: str) -> NoisyDataset:
-    source = load_source(settings.dataset, data_dir=settings.data_dir)
-    if settings.test_size is not None:
-        source = source.with_test_size(settings.test_size, settings.seed)
+def _load_source(run: Run, settings: SearchSettings) -> Source:
+    if settings.data is None:
+        source = load_source(settings.dataset, data_dir=settings.data_dir)
+    else:
+        source = load_own(settings.data, split_seed=settings.seed, val_fraction=settings.val_fraction)
+    return source if settings.test_size is None else source.with_test_size(settings.test_size, settings.seed)
+
+
+def _make_dataset(run: Run, settings: SearchSettings, source: Source, level: str) -> NoisyDataset:
     # Not by a plan of this machine: its preset may be another one than that of the run.
     dataset = make_noisy(
         source,
@@ -140,9 +160,10 @@ def _load_dataset(run: Run, settings: SearchSettings, level: str) -> NoisyDatase
     )
     expected = run.content.identity.fingerprints.get(level)
     if expected not in (None, dataset.fingerprint):
+        flags = "--data-dir" if source.own is None else "--images, --table or --arrays"
         raise InputError(
             f"the data of {run.place} at {level} are not what they were (their fingerprint differs); give the ones "
-            "that were searched on, with --data-dir if they lie elsewhere"
+            f"that were searched on, with {flags} if they lie elsewhere"
         )
     return dataset
 

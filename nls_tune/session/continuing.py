@@ -120,6 +120,8 @@ def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettin
     Raises:
         InputError: If the run does not know its settings, or a password that it was not to keep is wanted.
     """
+    # The current folder changes.
+    given = {n: v.expanduser().absolute() if isinstance(v, Path) else v for n, v in given.items()}
     content = run.read_json()
     session = next((one for one in reversed(content.sessions) if one.settings is not None), None)
     if session is None or session.settings is None:

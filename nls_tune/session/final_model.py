@@ -116,6 +116,8 @@ def _save(
         class_names=answer.class_names,
         mean=tuple(dataset.input_mean.tolist()),
         std=tuple(dataset.input_std.tolist()),
+        test_labels="clean" if answer.own is None or answer.own.test_clean else "given",
+        preprocessing=None if answer.own is None else dict(answer.own.preprocessing),
         precision=training.precision,
         settings=chosen.settings.model_dump(mode="json"),
         epochs=chosen.stop_at,
@@ -136,7 +138,7 @@ def _save(
     if dataset.test_inputs is not None and dataset.test_labels is not None:
         # By the network that is on disk, in the way in which ``predict`` uses it.
         predictor = Predictor(saved, load_network(saved, weights, WEIGHTS), training.device)
-        right = int((predictor.predict(dataset.test_inputs) == dataset.test_labels).sum())
+        right = int((predictor.predict(dataset.test_inputs, prepared=True) == dataset.test_labels).sum())
         found = {"num_test": len(dataset.test_labels), "test_accuracy": right / len(dataset.test_labels)}
         saved = saved.model_copy(update=found)
     write_atomically(folder / WEIGHTS, weights)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nls_tune.datasets.progress import show_progress
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
@@ -17,7 +19,7 @@ from nls_tune.session.answer import Answer
 
 
 def find_suspects(answer: Answer, *, folds: int = DEFAULT_FOLDS, progress: bool = True) -> Suspects:
-    """Find the labels of a noise level that are most probably wrong, those of validation among them.
+    """Find the labels of a noise level that are most probably wrong, those of validation among them unless clean.
 
     The networks are trained as the run recommends, or with cross-entropy at the defaults where it recommends nothing.
 
@@ -31,9 +33,12 @@ def find_suspects(answer: Answer, *, folds: int = DEFAULT_FOLDS, progress: bool 
     what = f"{dataset.name}, {answer.level}: epochs of {folds} models"
     with show_progress(progress, what, folds * settings.epochs) as report:
         said = predict_out_of_sample(dataset, settings, folds=folds, report=report)
-    issues = find_label_issues(dataset.noisy_labels[said.rows], said.probabilities)
-    issues = replace(issues, indices=said.rows[issues.indices])
-    return Suspects(issues, len(said.rows), folds, settings, recommended=chosen is not None)
+    val_clean = answer.own is not None and answer.own.val_clean
+    judged = np.isin(said.rows, dataset.val_indices, invert=True) if val_clean else np.ones(len(said.rows), bool)
+    rows = said.rows[judged]
+    issues = find_label_issues(dataset.noisy_labels[rows], said.probabilities[judged])
+    issues = replace(issues, indices=rows[issues.indices])
+    return Suspects(issues, len(rows), folds, settings, recommended=chosen is not None)
 
 
 def write_suspects(answer: Answer, found: Suspects, folder: Path) -> list[Path]:
@@ -41,15 +46,16 @@ def write_suspects(answer: Answer, found: Suspects, folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out must be a folder, {folder} is a file; give another place")
     dataset, names = answer.dataset, answer.class_names
+    origins = None if answer.own is None else answer.own.origins
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / "suspects.csv", folder / "suspects.parquet"]
         for file in files:
-            write_table_file(file, suspect_table(found.issues, names))
+            write_table_file(file, suspect_table(found.issues, names, origins))
         if len(dataset.input_shape) == 3 and dataset.input_shape[0] in (1, 3):
             page = folder / "suspects.html"
             title = f"{dataset.name}, {answer.level}"
-            write_atomically(page, suspects_page(title, found.issues, dataset.inputs, names))
+            write_atomically(page, suspects_page(title, found.issues, dataset.inputs, names, origins))
             files.append(page)
     except PermissionError as error:
         raise InputError(f"--out must be a place that can be written, {folder} is not ({error.strerror})") from None

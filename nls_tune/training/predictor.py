@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nls_tune.datasets.inputs import check_inputs
+from nls_tune.datasets.inputs import check_inputs, prepare
 from nls_tune.errors import InputError, error_line
 from nls_tune.runs.saved_model import WEIGHTS, SavedModel, model_folder, read_saved_model, read_weights
 from nls_tune.training.augment import normalise
@@ -23,7 +23,8 @@ from nls_tune.training.models import build_model
 class Predictor:
     """A trained network that takes inputs as they are: ``saved`` says which, and how it was trained.
 
-    Images, uint8 of 0 to 255, and features are normalised here, with the constants of the training.
+    Images, uint8 of 0 to 255, and features are normalised here, with the constants of the training. Those of a user's
+    own data are taken as they were given to the search, and go through the same preprocessing.
     """
 
     def __init__(self, saved: SavedModel, network: nn.Module, device: torch.device) -> None:
@@ -34,20 +35,24 @@ class Predictor:
         self._network.to(memory_format=memory_format)
         self._evaluator = Evaluator(DeviceData.without_samples(mean, std), saved.precision, memory_format)
 
-    def probabilities(self, inputs: Any) -> np.ndarray:
+    def probabilities(self, inputs: Any, *, prepared: bool = False) -> np.ndarray:
         """Return class probabilities, float32 (N, K), of uint8 images (N, C, H, W) or (N, H, W, C), or features (N, D).
+
+        With ``prepared`` they are what ``load_inputs`` returned, and need no preprocessing.
 
         Raises:
             InputError: For inputs of another shape or type, and for features that are not finite.
         """
-        values = torch.from_numpy(check_inputs(inputs, self.saved.input_shape).copy()).to(self._device)
+        shape, steps = self.saved.input_shape, self.saved.preprocessing
+        found = check_inputs(inputs, shape) if prepared else prepare(inputs, shape, steps)
+        values = torch.from_numpy(found.copy()).to(self._device)
         data = self._evaluator.data
         values = values if values.dtype == torch.uint8 else normalise(values, data.mean, data.std)
         return self._evaluator.probabilities(self._network, values).cpu().numpy()
 
-    def predict(self, inputs: Any) -> np.ndarray:
+    def predict(self, inputs: Any, *, prepared: bool = False) -> np.ndarray:
         """Return the most probable class of each sample, int64 (N,); inputs and errors as in ``probabilities``."""
-        return np.asarray(self.probabilities(inputs).argmax(axis=1), np.int64)
+        return np.asarray(self.probabilities(inputs, prepared=prepared).argmax(axis=1), np.int64)
 
 
 def load_predictor(path: str | Path, *, device: torch.device | str | None = None) -> Predictor:

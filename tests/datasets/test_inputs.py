@@ -66,13 +66,15 @@ def test_files_that_cannot_be_used(tmp_path):
     (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
     (tmp_path / "void.npy").write_bytes(b"")
     (tmp_path / "table.csv").write_text("1,2,3")
+    (tmp_path / "notes.doc").write_text("text")
     messages = {
         "unnamed.npz": "must hold one array, or one named inputs, images, features or x; it holds a, b",
         "empty.npz": "it holds nothing",
         "torn.npz": "cannot be read as arrays of numbers",
         "torn.npy": "cannot be read as arrays of numbers",
         "void.npy": "cannot be read as arrays of numbers",
-        "table.csv": "must be a .npy or .npz file or a folder of images",
+        "table.csv": "was not trained on a table of your own",
+        "notes.doc": "must be a .npy or .npz file, a table or a folder of images",
         "absent.npy": "does not exist",
     }
     for name, message in messages.items():
@@ -112,7 +114,7 @@ def test_a_folder_of_images_is_read_in_the_order_of_its_names_and_resized(tmp_pa
     with pytest.raises(InputError, match="takes 3 features, not images"):
         load_inputs(folder, (3,))
     (folder / "torn.jpg").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"torn\.jpg cannot be read as an image"):
+    with pytest.raises(InputError, match=r"cannot be read \(torn\.jpg: not an image\); replace or remove"):
         load_inputs(folder, (3, 4, 5))
     (folder / "c").mkdir()
     with pytest.raises(InputError, match="holds no image"):

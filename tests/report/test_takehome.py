@@ -34,7 +34,7 @@ def verdict():
 
 
 def test_suspects_are_one_row_each():
-    table = suspect_table(ISSUES, ["cat", "dog"], files=[f"{i}.png" for i in range(5)])
+    table = suspect_table(ISSUES, ["cat", "dog"], origins={"file": np.array([f"{i}.png" for i in range(5)])})
     assert table.to_pylist() == [
         {"rank": 1, "index": 4, "file": "4.png", "label": 0, "suggested_label": 1, "label_name": "cat",
          "suggested_name": "dog", "score": 0.125},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ class _Card:
     """A suspicious label as the page shows it."""
 
     rank: int
-    index: int
+    origin: str
     label: str
     suggested: str
     score: str
@@ -29,17 +29,31 @@ class _Card:
 
 
 def suspects_page(
-    title: str, issues: LabelIssues, images: np.ndarray, class_names: Sequence[str] | None = None
+    title: str,
+    issues: LabelIssues,
+    images: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    origins: Mapping[str, np.ndarray] | None = None,
 ) -> bytes:
-    """Return the page; ``images`` are those of the dataset, (N, C, H, W) uint8, by which the issues are numbered."""
+    """Return the page; ``images`` are those of the dataset, (N, C, H, W) uint8, by which the issues are numbered.
+
+    The ``origins`` are columns of words for the same rows, and name each image in place of its number.
+    """
 
     def name(label: int) -> str:
         return f"class {label}" if class_names is None else class_names[label]
 
+    def origin(index: int) -> str:
+        if not origins:
+            return f"sample {index}"
+        return ", ".join(
+            str(values[index]) if key == "file" else f"{key} {values[index]}" for key, values in origins.items()
+        )
+
     cards = [
         _Card(
             rank=i + 1,
-            index=int(issues.indices[i]),
+            origin=origin(int(issues.indices[i])),
             label=name(int(issues.labels[i])),
             suggested=name(int(issues.suggested[i])),
             score=f"{issues.scores[i]:.3f}",
