@@ -9,7 +9,7 @@ import tempfile
 import torch
 from noisy_blobs import make_blobs
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from nls_tune import GLSLoss
@@ -56,7 +56,9 @@ def main() -> None:
                     gradient_accumulation_steps=2, max_grad_norm=1.0, report_to=[], save_strategy="no",
                     logging_strategy="no", disable_tqdm=True, use_cpu=True, seed=0,
                 )  # fmt: skip
-                Trainer(model, arguments, train_dataset=Blobs(*train), compute_loss_func=loss).train()
+                trainer = Trainer(model, arguments, train_dataset=Blobs(*train), compute_loss_func=loss)
+                trainer.remove_callback(PrinterCallback)
+                trainer.train()
         with torch.no_grad():
             accuracy = (model(test[0]).logits.argmax(1) == test[1]).float().mean()
         print(f"rate {rate:g}: test accuracy {accuracy:.3f}")
