@@ -25,7 +25,7 @@ from fault_cases import CASES, COMMON, Search
 from nls_tune.machine.provenance import provenance
 
 #: Trials of a case; more where a session has to last until so many workers have been killed.
-TRIALS, MANY = 10, {"workers-killed": 60}
+TRIALS, MANY = 8, {"workers-killed": 60}
 
 
 def run_case(name: str, seed: int, keep: Path | None) -> dict[str, Any]:
