@@ -54,7 +54,7 @@ def test_it_holds_every_module_and_nothing_else(wheel):
     names = {name for name in names_of(wheel) if ".dist-info/" not in name}
     assert modules <= names
     other = {name for name in names - modules if not name.startswith("nls_tune/_search_spaces/")}
-    names = ("page.html.j2", "page.css", "page.js", "theme.js", "unpack.js")
+    names = ("page.html.j2", "page.css", "page.js", "suspects.html.j2", "theme.js", "unpack.js")
     templates = {f"nls_tune/report/html/templates/{name}" for name in names}
     assert other == {"nls_tune/py.typed", *templates}
 
