@@ -28,8 +28,8 @@ from nls_tune.plan.settings import check_search_settings
 from nls_tune.session.estimating import estimate_level
 
 TARGET = 0.05
-SEEDS = (0, 1, 2, 3)
-DIGITS = ("symmetric:0.2", "symmetric:0.4")
+SEEDS = (0, 1)
+DIGITS = ("clean", "symmetric:0.2", "symmetric:0.4")
 CIFAR = ("human:aggre", "human:worst")
 BIAS = (
     "a model that errs where it is surest makes the estimate too high; where that shows, it is called too weak",
