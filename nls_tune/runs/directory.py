@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,7 +80,9 @@ class RunDirectory:
         lock = FileLock(self.path / _LOCK)
         try:
             # A reader that asks whether the run goes on (``is_held``) holds the lock for a moment.
-            lock.acquire(timeout=0.5)
+            with warnings.catch_warnings():  # that the system has no locks; then a file stands in for one
+                warnings.simplefilter("ignore", UserWarning)
+                lock.acquire(timeout=0.5)
         except Timeout:
             stale = f"; if no search runs, remove {self.path / _LOCK}" if isinstance(lock, SoftFileLock) else ""
             message = f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"

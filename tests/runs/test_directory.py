@@ -197,6 +197,7 @@ def test_a_run_is_held_by_one_search_until_that_ends_whether_it_failed_or_not(ru
         pass
 
 
+@pytest.mark.filterwarnings("error")  # users would read them above the one line
 def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monkeypatch):
     monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
     other = RunDirectory(run.path)
