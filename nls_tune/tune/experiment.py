@@ -82,11 +82,15 @@ def run_experiment(
         finally:
             recorder.view.stop()
             recorder.interrupt()
-            if lost := work.lost.epochs:
-                time_lost = f"{amount(lost, 'epoch')}, {duration(work.lost.seconds)}"
-                recorder.view.warn(f"trials that lost their process trained again what no saved state had: {time_lost}")
+            _say_what_was_lost(recorder, work)
     if recorder.error is not None:
         raise recorder.error
+
+
+def _say_what_was_lost(recorder: Recorder, work: Work) -> None:
+    if epochs := work.lost.epochs:
+        what = f"{amount(epochs, 'epoch')}, {duration(work.lost.seconds)}"
+        recorder.view.warn(f"trials that lost their process trained again what no saved state had: {what}")
 
 
 def _leave_ray(recorder: Recorder, died: str) -> None:
