@@ -80,14 +80,15 @@ def run_experiment(
                 _leave_ray(recorder, interrupts.died)
             raise
         finally:
-            recorder.view.stop()
-            recorder.interrupt()
-            _say_what_was_lost(recorder, work)
+            _end(recorder, work)
     if recorder.error is not None:
         raise recorder.error
 
 
-def _say_what_was_lost(recorder: Recorder, work: Work) -> None:
+def _end(recorder: Recorder, work: Work) -> None:
+    """Write the trials that still run as interrupted, and say what was lost."""
+    recorder.view.stop()
+    recorder.interrupt()
     if epochs := work.lost.epochs:
         what = f"{amount(epochs, 'epoch')}, {duration(work.lost.seconds)}"
         recorder.view.warn(f"trials that lost their process trained again what no saved state had: {what}")
