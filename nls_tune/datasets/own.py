@@ -80,7 +80,8 @@ def _generator(stream: int, seed: int) -> np.random.Generator:
 
 def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]]:
     """Read the samples of all sources, images decoded to one size; and notes on what was left out."""
-    sources: dict[str, Any] = {"main": data.table if data.table is not None else data.arrays}
+    main_source = next(source for source in (data.table, data.arrays, data.images) if source is not None)
+    sources: dict[str, Any] = {"main": main_source}
     sides = {"val": data.val, "test": data.test}
     sources |= {name: side for name, side in sides.items() if not isinstance(side, float | None)}
     parts: dict[str, Samples] = {}
@@ -91,7 +92,7 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]
         elif data.table is not None:
             parts[name] = read_table(source, data, like=like)
         else:
-            parts[name] = find_images(data.images if name == "main" else source)  # type: ignore[arg-type]
+            parts[name] = find_images(source)
         files = [one.name for one in parts[name].pictures if isinstance(one.content, Path)]
         parts[name] = replace(parts[name], origins=np.array(files or range(len(parts[name])), "O" if files else int))
     main = parts["main"]

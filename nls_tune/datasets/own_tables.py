@@ -42,7 +42,7 @@ def read_table(table: Path | pd.DataFrame, data: Data, *, like: Samples | None =
             raise InputError(f"column {data.group} of {frame.where} is missing in {counted(absent, 'row')}; fill it in")
         groups = values
     if data.images is not None:
-        return Samples(frame.where, labels, _pictures(frame, data), clean=clean, groups=groups)
+        return Samples(frame.where, labels, _pictures(frame, data.images), clean=clean, groups=groups)
     if frame.pictures:
         if data.features or data.drop:
             raise InputError(f"{frame.where} holds images: leave out --features and --drop")
@@ -79,7 +79,7 @@ def _labels(frame: Frame, name: str, flag: str) -> np.ndarray:
     return np.array([names[int(text)] for text in found], dtype=object)
 
 
-def _pictures(frame: Frame, data: Data) -> tuple[Any, ...]:
+def _pictures(frame: Frame, folder: Path) -> tuple[Any, ...]:
     known = {str(column).lower(): str(column) for column in frame.columns}
     name = next((known[path] for path in _PATHS if path in known), None)
     if name is None:
@@ -88,8 +88,6 @@ def _pictures(frame: Frame, data: Data) -> tuple[Any, ...]:
             f"but has {listed(frame.columns, 6)}; rename it"
         )
     values = as_texts(frame.columns[name].to_numpy(), f"column {name} of {frame.where}")
-    folder = data.images
-    assert folder is not None  # noqa: S101 - the caller knows
     pictures = pictures_of_table(folder, list(values), f"column {name} of {frame.where}")
     names = [picture.name for picture in pictures]
     if len(set(names)) < len(names):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nls_tune.errors import InputError
+from nls_tune.plan.transition import transition_source
 from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import amount, configuration, duration, number, percent, printable, rate
@@ -143,11 +144,12 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
     used = plan.space.used_arms()
     arms = RATE_ARMS if set(used) <= set(RATE_ARMS) else used
     for level in plan.levels:
-        found = ["–", "–"]
-        if level.estimate is not None:
-            weak = level.estimate.is_weak
+        if level.estimate is None:
+            found = ["–", "–"]
+        elif level.estimate.is_weak:
+            found = ["too weak", "–"]
+        else:
             found = [percent(level.estimate.noise_rate), rate(level.estimate.noise_cancelling_rate)]
-            found = ["too weak", "–"] if weak else found
         known = [level.level, percent(level.noise_rate), rate(level.noise_cancelling_rate)]
         trials = [str(level.quotas.get(arm, 0)) for arm in arms]
         rows.append((*known, *(found if estimates else ()), *trials))
@@ -158,6 +160,10 @@ def _print_levels(plan: SearchPlan, console: Console) -> None:
         if levels := [level.level for level in plan.levels if level.prior == prior]:
             which = "" if len(levels) == len(plan.levels) else f" ({', '.join(levels)})"
             print_line(f"{text}{which}", console)
+    weak = [level.level for level in plan.levels if level.estimate is not None and level.estimate.is_weak]
+    if weak and transition_source(plan.space) == "estimate":
+        way_out = "--set transition=matrix:FILE gives another"
+        print_line(f"forward and backward correct for a matrix of weak models ({', '.join(weak)}): {way_out}", console)
 
 
 #: What the plan says of where the noise-cancelling rate among the start points comes from.

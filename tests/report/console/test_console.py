@@ -215,3 +215,14 @@ def test_the_plan_says_that_an_estimate_is_the_prior(monkeypatch):
     assert rows_of(text)["symmetric:0.4"][:5] == ["–", "–", "30.0", "%", "−1.5"]
     assert "rate of the estimated noise; the true noise is not used (symmetric:0.4)\n" in text
     assert "becomes a start point (symmetric:0.2)\n" in text
+
+
+def test_the_plan_says_that_the_models_of_an_estimate_are_too_weak(monkeypatch):
+    hide_the_truth(monkeypatch)
+    weak = estimate_of("symmetric:0.4", is_weak=True)
+    for methods, warned in ((("ce", "gls"), False), (("ce", "forward"), True)):
+        settings = check_search_settings(noise=("symmetric:0.4",), train_size=500, methods=methods)
+        text = printed(print_plan, make_plan(settings, 0, progress=False).with_estimate(weak), 2)
+        assert rows_of(text)["symmetric:0.4"][2:5] == ["too", "weak", "–"]
+        assert "too weak, so no start point holds a noise-cancelling rate\n" in text
+        assert ("forward and backward correct for a matrix of weak models (symmetric:0.4)" in text) == warned
