@@ -13,6 +13,8 @@ from nls_tune.noise.matrices import read_matrix
 from nls_tune.spaces.space import SearchSpace, setting_values
 
 if TYPE_CHECKING:
+    from nls_tune.datasets import NoisyDataset
+    from nls_tune.noise.confident_learning import NoiseEstimate
     from nls_tune.plan.level import LevelPlan
 
 
@@ -25,19 +27,26 @@ def transition_of(space: SearchSpace, level: LevelPlan) -> np.ndarray | None:
     """Return the matrix of a level, float64 (K, K); None where no loss needs it, or its estimate is not there yet.
 
     Raises:
+        InputError: As ``matrix_of``.
+    """
+    source = transition_source(space)
+    return None if source is None else matrix_of(source, level.dataset, level.estimate)
+
+
+def matrix_of(source: str, dataset: NoisyDataset, estimate: NoiseEstimate | None) -> np.ndarray | None:
+    """Return the matrix that a setting ``transition`` names, float64 (K, K); None for an estimate that there is not.
+
+    Raises:
         InputError: For a file without such a matrix, or the true matrix of noise that was not drawn.
     """
-    source, dataset = transition_source(space), level.dataset
-    if source is None:
-        return None
     if source == "estimate":
-        return None if level.estimate is None else np.array(level.estimate.matrix)
+        return None if estimate is None else np.array(estimate.matrix)
     if source != "true_noise":
         return read_matrix(source.removeprefix("matrix:"), dataset.num_classes)
-    if dataset.clean_labels is None or not parse_noise_level(level.level).is_drawn:
+    if dataset.clean_labels is None or not parse_noise_level(dataset.noise_level).is_drawn:
         raise InputError(
-            f"transition=true_noise is for noise that is drawn here, {level.level} is not; use transition=estimate, or "
-            "matrix:FILE"
+            f"transition=true_noise is for noise that is drawn here, {dataset.noise_level} is not; use "
+            "transition=estimate, or matrix:FILE"
         )
     return transition_matrix(dataset.clean_labels, dataset.noisy_labels, dataset.num_classes)
 

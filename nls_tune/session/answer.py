@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,11 @@ from nls_tune.datasets import NoisyDataset, Source, load_own, load_source, make_
 from nls_tune.datasets.class_names import class_names
 from nls_tune.datasets.source import OwnFacts
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.losses.registry import loss_info
 from nls_tune.noise import parse_noise_level
+from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.settings import SearchSettings, check_search_settings
+from nls_tune.plan.transition import matrix_of
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import Run, load_run, load_trials
 from nls_tune.runs.run_json import RunJson
@@ -92,13 +95,14 @@ def load_answer(path: str | Path, level: str | None = None, given: Mapping[str, 
     settings = _settings_of(run, given or {})
     source = _load_source(run, settings)
     dataset = _make_dataset(run, settings, source, name)
+    recommended = None if verdict.use is None else _recommended(run, name, verdict.use, settings.seed)
     space = SearchSpace.model_validate(run.content.identity.space.model_dump())
     return Answer(
         run=run,
         verdict=verdict,
-        dataset=dataset,
+        dataset=dataset if recommended is None else _with_matrix(run.content, dataset, recommended.settings),
         class_names=class_names(dataset.name) if source.own is None else source.own.class_names,
-        recommended=None if verdict.use is None else _recommended(run, name, verdict.use, settings.seed),
+        recommended=recommended,
         default_ce=space.settings(space.default(smooth_rate=0.0), seed=settings.seed),
         folder_before=folder_before,
         own=source.own,
@@ -166,6 +170,15 @@ def _make_dataset(run: Run, settings: SearchSettings, source: Source, level: str
             f"that were searched on, with {flags} if they lie elsewhere"
         )
     return dataset
+
+
+def _with_matrix(content: RunJson, dataset: NoisyDataset, settings: TrainingSettings) -> NoisyDataset:
+    """Return a dataset with the transition matrix that its trials had, if the loss to train with needs one."""
+    if loss_info(settings.loss).needs != "matrix":
+        return dataset
+    estimate = next((facts.estimate for facts in content.plan if facts.noise_level == dataset.noise_level), None)
+    known = None if estimate is None else NoiseEstimate.from_json(estimate)
+    return replace(dataset, transition=matrix_of(settings.transition, dataset, known))
 
 
 def _train_size(content: RunJson) -> int | None:

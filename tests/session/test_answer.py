@@ -1,15 +1,19 @@
 """What is taken from a run: level, data, and the configuration with its epoch."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from answers import LEVEL, write_answerable_run
+from estimates import estimate_of
 from fake_runs import read_raw, write_raw
 
 from nls_tune import InputError, load_dataset, read_trials
 from nls_tune.analysis.rows import have_settings
-from nls_tune.session.answer import load_answer
+from nls_tune.noise import transition_matrix
+from nls_tune.session.answer import _with_matrix, load_answer
 
 OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "finished"
 
@@ -36,6 +40,20 @@ def test_the_recommended_configuration_stops_at_the_median_of_the_confirmed_best
 def test_without_a_confirmation_it_stops_at_the_best_epoch_of_the_search(tmp_path):
     answer = load_answer(write_answerable_run(tmp_path / "run", confirm_seeds=0))
     assert answer.recommended.stop_at == answer.verdict.use.best_epoch
+
+
+def test_a_loss_that_corrects_for_the_noise_gets_the_matrix_of_the_search(run, tmp_path):
+    answer, content = load_answer(run), load_answer(run).run.content
+    matrix = ((0.9, 0.1), (0.2, 0.8))
+    content.plan[0].noise_level, content.plan[0].estimate = LEVEL, asdict(estimate_of(LEVEL, matrix=matrix))
+    (tmp_path / "m.csv").write_text("0.7,0.3\n0.4,0.6\n")
+    forward = answer.recommended.settings.model_copy(update={"loss": "forward", "smooth_rate": 0.0})
+    truth = transition_matrix(answer.dataset.clean_labels, answer.dataset.noisy_labels, 2)
+    sources = {"estimate": matrix, "true_noise": truth, f"matrix:{tmp_path / 'm.csv'}": ((0.7, 0.3), (0.4, 0.6))}
+    for source, expected in sources.items():
+        found = _with_matrix(content, answer.dataset, forward.model_copy(update={"transition": source}))
+        np.testing.assert_allclose(found.transition, expected)
+    assert _with_matrix(content, answer.dataset, answer.recommended.settings) is answer.dataset
 
 
 def test_the_data_of_a_run_of_version_0_1_are_those_that_it_was_searched_on(tmp_path):
