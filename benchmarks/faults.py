@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the runs in which something is wrong")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "evidence" / "faults.json")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup it is ignored, also by the searches that are started here
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and so would the searches started here
     before = json.loads(arguments.out.read_text())["cases"] if arguments.out.exists() else []
     cases = {case["case"]: case for case in before}
     for name in arguments.only:
