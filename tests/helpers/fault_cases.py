@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +145,16 @@ class Search:
         bad = sorted(set(trials["status"]) - {"completed", "stopped", "diverged"})
         if bad:
             self.problems.append(f"trials that a fault has settled: {', '.join(bad)}")
-        configurations = trials[[c for c in trials if c.startswith("config_")] + ["smooth_rate", "warmup_epochs", "lr"]]
+        columns = ["noise_level", "smooth_rate", "warmup_epochs", "lr"]
+        configurations = trials[[c for c in trials if c.startswith("config_")] + columns]
         if configurations.astype(str).duplicated().any():
-            self.problems.append("two trials have one configuration")
+            self.problems.append("two trials of a noise level have one configuration")
 
     @property
     def planned(self) -> int:
-        return int(self.arguments[self.arguments.index("--num-trials") + 1])
+        """The trials of all noise levels."""
+        given = dict(pairwise(self.arguments))
+        return int(given["--num-trials"]) * len(given["--noise"].split(","))
 
 
 def processes(program: Program) -> dict[int, str]:
