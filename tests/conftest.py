@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import check_search_settings
@@ -17,11 +18,24 @@ hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
 
 #: Folders whose tests start Ray or whole programs.
 _SLOW = {"integration", "benchmarks"}
+#: Where searches run in Ray: one after the other, since each of them takes all cores.
+_RAY = ("tests/integration/", "tests/test_examples.py", "tests/test_notebook.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # imports leave nothing to collect
     hypothesis.settings.load_profile("fast" if "not slow" in config.option.markexpr else "suite")
+
+
+class _OneRay(LoadFileScheduling):
+    """With ``-n 2``: all tests that start Ray in one process, the files of the others wherever there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "Ray" if nodeid.startswith(_RAY) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _OneRay:
+    return _OneRay(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

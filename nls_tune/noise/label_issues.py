@@ -33,7 +33,9 @@ def find_label_issues(labels: ArrayLike, probabilities: ArrayLike, *, min_exampl
 
     This is "prune by noise rate" of Northcutt, Jiang and Chuang, "Confident Learning", JAIR 70 (2021), the default of
     cleanlab's function of this name. The joint distribution of label and latent class is estimated as in
-    ``estimate_transition`` and scaled to counts that are whole and keep the count of each label (largest remainders).
+    ``estimate_transition`` and scaled to counts that are whole and keep the count of each label (largest remainders,
+    the last of equal ones). Unlike there, and as in the authors' own program, a sample that reaches the thresholds of
+    several classes has the most probable class of all as its latent one.
     For each pair of label i and another class j, so many samples with label i as the joint counts are issues: those
     with the largest margin, the probability of j minus that of i. A label that is itself the most probable class
     of its sample is no issue.
@@ -55,7 +57,9 @@ def find_label_issues(labels: ArrayLike, probabilities: ArrayLike, *, min_exampl
     table, noisy = checked_probabilities(probabilities, labels)
     num_samples, num_classes = table.shape
     own = table[np.arange(num_samples), noisy].astype(np.float64)
-    latent = latent_classes(table, class_thresholds(own, noisy, num_classes))
+    thresholds = class_thresholds(own, noisy, num_classes)
+    several = (table >= thresholds).sum(axis=1) > 1
+    latent = np.where(several, table.argmax(axis=1), latent_classes(table, thresholds))
     counts = _whole_counts(joint_of(noisy, latent, num_classes) * num_samples, noisy, min_examples_per_class)
     is_issue = np.zeros(num_samples, bool)
     for label, row in enumerate(counts):
@@ -83,7 +87,7 @@ def _whole_counts(counts: NDArray[np.float64], noisy: NDArray[np.int64], kept: i
         exact[label] = total - others.sum()
         exact = np.round(exact, 9)  # or the rounding of products would decide remainders that are equal
         whole = np.floor(exact).astype(np.int64)
-        order = np.argsort(whole - exact, kind="stable")
-        whole[order[: total - whole.sum()]] += 1
+        order = np.argsort(exact - whole, kind="stable")
+        whole[order[len(order) - (total - whole.sum()) :]] += 1
         found[label] = whole
     return found

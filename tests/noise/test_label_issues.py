@@ -1,5 +1,8 @@
 """Labels that are probably wrong: the rule on figures computed by hand, and its finds where the truth is known."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,10 @@ from nls_tune.noise.label_issues import _whole_counts
 #: Label 0: two samples are confident of 0, the third of 1. Label 1: two of 1, the third (0.6 for class 0) of 0.
 LABELS = [0, 0, 0, 1, 1, 1]
 FIRST = [0.9, 0.8, 0.1, 0.1, 0.3, 0.6]
+
+
+#: Whose largest remainders are never equal: of equal ones, cleanlab's choice depends on the processor's sort.
+FOUND_ELSEWHERE = json.loads((Path(__file__).parents[1] / "data" / "label_issues" / "cleanlab.json").read_text())
 
 
 def two_classes(first: list[float]) -> np.ndarray:
@@ -58,6 +65,26 @@ def test_each_pair_of_classes_has_its_own_margins():
     assert found.suggested.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("problem", FOUND_ELSEWHERE["problems"], ids=lambda p: f"{p['classes']}-{p['seed']}")
+def test_the_issues_and_their_order_are_those_of_cleanlab(problem):
+    rng = np.random.Generator(np.random.PCG64(problem["seed"]))
+    samples, classes = problem["samples"], problem["classes"]
+    truth = rng.integers(0, classes, samples)
+    labels = np.where(rng.random(samples) < problem["rate"], rng.integers(0, classes, samples), truth)
+    logits = rng.normal(size=(samples, classes))
+    logits[np.arange(samples), truth] += problem["margin"]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert find_label_issues(labels, probabilities).indices.tolist() == problem["issues"]
+
+
+def test_several_thresholds_reached_leave_the_most_probable_class_even_below_its_own():
+    # Thresholds 0.59, 0.34, 0.25, 0.9. The third sample of label 0 reaches those of 1 and 2, but is most probably 0:
+    # counted for class 1, it would make an issue of the fourth, which reaches none.
+    of_label_0 = [[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0], [0.36, 0.34, 0.3, 0], [0.3, 0.335, 0.2, 0.165]]
+    others = [[0.33, 0.34, 0, 0.33], [0.25, 0.25, 0.25, 0.25], [0, 0, 0.1, 0.9]]
+    assert len(find_label_issues([0, 0, 0, 0, 1, 2, 3], np.array([*of_label_0, *others]))) == 0
+
+
 @pytest.mark.parametrize(
     ("row", "kept", "whole"),
     [
@@ -66,7 +93,7 @@ def test_each_pair_of_classes_has_its_own_margins():
         ([0.0, 4.0, 2.0], 1, [1, 3, 2]),  # 4 and 2 of at most 5: 3.33 and 1.67
         ([0.0, 4.0, 2.0], 0, [0, 4, 2]),
         ([0.0, 4.0, 2.0], 9, [6, 0, 0]),
-        ([1.5, 1.5, 0.0], 1, [2, 1, 0]),  # of equal remainders the first
+        ([1.5, 1.5, 0.0], 1, [1, 2, 0]),  # of equal remainders the last
     ],
 )
 def test_counts_become_whole(row, kept, whole):
