@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ _PER_TASK = 16
 #: Tags and modes of Pillow: the orientation in EXIF, and greyscale of 16 bits.
 _ORIENTATION, _DEEP = 0x0112, ("I", "I;16", "I;16B", "I;16L")
 
+_Found = TypeVar("_Found")
 Size = tuple[int, int]
 Content = Path | bytes | np.ndarray
 
@@ -78,7 +79,7 @@ def survey(pictures: Sequence[Picture], *, progress: Progress = True) -> Survey:
     digest, sizes = hashlib.sha256(), set()
     with _threads() as pool, show_progress(progress, "looking at images", len(pictures)) as update:
         for start, window in _windows(pictures, _WINDOW):
-            for size, found in pool.map(_look, window):
+            for size, found in _in_threads(pool, _look, window):
                 digest.update(found)
                 sizes.add(size)
             update(start + len(window))
@@ -119,7 +120,7 @@ def decode(
         for pictures in parts:
             for start, window in _windows(pictures, at_once):
                 pixels = np.zeros((len(window), 3, *size), dtype=np.uint8)
-                for row, done in enumerate(_decode_window(pool, window, pixels)):
+                for row, done in enumerate(_in_threads(pool, _decode_one, window, list(pixels))):
                     if done.failed is not None:
                         failures.append(Failure(begin + start + row, window[row].name, done.failed))
                     in_colour.append(done.in_colour)
@@ -155,12 +156,15 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def _decode_window(pool: ThreadPoolExecutor, window: Sequence[Picture], pixels: np.ndarray) -> Iterator[_Done]:
-    def work(start: int) -> list[_Done]:
-        return [_decode_one(window[row], pixels[row]) for row in range(start, min(start + _PER_TASK, len(window)))]
+def _in_threads(pool: ThreadPoolExecutor, work: Callable[..., _Found], *columns: Sequence[Any]) -> Iterator[_Found]:
+    """Yield what the work on each row of some columns of one length gives; a thread takes several rows."""
 
-    for some in pool.map(work, range(0, len(window), _PER_TASK)):
-        yield from some
+    def some(start: int) -> list[_Found]:
+        rows = range(start, min(start + _PER_TASK, len(columns[0])))
+        return [work(*(column[row] for column in columns)) for row in rows]
+
+    for found in pool.map(some, range(0, len(columns[0]), _PER_TASK)):
+        yield from found
 
 
 def _decode_one(picture: Picture, pixels: np.ndarray) -> _Done:
