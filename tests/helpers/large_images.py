@@ -65,9 +65,7 @@ def main(images: str, labels: str, allowed: int) -> None:
     data = Data(arrays=Path(images), label=labels, image_size=side, test=0.05, val=0.05)
     source = load_own(data, progress=False)
     dataset = make_noisy(source, parse_noise_level("given"))
-    settings = TrainingSettings(
-        model="large_images:tiny", epochs=1, warmup_epochs=0, lr=0.01, batch_size=256, flip=True, crop_padding=4,
-    )  # fmt: skip
+    settings = TrainingSettings(model="large_images:tiny", epochs=1, warmup_epochs=0, lr=0.01, batch_size=256)
     metrics = Training(dataset, settings).run_epoch()
     peak.ended.set()
     peak.join()
