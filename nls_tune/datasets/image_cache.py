@@ -49,11 +49,15 @@ class DecodedImages:
     failures: tuple[Failure, ...]
     file: Path | None = None
 
+    def mapped_file(self) -> Path | None:
+        """Return the file in which the images stay; None where all of them are few bytes."""
+        return None if self.pixels.nbytes < small_bytes() else self.file
+
     def take(self, rows: np.ndarray) -> InputArray:
-        """Return some of the images: in memory if all of them are few bytes, else mapped."""
-        if self.file is None or self.pixels.nbytes < small_bytes():
+        """Return some of the images, in memory or mapped."""
+        if (file := self.mapped_file()) is None:
             return np.asarray(self.pixels[rows])
-        return MappedImages(self.file, rows, self.pixels.shape[1:])
+        return MappedImages(file, rows, self.pixels.shape[1:])
 
 
 def decoded_images(

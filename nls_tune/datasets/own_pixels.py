@@ -17,7 +17,7 @@ from nls_tune.errors import InputError
 def decode_parts(
     parts: Mapping[str, Samples], side: int | None, *, skip: bool, progress: Progress
 ) -> tuple[dict[str, Samples], DecodedImages, list[str]]:
-    """Decode the pictures of some samples; return these with their places, the images, and notes on the size.
+    """Decode the pictures of some samples; return these with their places, the images, and notes on size and place.
 
     The size follows from the pictures of ``main``, where no ``side`` is asked for.
 
@@ -37,7 +37,10 @@ def decode_parts(
         kept = replace(samples, pictures=()).take(places - begin)
         decoded[name] = replace(kept, places=places, notes=(*samples.notes, *notes))
         begin = end
-    return decoded, images, [note] if note else []
+    found = [note] if note else []
+    if (file := images.mapped_file()) is not None:
+        found.append(f"the decoded images, {images.pixels.nbytes / 1e9:.1f} GB, stay in {file.parent}")
+    return decoded, images, found
 
 
 def decode_in_memory(pictures: Sequence[Picture], size: Size, where: str) -> np.ndarray:
