@@ -185,4 +185,4 @@ def _remove_unused(folder: Path, key: str) -> None:
                 continue
             left = path.name.startswith(".")
             if path.name.startswith(f".{key}-") or age > (_ABANDONED_SECONDS if left else _UNUSED_SECONDS):
-                shutil.rmtree(path)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -145,9 +145,13 @@ def test_what_is_unused_or_left_behind_goes(folder, entries, tmp_path):
     place, month = old.parent, 31 * 86_400
     left = place / f".{old.name}-abc"
     left.mkdir()
-    os.utime(left, (time.time() - month, time.time() - month))
+    unpacked = place / ".unpacked-abc"
+    unpacked.write_bytes(b"1")
+    for path in (left, unpacked):
+        os.utime(path, (time.time() - month, time.time() - month))
     load(Data.from_folder(folder, image_size=4))
     assert not left.exists()
+    assert not unpacked.exists()
     assert len(entries()) == 2  # both are in use
     os.utime(old, (time.time() - month, time.time() - month))
     load(Data.from_folder(folder, image_size=5))
