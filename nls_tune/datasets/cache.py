@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from nls_tune.files import parse_json, seal_holds, sealed_json
 Arrays = dict[str, np.ndarray]
 _logger = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when what is prepared from the same files changes
-_META = "meta.json"
+#: The file of an entry that says what the others must be.
+META = "meta.json"
 _ABANDONED_SECONDS = 3600.0
 
 
@@ -47,7 +49,7 @@ def cached_arrays(
         _write(entry, arrays, facts)
         _remove_others(name, entry)
     except OSError as error:
-        _warn_once(folder, error.strerror or str(error))
+        warn_once(folder, error.strerror or str(error))
     return arrays, facts
 
 
@@ -57,38 +59,46 @@ def _key(files: Sequence[Path]) -> str:
 
 
 def _read(entry: Path) -> tuple[Arrays, dict[str, str]]:
-    content = (entry / _META).read_bytes()
+    content = (entry / META).read_bytes()
     if not seal_holds(content):
-        raise ValueError(f"{_META} has changed")
+        raise ValueError(f"{META} has changed")
     meta = parse_json(content)
     arrays = {}
     for name, checksum in meta["arrays"].items():
         array = np.load(entry / f"{name}.npy", allow_pickle=False)
-        if _checksum(array) != checksum:
+        if checksum_of(array) != checksum:
             raise ValueError(f"the values of {name} have changed")
         arrays[name] = array
     return arrays, dict(meta["facts"])
 
 
 def _write(entry: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:
+    with new_entry(entry) as made:
+        for name, array in arrays.items():
+            np.save(made / f"{name}.npy", array, allow_pickle=False)
+        checksums = {name: checksum_of(array) for name, array in arrays.items()}
+        (made / META).write_text(sealed_json(json.dumps({"arrays": checksums, "facts": dict(facts)})))
+
+
+@contextmanager
+def new_entry(entry: Path) -> Iterator[Path]:
+    """Yield a folder that gets the name of a cache entry once it is complete; after an error nothing of it stays."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        for name, array in arrays.items():
-            np.save(made / f"{name}.npy", array, allow_pickle=False)
-        checksums = {name: _checksum(array) for name, array in arrays.items()}
-        (made / _META).write_text(sealed_json(json.dumps({"arrays": checksums, "facts": dict(facts)})))
+        yield made
         shutil.rmtree(entry, ignore_errors=True)  # a damaged one; a folder is only renamed to a free name
         try:
             made.rename(entry)
         except OSError:
-            if not (entry / _META).exists():  # else another process has just made the same
+            if not (entry / META).exists():  # else another process has just made the same
                 raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _checksum(array: np.ndarray) -> str:
+def checksum_of(array: np.ndarray) -> str:
+    """Return the type, the shape and the CRC-32 of an array."""
     # CRC-32 finds damage at the speed of reading. It guards against power cuts and full disks, not against people.
     return f"{array.dtype.str}{array.shape}:{zlib.crc32(np.ascontiguousarray(array).data):08x}"
 
@@ -104,7 +114,8 @@ def _remove_others(name: str, entry: Path) -> None:
 
 
 @functools.cache
-def _warn_once(folder: Path, reason: str) -> None:
+def warn_once(folder: Path, reason: str) -> None:
+    """Say that the cache cannot be written."""
     _logger.warning(
         "prepared data cannot be kept in %s (%s), so every start reads the original files again; "
         "set XDG_CACHE_HOME to a writable folder", folder, reason,

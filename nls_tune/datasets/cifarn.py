@@ -101,7 +101,7 @@ def _in_order_of(clean: np.ndarray, source: Source) -> Source:
         "of the files in the order %s", source.info.name, shown,
     )  # fmt: skip
     inputs = np.concatenate([np.split(source.inputs, _BATCHES)[batch] for batch in batches])
-    fingerprint = hash_arrays(inputs, clean, source.test_inputs, source.test_labels)
+    fingerprint = hash_arrays(inputs, clean, np.asarray(source.test_inputs), source.test_labels)
     return dataclasses.replace(source, inputs=inputs, labels=clean, fingerprint=fingerprint)
 
 

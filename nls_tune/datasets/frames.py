@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nls_tune.datasets.contents import ShardedContents, without_bytes
 from nls_tune.datasets.parquet import find_shards
-from nls_tune.datasets.samples import Picture, counted, listed
+from nls_tune.datasets.samples import Picture, PictureRows, counted, listed
 from nls_tune.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Frame:
     where: str
     columns: pd.DataFrame
     typed: bool
-    pictures: tuple[Picture, ...] = ()
+    pictures: Sequence[Picture] = ()
     class_names: dict[str, list[str]] | None = None
     notes: tuple[str, ...] = ()
 
@@ -160,41 +161,55 @@ def _read_parquet(files: Sequence[Path], where: str, with_images: bool) -> Frame
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = []
+    tables, images, counts = [], [], []
     for file in files:
         try:
-            tables.append(pq.ParquetFile(file).read())
+            opened = pq.ParquetFile(file)
+            schema = opened.schema_arrow
+            found = [field for field in schema if _holds_images(field)]
+            others = [name for name in schema.names if name not in {field.name for field in found}]
+            tables.append((schema.names, opened.read(columns=others)))
+            images.append(found)
+            counts.append(opened.metadata.num_rows)
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"{file} cannot be read as Parquet ({reason}); replace it by an intact copy") from None
-    for file, table in zip(files, tables, strict=True):
-        _check_names(str(file), table.schema.names)
-        if table.schema.names != tables[0].schema.names:
+    for file, (names, _) in zip(files, tables, strict=True):
+        _check_names(str(file), names)
+        if names != tables[0][0]:
             raise InputError(f"{file} has other columns than {files[0]}; keep the files of one table only")
-    return _from_arrow(pa.concat_tables(tables, promote_options="permissive"), where, with_images)
+    column = _one_of_images([field.name for field in images[0]], where) if with_images else None
+    table = pa.concat_tables([plain for _, plain in tables], promote_options="permissive")
+    pictures: Sequence[Picture] = ()
+    if column is not None:
+        pictures = PictureRows(sum(counts), ShardedContents(files, column, where).read)
+    return _typed(where, _plain(table), pictures=pictures, class_names=_class_names(table.schema.metadata))
+
+
+def _one_of_images(names: Sequence[str], where: str) -> str | None:
+    if len(names) > 1:
+        raise InputError(f"{where} has {len(names)} columns of images ({listed(names)}); keep one")
+    return names[0] if names else None
 
 
 def _from_arrow(table: pa.Table, where: str, with_images: bool) -> Frame:
+    """Return a table that lies in mapped files: of its images only those that are asked for are read."""
     import pyarrow as pa
 
-    names = _class_names(table.schema.metadata)
-    images = [field.name for field in table.schema if with_images and _holds_images(field)]
-    if len(images) > 1:
-        raise InputError(f"{where} has {len(images)} columns of images ({listed(images)}); keep one")
-    if not images:
-        plain = table.drop_columns([f.name for f in table.schema if _holds_images(f)])
-        return _typed(where, _plain(plain), class_names=names)
-    column = table.column(images[0])
-    if pa.types.is_struct(column.type):
-        column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
-    contents = column.to_pylist()
-    if absent := [row for row, content in enumerate(contents) if content is None]:
-        raise InputError(
-            f"column {images[0]} of {where} holds no bytes in {counted(len(absent), 'row')} "
-            f"(first: row {absent[0]}); store the images themselves, not only their paths"
-        )
-    pictures = tuple(Picture(f"row {row}", content) for row, content in enumerate(contents))
-    return _typed(where, _plain(table.drop_columns(images)), pictures=pictures, class_names=names)
+    images = [field.name for field in table.schema if _holds_images(field)]
+    name, column = _one_of_images(images, where) if with_images else None, None
+    if name is not None:
+        column = table.column(name)
+        if pa.types.is_struct(column.type):
+            column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
+        if column.null_count:
+            absent = [row for row in range(len(column)) if not column[row].is_valid]
+            raise without_bytes(name, where, len(absent), absent[0])
+    plain = _plain(table.drop_columns(images))
+    pictures: Sequence[Picture] = ()
+    if column is not None:
+        pictures = PictureRows(len(column), lambda start, stop: column.slice(start, stop - start).to_pylist())
+    return _typed(where, plain, pictures=pictures, class_names=_class_names(table.schema.metadata))
 
 
 def _plain(table: pa.Table) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from nls_tune.datasets.features import check_finite, encode
 from nls_tune.datasets.frames import read_frame
-from nls_tune.datasets.own_images import decode, image_files
+from nls_tune.datasets.own_images import image_files
+from nls_tune.datasets.own_pixels import decode_in_memory
 from nls_tune.datasets.own_tables import columns_of
-from nls_tune.datasets.samples import Column, Picture, Samples, counted, listed
+from nls_tune.datasets.samples import Column, Picture, PictureRows, counted, listed
 from nls_tune.errors import InputError
 
 #: The names of an archive's array of inputs, if it has several.
@@ -69,7 +70,7 @@ def prepare(
         return check_inputs(array, input_shape, where)
     if len(input_shape) == 3:
         if array.dtype == np.uint8 and array.ndim in (3, 4) and (array.ndim == 3 or array.shape[3] in (1, 3, 4)):
-            return _decoded(tuple(Picture(f"row {row}", image) for row, image in enumerate(array)), input_shape, where)
+            return _decoded(PictureRows(len(array), lambda start, stop: array[start:stop]), input_shape, where)
         return check_inputs(array, input_shape, where)
     steps = preprocessing["columns"]
     if texts := [step["column"] for step in steps if step["kind"] == "category"]:
@@ -92,16 +93,15 @@ def _taken(input_shape: tuple[int, ...], preprocessing: Preprocessing | None) ->
     return f"{input_shape[0] if preprocessing is None else len(preprocessing['columns'])} features"
 
 
-def _decoded(pictures: tuple[Picture, ...], input_shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Decode pictures as a user's own ones are for training; of a network for grey ones, colours become grey."""
+def _decoded(pictures: Sequence[Picture], input_shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Decode pictures as a user's own ones are for training; for a network of grey images, colours become grey."""
     from PIL import Image  # slow to import, and features do without
 
     channels, *size = input_shape
-    samples = Samples(where, np.zeros(len(pictures)), pictures)
-    rgb = decode(samples, (size[0], size[1]), skip=None).pixels
-    assert rgb is not None  # noqa: S101 - decode fills them
+    rgb = decode_in_memory(pictures, (size[0], size[1]), where)
     if channels == 1:
-        return np.stack([np.asarray(Image.fromarray(image).convert("L"))[None] for image in rgb])
+        colours = (Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in rgb)
+        return np.stack([np.asarray(image.convert("L"))[None] for image in colours])
     return check_inputs(rgb, input_shape, where)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nls_tune.datasets.mapped import InputArray
 from nls_tune.datasets.registry import check_level
 from nls_tune.datasets.source import OwnFacts, Source, hash_arrays
 from nls_tune.datasets.splits import stratified_order
@@ -17,7 +18,7 @@ _SPLIT_STREAM = 0x5B11
 
 @dataclass(frozen=True)
 class NoisyDataset:
-    """Data to train on, as numpy arrays: Ray shares those between processes without a copy.
+    """Data to train on, as numpy arrays: Ray shares those between processes without a copy, or images by their file.
 
     Inputs, their statistics and labels are as in a `Source`; clean labels (and the noise rate) and the test set are
     None where they are not known. ``noise_level`` has its one spelling, for example ``symmetric:0.4``. The sorted rows
@@ -31,12 +32,12 @@ class NoisyDataset:
     noise_level: str
     noise_seed: int
     num_classes: int
-    inputs: np.ndarray
+    inputs: InputArray
     noisy_labels: np.ndarray
     clean_labels: np.ndarray | None
     train_indices: np.ndarray
     val_indices: np.ndarray
-    test_inputs: np.ndarray | None
+    test_inputs: InputArray | None
     test_labels: np.ndarray | None
     input_mean: np.ndarray
     input_std: np.ndarray

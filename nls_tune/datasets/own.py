@@ -14,8 +14,11 @@ import numpy as np
 
 from nls_tune.datasets.data import Data
 from nls_tune.datasets.features import check_finite, encode, learn_steps
+from nls_tune.datasets.image_cache import DecodedImages
+from nls_tune.datasets.mapped import InputArray
 from nls_tune.datasets.own_arrays import read_arrays
-from nls_tune.datasets.own_images import check_unlabelled, decode, find_images, grey_if_all_are, target_size
+from nls_tune.datasets.own_images import check_unlabelled, find_images
+from nls_tune.datasets.own_pixels import decode_parts
 from nls_tune.datasets.own_tables import read_table
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo
@@ -51,9 +54,9 @@ def load_own(
     """
     if val_fraction is not None and data.val is not None:
         raise InputError("--val and --val-fraction both say what validates; leave one of them out")
-    parts, notes = _read(data, progress)
+    parts, images, notes = _read(data, progress)
     classes = _classes(parts["main"])
-    part = _Numbered.of(parts, classes)
+    part = _Numbered.of(parts, images, classes)
     notes += part.notes_on_duplicates()
     part, dropped = part.without_overlaps()
     notes += dropped
@@ -68,7 +71,7 @@ def load_own(
         share = val_fraction or data.val or (0.2 if len(rows) < _MANY else 0.1)
         val = prefix_of_units(part.units[rows], part.labels[rows], share, _generator(_VAL_STREAM, split_seed))
         part = part.move(rows[val], "val")
-    return _source(data, part, classes, notes)
+    return _source(data, part, images, classes, notes)
 
 
 def _generator(stream: int, seed: int) -> np.random.Generator:
@@ -78,8 +81,8 @@ def _generator(stream: int, seed: int) -> np.random.Generator:
 # Reading
 
 
-def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]]:
-    """Read the samples of all sources, images decoded to one size; and notes on what was left out."""
+def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], DecodedImages | None, list[str]]:
+    """Read the samples of all sources; return them, their images decoded to one size, and notes on what is left out."""
     main_source = next(source for source in (data.table, data.arrays, data.images) if source is not None)
     sources: dict[str, Any] = {"main": main_source}
     sides = {"val": data.val, "test": data.test}
@@ -93,25 +96,24 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]
             parts[name] = read_table(source, data, like=like)
         else:
             parts[name] = find_images(source)
-        files = [one.name for one in parts[name].pictures if isinstance(one.content, Path)]
+        pictures = parts[name].pictures
+        files = [one.name for one in pictures] if pictures and isinstance(pictures[0].content, Path) else []
         parts[name] = replace(parts[name], origins=np.array(files or range(len(parts[name])), "O" if files else int))
     main = parts["main"]
+    images = None
     notes: list[str] = []
     if data.images is not None and data.table is not None:
         notes += check_unlabelled(data.images, list(parts.values()), data.skip_unreadable)
     if main.of_images:
-        size, note = target_size(main, data.image_size)
-        notes += [note] if note else []
-        for name, samples in parts.items():
-            parts[name] = decode(samples, size, skip=data.skip_unreadable, progress=progress)
-            notes += parts[name].notes
+        parts, images, size_note = decode_parts(parts, data.image_size, skip=data.skip_unreadable, progress=progress)
+        notes += [*size_note, *(note for samples in parts.values() for note in samples.notes)]
     elif data.image_size is not None:
         raise InputError(f"--image-size is for images, and {main.where} holds features; leave it out")
     for samples in parts.values():
         if not samples.of_images:
             notes += samples.notes
         check_finite(samples.columns, samples.where, named=samples.named_columns)
-    return parts, notes
+    return parts, images, notes
 
 
 def _classes(main: Samples) -> tuple[str, ...]:
@@ -151,17 +153,15 @@ class _Numbered:
     digests: np.ndarray
 
     @classmethod
-    def of(cls, parts: dict[str, Samples], classes: Sequence[str]) -> _Numbered:
+    def of(cls, parts: dict[str, Samples], images: DecodedImages | None, classes: Sequence[str]) -> _Numbered:
         """Join the parts, each sorted by the content of its samples, then by label and clean label."""
         numbers = {name: number for number, name in enumerate(classes)}
-        pixels = grey_if_all_are([one.pixels for one in parts.values() if one.pixels is not None])
         joined, sides, digests, labels, clean = [], [], [], [], []
-        for place, (name, part) in enumerate(parts.items()):
-            part = replace(part, pictures=(), pixels=pixels[place] if pixels else None)
+        for name, part in parts.items():
             given, known = _number(part.labels, numbers, part.where), np.full(len(part), -1)
             if part.clean is not None:
                 known = _number(part.clean, numbers, f"the clean labels of {part.where}")
-            found = _digests(part)
+            found = _digests(part, images)
             order = np.array(sorted(range(len(part)), key=lambda i: (found[i], given[i], known[i])), dtype=np.int64)
             joined.append(part.take(order))
             sides.append(np.full(len(part), name, dtype=object))
@@ -234,11 +234,10 @@ def _number(texts: np.ndarray, numbers: dict[str, int], where: str) -> np.ndarra
     return np.array([numbers[text] for text in texts], dtype=np.int64)
 
 
-def _digests(part: Samples) -> list[bytes]:
+def _digests(part: Samples, images: DecodedImages | None) -> list[bytes]:
     """Return the SHA-256 of each sample's input: its pixels, or its values."""
-    if part.pixels is not None:
-        shape = str(part.pixels.shape[1:]).encode()
-        return [hashlib.sha256(shape + image.tobytes()).digest() for image in part.pixels]
+    if images is not None and part.places is not None:
+        return [digest.tobytes() for digest in images.digests[part.places]]
     numbers = [column.values for column in part.columns if column.kind == "number"]
     table = np.stack(numbers, axis=1) + 0.0 if numbers else np.zeros((len(part), 0))  # no -0.0
     table[np.isnan(table)] = np.nan  # there are many NaNs
@@ -256,14 +255,14 @@ def _joined(parts: Sequence[Samples]) -> Samples:
         column._replace(values=np.concatenate([part.columns[i].values for part in parts]))
         for i, column in enumerate(first.columns)
     )
-    pixels = [part.pixels for part in parts if part.pixels is not None]
+    places = [part.places for part in parts if part.places is not None]
     groups = None
     if first.groups is not None:
         groups = np.concatenate([g if (g := part.groups) is not None else np.full(len(part), None) for part in parts])
     return replace(
         first,
         labels=np.concatenate([part.labels for part in parts]),
-        pixels=np.concatenate(pixels) if pixels else None,
+        places=np.concatenate(places) if places else None,
         columns=columns,
         clean=None,
         groups=groups,
@@ -300,7 +299,9 @@ def _by_appearance(values: Sequence[Any]) -> np.ndarray:
 # The source
 
 
-def _source(data: Data, part: _Numbered, classes: tuple[str, ...], notes: list[str]) -> Source:
+def _source(
+    data: Data, part: _Numbered, images: DecodedImages | None, classes: tuple[str, ...], notes: list[str]
+) -> Source:
     main, val, test = (part.rows(side) for side in ("main", "val", "test"))
     if lacking := [name for i, name in enumerate(classes) if i not in part.labels[main]]:
         raise InputError(
@@ -313,8 +314,9 @@ def _source(data: Data, part: _Numbered, classes: tuple[str, ...], notes: list[s
     train = np.arange(len(main))
     labelled = np.concatenate([main, val])
     rows = np.concatenate([labelled, test])
-    if part.samples.pixels is not None:
-        inputs = part.samples.pixels[rows]
+    inputs: InputArray
+    if images is not None and part.samples.places is not None:
+        inputs = images.take(part.samples.places[rows])
         mean, std = input_statistics(inputs[train])
         preprocessing: dict[str, object] = {
             "kind": "images", "shape": list(inputs.shape[1:]), "mean": mean.tolist(), "std": std.tolist(),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nls_tune.datasets.samples import Column, Picture, Samples, as_texts, class_texts, counted, listed
+from nls_tune.datasets.locations import cache_folder
+from nls_tune.datasets.mapped import small_bytes
+from nls_tune.datasets.samples import Column, Picture, PictureRows, Samples, as_texts, class_texts, counted, listed
 from nls_tune.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 _INPUTS = ("inputs", "images", "features", "embeddings", "x", "X", "data", "arr_0")
 _LABELS = ("labels", "label", "y", "Y", "targets", "target", "arr_1")
+_BLOCK_BYTES = 1 << 24
 
 
 def read_arrays(arrays: Path | Mapping[str, np.ndarray], data: Data, *, like: Samples | None = None) -> Samples:
@@ -116,11 +121,15 @@ def _read(file: Path) -> np.ndarray | dict[str, np.ndarray]:
     if not file.is_file():
         raise InputError(f"{file} {'is a folder' if file.is_dir() else 'does not exist'}; give a file .npz or .npy")
     try:
-        loaded = np.load(file, allow_pickle=False)
+        with file.open("rb") as start:
+            is_array = start.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+        loaded = np.load(file, mmap_mode="r" if is_array else None, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            return {name: _member(file, loaded, name) for name in loaded.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "pickle" in str(error):
             kind = "holds Python objects" if "Object arrays" in str(error) else "is not an .npz or .npy file"
@@ -129,6 +138,28 @@ def _read(file: Path) -> np.ndarray | dict[str, np.ndarray]:
             ) from None
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{file} cannot be read ({reason}); replace it by an intact copy") from None
+
+
+def _member(file: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """Return an array of an archive; a large one is unpacked to the disk, where only what is used is read."""
+    with zipfile.ZipFile(file) as members:
+        inside = f"{name}.npy" if f"{name}.npy" in members.namelist() else name
+        num_bytes = members.getinfo(inside).file_size
+        if num_bytes < small_bytes():
+            return np.asarray(archive[name])
+        folder = cache_folder() / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(folder).free) < num_bytes:
+            raise InputError(
+                f"{file} needs {num_bytes / 1e9:.1f} GB to be unpacked in {folder}, which has {free / 1e9:.1f} GB "
+                "left; set XDG_CACHE_HOME to a folder with more space, or give a file .npy"
+            )
+        # The file's name is gone when this ends, and its content when the array is.
+        with tempfile.NamedTemporaryFile(prefix=".unpacked-", dir=folder) as unpacked:
+            with members.open(inside) as packed:
+                shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
+            unpacked.flush()
+            return np.asarray(np.load(unpacked.name, mmap_mode="r", allow_pickle=False))
 
 
 def _check_kinds(found: Mapping[str, np.ndarray], where: str) -> None:
@@ -140,7 +171,7 @@ def _is_texts(array: np.ndarray) -> bool:
     return array.ndim == 1 and all(isinstance(value, str | int | float | None) for value in array.tolist())
 
 
-def _inputs(inputs: np.ndarray, name: str, where: str) -> tuple[tuple[Picture, ...], tuple[Column, ...]]:
+def _inputs(inputs: np.ndarray, name: str, where: str) -> tuple[Sequence[Picture], tuple[Column, ...]]:
     """Return images, uint8 of shape (N, H, W) or (N, H, W, C), or features, numbers of shape (N, D)."""
     what, kind = f"array {name} of {where}", inputs.dtype.kind
     shown = f"got {inputs.dtype} of shape {inputs.shape}"
@@ -161,4 +192,5 @@ def _inputs(inputs: np.ndarray, name: str, where: str) -> tuple[tuple[Picture, .
         raise InputError(f"{what} must be images (N, H, W) or (N, H, W, C) with 1, 3 or 4 channels, or (N, D), {shown}")
     if inputs.dtype != np.uint8:
         raise InputError(f"{what} must be uint8 images, 0 to 255, {shown}; convert it with astype('uint8')")
-    return tuple(Picture(f"row {row}", image) for row, image in enumerate(np.ascontiguousarray(inputs))), ()
+    images = np.asarray(inputs)  # of a map as well: its slices are slow
+    return PictureRows(len(images), lambda start, stop: images[start:stop]), ()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -32,11 +32,36 @@ class Picture(NamedTuple):
     content: Path | bytes | np.ndarray
 
 
+class PictureRows(Sequence[Picture]):
+    """Pictures that are rows of something larger: those of a slice are read when it is asked for.
+
+    ``read`` returns the contents of the rows from one to before another.
+    """
+
+    def __init__(self, count: int, read: Callable[[int, int], Iterable[bytes | np.ndarray]]) -> None:
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
+    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
+        rows = range(self._count)[index]
+        if isinstance(rows, int):
+            return self[rows : rows + 1][0]
+        contents = self._read(rows.start, max(rows.start, rows.stop))
+        return [Picture(f"row {row}", content) for row, content in zip(rows, contents, strict=True)]
+
+
 @dataclass(frozen=True)
 class Samples:
     """Samples with the names of their classes, all arrays in one order.
 
-    Either ``pictures`` (and, once these are decoded, ``pixels``: (N, H, W, 3) uint8) or ``columns`` hold the inputs.
+    Either ``pictures`` (and, once these are decoded, ``places``, (N,): theirs among all that are) or ``columns`` hold
+    the inputs.
     ``labels``, ``clean`` and ``groups`` are texts, (N,) of objects; the last two None where unknown. ``where`` is the
     source in messages, and ``notes`` say what was left out of it. ``named_columns`` says that a user knows the columns
     by their names. ``origins`` (N,) are the names of the files, or the numbers of the rows in the source.
@@ -44,8 +69,8 @@ class Samples:
 
     where: str
     labels: np.ndarray
-    pictures: tuple[Picture, ...] = ()
-    pixels: np.ndarray | None = None
+    pictures: Sequence[Picture] = ()
+    places: np.ndarray | None = None
     columns: tuple[Column, ...] = ()
     clean: np.ndarray | None = None
     groups: np.ndarray | None = None
@@ -67,7 +92,7 @@ class Samples:
             self,
             labels=self.labels[rows],
             pictures=tuple(self.pictures[row] for row in rows) if self.pictures else (),
-            pixels=None if self.pixels is None else self.pixels[rows],
+            places=None if self.places is None else self.places[rows],
             columns=tuple(column._replace(values=column.values[rows]) for column in self.columns),
             clean=None if self.clean is None else self.clean[rows],
             groups=None if self.groups is None else self.groups[rows],

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nls_tune.datasets.mapped import InputArray, MappedImages
 from nls_tune.datasets.registry import DatasetInfo
 from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
 
-_CHUNK = 5_000
+#: Images whose pixels are counted at once, and the bytes that they may have.
+_CHUNK, _CHUNK_BYTES = 5_000, 1 << 24
 _TEST_STREAM = 0x7E57
 
 
@@ -41,15 +44,16 @@ class OwnFacts:
 class Source:
     """Clean data, as the files of a dataset give it; of a user's own data, with ``own``, the labels given.
 
-    ``inputs`` are (N, C, H, W) uint8 images or (N, D) float32 features, and all labels (N,) int64; ``human_labels`` are
-    named without ``human:``. ``input_mean`` and ``input_std`` are those of `input_statistics` over ``inputs``, and
-    ``fingerprint`` is the SHA-256 (hex) of inputs and clean labels, labelled and test.
+    ``inputs`` are (N, C, H, W) uint8 images, in memory or mapped, or (N, D) float32 features, and all labels (N,)
+    int64; ``human_labels`` are named without ``human:``. ``input_mean`` and ``input_std`` are those of
+    `input_statistics` over ``inputs``, and ``fingerprint`` is the SHA-256 (hex) of inputs and clean labels, labelled
+    and test.
     """
 
     info: DatasetInfo
-    inputs: np.ndarray
+    inputs: InputArray
     labels: np.ndarray
-    test_inputs: np.ndarray
+    test_inputs: InputArray
     test_labels: np.ndarray
     input_mean: np.ndarray
     input_std: np.ndarray
@@ -93,17 +97,19 @@ def hash_arrays(*arrays: np.ndarray, seed: str = "") -> str:
     return digest.hexdigest()
 
 
-def input_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def input_statistics(inputs: InputArray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the standard deviation of each channel or feature, float32 of shape (C,) or (D,).
 
     Images, uint8, count from 0 to 1. A standard deviation of 0 is given as 1, so that dividing by it is safe.
     """
-    if inputs.dtype == np.uint8:
+    if isinstance(inputs, MappedImages) or inputs.dtype == np.uint8:
         # A histogram is exact, and needs no float copy of the images.
         counts = np.zeros((inputs.shape[1], 256))
-        for start in range(0, len(inputs), _CHUNK):
+        chunk = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(inputs.shape[1:])))
+        for start in range(0, len(inputs), chunk):
+            some = np.asarray(inputs[start : start + chunk])
             for channel, row in enumerate(counts):
-                row += np.bincount(inputs[start : start + _CHUNK, channel].ravel(), minlength=256)
+                row += _histogram(some[:, channel].ravel())
         values = np.arange(256) / 255
         share = counts / counts.sum(axis=1, keepdims=True)
         mean = share @ values
@@ -113,6 +119,13 @@ def input_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         std = inputs.std(axis=0, dtype=np.float64)
     std = np.where(std < 1e-7, 1.0, std)
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _histogram(pixels: np.ndarray) -> np.ndarray:
+    """Return how often each value is there, (256,), counted in pairs: that takes a third of the time."""
+    even = len(pixels) // 2 * 2
+    pairs = np.bincount(pixels[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
+    return np.asarray(pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(pixels[even:], minlength=256))
 
 
 def make_source(

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -166,6 +167,8 @@ def check_folders(folders: Mapping[str, Path]) -> Iterator[Check]:
             continue
         usage = shutil.disk_usage(place)
         room = f"{folder}, {usage.free / _GB:.1f} of {usage.total / _GB:.1f} GB free"
+        if what == "cache":
+            room += f", it holds {_bytes_in(folder) / _GB:.1f} GB"
         # Ray stops to store objects where more than 95 % of a disk are in use.
         if usage.free < _DISK_BYTES or (what == "Ray" and usage.free < 0.05 * usage.total):
             yield Check(name, "warning", room, f"make room, or {_elsewhere(what)}")
@@ -174,6 +177,16 @@ def check_folders(folders: Mapping[str, Path]) -> Iterator[Check]:
             yield Check(name, "warning", found, _elsewhere(what))
         else:
             yield Check(name, "ok", room)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return the bytes of all files in a folder; what goes away meanwhile, or may not be read, counts nothing."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += Path(place, name).lstat().st_size
+    return found
 
 
 def write_problem(folder: Path) -> str | None:

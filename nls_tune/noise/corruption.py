@@ -7,6 +7,7 @@ float64 arithmetic, so the same seed gives the same labels on every machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,13 +74,14 @@ def instance_dependent(
     """
     rate = checked_noise(rate, num_classes)
     clean = checked_labels(labels, num_classes, "labels")
-    table = np.asarray(features)
+    # Images in a file are read some at a time.
+    table: Any = features if callable(getattr(features, "read", None)) else np.asarray(features)
     if table.ndim < 2 or len(table) != len(clean) or table.dtype.kind not in "uif":
         raise InputError(
             f"features must be numbers of shape ({len(clean)}, ...), one row per label, "
             f"got {table.dtype} of shape {table.shape}"
         )
-    table = table.reshape(len(table), -1)
+    width = math.prod(table.shape[1:])
     if table.dtype.kind == "f" and not np.isfinite(table).all():
         raise InputError("features must be finite, got NaN or infinity; clean them or use another noise level")
     generator = _generator(noise_seed)
@@ -89,14 +91,14 @@ def instance_dependent(
     flips = generator.random(len(clean)) < flip_rates
     uniforms = generator.random(len(clean))
     noisy = clean.copy()
-    rows = _chunk_rows(table)
+    rows = max(1, _CHUNK_VALUES // max(1, width))
     for label in range(num_classes):
         # Drawn for every class, so that the draws of one class do not depend on which others occur.
-        projection = projections.standard_normal((table.shape[1], num_classes))
+        projection = projections.standard_normal((width, num_classes))
         members = np.flatnonzero((clean == label) & flips)  # only they need the product
         for start in range(0, len(members), rows):
             chunk = members[start : start + rows]
-            scores = table[chunk].astype(np.float64) @ projection
+            scores = np.asarray(table[chunk]).reshape(len(chunk), width).astype(np.float64) @ projection
             scores[:, label] = -np.inf
             chances = np.exp(scores - scores.max(axis=1, keepdims=True)).cumsum(axis=1)
             thresholds = _thresholds(uniforms[chunk], chances[:, -1])
@@ -222,10 +224,6 @@ def _thresholds(uniforms: NDArray[np.float64], totals: NDArray[np.float64] | flo
     The first cumulative weight above a threshold then exists and belongs to an entry of positive weight.
     """
     return np.asarray(np.minimum(uniforms * totals, np.nextafter(totals, 0.0)), dtype=np.float64)
-
-
-def _chunk_rows(table: NDArray[Any]) -> int:
-    return max(1, _CHUNK_VALUES // max(1, int(table.shape[1])))
 
 
 def _truncated_normal(mean: float, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:

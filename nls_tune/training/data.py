@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from nls_tune.datasets import NoisyDataset
+from nls_tune.datasets.mapped import InputArray, MappedImages
 from nls_tune.errors import InputError
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.augment import Augmentation, AugmentationDraws, normalise
+from nls_tune.training.streaming import Inputs, StreamedImages, must_stream, place_images
 
 #: Makes the generator of an epoch, or of another stream of a training.
 Generators = Callable[[int], torch.Generator]
@@ -39,8 +42,11 @@ class Batches:
         A batch is its inputs, its labels, and which training samples they are.
         """
         order, draws = self.draw(epoch, generators)
-        for span in self._spans():
-            yield *self._take(order[span], None if draws is None else draws[span]), order[span]
+        spans, data = self._spans(), self._data
+        for span, inputs in zip(spans, data.batches(order, spans), strict=True):
+            if draws is not None:
+                inputs = self._prepare(inputs, draws[span])
+            yield inputs, data.train_labels[order[span]], order[span]
 
     def draw(self, epoch: int, generators: Generators) -> tuple[Tensor, AugmentationDraws | None]:
         """Return the order of an epoch's samples, int64 (N,), and for images the draws of their augmentation."""
@@ -69,35 +75,37 @@ class Batches:
             del stops[-2]  # batch norm cannot train on one sample: it joins the batch before
         return [slice(begin, stop) for begin, stop in pairwise([0, *stops])]
 
-    def _take(self, index: Tensor, draws: AugmentationDraws | None) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of training samples, images augmented as drawn and normalised."""
-        data = self._data
-        inputs, labels = data.train_inputs[index], data.train_labels[index]
-        if draws is not None:
-            inputs = self._augmentation.apply(inputs, draws)
-            # Reordered while a value is one byte, not four.
-            inputs = normalise(inputs.to(memory_format=self._memory_format), data.mean, data.std)
-            inputs = self._augmentation.apply_cutout(inputs, draws)
-        return inputs, labels
+    def _prepare(self, images: Tensor, draws: AugmentationDraws) -> Tensor:
+        """Images augmented as drawn and normalised."""
+        images = self._augmentation.apply(images, draws)
+        # Reordered while a value is one byte, not four.
+        images = normalise(images.to(memory_format=self._memory_format), self._data.mean, self._data.std)
+        return self._augmentation.apply_cutout(images, draws)
 
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A dataset as tensors on a device, which all trainings share: uint8 images, or standardised float32 features."""
+    """A dataset as tensors on a device, which all trainings share: uint8 images, or standardised float32 features.
 
-    train_inputs: Tensor
+    Mapped images that are too large for the device are streamed to it.
+    """
+
+    train_inputs: Inputs
     train_labels: Tensor
-    val_inputs: Tensor
+    val_inputs: Inputs
     val_labels: Tensor
-    test_inputs: Tensor | None
+    test_inputs: Inputs | None
     test_labels: Tensor | None
     mean: Tensor
     std: Tensor
     fingerprint: str
 
     @classmethod
-    def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
-        """Copy a dataset to a device; labels are checked here: in a step, a GPU would end the process."""
+    def load(cls, dataset: NoisyDataset, device: torch.device | str, *, sharing: int = 1) -> DeviceData:
+        """Copy a dataset to a device, of which ``sharing`` processes hold one; mapped images may stay in their file.
+
+        Labels are checked here: in a step, a GPU would end the process.
+        """
         for labels in (dataset.noisy_labels, dataset.test_labels):
             if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < dataset.num_classes:
                 raise InputError(
@@ -111,7 +119,15 @@ class DeviceData:
             # Fancy indexing has copied already; arrays from Ray's object store are read-only.
             return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
-        def inputs(array: np.ndarray) -> Tensor:
+        num_bytes = math.prod(dataset.input_shape) * (
+            dataset.num_train + dataset.num_val + len(dataset.test_inputs if dataset.test_inputs is not None else ())
+        )
+        mapped = isinstance(dataset.inputs, MappedImages)
+        stream = mapped and must_stream(num_bytes, device, sharing)
+
+        def inputs(array: InputArray) -> Inputs:
+            if isinstance(array, MappedImages):
+                return place_images(array, device, stream=stream)
             values = tensor(array)
             return values if values.dtype == torch.uint8 else normalise(values, mean, std)
 
@@ -126,6 +142,20 @@ class DeviceData:
             std=std,
             fingerprint=dataset.fingerprint,
         )
+
+    def batches(self, order: Tensor, spans: Sequence[slice]) -> Iterator[Tensor]:
+        """Yield the inputs of training samples: those of an order, on the device, span by span."""
+        if isinstance(self.train_inputs, StreamedImages):
+            order = order.cpu()
+            yield from self.train_inputs.batches(order[span] for span in spans)
+        else:
+            for span in spans:
+                yield self.train_inputs[order[span]]
+
+    def normalised(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the images of one index tensor after the other, normalised."""
+        for index in indices:
+            yield normalise(self.train_inputs[index.to(self.mean.device)], self.mean, self.std)
 
     @classmethod
     def without_samples(cls, mean: Tensor, std: Tensor) -> DeviceData:

@@ -7,6 +7,9 @@ without scale, and logits divided by 9.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (everybody's name for it)
 from torch import Tensor, nn
@@ -21,6 +24,8 @@ WIDTHS = {
 }
 #: Training images whose patches are whitened.
 WHITENING_IMAGES = 5000
+#: Images whose patches are in memory at once, up to the side that own images keep; fewer of larger ones.
+_AT_ONCE, _SIDE = 500, 64
 _PATCH = 2
 _EPS = 5e-4
 _LOGIT_SCALE = 1 / 9
@@ -55,20 +60,26 @@ class FastCNN(nn.Module):
         return logits
 
     @torch.no_grad()
-    def whiten(self, images: Tensor) -> None:
-        """Set the first layer to eigenvectors of the patches of normalised images (N, C, H, W), and their negatives.
+    def whiten(self, batches: Iterable[Tensor]) -> None:
+        """Set the first layer to eigenvectors of the patches of images, and their negatives.
 
-        Each is divided by the root of its eigenvalue, so that every output has about the same variance.
+        The images come in ``batches`` (N, C, H, W), normalised. Each eigenvector is divided by the root of its
+        eigenvalue, so that every output has about the same variance.
         """
         # On the CPU in float64: a decomposition must not depend on the device.
         covariance, count = torch.zeros((), dtype=torch.float64), 0
-        for some in torch.split(images.cpu(), 500):
-            patches = F.unfold(some, _PATCH).transpose(1, 2).flatten(0, 1).double()
+        for images in batches:
+            patches = F.unfold(images.cpu(), _PATCH).transpose(1, 2).flatten(0, 1).double()
             covariance, count = covariance + patches.T @ patches, count + len(patches)
         values, vectors = torch.linalg.eigh(covariance / count)
         directions = (vectors / (values + _EPS).sqrt()).T.flip(0)
         weight = self.whitening.weight
         weight.copy_(torch.cat([directions, -directions]).view(weight.shape))
+
+
+def whitened_at_once(input_shape: InputShape) -> int:
+    """Return the size of the batches of images for ``whiten``."""
+    return max(1, min(_AT_ONCE, _AT_ONCE * _SIDE * _SIDE // math.prod(input_shape[1:])))
 
 
 class _Group(nn.Module):

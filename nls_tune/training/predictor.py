@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nls_tune.datasets.inputs import check_inputs, prepare
+from nls_tune.datasets.mapped import MappedImages
 from nls_tune.errors import InputError, error_line
 from nls_tune.runs.saved_model import WEIGHTS, SavedModel, model_folder, read_saved_model, read_weights
 from nls_tune.training.augment import normalise
@@ -18,6 +19,7 @@ from nls_tune.training.data import DeviceData
 from nls_tune.training.devices import default_device
 from nls_tune.training.evaluation import Evaluator
 from nls_tune.training.models import build_model
+from nls_tune.training.streaming import Inputs, StreamedImages
 
 
 class Predictor:
@@ -44,10 +46,14 @@ class Predictor:
             InputError: For inputs of another shape or type, and for features that are not finite.
         """
         shape, steps = self.saved.input_shape, self.saved.preprocessing
-        found = check_inputs(inputs, shape) if prepared else prepare(inputs, shape, steps)
-        values = torch.from_numpy(found.copy()).to(self._device)
-        data = self._evaluator.data
-        values = values if values.dtype == torch.uint8 else normalise(values, data.mean, data.std)
+        values: Inputs
+        if isinstance(inputs, MappedImages):  # the test samples of a search, which are prepared
+            values = StreamedImages(inputs, self._device)
+        else:
+            found = check_inputs(inputs, shape) if prepared else prepare(inputs, shape, steps)
+            values = torch.from_numpy(found.copy()).to(self._device)
+            data = self._evaluator.data
+            values = values if values.dtype == torch.uint8 else normalise(values, data.mean, data.std)
         return self._evaluator.probabilities(self._network, values).cpu().numpy()
 
     def predict(self, inputs: Any, *, prepared: bool = False) -> np.ndarray:

@@ -18,15 +18,15 @@ from nls_tune.errors import InputError
 from nls_tune.losses import make_loss
 from nls_tune.metrics import EpochMetrics, Judging, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
-from nls_tune.training.augment import normalise
 from nls_tune.training.compiling import Compiler, Forward, run_network
 from nls_tune.training.data import Batches, DeviceData
 from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
 from nls_tune.training.evaluation import Evaluator
-from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN
+from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN, whitened_at_once
 from nls_tune.training.last_layer import freeze, set_training
 from nls_tune.training.models import build_model
 from nls_tune.training.readouts import Readouts
+from nls_tune.training.streaming import Inputs
 
 _STATE_VERSION = 2
 #: Plain values and tensors by name, as torch saves them.
@@ -73,8 +73,8 @@ class Training:
                 weights=settings.weights,
             )
             if isinstance(model, FastCNN) and settings.weights is None:
-                some = torch.randperm(dataset.num_train)[:WHITENING_IMAGES].to(self.device)
-                model.whiten(normalise(self.data.train_inputs[some], self.data.mean, self.data.std))
+                some = torch.randperm(dataset.num_train)[:WHITENING_IMAGES]
+                model.whiten(self.data.normalised(torch.split(some, whitened_at_once(dataset.input_shape))))
         images = len(dataset.input_shape) == 3
         if settings.freeze:
             freeze(model)
@@ -213,7 +213,7 @@ class Training:
         """Yield shuffled, augmented, normalised batches; every sample once, the last batch may be smaller."""
         return ((inputs, labels) for inputs, labels, _ in self.source.of_epoch(epoch, self.generator))
 
-    def predict_probabilities(self, inputs: Tensor) -> Tensor:
+    def predict_probabilities(self, inputs: Inputs) -> Tensor:
         """Return the model's class probabilities now, in evaluation mode: float32 (N, K), rows sum to 1.
 
         ``inputs`` (N, ...) are as in ``data``, on the device: uint8 images, or standardised float32 features.

@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nls_tune.metrics import Judging
 from nls_tune.plan.models import import_paths
@@ -15,6 +18,8 @@ from nls_tune.runs.trial_spec import DataName
 from nls_tune.training.report import METRIC
 from nls_tune.tune.cluster_head import end_at_once, watched_cluster
 from nls_tune.tune.interrupts import Interrupts
+from nls_tune.tune.preflight import PATIENCE_SECONDS
+from nls_tune.tune.shared import on_every_node
 from nls_tune.tune.starting import watched_head
 from nls_tune.tune.work import Work
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from nls_tune.tune.adapters import TrialSearcher, WorkerSavingScheduler
     from nls_tune.tune.attendant import Attendant
     from nls_tune.tune.recorder import Recorder
+    from nls_tune.tune.trainable import SharedInputs
 
 
 def run_experiment(
@@ -117,6 +123,23 @@ def _attendant(work: Work, recorder: Recorder) -> Attendant:
     )
 
 
+def _travelling(inputs: SharedInputs, on_cluster: bool) -> SharedInputs:
+    """Return the inputs, mapped images in memory where not every node of a cluster has their file."""
+    from nls_tune.datasets.mapped import MappedImages
+    from nls_tune.tune.trainable import SharedInputs
+
+    images, test = inputs
+    if not on_cluster or not isinstance(images, MappedImages):
+        return inputs
+    if not any(answer for *_, answer in on_every_node(_lacks, PATIENCE_SECONDS, str(images.file))):
+        return inputs
+    return SharedInputs(np.asarray(images), None if test is None else np.asarray(test))
+
+
+def _lacks(node: str, file: str) -> str:
+    return "" if Path(file).is_file() else "lacks it"
+
+
 def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataName]) -> Any:
     from ray import tune
 
@@ -125,7 +148,7 @@ def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataN
     plan, slots = work.plan, work.packing.slots
     # The datasets share their inputs: those travel once per node, the labels of each dataset on their own.
     first = plan.levels[0].dataset
-    inputs = SharedInputs(first.inputs, first.test_inputs)
+    inputs = _travelling(SharedInputs(first.inputs, first.test_inputs), plan.settings.address is not None)
     datasets = {
         name: dataclasses.replace(work.data.load(name), inputs=first.inputs[:0], test_inputs=None) for name in names
     }

@@ -43,7 +43,7 @@ def checked_nodes(
     finally:
         if settings.has_warmups_per_node:
             with suppress(Exception):  # of Ray, or of the way to a node: what is left is a folder in a cache
-                list(_on_every_node(_remove, _REMOVE_SECONDS, run_id))
+                list(on_every_node(_remove, _REMOVE_SECONDS, run_id))
 
 
 def storage_problems(store: Store) -> list[str]:
@@ -52,7 +52,7 @@ def storage_problems(store: Store) -> list[str]:
     problems = []
     try:
         store.write(probe, b"driver")
-        for name, node, problem in _on_every_node(_look, PATIENCE_SECONDS, store.url, probe):
+        for name, node, problem in on_every_node(_look, PATIENCE_SECONDS, store.url, probe):
             found = problem or ("" if _has(store, f"{probe}.{node}") else "reaches another storage")
             if found:
                 problems.append(f"--storage must be reached by every node, node {name} {found}; see its credentials")
@@ -97,7 +97,7 @@ def _remove(node: str, run_id: str) -> str:
     return ""
 
 
-def _on_every_node(work: Callable[..., str], seconds: float, *arguments: str) -> Iterator[tuple[str, str, str]]:
+def on_every_node(work: Callable[..., str], seconds: float, *arguments: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, id and answer of each node that is alive; the work gets the node's id before its arguments."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -13,6 +13,7 @@ from ray import tune
 
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import error_line, is_out_of_memory
+from nls_tune.machine.limits import usable_cpus
 from nls_tune.machine.provenance import cpu_name
 from nls_tune.metrics import Judging
 from nls_tune.runs.storage.store import Store
@@ -21,17 +22,16 @@ from nls_tune.training.trial import Trial, Workplace
 from nls_tune.tune.shared import node_warmups
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from nls_tune.datasets.mapped import InputArray
     from nls_tune.training.compiling import CompileMode
     from nls_tune.training.data import DeviceData
 
 
 class SharedInputs(NamedTuple):
-    """The inputs that all datasets of an experiment share."""
+    """The inputs that all datasets of an experiment share; of mapped images only the name of their file travels."""
 
-    inputs: np.ndarray
-    test_inputs: np.ndarray | None
+    inputs: InputArray
+    test_inputs: InputArray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ class TrainingTrainable(tune.Trainable):
         sys.path += [path for path in shared.import_paths if path not in sys.path]
         self._inputs, self._datasets = inputs, datasets
         self._shared_gpu = shared.trials_per_gpu > 1
+        self._sharing = shared.trials_per_gpu if shared.use_gpu else max(1, usable_cpus() // shared.cpus_per_trial)
         device = torch.device("cuda" if shared.use_gpu else "cpu")
         # Also where the user's OMP_NUM_THREADS says otherwise: what Ray has given to a trial is what it uses.
         torch.set_num_threads(max(1, shared.cpus_per_trial))
@@ -129,7 +130,7 @@ class TrainingTrainable(tune.Trainable):
         if self._cached is None or self._cached[0] != spec.data:
             self._cached = None  # free one dataset's tensors before the next come
             dataset = replace(self._datasets[spec.data], **self._inputs._asdict())
-            self._cached = (spec.data, dataset, DeviceData.load(dataset, device))
+            self._cached = (spec.data, dataset, DeviceData.load(dataset, device, sharing=self._sharing))
         _, dataset, data = self._cached
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -152,6 +152,16 @@ def test_a_folder_that_cannot_be_written(doctor, healthy, tmp_path):
     only(doctor(), "failure cache folder /proc cannot be written", "set XDG_CACHE_HOME")
 
 
+def test_the_size_of_the_cache(healthy, tmp_path, capsys):
+    healthy.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = tmp_path / "cache" / "nls_tune" / "images" / "abc"
+    images.mkdir(parents=True)
+    with (images / "images.npy").open("wb") as file:
+        file.truncate(2_345_000_000)
+    run_app(main.app, ["doctor"])
+    assert "GB free, it holds 2.3 GB" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_full_disk(doctor, healthy):
     shared = Path("/dev/shm")
     free = lambda folder: (60 if folder == shared else 1) * GB  # noqa: E731

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nls_tune import Data, InputError
 from nls_tune.datasets import Source, load_own, make_noisy
-from nls_tune.datasets.own_images import DEFAULT_SIDE
+from nls_tune.datasets.decoding import DEFAULT_SIDE
 from nls_tune.noise import parse_noise_level
 
 GIVEN = parse_noise_level("given")

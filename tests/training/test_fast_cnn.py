@@ -49,7 +49,7 @@ def test_the_work_of_a_forward_pass(name, expected):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_whitening_makes_outputs_of_unit_size_that_do_not_go_together(channels):
     model, some = network(channels=channels), images(channels=channels)
-    model.whiten(some)
+    model.whiten([some])
     with torch.no_grad():
         outputs = model.whitening(some).transpose(0, 1).flatten(1).double()
     number = 4 * channels
@@ -64,16 +64,14 @@ def test_whitening_makes_outputs_of_unit_size_that_do_not_go_together(channels):
 
 def test_whitening_of_images_without_variance_is_finite():
     model = network()
-    model.whiten(torch.zeros(3, 3, 16, 16))
+    model.whiten([torch.zeros(3, 3, 16, 16)])
     assert model.whitening.weight.isfinite().all()
 
 
-def test_whitening_does_not_depend_on_how_images_are_cut_into_parts(monkeypatch):
+def test_whitening_does_not_depend_on_how_images_are_cut_into_parts():
     whole, parts = network(), network()
-    whole.whiten(images())
-    split = torch.split
-    monkeypatch.setattr(torch, "split", lambda tensor, _: split(tensor, 7))
-    parts.whiten(images())
+    whole.whiten([images()])
+    parts.whiten(images().split(7))
     # An eigenvector and its negative are as good as one another.
     first, second = (model.whitening.weight.flatten(1)[:12] for model in (whole, parts))
     torch.testing.assert_close((first * second).sum(1).abs(), first.square().sum(1), rtol=1e-4, atol=1e-5)
@@ -94,7 +92,7 @@ def test_a_training_whitens_its_own_images_which_seed_and_data_decide(monkeypatc
     monkeypatch.setattr("nls_tune.training.training.WHITENING_IMAGES", 5000)
     training = Training(data, settings())
     expected = network()
-    expected.whiten(normalise(training.data.train_inputs, training.data.mean, training.data.std))
+    expected.whiten([normalise(training.data.train_inputs, training.data.mean, training.data.std)])
     found, others = (weight.flatten(1)[:12] for weight in (training.model.whitening.weight, expected.whitening.weight))
     torch.testing.assert_close((found * others).sum(1).abs(), found.square().sum(1), rtol=1e-4, atol=1e-5)
 

@@ -11,17 +11,20 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nls_tune import TrainingSettings, load_dataset
 from nls_tune.datasets import NoisyDataset
+from nls_tune.datasets.mapped import MappedImages
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
 from nls_tune.metrics import Judging
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.training.training import Training
+from nls_tune.tune import experiment
 from nls_tune.tune.trainable import SharedInputs, SharedSettings, TrainingTrainable
 
 CPU = torch.device("cpu")
@@ -504,3 +507,21 @@ def test_a_process_on_a_gpu_takes_its_share_before_its_first_trial(make, monkeyp
     trainable = make(trial("abc"), use_gpu=True, trials_per_gpu=4)
     assert trainable.reset_config(trial("next"))
     assert asked == [("cuda", 4), "abc", "next"]
+
+
+def test_mapped_images_travel_by_their_file_unless_a_node_lacks_it(tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2))
+    images = MappedImages(tmp_path / "images.npy", np.array([1, 0]), (3, 2, 2))
+    inputs = SharedInputs(images, images[:1])
+    answers: list[str] = []
+    monkeypatch.setattr(
+        experiment, "on_every_node", lambda look, _, file: [("node", "id", look("id", file)), ("b", "c", *answers)]
+    )
+    assert experiment._travelling(inputs, on_cluster=False) is inputs
+    answers[:] = [""]
+    assert experiment._travelling(inputs, on_cluster=True) is inputs
+    answers[:] = ["lacks it"]
+    held = experiment._travelling(inputs, on_cluster=True)
+    assert isinstance(held.inputs, np.ndarray)
+    assert np.array_equal(held.inputs, np.asarray(images))
+    assert held.test_inputs.shape == (1, 3, 2, 2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nls_tune.datasets.mapped import InputArray
 from nls_tune.noise.label_issues import LabelIssues
 from nls_tune.report.html.page import environment
 
@@ -31,7 +32,7 @@ class _Card:
 def suspects_page(
     title: str,
     issues: LabelIssues,
-    images: np.ndarray,
+    images: InputArray,
     class_names: Sequence[str] | None = None,
     origins: Mapping[str, np.ndarray] | None = None,
 ) -> bytes:
