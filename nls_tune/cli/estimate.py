@@ -52,7 +52,7 @@ def estimate(dataset: _Dataset = None, *, folds: _Folds = 3, format_: _Format = 
     check_folds(folds, first.num_train + first.num_val)
     found = []
     for level in plan.levels:
-        found.append(estimate_level(plan, level, folds=folds))
+        found.append(level.estimate or estimate_level(plan, level, folds=folds))
         if format_ == "text":
             print_estimate(found[-1], console)
     if format_ == "json":

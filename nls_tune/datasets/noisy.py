@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nls_tune.datasets.annotations import LevelLabels
 from nls_tune.datasets.registry import check_level
 from nls_tune.datasets.source import OwnFacts, Source, hash_arrays
 from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
-from nls_tune.noise import NoiseLevel, corrupt_labels, noise_rate
+from nls_tune.noise import NoiseLevel, corrupt_labels, noise_rate, parse_noise_level
 
 _SPLIT_STREAM = 0x5B11
 
@@ -24,7 +25,8 @@ class NoisyDataset:
     ``train_indices`` are to train on and ``val_indices``, none of them the same, to choose by. ``noise_rate`` is the
     share of wrong labels before the training split was made smaller; ``fingerprint`` is the SHA-256 (hex) of the data,
     the noisy labels and the split. ``transition`` is the matrix (K, K) that losses correct for, where one is known; it
-    is no part of the fingerprint.
+    is no part of the fingerprint. ``soft_labels`` (N, K), float32, are the class probabilities to train on in place of
+    the noisy labels, if there are any.
     """
 
     name: str
@@ -43,6 +45,7 @@ class NoisyDataset:
     noise_rate: float | None
     fingerprint: str
     transition: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -58,6 +61,11 @@ class NoisyDataset:
     def num_val(self) -> int:
         """The number of validation samples."""
         return len(self.val_indices)
+
+    @property
+    def is_of_annotators(self) -> bool:
+        """Whether its labels are made of those of several annotators."""
+        return parse_noise_level(self.noise_level).is_of_annotators
 
     def on_all_labels(self) -> NoisyDataset:
         """Return the dataset with its validation samples among the training samples.
@@ -95,6 +103,7 @@ def make_noisy(
     own = source.own
     clean: np.ndarray | None = source.labels
     rate: float | None
+    soft: np.ndarray | None = None
     if own is None:
         fraction = info.default_val_fraction if val_fraction is None else val_fraction
         num_val, num_train = _sizes(len(source.labels), info.num_classes, fraction, train_size)
@@ -103,12 +112,20 @@ def make_noisy(
         train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
         rate = noise_rate(source.labels, noisy)
     else:
-        noisy, val, clean = _own_labels(source, own, level, noise_seed), own.val_rows, own.clean_labels
-        rest = np.setdiff1d(np.arange(len(noisy)), val)
-        size = _train_size(train_size, info.num_classes, len(rest), "add samples for more")
-        train = np.sort(rest[stratified_order(noisy[rest], rng)[len(rest) - size :]])
-        counting = rest if own.val_clean else slice(None)
-        rate = None if clean is None else noise_rate(clean[counting], noisy[counting])
+        (noisy, soft, kept), clean = _own_labels(source, own, level, noise_seed), own.clean_labels
+        rest, val = np.setdiff1d(np.arange(len(noisy)), own.val_rows), own.val_rows[kept[own.val_rows]]
+        # Levels of annotators share one order, so that they have the same splits where they hold the same samples.
+        order = rest[stratified_order((source.labels if level.is_of_annotators else noisy)[rest], rng)]
+        order = order[kept[order]]
+        if not len(order) or not len(val):
+            raise InputError(
+                f"noise level '{level}' needs training and validation samples, and has {len(order):,} and "
+                f"{len(val):,}; leave it out"
+            )
+        size = _train_size(train_size, info.num_classes, len(order), "add samples for more")
+        train = np.sort(order[len(order) - size :])
+        counting = order if own.val_clean else np.concatenate([order, val])
+        rate = None if clean is None else _wrong_share(clean[counting], noisy[counting], soft, counting)
     return NoisyDataset(
         name=info.name,
         noise_level=str(level),
@@ -124,8 +141,14 @@ def make_noisy(
         input_mean=source.input_mean,
         input_std=source.input_std,
         noise_rate=rate,
-        fingerprint=hash_arrays(noisy, train, val, seed=source.fingerprint),
+        fingerprint=hash_arrays(noisy, train, val, *([] if soft is None else [soft]), seed=source.fingerprint),
+        soft_labels=soft,
     )
+
+
+def _wrong_share(clean: np.ndarray, noisy: np.ndarray, soft: np.ndarray | None, rows: np.ndarray) -> float:
+    """Return the share of wrong labels; of class probabilities, the mean probability of wrong classes."""
+    return noise_rate(clean, noisy) if soft is None else float(1 - soft[rows, clean].mean(dtype=np.float64))
 
 
 def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndarray:
@@ -142,16 +165,19 @@ def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndar
     )
 
 
-def _own_labels(source: Source, own: OwnFacts, level: NoiseLevel, noise_seed: int) -> np.ndarray:
+def _own_labels(source: Source, own: OwnFacts, level: NoiseLevel, noise_seed: int) -> LevelLabels:
     """Return the labels of a user's own data: those given, with synthetic noise on top, or the clean ones."""
+    every = np.ones(len(source.labels), dtype=bool)
+    if level.is_of_annotators and own.annotations is not None:
+        return own.annotations.labels_at(level, source.labels)
     if level.kind == "given":
-        return source.labels.copy()
+        return LevelLabels(source.labels.copy(), None, every)
     if level.kind == "clean" and own.clean_labels is not None:
-        return own.clean_labels.copy()
+        return LevelLabels(own.clean_labels.copy(), None, every)
     noisy = _noisy_labels(source, level, noise_seed)
     if own.val_clean:
         noisy[own.val_rows] = source.labels[own.val_rows]
-    return noisy
+    return LevelLabels(noisy, None, every)
 
 
 def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | None) -> tuple[int, int]:

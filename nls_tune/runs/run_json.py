@@ -108,15 +108,32 @@ class RunSpace(_Part):
     budget: Values = {}
 
 
+class RunAnnotator(_Part):
+    """An annotator of a user's own data: number of labels, and errors as Dawid and Skene's method estimates them.
+
+    The ``true_error_rate`` is None where clean labels are unknown. ``agreement`` is the share of equal labels with each
+    annotator, in their order, None where two share no item. The rows of ``matrix`` are right classes; it is None where
+    there are many classes or annotators, and ``agreement`` empty where there are many annotators.
+    """
+
+    name: str
+    num_labels: int
+    error_rate: float
+    true_error_rate: float | None = None
+    agreement: list[float | None] = []
+    matrix: list[list[float]] | None = None
+
+
 class RunData(_Part):
     """A user's own data: the names of the classes in the order of their numbers, and what else was said of the data.
 
-    With ``val_clean`` the validation labels were taken as clean.
+    With ``val_clean`` the validation labels were taken as clean. Data with one label per item have no ``annotators``.
     """
 
     class_names: list[str] = []
     val_clean: bool = False
     notes: list[str] = []
+    annotators: list[RunAnnotator] = []
 
 
 class RunIdentity(_Part):

@@ -83,7 +83,10 @@ class Batches:
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A dataset as tensors on a device, which all trainings share: uint8 images, or standardised float32 features."""
+    """A dataset as tensors on a device, which all trainings share: uint8 images, or standardised float32 features.
+
+    ``train_probabilities`` (N, K) are class probabilities to train on in place of the labels, if the dataset has them.
+    """
 
     train_inputs: Tensor
     train_labels: Tensor
@@ -94,6 +97,7 @@ class DeviceData:
     mean: Tensor
     std: Tensor
     fingerprint: str
+    train_probabilities: Tensor | None = None
 
     @classmethod
     def load(cls, dataset: NoisyDataset, device: torch.device | str) -> DeviceData:
@@ -125,6 +129,9 @@ class DeviceData:
             mean=mean,
             std=std,
             fingerprint=dataset.fingerprint,
+            train_probabilities=(
+                None if dataset.soft_labels is None else tensor(dataset.soft_labels[dataset.train_indices])
+            ),
         )
 
     @classmethod
