@@ -86,9 +86,10 @@ class Data:
             )
         if len(names) == 1:
             raise InputError(f"--annotators needs at least 2 columns, got {names[0]!r}; --label is for a single one")
-        if wrong := [name for name in names if not name.strip() or "," in name]:
+        if wrong := [name for name in names if not name or name != name.strip() or "," in name]:
             raise InputError(
-                f"--annotators must be names of columns without commas, got {wrong[0]!r}; rename the column"
+                "--annotators must be names of columns without commas or blanks around them, "
+                f"got {wrong[0]!r}; rename it"
             )
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise InputError(f"--annotators must name each column once, got {twice[0]} twice; leave one of them out")

@@ -92,7 +92,8 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], list[str]
         if data.arrays is not None:
             parts[name] = read_arrays(source, data, like=like)
         elif data.table is not None:
-            parts[name] = read_table(source, data, like=like)
+            is_right = name == "test" or (name == "val" and data.val_clean)
+            parts[name] = read_table(source, data, like=like, is_right=is_right)
         else:
             parts[name] = find_images(source)
         files = [one.name for one in parts[name].pictures if isinstance(one.content, Path)]

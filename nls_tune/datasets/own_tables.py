@@ -24,14 +24,18 @@ _PATHS = (
 Kinds = Mapping[str, Literal["number", "category"]]
 
 
-def read_table(table: Path | pd.DataFrame, data: Data, *, like: Samples | None = None) -> Samples:
+def read_table(
+    table: Path | pd.DataFrame, data: Data, *, like: Samples | None = None, is_right: bool = False
+) -> Samples:
     """Read the samples of a table; those of a second one have the features of the first, ``like``.
+
+    Where annotators labelled the first, the labels of one that ``is_right`` are its clean labels, if it has some.
 
     Raises:
         InputError: If the table cannot be read, or breaks a rule that the message names.
     """
     frame = read_frame(table, with_images=data.images is None)
-    labels, votes = _given_labels(frame, data, first=like is None)
+    labels, votes = _given_labels(frame, data, first=like is None, is_right=is_right)
     clean = groups = None
     # Where annotators labelled the training samples, right labels may be those of other files only.
     elsewhere = data.annotators and not all(isinstance(side, float | None) for side in (data.val, data.test))
@@ -69,7 +73,7 @@ def columns_of(frame: Frame, kinds: Kinds) -> tuple[Column, ...]:
     return tuple(_column(frame, name, kind) for name, kind in kinds.items())
 
 
-def _given_labels(frame: Frame, data: Data, *, first: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _given_labels(frame: Frame, data: Data, *, first: bool, is_right: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the labels, or None for each sample and the labels of annotators, (N, A).
 
     A table that is not the first need not have all annotators; without any of them its clean labels are its labels.
@@ -77,13 +81,14 @@ def _given_labels(frame: Frame, data: Data, *, first: bool) -> tuple[np.ndarray,
     if not data.annotators:
         return _labels(frame, str(data.label), "--label"), None
     there = [name for name in data.annotators if first or name in frame.columns]
+    has_clean = data.clean_labels is not None and data.clean_labels in frame.columns
+    if has_clean and (is_right or not there):
+        return _labels(frame, str(data.clean_labels), "--clean-labels"), None
     if not there:
-        if data.clean_labels is None or data.clean_labels not in frame.columns:
-            raise InputError(
-                f"{frame.where} has no column of an annotator ({listed(data.annotators)}) and none of right labels; "
-                "name one with --clean-labels"
-            )
-        return _labels(frame, data.clean_labels, "--clean-labels"), None
+        raise InputError(
+            f"{frame.where} has no column of an annotator ({listed(data.annotators)}) and none of right labels; "
+            "name one with --clean-labels"
+        )
     votes = np.full((len(frame.columns), len(data.annotators)), None, dtype=object)
     for name in there:
         texts = as_texts(frame.column(name, "--annotators").to_numpy(), f"column {name} of {frame.where}")
