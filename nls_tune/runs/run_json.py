@@ -109,11 +109,16 @@ class RunSpace(_Part):
 
 
 class RunAnnotator(_Part):
-    """An annotator of a user's own data: number of labels, and errors as Dawid and Skene's method estimates them.
+    """An annotator of a user's own data; errors are those that Dawid and Skene's method estimates.
 
-    The ``true_error_rate`` is None where clean labels are unknown. ``agreement`` is the share of equal labels with each
-    annotator, in their order, None where two share no item. The rows of ``matrix`` are right classes; it is None where
-    there are many classes or annotators, and ``agreement`` empty where there are many annotators.
+    Attributes:
+        name: The column of the labels.
+        num_labels: Labels of training and validation samples.
+        error_rate: Estimated share of wrong labels.
+        true_error_rate: True share of wrong labels; None where clean labels are unknown.
+        agreement: Share of equal labels with each annotator, in their order; None where two share no item. Empty where
+            there are more than 20 annotators.
+        matrix: Estimated transition matrix, rows: right class; None of more than 20 classes or annotators.
     """
 
     name: str
