@@ -100,11 +100,10 @@ def make_noisy(
         raise InputError(f"split_seed must be an integer of at least 0, not {split_seed}; 0 is usual")
     # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
     rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed]))
-    own = source.own
     clean: np.ndarray | None = source.labels
     rate: float | None
     soft: np.ndarray | None = None
-    if own is None:
+    if source.own is None:
         fraction = info.default_val_fraction if val_fraction is None else val_fraction
         num_val, num_train = _sizes(len(source.labels), info.num_classes, fraction, train_size)
         noisy = _noisy_labels(source, level, noise_seed)
@@ -112,20 +111,8 @@ def make_noisy(
         train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
         rate = noise_rate(source.labels, noisy)
     else:
-        (noisy, soft, kept), clean = _own_labels(source, own, level, noise_seed), own.clean_labels
-        rest, val = np.setdiff1d(np.arange(len(noisy)), own.val_rows), own.val_rows[kept[own.val_rows]]
-        # Levels of annotators share one order, so that they have the same splits where they hold the same samples.
-        order = rest[stratified_order((source.labels if level.is_of_annotators else noisy)[rest], rng)]
-        order = order[kept[order]]
-        if not len(order) or not len(val):
-            raise InputError(
-                f"noise level '{level}' needs training and validation samples, and has {len(order):,} and "
-                f"{len(val):,}; leave it out"
-            )
-        size = _train_size(train_size, info.num_classes, len(order), "add samples for more")
-        train = np.sort(order[len(order) - size :])
-        counting = order if own.val_clean else np.concatenate([order, val])
-        rate = None if clean is None else _wrong_share(clean[counting], noisy[counting], soft, counting)
+        made, clean = _own_labels(source, source.own, level, noise_seed), source.own.clean_labels
+        (noisy, soft, _), (train, val, rate) = made, _split_own(source, source.own, level, made, train_size, rng)
     return NoisyDataset(
         name=info.name,
         noise_level=str(level),
@@ -146,9 +133,32 @@ def make_noisy(
     )
 
 
-def _wrong_share(clean: np.ndarray, noisy: np.ndarray, soft: np.ndarray | None, rows: np.ndarray) -> float:
-    """Return the share of wrong labels; of class probabilities, the mean probability of wrong classes."""
-    return noise_rate(clean, noisy) if soft is None else float(1 - soft[rows, clean].mean(dtype=np.float64))
+def _split_own(
+    source: Source,
+    own: OwnFacts,
+    level: NoiseLevel,
+    made: LevelLabels,
+    train_size: int | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Return the rows of a user's own data that train, those that validate, and the noise rate of both together."""
+    labels, soft, kept = made
+    rest, val = np.setdiff1d(np.arange(len(labels)), own.val_rows), own.val_rows[kept[own.val_rows]]
+    # Levels of annotators share one order, so that they have the same splits where they hold the same samples.
+    order = rest[stratified_order((source.labels if level.is_of_annotators else labels)[rest], rng)]
+    order = order[kept[order]]
+    if not len(order) or not len(val):
+        raise InputError(
+            f"noise level '{level}' needs training and validation samples, and has {len(order):,} and {len(val):,}; "
+            "leave it out"
+        )
+    size = _train_size(train_size, source.info.num_classes, len(order), "add samples for more")
+    rate, clean = None, own.clean_labels
+    if clean is not None:
+        rows = order if own.val_clean else np.concatenate([order, val])
+        # Of class probabilities it is the mean probability of wrong classes.
+        rate = noise_rate(clean[rows], labels[rows]) if soft is None else float(1 - np.mean(soft[rows, clean[rows]]))
+    return np.sort(order[len(order) - size :]), val, rate
 
 
 def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndarray:

@@ -38,33 +38,29 @@ def gls_loss(
     give a NaN loss, never an error.
 
     Args:
-        logits: Shape (C,), (N, C) or (N, C, d1, ...); any floating dtype. bfloat16 and float16 are computed
-            in float32, inside and outside autocast.
+        logits: Shape (C,), (N, C) or (N, C, d1, ...), floating; bfloat16 and float16 are computed in float32, inside
+            and outside autocast.
         targets: Class indices, int64 or uint8, of shape (), (N,) or (N, d1, ...); or class probabilities, floating, of
             the shape of ``logits``. These are not checked, and ``ignore_index`` does not concern them.
-        smooth_rate: A finite number of at most 1; or a 0-dim floating tensor, which never recompiles a compiled
-            caller; or one rate per sample, a tensor of the shape of ``targets`` or (N,). Tensors may
-            require gradients.
+        smooth_rate: A finite number of at most 1; or a 0-dim floating tensor, which never recompiles a compiled caller;
+            or one rate per sample, a tensor of the shape of class indices or (N,). Tensors may require gradients.
         weight: One weight per class, shape (C,). The smoothing term is weighted as well, as in torch.
         ignore_index: The label whose samples count neither in the loss nor in the mean. None says that every label is
             a class, 0 to C - 1: labels are then not checked, and the mean takes fewer passes over them.
-        reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples; of class probabilities by
-            the number of samples, as in torch), ``"sum"`` or ``"none"``.
+        reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples; for class probabilities by
+            N, as in torch), ``"sum"`` or ``"none"``.
 
     Returns:
-        float32, or float64 for float64 logits; 0-dim, or of the shape of ``targets`` for ``"none"``. The mean
-        over no samples is NaN, as in torch.
+        float32, or float64 for float64 logits; 0-dim, or one per sample for ``"none"``. The mean over none is NaN.
 
     Raises:
-        ValueError: A rate above 1 or not finite, shapes that do not fit, an unknown reduction, or a label
-            out of range. Values inside tensors are checked on the CPU only, because elsewhere the check would
-            wait for the device; under ``torch.func.vmap`` and while compiling, values are not checked.
+        ValueError: A rate above 1 or not finite, shapes that do not fit, an unknown reduction, or a label out of range.
+            Values in tensors are checked on the CPU alone, and neither under ``torch.func.vmap`` nor while compiling.
         TypeError: A dtype or type that cannot be used, such as class indices of dtype int32.
     """
     _check_reduction(reduction)
     _check_tensors(logits, targets, weight)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     rate = _broadcast_rate(_checked_rate(smooth_rate), logits)
     weight = None if weight is None else weight.to(logits.dtype)
     class_axis = 1 if logits.ndim > 1 else 0
