@@ -85,6 +85,8 @@ def _given_labels(frame: Frame, data: Data, *, first: bool, is_right: bool) -> t
     if has_clean and (is_right or not there):
         return _labels(frame, str(data.clean_labels), "--clean-labels"), None
     if not there:
+        if data.clean_labels is not None:
+            frame.column(data.clean_labels, "--clean-labels")  # raises the error that names the nearest column
         raise InputError(
             f"{frame.where} has no column of an annotator ({listed(data.annotators)}) and none of right labels; "
             "name one with --clean-labels"

@@ -121,7 +121,11 @@ def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
     elif level.is_of_annotators and not info.annotators:
         raise InputError(
             f"noise level '{level}' is for items that several annotators have labelled; "
-            + ("name the columns of their labels with --annotators A,B,C" if info.own else f"{info.name} is built in")
+            + (
+                "name their columns with --annotators A,B,C"
+                if info.own
+                else "give such data with --table, --annotators"
+            )
         )
     elif level.kind == "annotator" and level.source not in info.annotators:
         raise unknown_name(f"annotator of {info.name}", str(level.source), info.annotators)

@@ -187,6 +187,10 @@ def test_minus_one_is_a_gap_in_columns_of_hugging_faces_classes(tmp_path):
         ({"annotators": ("a", "f0")}, "column f0 of the data frame must name classes, got the number"),
         ({"features": ("f0", "b")}, "--features names b, which tells of the label or the group"),
         ({"clean_labels": "thruth"}, r"--clean-labels: unknown column .* 'thruth' \(did you mean 'truth'\?\)"),
+        (
+            {"clean_labels": "right", "test": FRAME[["f0", "f1", "f2", "f3"]]},
+            "--clean-labels: unknown column .* 'right'",
+        ),
         ({"clean_labels": "right", "test": FRAME}, "no file has the column 'right' of --clean-labels"),
         (
             {"test": FRAME[["f0", "f1", "f2", "f3"]]},
@@ -220,5 +224,7 @@ def test_levels_that_the_annotators_do_not_give_are_one_line(level, message):
 
 def test_levels_of_annotators_need_some():
     one = load_own(Data.from_dataframe(annotated(60, gaps=0.0), label="a", drop=("b", "c", "truth")), progress=False)
-    with pytest.raises(InputError, match="'soft' is for items that several annotators have labelled; name the columns"):
+    with pytest.raises(
+        InputError, match="'soft' is for items that several annotators have labelled; name their columns"
+    ):
         at(one, "soft")
