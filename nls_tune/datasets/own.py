@@ -376,5 +376,6 @@ def _notes_on_labels(data: Data, part: _Numbered) -> list[str]:
         if isinstance(data.test, float):
             notes.append("the test labels are given ones, some may be wrong: test accuracies are too low by that")
         else:
-            notes.append("the labels of the test file are taken as clean")
+            majority = ", the annotators' majority," if data.annotators else ""
+            notes.append(f"the labels of the test file{majority} are taken as clean")
     return notes

@@ -155,6 +155,8 @@ def test_test_and_validation_files_have_right_labels_or_annotators_of_their_own(
         assert made.num_val == 50
         np.testing.assert_array_equal(made.noisy_labels[made.val_indices], source.labels[made.val_indices])
     assert (votes_of(source)[source.own.val_rows] == GAP).all()
+    source = load(bare, test=annotated(60, seed=1).drop(columns="truth"), drop=())
+    assert "the labels of the test file, the annotators' majority, are taken as clean" in source.own.notes
     source = load(frame, val=val.drop(columns="truth"))
     assert at(source, "annotator:a").num_val == int(val["a"].notna().sum())
 
