@@ -201,8 +201,7 @@ class Training:
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.evaluator.autocast():
                 logits = forward(self.model, inputs)
-                # Labels were checked when the data were loaded.
-                loss = loss_of(logits, labels if soft is None else soft[indices], indices)
+                loss = loss_of(logits, labels if soft is None else soft[indices], indices)  # checked when loaded
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:
