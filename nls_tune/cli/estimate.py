@@ -35,8 +35,9 @@ def estimate(dataset: _Dataset = None, *, folds: _Folds = 3, format_: _Format = 
     """Estimate noise rate and transition matrix from noisy labels alone."""
     from rich.console import Console
 
+    from nls_tune.plan.annotators import annotator_facts
     from nls_tune.plan.plan import make_plan
-    from nls_tune.report.console.estimates import print_bias, print_estimate
+    from nls_tune.report.console.estimates import print_annotators, print_bias, print_estimate
 
     check_format(format_, ("text", "json"))
     settings = settings_of_flags({"dataset": dataset, **flags})
@@ -51,12 +52,14 @@ def estimate(dataset: _Dataset = None, *, folds: _Folds = 3, format_: _Format = 
     first = plan.levels[0].dataset
     check_folds(folds, first.num_train + first.num_val)
     found = []
+    if format_ == "text":
+        print_annotators(annotator_facts(plan.source), console)
     for level in plan.levels:
-        found.append(estimate_level(plan, level, folds=folds))
+        found.append(level.estimate or estimate_level(plan, level, folds=folds))
         if format_ == "text":
             print_estimate(found[-1], console)
     if format_ == "json":
         print(json.dumps([asdict(one) for one in found]))  # in one line: matrices are long
     else:
-        print_bias(console)
+        print_bias(found, console)
     return 0

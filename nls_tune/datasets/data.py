@@ -26,6 +26,7 @@ class Data:
         table: CSV or Parquet file, folder of Parquet files or of a saved Hugging Face dataset, or a data frame.
         arrays: File .npz, file .npy, or arrays by name.
         label: Column or array of the labels.
+        annotators: Columns of the labels of several annotators, in place of ``label``; cells may be empty.
         features: Columns of the features; by default all others.
         drop: Columns that are no features.
         image_size: Side in pixels to which images are brought; by default small images of one size keep it.
@@ -41,6 +42,7 @@ class Data:
     table: Path | pd.DataFrame | None = None
     arrays: Path | Mapping[str, np.ndarray] | None = None
     label: str | None = None
+    annotators: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     image_size: int | None = None
@@ -57,11 +59,16 @@ class Data:
             raise InputError("own data need a source: --images, --table or --arrays")
         if "arrays" in given and len(given) > 1:
             raise InputError(f"--{given[0]} and --arrays are two sources; give one")
-        if "table" in given and self.label is None:
-            raise InputError("--table needs --label COLUMN, the column of the labels")
         if given == ["images"]:
             self._refuse("needs --table FILE: without one the folders of --images are the classes", "label",
-                         "clean_labels", "group")  # fmt: skip
+                         "annotators", "clean_labels", "group")  # fmt: skip
+        if "arrays" in given:
+            self._refuse("is for a --table", "annotators")
+        self._check_annotators()
+        if "table" in given and self.label is None and not self.annotators:
+            raise InputError(
+                "--table needs --label COLUMN, the column of the labels, or --annotators A,B,C, those of several people"
+            )
         if given != ["table"]:
             self._refuse("is for a --table of features", "features", "drop")
         for name in ("val", "test"):
@@ -70,6 +77,22 @@ class Data:
                 raise InputError(f"--{name} must be a file or a share between 0 and 1, got {value:g}")
         if self.val_clean and (self.val is None or isinstance(self.val, float)):
             raise InputError("--val-clean is for a validation file of its own: give it with --val FILE")
+
+    def _check_annotators(self) -> None:
+        names = self.annotators
+        if names and self.label is not None:
+            raise InputError(
+                f"--label {self.label} and --annotators {','.join(names)} both name the labels; leave one of them out"
+            )
+        if len(names) == 1:
+            raise InputError(f"--annotators needs at least 2 columns, got {names[0]!r}; --label is for a single one")
+        if wrong := [name for name in names if not name or name != name.strip() or "," in name]:
+            raise InputError(
+                "--annotators must be names of columns without commas or blanks around them, "
+                f"got {wrong[0]!r}; rename it"
+            )
+        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise InputError(f"--annotators must name each column once, got {twice[0]} twice; leave one of them out")
 
     def _refuse(self, why: str, *names: str) -> None:
         for name in names:
@@ -83,6 +106,7 @@ class Data:
         *,
         table: str | Path | pd.DataFrame | None = None,
         label: str | None = None,
+        annotators: Sequence[str] = (),
         image_size: int | None = None,
         val: float | str | Path | pd.DataFrame | None = None,
         val_clean: bool = False,
@@ -93,8 +117,8 @@ class Data:
     ) -> Self:
         """Return the images of a folder: one folder per class, or any files that a ``table`` names and labels."""
         return cls(
-            images=Path(folder), table=_path(table), label=label, image_size=image_size, val=_path(val),
-            val_clean=val_clean, test=_path(test), clean_labels=clean_labels, group=group,
+            images=Path(folder), table=_path(table), label=label, annotators=_names(annotators), image_size=image_size,
+            val=_path(val), val_clean=val_clean, test=_path(test), clean_labels=clean_labels, group=group,
             skip_unreadable=skip_unreadable,
         )  # fmt: skip
 
@@ -103,7 +127,8 @@ class Data:
         cls,
         file: str | Path,
         *,
-        label: str,
+        label: str | None = None,
+        annotators: Sequence[str] = (),
         features: str | Sequence[str] = (),
         drop: str | Sequence[str] = (),
         image_size: int | None = None,
@@ -116,9 +141,9 @@ class Data:
     ) -> Self:
         """Return the rows of a CSV or Parquet file, or of a folder that Hugging Face's ``save_to_disk`` has written."""
         return cls(
-            table=Path(file), label=label, features=_names(features), drop=_names(drop), image_size=image_size,
-            val=_path(val), val_clean=val_clean, test=_path(test), clean_labels=clean_labels, group=group,
-            skip_unreadable=skip_unreadable,
+            table=Path(file), label=label, annotators=_names(annotators), features=_names(features), drop=_names(drop),
+            image_size=image_size, val=_path(val), val_clean=val_clean, test=_path(test), clean_labels=clean_labels,
+            group=group, skip_unreadable=skip_unreadable,
         )  # fmt: skip
 
     @classmethod
@@ -126,7 +151,8 @@ class Data:
         cls,
         frame: pd.DataFrame,
         *,
-        label: str,
+        label: str | None = None,
+        annotators: Sequence[str] = (),
         features: str | Sequence[str] = (),
         drop: str | Sequence[str] = (),
         val: float | pd.DataFrame | None = None,
@@ -137,8 +163,8 @@ class Data:
     ) -> Self:
         """Return the rows of a data frame."""
         return cls(
-            table=frame, label=label, features=_names(features), drop=_names(drop), val=val, val_clean=val_clean,
-            test=test, clean_labels=clean_labels, group=group,
+            table=frame, label=label, annotators=_names(annotators), features=_names(features), drop=_names(drop),
+            val=val, val_clean=val_clean, test=test, clean_labels=clean_labels, group=group,
         )  # fmt: skip
 
     @classmethod

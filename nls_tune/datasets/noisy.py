@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nls_tune.datasets.annotations import LevelLabels
 from nls_tune.datasets.mapped import InputArray
 from nls_tune.datasets.registry import check_level
 from nls_tune.datasets.source import OwnFacts, Source, hash_arrays
 from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
-from nls_tune.noise import NoiseLevel, corrupt_labels, noise_rate
+from nls_tune.noise import NoiseLevel, corrupt_labels, noise_rate, parse_noise_level
 
 _SPLIT_STREAM = 0x5B11
 
@@ -25,7 +26,8 @@ class NoisyDataset:
     ``train_indices`` are to train on and ``val_indices``, none of them the same, to choose by. ``noise_rate`` is the
     share of wrong labels before the training split was made smaller; ``fingerprint`` is the SHA-256 (hex) of the data,
     the noisy labels and the split. ``transition`` is the matrix (K, K) that losses correct for, where one is known; it
-    is no part of the fingerprint.
+    is no part of the fingerprint. ``soft_labels`` (N, K), float32, are the class probabilities to train on in place of
+    the noisy labels, if there are any.
     """
 
     name: str
@@ -44,6 +46,7 @@ class NoisyDataset:
     noise_rate: float | None
     fingerprint: str
     transition: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -59,6 +62,11 @@ class NoisyDataset:
     def num_val(self) -> int:
         """The number of validation samples."""
         return len(self.val_indices)
+
+    @property
+    def is_of_annotators(self) -> bool:
+        """Whether its labels are made of those of several annotators."""
+        return parse_noise_level(self.noise_level).is_of_annotators
 
     def on_all_labels(self) -> NoisyDataset:
         """Return the dataset with its validation samples among the training samples.
@@ -93,10 +101,10 @@ def make_noisy(
         raise InputError(f"split_seed must be an integer of at least 0, not {split_seed}; 0 is usual")
     # Not the generator of the noise: where the two seeds are equal, the split would follow the noise.
     rng = np.random.Generator(np.random.PCG64([_SPLIT_STREAM, split_seed]))
-    own = source.own
     clean: np.ndarray | None = source.labels
     rate: float | None
-    if own is None:
+    soft: np.ndarray | None = None
+    if source.own is None:
         fraction = info.default_val_fraction if val_fraction is None else val_fraction
         num_val, num_train = _sizes(len(source.labels), info.num_classes, fraction, train_size)
         noisy = _noisy_labels(source, level, noise_seed)
@@ -104,12 +112,8 @@ def make_noisy(
         train, val = np.sort(order[len(order) - num_train :]), np.sort(order[:num_val])
         rate = noise_rate(source.labels, noisy)
     else:
-        noisy, val, clean = _own_labels(source, own, level, noise_seed), own.val_rows, own.clean_labels
-        rest = np.setdiff1d(np.arange(len(noisy)), val)
-        size = _train_size(train_size, info.num_classes, len(rest), "add samples for more")
-        train = np.sort(rest[stratified_order(noisy[rest], rng)[len(rest) - size :]])
-        counting = rest if own.val_clean else slice(None)
-        rate = None if clean is None else noise_rate(clean[counting], noisy[counting])
+        made, clean = _own_labels(source, source.own, level, noise_seed), source.own.clean_labels
+        (noisy, soft, _), (train, val, rate) = made, _split_own(source, source.own, level, made, train_size, rng)
     return NoisyDataset(
         name=info.name,
         noise_level=str(level),
@@ -125,8 +129,37 @@ def make_noisy(
         input_mean=source.input_mean,
         input_std=source.input_std,
         noise_rate=rate,
-        fingerprint=hash_arrays(noisy, train, val, seed=source.fingerprint),
+        fingerprint=hash_arrays(noisy, train, val, *([] if soft is None else [soft]), seed=source.fingerprint),
+        soft_labels=soft,
     )
+
+
+def _split_own(
+    source: Source,
+    own: OwnFacts,
+    level: NoiseLevel,
+    made: LevelLabels,
+    train_size: int | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Return the rows of a user's own data that train, those that validate, and the noise rate of both together."""
+    labels, soft, kept = made
+    rest, val = np.setdiff1d(np.arange(len(labels)), own.val_rows), own.val_rows[kept[own.val_rows]]
+    # Levels of annotators share one order, so that they have the same splits where they hold the same samples.
+    order = rest[stratified_order((source.labels if level.is_of_annotators else labels)[rest], rng)]
+    order = order[kept[order]]
+    if not len(order) or not len(val):
+        raise InputError(
+            f"noise level '{level}' needs training and validation samples, and has {len(order):,} and {len(val):,}; "
+            "leave it out"
+        )
+    size = _train_size(train_size, source.info.num_classes, len(order), "add samples for more")
+    rate, clean = None, own.clean_labels
+    if clean is not None:
+        rows = order if own.val_clean else np.concatenate([order, val])
+        # Of class probabilities it is the mean probability of wrong classes.
+        rate = noise_rate(clean[rows], labels[rows]) if soft is None else float(1 - np.mean(soft[rows, clean[rows]]))
+    return np.sort(order[len(order) - size :]), val, rate
 
 
 def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndarray:
@@ -143,16 +176,19 @@ def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndar
     )
 
 
-def _own_labels(source: Source, own: OwnFacts, level: NoiseLevel, noise_seed: int) -> np.ndarray:
+def _own_labels(source: Source, own: OwnFacts, level: NoiseLevel, noise_seed: int) -> LevelLabels:
     """Return the labels of a user's own data: those given, with synthetic noise on top, or the clean ones."""
+    every = np.ones(len(source.labels), dtype=bool)
+    if level.is_of_annotators and own.annotations is not None:
+        return own.annotations.labels_at(level, source.labels)
     if level.kind == "given":
-        return source.labels.copy()
+        return LevelLabels(source.labels.copy(), None, every)
     if level.kind == "clean" and own.clean_labels is not None:
-        return own.clean_labels.copy()
+        return LevelLabels(own.clean_labels.copy(), None, every)
     noisy = _noisy_labels(source, level, noise_seed)
     if own.val_clean:
         noisy[own.val_rows] = source.labels[own.val_rows]
-    return noisy
+    return LevelLabels(noisy, None, every)
 
 
 def _sizes(total: int, num_classes: int, val_fraction: float, train_size: int | None) -> tuple[int, int]:

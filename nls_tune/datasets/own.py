@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nls_tune.datasets.annotations import Annotations, notes_on_votes, number_labels, without_unlabelled
 from nls_tune.datasets.data import Data
 from nls_tune.datasets.features import check_finite, encode, learn_steps
 from nls_tune.datasets.image_cache import DecodedImages
@@ -22,10 +23,11 @@ from nls_tune.datasets.own_pixels import decode_parts
 from nls_tune.datasets.own_tables import read_table
 from nls_tune.datasets.progress import Progress
 from nls_tune.datasets.registry import DatasetInfo
-from nls_tune.datasets.samples import Samples, counted, listed, sorted_classes
+from nls_tune.datasets.samples import Samples, counted, listed, number_classes, sorted_classes
 from nls_tune.datasets.source import OwnFacts, Source, hash_arrays, input_statistics
-from nls_tune.datasets.splits import prefix_of_units
+from nls_tune.datasets.splits import number_units, prefix_of_units
 from nls_tune.errors import InputError
+from nls_tune.noise.annotators import GAP
 
 _TEST_STREAM, _VAL_STREAM = 0x7E57, 0x5B11
 _MOST_CLASSES = 1_000
@@ -93,7 +95,8 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], DecodedIm
         if data.arrays is not None:
             parts[name] = read_arrays(source, data, like=like)
         elif data.table is not None:
-            parts[name] = read_table(source, data, like=like)
+            is_right = name == "test" or (name == "val" and data.val_clean)
+            parts[name] = read_table(source, data, like=like, is_right=is_right)
         else:
             parts[name] = find_images(source)
         pictures = parts[name].pictures
@@ -104,6 +107,15 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], DecodedIm
     notes: list[str] = []
     if data.images is not None and data.table is not None:
         notes += check_unlabelled(data.images, list(parts.values()), data.skip_unreadable)
+    if data.annotators:
+        if data.clean_labels and all(one.clean is None for one in parts.values()):
+            raise InputError(
+                f"no file has the column {data.clean_labels!r} of --clean-labels; leave it out, or correct it"
+            )
+        for name, samples in parts.items():
+            parts[name], dropped = without_unlabelled(samples)
+            notes += dropped
+        main = parts["main"]
     if main.of_images:
         parts, images, size_note = decode_parts(parts, data.image_size, skip=data.skip_unreadable, progress=progress)
         notes += [*size_note, *(note for samples in parts.values() for note in samples.notes)]
@@ -118,7 +130,8 @@ def _read(data: Data, progress: Progress) -> tuple[dict[str, Samples], DecodedIm
 
 def _classes(main: Samples) -> tuple[str, ...]:
     """Return the names of the classes, or refuse labels that are no classes to learn."""
-    counts = Counter(main.labels.tolist())
+    given = [main.labels.tolist()] if main.votes is None else [set(row) - {None} for row in main.votes.tolist()]
+    counts = Counter(label for labels in given for label in labels)
     names = sorted_classes(counts)
     if len(names) > _MOST_CLASSES:
         raise InputError(
@@ -142,7 +155,8 @@ def _classes(main: Samples) -> tuple[str, ...]:
 class _Numbered:
     """The samples of all parts in their one order, with numbers in place of names.
 
-    ``clean`` is -1 where unknown, ``units`` are what no split divides, and ``side`` says main, val or test.
+    ``clean`` is -1 where unknown, ``units`` are what no split divides, and ``side`` says main, val or test. ``votes``
+    (N, A) are the labels of annotators, -1 where there is none; A is 0 where each sample has one ``label``.
     """
 
     samples: Samples
@@ -151,27 +165,32 @@ class _Numbered:
     clean: np.ndarray
     units: np.ndarray
     digests: np.ndarray
+    votes: np.ndarray
 
     @classmethod
     def of(cls, parts: dict[str, Samples], images: DecodedImages | None, classes: Sequence[str]) -> _Numbered:
         """Join the parts, each sorted by the content of its samples, then by label and clean label."""
         numbers = {name: number for number, name in enumerate(classes)}
-        joined, sides, digests, labels, clean = [], [], [], [], []
+        joined, sides, digests, labels, clean, votes = [], [], [], [], [], []
+        people = max(0 if part.votes is None else part.votes.shape[1] for part in parts.values())
         for name, part in parts.items():
-            given, known = _number(part.labels, numbers, part.where), np.full(len(part), -1)
+            found, known = _digests(part, images), np.full(len(part), -1)
+            given, voted = number_labels(part, numbers, found, people)
             if part.clean is not None:
-                known = _number(part.clean, numbers, f"the clean labels of {part.where}")
-            found = _digests(part, images)
-            order = np.array(sorted(range(len(part)), key=lambda i: (found[i], given[i], known[i])), dtype=np.int64)
+                known = number_classes(part.clean, numbers, f"the clean labels of {part.where}")
+            keys = list(zip(found, given.tolist(), known.tolist(), voted.tolist(), strict=True))
+            order = np.array(sorted(range(len(part)), key=keys.__getitem__), dtype=np.int64)
             joined.append(part.take(order))
             sides.append(np.full(len(part), name, dtype=object))
             digests.append(np.array(found, dtype=object)[order])
             labels.append(given[order])
             clean.append(known[order])
+            votes.append(voted[order])
         samples, all_digests = _joined(joined), np.concatenate(digests)
         return cls(
             samples, np.concatenate(sides), np.concatenate(labels), np.concatenate(clean),
-            _units(all_digests, samples.groups, tied=samples.of_images), all_digests,
+            number_units(all_digests.tolist(), samples.groups, tied=samples.of_images), all_digests,
+            np.concatenate(votes),
         )  # fmt: skip
 
     def rows(self, side: str) -> np.ndarray:
@@ -221,17 +240,8 @@ class _Numbered:
         """Return some of the samples."""
         return _Numbered(
             self.samples.take(rows), self.side[rows], self.labels[rows], self.clean[rows], self.units[rows],
-            self.digests[rows],
+            self.digests[rows], self.votes[rows],
         )  # fmt: skip
-
-
-def _number(texts: np.ndarray, numbers: dict[str, int], where: str) -> np.ndarray:
-    if unknown := sorted({text for text in texts if text not in numbers}):
-        raise InputError(
-            f"{where} has {counted(len(unknown), 'class', 'classes')} that the training labels do not have "
-            f"({listed(unknown)}); known: {listed(numbers, 5)}"
-        )
-    return np.array([numbers[text] for text in texts], dtype=np.int64)
 
 
 def _digests(part: Samples, images: DecodedImages | None) -> list[bytes]:
@@ -265,35 +275,10 @@ def _joined(parts: Sequence[Samples]) -> Samples:
         places=np.concatenate(places) if places else None,
         columns=columns,
         clean=None,
+        votes=None,
         groups=groups,
         origins=np.concatenate([part.origins for part in parts if part.origins is not None]),
     )
-
-
-def _units(digests: np.ndarray, groups: np.ndarray | None, *, tied: bool) -> np.ndarray:
-    """Number what no split divides, by first appearance: equal inputs, and whatever shares a group.
-
-    Where there are groups, equal inputs are only kept together if they are ``tied``.
-    """
-    units = _by_appearance(digests.tolist())
-    if groups is None:
-        return units
-    if not tied:
-        units = np.arange(len(digests))
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    # A sample without a group is alone in one.
-    named = _by_appearance([("row", i) if group is None else group for i, group in enumerate(groups.tolist())])
-    size = int(units.max()) + 1 + int(named.max()) + 1
-    edges = (np.ones(len(units)), (units, named + int(units.max()) + 1))
-    found = connected_components(coo_array(edges, shape=(size, size)), directed=False)[1]
-    return _by_appearance(found[units].tolist())
-
-
-def _by_appearance(values: Sequence[Any]) -> np.ndarray:
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
 
 
 # The source
@@ -303,7 +288,8 @@ def _source(
     data: Data, part: _Numbered, images: DecodedImages | None, classes: tuple[str, ...], notes: list[str]
 ) -> Source:
     main, val, test = (part.rows(side) for side in ("main", "val", "test"))
-    if lacking := [name for i, name in enumerate(classes) if i not in part.labels[main]]:
+    lacking = [name for i, name in enumerate(classes) if i not in part.labels[main]]
+    if lacking and not data.annotators:
         raise InputError(
             f"{counted(len(lacking), 'class', 'classes')} of {part.samples.where} have no training sample left "
             f"({listed(lacking)}): what validates and tests holds all of them; "
@@ -332,10 +318,18 @@ def _source(
         clean[len(main) :] = part.labels[val]
     test_labels, knows = part.labels[test].copy(), part.clean[test] >= 0
     test_labels[knows] = part.clean[test][knows]
+    annotations = None
+    if data.annotators:
+        votes = part.votes[labelled].copy()
+        if data.val_clean:
+            votes[len(main) :] = GAP
+        annotations = Annotations(data.annotators, votes, len(classes))
+        notes = [*notes, *notes_on_votes(annotations, lacking)]
     notes = [*notes, *_notes_on_labels(data, part)]
     info = DatasetInfo(
-        data.name, len(classes), inputs.shape[1:], ("given",), default_val_fraction=len(val) / len(labelled),
-        num_labelled=len(labelled), num_test=len(test), own=True, knows_clean=bool((clean >= 0).all()),
+        data.name, len(classes), inputs.shape[1:], ("majority" if data.annotators else "given",),
+        default_val_fraction=len(val) / len(labelled), num_labelled=len(labelled), num_test=len(test), own=True,
+        knows_clean=bool((clean >= 0).all()), annotators=data.annotators,
     )  # fmt: skip
     facts = OwnFacts(
         class_names=classes,
@@ -346,8 +340,9 @@ def _source(
         preprocessing={"class_names": list(classes), **preprocessing},
         notes=tuple(notes),
         origins=_origins(data, part, labelled),
+        annotations=annotations,
     )
-    end, hashes = len(labelled), _fingerprint(part, classes)
+    end, hashes = len(labelled), _fingerprint(part, classes, data.annotators)
     return Source(info, inputs[:end], part.labels[labelled], inputs[end:], test_labels, mean, std, hashes, own=facts)
 
 
@@ -360,13 +355,14 @@ def _origins(data: Data, part: _Numbered, rows: np.ndarray) -> dict[str, np.ndar
     return found
 
 
-def _fingerprint(part: _Numbered, classes: Sequence[str]) -> str:
+def _fingerprint(part: _Numbered, classes: Sequence[str], annotators: Sequence[str]) -> str:
     """Return the SHA-256 of the classes, and of inputs and labels of each part in their order."""
-    arrays = []
+    arrays, people = [], sorted(annotators)
     for side in ("main", "val", "test"):
         rows = part.rows(side)
         arrays += [np.frombuffer(b"".join(part.digests[rows]), np.uint8), part.labels[rows], part.clean[rows]]
-    return hash_arrays(*arrays, seed=json.dumps(list(classes)))
+        arrays += [part.votes[rows, annotators.index(name)] for name in people]
+    return hash_arrays(*arrays, seed=json.dumps([list(classes), people] if people else list(classes)))
 
 
 def _notes_on_labels(data: Data, part: _Numbered) -> list[str]:
@@ -382,5 +378,6 @@ def _notes_on_labels(data: Data, part: _Numbered) -> list[str]:
         if isinstance(data.test, float):
             notes.append("the test labels are given ones, some may be wrong: test accuracies are too low by that")
         else:
-            notes.append("the labels of the test file are taken as clean")
+            majority = ", the annotators' majority," if data.annotators else ""
+            notes.append(f"the labels of the test file{majority} are taken as clean")
     return notes

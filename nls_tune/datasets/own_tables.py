@@ -24,17 +24,22 @@ _PATHS = (
 Kinds = Mapping[str, Literal["number", "category"]]
 
 
-def read_table(table: Path | pd.DataFrame, data: Data, *, like: Samples | None = None) -> Samples:
+def read_table(
+    table: Path | pd.DataFrame, data: Data, *, like: Samples | None = None, is_right: bool = False
+) -> Samples:
     """Read the samples of a table; those of a second one have the features of the first, ``like``.
+
+    Where annotators labelled the first, the labels of one that ``is_right`` are its clean labels, if it has some.
 
     Raises:
         InputError: If the table cannot be read, or breaks a rule that the message names.
     """
     frame = read_frame(table, with_images=data.images is None)
-    taken = {"--label": data.label, "--clean-labels": data.clean_labels, "--group": data.group}
-    labels = _labels(frame, str(data.label), "--label")
+    labels, votes = _given_labels(frame, data, first=like is None, is_right=is_right)
     clean = groups = None
-    if data.clean_labels is not None and (like is None or data.clean_labels in frame.columns):
+    # Where annotators labelled the training samples, right labels may be those of other files only.
+    elsewhere = data.annotators and not all(isinstance(side, float | None) for side in (data.val, data.test))
+    if data.clean_labels is not None and (data.clean_labels in frame.columns or (like is None and not elsewhere)):
         clean = _labels(frame, data.clean_labels, "--clean-labels")
     if data.group is not None:
         values = as_texts(frame.column(data.group, "--group").to_numpy(), f"column {data.group} of {frame.where}")
@@ -42,18 +47,19 @@ def read_table(table: Path | pd.DataFrame, data: Data, *, like: Samples | None =
             raise InputError(f"column {data.group} of {frame.where} is missing in {counted(absent, 'row')}; fill it in")
         groups = values
     if data.images is not None:
-        return Samples(frame.where, labels, _pictures(frame, data.images), clean=clean, groups=groups)
+        return Samples(frame.where, labels, _pictures(frame, data.images), clean=clean, groups=groups, votes=votes)
     if frame.pictures:
         if data.features or data.drop:
             raise InputError(f"{frame.where} holds images: leave out --features and --drop")
-        return Samples(frame.where, labels, frame.pictures, clean=clean, groups=groups)
+        return Samples(frame.where, labels, frame.pictures, clean=clean, groups=groups, votes=votes)
     if like is None:
-        names = _features(frame, data, [name for name in taken.values() if name is not None])
+        taken = [data.label, data.clean_labels, data.group, *data.annotators]
+        names = _features(frame, data, [name for name in taken if name is not None])
         columns = tuple(_column(frame, name) for name in names)
         _check_content(frame.where, columns)
     else:
         columns = columns_of(frame, {column.name: column.kind for column in like.columns})
-    return Samples(frame.where, labels, columns=columns, clean=clean, groups=groups, notes=frame.notes)
+    return Samples(frame.where, labels, columns=columns, clean=clean, groups=groups, notes=frame.notes, votes=votes)
 
 
 def columns_of(frame: Frame, kinds: Kinds) -> tuple[Column, ...]:
@@ -67,9 +73,43 @@ def columns_of(frame: Frame, kinds: Kinds) -> tuple[Column, ...]:
     return tuple(_column(frame, name, kind) for name, kind in kinds.items())
 
 
+def _given_labels(frame: Frame, data: Data, *, first: bool, is_right: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the labels, or None for each sample and the labels of annotators, (N, A).
+
+    A table that is not the first need not have all annotators; without any of them its clean labels are its labels.
+    """
+    if not data.annotators:
+        return _labels(frame, str(data.label), "--label"), None
+    there = [name for name in data.annotators if first or name in frame.columns]
+    has_clean = data.clean_labels is not None and data.clean_labels in frame.columns
+    if has_clean and (is_right or not there):
+        return _labels(frame, str(data.clean_labels), "--clean-labels"), None
+    if not there:
+        if data.clean_labels is not None:
+            frame.column(data.clean_labels, "--clean-labels")  # raises the error that names the nearest column
+        raise InputError(
+            f"{frame.where} has no column of an annotator ({listed(data.annotators)}) and none of right labels; "
+            "name one with --clean-labels"
+        )
+    votes = np.full((len(frame.columns), len(data.annotators)), None, dtype=object)
+    for name in there:
+        texts = as_texts(frame.column(name, "--annotators").to_numpy(), f"column {name} of {frame.where}")
+        if frame.class_names and name in frame.class_names:  # Hugging Face's library writes -1 where there is no label
+            texts[texts == "-1"] = None
+        known = np.array([text is not None for text in texts], dtype=bool)
+        if first and not known.any():
+            raise InputError(f"column {name} of {frame.where} holds no label; leave it out of --annotators")
+        votes[known, data.annotators.index(name)] = _named(frame, name, texts[known])
+    return np.full(len(votes), None, dtype=object), votes
+
+
 def _labels(frame: Frame, name: str, flag: str) -> np.ndarray:
-    values = frame.column(name, flag)
-    found = class_texts(values.to_numpy(), f"column {name} of {frame.where}")
+    return _named(frame, name, frame.column(name, flag).to_numpy())
+
+
+def _named(frame: Frame, name: str, values: np.ndarray) -> np.ndarray:
+    """Return the labels of a column as names of classes."""
+    found = class_texts(values, f"column {name} of {frame.where}")
     names = (frame.class_names or {}).get(name)
     if names is None:
         return found

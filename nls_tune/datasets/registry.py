@@ -47,7 +47,8 @@ class DatasetInfo:
     ``input_shape`` is that of one sample: (C, H, W) of uint8 images, (D,) of float32 features. ``human_names`` name the
     human label sets, without ``human:``. ``class_map`` says where asymmetric noise sends a class, clean to noisy, and
     ``swap_map`` the noise ``swap``; None if the dataset defines no map. ``num_labelled`` counts training and validation
-    samples together. Data of a user's ``own`` are known once they are loaded; all but those have clean labels.
+    samples together. Data of a user's ``own`` are known once they are loaded; all but those have clean labels, and only
+    those may have the labels of several ``annotators``, by name.
     """
 
     name: str
@@ -62,6 +63,7 @@ class DatasetInfo:
     num_test: int = 10_000
     own: bool = False
     knows_clean: bool = True
+    annotators: tuple[str, ...] = ()
 
     @property
     def default_space(self) -> str:
@@ -116,6 +118,21 @@ def check_level(info: DatasetInfo, level: NoiseLevel) -> None:
     """Raise an InputError that says why a dataset cannot have a noise level, if so, before anything is loaded."""
     if level.kind == "human":
         _check_human(info, level)
+    elif level.is_of_annotators and not info.annotators:
+        raise InputError(
+            f"noise level '{level}' is for items that several annotators have labelled; "
+            + (
+                "name their columns with --annotators A,B,C"
+                if info.own
+                else "give such data with --table, --annotators"
+            )
+        )
+    elif level.kind == "annotator" and level.source not in info.annotators:
+        raise unknown_name(f"annotator of {info.name}", str(level.source), info.annotators)
+    elif level.kind == "given" and info.annotators:
+        raise InputError(
+            "noise level 'given' is for one column of labels, and several annotators gave some; use majority"
+        )
     elif (level.kind == "asymmetric" and info.class_map is None) or (level.kind == "swap" and info.swap_map is None):
         raise InputError(
             f"{level.kind} noise needs a map of the classes and {info.name} defines none, so it cannot have "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -62,9 +62,10 @@ class Samples:
 
     Either ``pictures`` (and, once these are decoded, ``places``, (N,): theirs among all that are) or ``columns`` hold
     the inputs.
-    ``labels``, ``clean`` and ``groups`` are texts, (N,) of objects; the last two None where unknown. ``where`` is the
-    source in messages, and ``notes`` say what was left out of it. ``named_columns`` says that a user knows the columns
-    by their names. ``origins`` (N,) are the names of the files, or the numbers of the rows in the source.
+    ``labels``, ``clean`` and ``groups`` are texts, (N,) of objects; the last two None where unknown. Where several
+    annotators gave labels, these are the ``votes``, (N, A) of texts or None, and ``labels`` hold nothing. ``where`` is
+    the source in messages, and ``notes`` say what was left out of it. ``named_columns`` says that a user knows the
+    columns by their names. ``origins`` (N,) are the names of the files, or the numbers of the rows in the source.
     """
 
     where: str
@@ -77,6 +78,7 @@ class Samples:
     notes: tuple[str, ...] = field(default=())
     named_columns: bool = True
     origins: np.ndarray | None = None
+    votes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,6 +99,7 @@ class Samples:
             clean=None if self.clean is None else self.clean[rows],
             groups=None if self.groups is None else self.groups[rows],
             origins=None if self.origins is None else self.origins[rows],
+            votes=None if self.votes is None else self.votes[rows],
         )
 
 
@@ -155,6 +158,16 @@ def sorted_classes(texts: Iterable[str]) -> tuple[str, ...]:
     if all(_WHOLE.fullmatch(name) for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
+
+
+def number_classes(texts: np.ndarray, numbers: Mapping[str, int], where: str) -> np.ndarray:
+    """Return names of classes as their numbers, int64; raise InputError for names without a number."""
+    if unknown := sorted({text for text in texts if text not in numbers}):
+        raise InputError(
+            f"{where} has {counted(len(unknown), 'class', 'classes')} that the training labels do not have "
+            f"({listed(unknown)}); known: {listed(numbers, 5)}"
+        )
+    return np.array([numbers[text] for text in texts], dtype=np.int64)
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nls_tune.datasets.annotations import Annotations
 from nls_tune.datasets.mapped import InputArray, MappedImages
 from nls_tune.datasets.registry import DatasetInfo
 from nls_tune.datasets.splits import stratified_order
@@ -27,7 +28,8 @@ class OwnFacts:
     ``val_rows`` validate, whatever the noise, and with ``val_clean`` none is put on them. Without ``test_clean`` the
     test labels are those given as well. ``preprocessing`` is the content of ``preprocessing.json``, and ``notes`` are
     sentences for the plan. ``origins`` say by column where each labelled sample comes from: its ``file`` or its
-    ``row``, and its ``source`` where there are two.
+    ``row``, and its ``source`` where there are two. ``annotations`` are the labels of several annotators, of which the
+    given ones are the majority's.
     """
 
     class_names: tuple[str, ...]
@@ -38,6 +40,7 @@ class OwnFacts:
     preprocessing: Mapping[str, object]
     notes: tuple[str, ...]
     origins: Mapping[str, np.ndarray]
+    annotations: Annotations | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,3 +49,29 @@ def prefix_of_units(units: np.ndarray, labels: np.ndarray, share: float, rng: np
     target = round(len(units) * share)
     number = int(np.clip(np.argmin(np.abs(ends - target)) + 1, 1, max(1, len(order) - 1)))
     return np.flatnonzero(np.isin(units, names[order[:number]]))
+
+
+def number_units(digests: Sequence[Any], groups: np.ndarray | None, *, tied: bool) -> np.ndarray:
+    """Number what no split divides, by first appearance: equal inputs, and whatever shares a group.
+
+    Where there are groups, equal inputs are only kept together if they are ``tied``.
+    """
+    units = _by_appearance(digests)
+    if groups is None:
+        return units
+    if not tied:
+        units = np.arange(len(digests))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # A sample without a group is alone in one.
+    named = _by_appearance([("row", i) if group is None else group for i, group in enumerate(groups.tolist())])
+    size = int(units.max()) + 1 + int(named.max()) + 1
+    edges = (np.ones(len(units)), (units, named + int(units.max()) + 1))
+    found = connected_components(coo_array(edges, shape=(size, size)), directed=False)[1]
+    return _by_appearance(found[units].tolist())
+
+
+def _by_appearance(values: Sequence[Any]) -> np.ndarray:
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)

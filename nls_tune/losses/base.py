@@ -20,7 +20,8 @@ class NoisyLabelLoss(nn.Module, ABC):
 
         Args:
             logits: Shape (N, K), floating; bfloat16 and float16 are computed in float32.
-            targets: Classes, int64 of shape (N,), 0 to K - 1; not checked.
+            targets: Classes, int64 of shape (N,), 0 to K - 1; not checked. Some losses also take class probabilities,
+                float32 of shape (N, K): see ``takes_probabilities`` in the registry.
             indices: Which training samples they are, int64 of shape (N,); only some losses look at them.
         """
 

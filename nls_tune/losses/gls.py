@@ -31,42 +31,42 @@ def gls_loss(
     """Cross-entropy against ``(1 - r) * onehot(y) + r / K``, where the smooth rate r may be negative.
 
     Per sample, with logits z, label y and K classes, the loss is ``CE(z, y) + r * (z[y] - mean(z))`` and
-    its gradient ``softmax(z) - (1 - r) * onehot(y) - r / K`` (Wei et al., ICML 2022). It takes
-    the place of ``torch.nn.functional.cross_entropy`` for class indices: ``weight``, ``ignore_index`` and
+    its gradient ``softmax(z) - (1 - r) * onehot(y) - r / K`` (Wei et al., ICML 2022); class probabilities may stand
+    for ``onehot(y)``. It takes the place of ``torch.nn.functional.cross_entropy``: ``weight``, ``ignore_index`` and
     ``reduction`` mean what they mean there with ``label_smoothing=r``, at every rate. For r < 0 it has no
     lower bound. It can be differentiated twice, compiled (``fullgraph=True``) and used under ``torch.func``. NaN logits
     give a NaN loss, never an error.
 
     Args:
-        logits: Shape (C,), (N, C) or (N, C, d1, ...); any floating dtype. bfloat16 and float16 are computed
-            in float32, inside and outside autocast.
-        targets: Class indices, int64 or uint8, of shape (), (N,) or (N, d1, ...).
-        smooth_rate: A finite number of at most 1; or a 0-dim floating tensor, which never recompiles a compiled
-            caller; or one rate per sample, a tensor of the shape of ``targets`` or (N,). Tensors may
-            require gradients.
+        logits: Shape (C,), (N, C) or (N, C, d1, ...), floating; bfloat16 and float16 are computed in float32, inside
+            and outside autocast.
+        targets: Class indices, int64 or uint8, of shape (), (N,) or (N, d1, ...); or class probabilities, floating, of
+            the shape of ``logits``. These are not checked, and ``ignore_index`` does not concern them.
+        smooth_rate: A finite number of at most 1; or a 0-dim floating tensor, which never recompiles a compiled caller;
+            or one rate per sample, a tensor of the shape of class indices or (N,). Tensors may require gradients.
         weight: One weight per class, shape (C,). The smoothing term is weighted as well, as in torch.
         ignore_index: The label whose samples count neither in the loss nor in the mean. None says that every label is
             a class, 0 to C - 1: labels are then not checked, and the mean takes fewer passes over them.
-        reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples), ``"sum"`` or ``"none"``.
+        reduction: ``"mean"`` (divided by the sum of ``weight[y]``, without ignored samples; for class probabilities by
+            N, as in torch), ``"sum"`` or ``"none"``.
 
     Returns:
-        float32, or float64 for float64 logits; 0-dim, or of the shape of ``targets`` for ``"none"``. The mean
-        over no samples is NaN, as in torch.
+        float32, or float64 for float64 logits; 0-dim, or one per sample for ``"none"``. The mean over none is NaN.
 
     Raises:
-        ValueError: A rate above 1 or not finite, shapes that do not fit, an unknown reduction, or a label
-            out of range. Values inside tensors are checked on the CPU only, because elsewhere the check would
-            wait for the device; under ``torch.func.vmap`` and while compiling, values are not checked.
-        TypeError: A dtype or type that cannot be used, such as class probabilities in place of indices.
+        ValueError: A rate above 1 or not finite, shapes that do not fit, an unknown reduction, or a label out of range.
+            Values in tensors are checked on the CPU alone, and neither under ``torch.func.vmap`` nor while compiling.
+        TypeError: A dtype or type that cannot be used, such as class indices of dtype int32.
     """
     _check_reduction(reduction)
     _check_tensors(logits, targets, weight)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    rate = _broadcast_rate(_checked_rate(smooth_rate), logits, targets)
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    rate = _broadcast_rate(_checked_rate(smooth_rate), logits)
     weight = None if weight is None else weight.to(logits.dtype)
-    targets = targets.long()
     class_axis = 1 if logits.ndim > 1 else 0
+    if targets.is_floating_point():
+        return _of_probabilities(logits, targets.to(logits.dtype), rate, weight, reduction)
+    targets = targets.long()
     if ignore_index is None:
         none_ignored, ignore_index = targets.numel() > 0, _NO_LABEL
     else:
@@ -88,7 +88,7 @@ class HasLogits(Protocol):
 
 
 class GLSLoss(nn.Module):
-    """``gls_loss`` as a module, with its arguments; takes the place of ``torch.nn.CrossEntropyLoss`` for class indices.
+    """``gls_loss`` as a module, with its arguments; takes the place of ``torch.nn.CrossEntropyLoss``.
 
     A rate that is a tensor becomes a buffer outside ``state_dict`` (so that the state stays that of
     ``CrossEntropyLoss``), an ``nn.Parameter`` a parameter. ``weight`` is a buffer, as in ``CrossEntropyLoss``.
@@ -189,6 +189,21 @@ def _per_sample(
     return losses.sum() / torch.where(counted.reshape(-1), label_weights, 0.0).sum()
 
 
+def _of_probabilities(
+    logits: Tensor, targets: Tensor, rate: float | Tensor, weight: Tensor | None, reduction: str
+) -> Tensor:
+    """Return the loss against ``(1 - r) p + r / K`` for class probabilities p of the shape of ``logits``."""
+    if not isinstance(rate, Tensor) and rate == 0:
+        return F.cross_entropy(logits, targets, weight=weight, reduction=reduction)
+    class_axis = 1 if logits.ndim > 1 else 0
+    log_p = torch.log_softmax(logits, class_axis)
+    if weight is not None:
+        log_p = log_p * weight.reshape(-1, *(1 for _ in logits.shape[class_axis + 1 :]))
+    nll = -(targets * log_p).sum(class_axis)
+    losses = (1 - rate) * nll - _smoothing(log_p.sum(class_axis), rate, 1 / logits.shape[class_axis])
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+
+
 def _smoothing(total: Tensor, rate: float | Tensor, share: float) -> Tensor:
     """Return ``rate * share * total``, and 0 at rate 0 even where masked logits (-inf) make the total infinite.
 
@@ -208,22 +223,25 @@ def _check_tensors(logits: Tensor, targets: Tensor, weight: Tensor | None) -> No
     """Refuse dtypes and shapes that do not fit, by what the tensors are, not by what is in them."""
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}; convert them with logits.float()")
-    dtype = targets.dtype
-    if dtype is not torch.int64 and dtype is not torch.uint8:
-        if dtype.is_floating_point:
-            way_out = "for class probabilities use torch.nn.functional.cross_entropy"
-        else:
-            way_out = "convert them with targets.long()"
-        raise TypeError(f"targets must be class indices of dtype int64 or uint8, got {dtype}; {way_out}")
-    shape = logits.shape
+    shape, dtype = logits.shape, targets.dtype
     if not shape:
         raise ValueError("logits must have a class axis, shape (C,), (N, C) or (N, C, d1, ...), got shape ()")
     expected = shape[:1] + shape[2:] if len(shape) > 1 else shape[1:]
-    if targets.shape != expected:
-        raise ValueError(
-            f"targets must have the shape of logits {tuple(shape)} without the class axis, {tuple(expected)}, "
-            f"got {tuple(targets.shape)}"
+    if dtype.is_floating_point and targets.shape != shape:
+        raise TypeError(
+            f"targets must be class indices of dtype int64 or uint8, or class probabilities of the shape of logits "
+            f"{tuple(shape)}, got {dtype} of shape {tuple(targets.shape)}"
         )
+    if not dtype.is_floating_point:
+        if dtype is not torch.int64 and dtype is not torch.uint8:
+            raise TypeError(
+                f"targets must be class indices of dtype int64 or uint8, got {dtype}; convert them with targets.long()"
+            )
+        if targets.shape != expected:
+            raise ValueError(
+                f"targets must have the shape of logits {tuple(shape)} without the class axis, {tuple(expected)}, "
+                f"got {tuple(targets.shape)}"
+            )
     if weight is not None:
         if not isinstance(weight, Tensor):
             raise TypeError(f"weight must be a tensor, got {weight!r}; convert it with torch.tensor(weight)")
@@ -254,18 +272,18 @@ def _checked_rate(rate: object) -> float | Tensor:
     return rate
 
 
-def _broadcast_rate(rate: float | Tensor, logits: Tensor, targets: Tensor) -> float | Tensor:
-    """Return the rate in the dtype of ``logits`` and a shape that broadcasts over ``targets``, or refuse it."""
+def _broadcast_rate(rate: float | Tensor, logits: Tensor) -> float | Tensor:
+    """Return the rate in the dtype of ``logits`` and a shape that broadcasts over the samples, or refuse it."""
     if not isinstance(rate, Tensor):
         return rate
-    rate = rate.to(logits.dtype)
-    if rate.ndim == 0 or rate.shape == targets.shape:
+    rate, samples = rate.to(logits.dtype), logits.shape[:1] + logits.shape[2:] if logits.ndim > 1 else logits.shape[1:]
+    if rate.ndim == 0 or rate.shape == samples:
         return rate
     if logits.ndim > 1 and rate.shape == logits.shape[:1]:
-        return rate.reshape(-1, *(1 for _ in targets.shape[1:]))
+        return rate.reshape(-1, *(1 for _ in samples[1:]))
     raise ValueError(
-        f"smooth_rate must be a number, a 0-dim tensor or one rate per sample, shape {tuple(targets.shape)}"
-        f"{f' or {tuple(targets.shape[:1])}' if targets.ndim > 1 else ''}, got shape {tuple(rate.shape)}"
+        f"smooth_rate must be a number, a 0-dim tensor or one rate per sample, shape {tuple(samples)}"
+        f"{f' or {tuple(samples[:1])}' if len(samples) > 1 else ''}, got shape {tuple(rate.shape)}"
     )
 
 

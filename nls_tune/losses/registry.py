@@ -21,6 +21,7 @@ class LossInfo:
             are those of the paper, on CIFAR-10 where the paper has several.
         needs: What its constructor needs besides them: ``indices``, the numbers of samples and classes, because it
             remembers something per sample; ``matrix``, a transition matrix (rows: clean class).
+        takes_probabilities: Whether it takes class probabilities in place of labels.
     """
 
     where: str
@@ -28,6 +29,7 @@ class LossInfo:
     formula: str
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     needs: Literal["nothing", "indices", "matrix"] = "nothing"
+    takes_probabilities: bool = False
 
 
 def _number(low: float, high: float, default: float, scale: str = "linear") -> dict[str, object]:
@@ -35,12 +37,13 @@ def _number(low: float, high: float, default: float, scale: str = "linear") -> d
 
 
 LOSSES: dict[str, LossInfo] = {
-    "ce": LossInfo("ce:CE", "cross-entropy", "-log p_y"),
+    "ce": LossInfo("ce:CE", "cross-entropy", "-log p_y", takes_probabilities=True),
     "gls": LossInfo(
         "ce:GLS",
         "Wei et al., To Smooth or Not? When Label Smoothing Meets Noisy Labels, ICML 2022",
         "-log p_y + r (z_y - mean(z)); r: smooth_rate",
         {"smooth_rate": _number(-8, 0.8, -0.5, "log1m")},
+        takes_probabilities=True,
     ),
     "gce": LossInfo(
         "gce:GCE",
@@ -124,3 +127,13 @@ def loss_info(name: str) -> LossInfo:
     """Return what is known of a loss; one's own remembers what it likes per sample, and has no settings."""
     check_loss(name)
     return LOSSES.get(name) or LossInfo(name, "a class of your own", "", needs="indices")
+
+
+def check_takes_probabilities(name: str, level: str) -> None:
+    """Raise an InputError unless a loss takes the class probabilities that a noise level has in place of labels."""
+    if not loss_info(name).takes_probabilities:
+        able = " and ".join(one for one, info in LOSSES.items() if info.takes_probabilities)
+        raise InputError(
+            f"noise level {level!r} trains on class probabilities, and loss {name} takes one label per sample; {able} "
+            "take them: leave out the level, or the loss"
+        )

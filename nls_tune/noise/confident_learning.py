@@ -53,7 +53,8 @@ class NoiseEstimate:
     noise. ``is_weak`` says that the models err even where they are surest: the rate is too high then, nobody knows by
     how much. True values are None where clean labels are unknown, the ``noise_cancelling_rate`` where none exists. Each
     of ``folds`` models was trained on all samples but one part, whose noisy labels it predicts at its epoch of
-    ``best_epochs`` with the ``accuracy``. Estimates of earlier versions are those of confident learning.
+    ``best_epochs`` with the ``accuracy``. Estimates of earlier versions are those of confident learning. Those by the
+    labels of several annotators have no folds, and their interval is the sampling error alone.
     """
 
     dataset: str

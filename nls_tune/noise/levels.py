@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from nls_tune.errors import InputError, unknown_name
 
 _RATE_KINDS = ("symmetric", "pairflip", "asymmetric", "swap", "instance")
-_KINDS = ("clean", *_RATE_KINDS, "matrix", "human", "given")
+#: Levels of data of which every item has labels of several annotators.
+_ANNOTATOR_KINDS = ("majority", "soft", "dawid-skene", "annotator")
+_KINDS = ("clean", *_RATE_KINDS, "matrix", "human", "given", *_ANNOTATOR_KINDS)
+#: What kinds with a source call it.
+_SOURCES = {"matrix": "a file", "human": "a label set", "annotator": "a name"}
 _HUMAN_NAMES = ("worst", "aggre", "random1", "random2", "random3", "noisy")
 _HUMAN_ALIASES = {"worse": "worst", "aggregate": "aggre"}
-_EXAMPLES = {"matrix": "matrix:FILE", "human": "human:worst"} | {kind: f"{kind}:0.4" for kind in _RATE_KINDS}
+_EXAMPLES = {"matrix": "matrix:FILE", "human": "human:worst", "annotator": "annotator:NAME"} | {
+    kind: f"{kind}:0.4" for kind in _RATE_KINDS
+}
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,9 @@ class NoiseLevel:
     """One kind and strength of label noise; ``str()`` gives its one stored spelling.
 
     The kinds ``symmetric``, ``pairflip``, ``asymmetric``, ``swap`` and ``instance`` have a ``rate``, the share of
-    flipped labels in [0, 1]. ``matrix`` has a file and ``human`` a label set (aliases are mapped) as its
-    ``source``; ``clean`` and ``given`` have neither. Kinds may be given in any case.
+    flipped labels in [0, 1]. ``matrix`` has a file, ``human`` a label set (aliases are mapped) and ``annotator`` a name
+    as its ``source``; ``clean``, ``given``, ``majority``, ``soft`` and ``dawid-skene`` have neither. Kinds may be given
+    in any case.
 
     Raises:
         InputError: An unknown kind or label set, or a rate or source that is missing, out of range or not wanted.
@@ -40,9 +47,9 @@ class NoiseLevel:
             source = _HUMAN_ALIASES.get(name, name)
             if source not in _HUMAN_NAMES:
                 raise unknown_name("human label set", name, (*_HUMAN_NAMES, *_HUMAN_ALIASES))
-        needs_rate, needs_source = kind in _RATE_KINDS, kind in ("matrix", "human")
+        needs_rate, needs_source = kind in _RATE_KINDS, kind in _SOURCES
         if (needs_rate and self.rate is None) or (needs_source and source is None):
-            what = "a rate" if needs_rate else "a file" if kind == "matrix" else "a label set"
+            what = _SOURCES.get(kind, "a rate")
             raise InputError(f"noise level {kind!r} needs {what}; write for example {_EXAMPLES[kind]!r}")
         if (self.rate is not None and not needs_rate) or (source is not None and not needs_source):
             given = self.rate if source is None else source
@@ -56,12 +63,17 @@ class NoiseLevel:
     @property
     def is_drawn(self) -> bool:
         """Whether the noise is drawn at random, so that it can be drawn anew."""
-        return self.kind not in ("clean", "human", "given")
+        return self.kind not in ("clean", "human", "given", *_ANNOTATOR_KINDS)
 
     @property
     def is_known(self) -> bool:
         """Whether a search may use its true rate: it puts that noise on the labels itself."""
-        return self.kind not in ("human", "given")
+        return self.kind not in ("human", "given", *_ANNOTATOR_KINDS)
+
+    @property
+    def is_of_annotators(self) -> bool:
+        """Whether its labels are made of those of several annotators."""
+        return self.kind in _ANNOTATOR_KINDS
 
     def __str__(self) -> str:
         if self.rate is not None:

@@ -88,7 +88,7 @@ def _check_spelling(name: str, info: DatasetInfo) -> None:
         rate = float(number[1])
         meant = f"symmetric:{rate / 100 if number[2] or rate > 1 else rate:g}"
     else:
-        meant = f"human:{name}"
+        meant = f"{'annotator' if name in info.annotators else 'human'}:{name}"
     try:
         level = parse_noise_level(meant)
     except InputError:

@@ -34,6 +34,12 @@ def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: Search
         level.level for level in levels if settings.noise_draws and not parse_noise_level(level.level).is_drawn
     ]:
         notes.append(f"the labels of {', '.join(fixed)} are not drawn: the confirmation keeps them for all seeds")
+    notes += [
+        f"{level.level} has {level.dataset.num_train:,} training and {level.dataset.num_val:,} validation samples"
+        for level in levels
+        if len(level.dataset.val_indices) != len(levels[0].dataset.val_indices)
+        or level.dataset.num_train != levels[0].dataset.num_train
+    ]
     if transition_source(space) == "true_noise":
         notes.append("forward and backward are given the true matrix of the noise, which real data do not have")
     for level, trials in {level.level: weighted_trials(space, level.weight) for level in levels}.items():

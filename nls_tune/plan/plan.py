@@ -15,6 +15,7 @@ from nls_tune.errors import InputError
 from nls_tune.noise import NoiseLevel, parse_noise_level
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.noise.matrices import read_matrix
+from nls_tune.plan.annotators import estimate_of_annotators
 from nls_tune.plan.level import GroupKey, LevelPlan, cancelling_rate, read_levels
 from nls_tune.plan.models import check_models
 from nls_tune.plan.notes import plan_notes, weighted_trials
@@ -244,9 +245,13 @@ def make_plan(
     ]
     check_losses(space, plans)
     for corner in space.corner_settings():
-        check_fit(corner, datasets[0].num_train, datasets[0].input_shape)
+        check_fit(corner, min(dataset.num_train for dataset in datasets), info.input_shape)
     notes = (*(() if source.own is None else source.own.notes), *plan_notes(space, plans, settings))
-    return SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
+    plan = SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
+    for level in plans:
+        estimate = estimate_of_annotators(source, level.dataset) if level.needs_estimate else None
+        plan = plan if estimate is None else plan.with_estimate(estimate)
+    return plan
 
 
 def make_dataset(
@@ -279,6 +284,11 @@ def _is_known(dataset: NoisyDataset) -> bool:
     return parse_noise_level(dataset.noise_level).is_known
 
 
+def _is_estimated(dataset: NoisyDataset) -> bool:
+    """Whether the noise is estimated by default: where it is unknown, or that takes no network."""
+    return dataset.noise_rate is None or dataset.is_of_annotators
+
+
 def _plan_level(
     space: SearchSpace,
     dataset: NoisyDataset,
@@ -308,7 +318,7 @@ def _plan_level(
         start=_start(space, quotas, rate if _is_known(dataset) else None, warm),
         weight=weight,
         warm=warm,
-        needs_estimate=for_loss or (dataset.noise_rate is None if estimates is None else estimates),
+        needs_estimate=for_loss or (_is_estimated(dataset) if estimates is None else estimates),
     )
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _WHAT, _OWN, _BUDGET, _WHERE, _RESULTS, _ADVANCED = PANELS
 #: The settings that say what a user's own data are.
 DATA_SETTINGS = (
-    "images", "table", "arrays", "label", "features", "drop", "image_size", "val", "val_clean", "test", "clean_labels",
-    "group", "skip_unreadable",
+    "images", "table", "arrays", "label", "annotators", "features", "drop", "image_size", "val", "val_clean", "test",
+    "clean_labels", "group", "skip_unreadable",
 )  # fmt: skip
 
 
@@ -61,7 +61,8 @@ class SearchSettings:
         Flag(
             "Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
             "matrix:FILE, human:worst (or aggre, random1, random2, random3; cifar100n: human:noisy). By default those "
-            "of the dataset; for your own data given: the labels as they are.",
+            "of the dataset; for your own data given, the labels as they are, or with --annotators majority (others: "
+            "soft, dawid-skene, annotator:NAME).",
             _WHAT,
             read=read_list,
         ),
@@ -117,6 +118,15 @@ class SearchSettings:
         str | None, MinLen(1),
         Flag("Column of the labels; array of an .npz file; for .npy a file.", _OWN, metavar="COLUMN"),
     ] = None  # fmt: skip
+    annotators: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Columns of the labels of several annotators, in place of --label; a cell may be empty.",
+            _OWN,
+            metavar="A,B,C",
+            read=read_list,
+        ),
+    ] = ()
     features: Annotated[
         tuple[str, ...],
         Flag("Columns of the features. By default all that have no other use.", _OWN, metavar="A,B", read=read_list),

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nls_tune.errors import InputError
+from nls_tune.losses.registry import check_takes_probabilities
 from nls_tune.noise import parse_noise_level, transition_matrix
 from nls_tune.noise.matrices import read_matrix
+from nls_tune.spaces.settings import method_of
 from nls_tune.spaces.space import SearchSpace, setting_values
 
 if TYPE_CHECKING:
@@ -52,8 +54,14 @@ def matrix_of(source: str, dataset: NoisyDataset, estimate: NoiseEstimate | None
 
 
 def check_losses(space: SearchSpace, levels: Sequence[LevelPlan]) -> None:
-    """Raise an InputError for a loss of one's own that cannot be imported here, or a matrix that there cannot be."""
+    """Raise an InputError for a loss of one's own that cannot be imported here, or a matrix that there cannot be.
+
+    So for a loss that does not take the class probabilities of a level.
+    """
     for arm in space.used_arms():
+        for level in levels:
+            if level.dataset.soft_labels is not None:
+                check_takes_probabilities(method_of(arm), level.level)
         if ":" in arm:
             from nls_tune.losses.building import loss_class  # torch, which planning does without where it can
 

@@ -48,14 +48,16 @@ def plain(value: Any) -> Any:
 def analysis_json(analysis: Analysis) -> str:
     """Return an analysis as one JSON object: the dataclasses of ``analysis/``, by their field names.
 
-    Instead of its rows, ``run`` holds name, path, status, levels, problems, and what run.json says of identity and
-    sessions. Accuracies are fractions, times seconds, dates ISO 8601.
+    Instead of its rows, ``run`` holds name, path, status, levels, problems, and what run.json says of identity,
+    sessions and a user's own data with its annotators. Accuracies are fractions, times seconds, dates ISO 8601.
     """
     return json.dumps({"format_version": FORMAT_VERSION, **plain(analysis)}, allow_nan=False)
 
 
 def _run(run: Run) -> dict[str, Any]:
-    kept = run.content.model_dump(mode="json", include={"run_id", "created_at", "ended_by", "identity", "sessions"})
+    kept = run.content.model_dump(
+        mode="json", include={"run_id", "created_at", "ended_by", "identity", "sessions", "data"}
+    )
     return plain(  # type: ignore[no-any-return] # of a mapping it makes one
         {
             "name": run.name,

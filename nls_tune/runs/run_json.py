@@ -108,15 +108,37 @@ class RunSpace(_Part):
     budget: Values = {}
 
 
+class RunAnnotator(_Part):
+    """An annotator of a user's own data; errors are those that Dawid and Skene's method estimates.
+
+    Attributes:
+        name: The column of the labels.
+        num_labels: Labels of training and validation samples.
+        error_rate: Estimated share of wrong labels.
+        true_error_rate: True share of wrong labels; None where clean labels are unknown.
+        agreement: Share of equal labels with each annotator, in their order; None where two share no item. Empty where
+            there are more than 20 annotators.
+        matrix: Estimated transition matrix, rows: right class; None of more than 20 classes or annotators.
+    """
+
+    name: str
+    num_labels: int
+    error_rate: float
+    true_error_rate: float | None = None
+    agreement: list[float | None] = []
+    matrix: list[list[float]] | None = None
+
+
 class RunData(_Part):
     """A user's own data: the names of the classes in the order of their numbers, and what else was said of the data.
 
-    With ``val_clean`` the validation labels were taken as clean.
+    With ``val_clean`` the validation labels were taken as clean. Data with one label per item have no ``annotators``.
     """
 
     class_names: list[str] = []
     val_clean: bool = False
     notes: list[str] = []
+    annotators: list[RunAnnotator] = []
 
 
 class RunIdentity(_Part):

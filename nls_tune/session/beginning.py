@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nls_tune.errors import InputError
 from nls_tune.files import json_text, write_atomically
+from nls_tune.plan.annotators import annotator_facts
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
@@ -50,7 +51,12 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
         plan=plan.run_levels(),
     )
     if (own := plan.source.own) is not None:
-        content.data = RunData(class_names=list(own.class_names), val_clean=own.val_clean, notes=list(own.notes))
+        content.data = RunData(
+            class_names=list(own.class_names),
+            val_clean=own.val_clean,
+            notes=list(own.notes),
+            annotators=annotator_facts(plan.source),
+        )
         text = json_text(own.preprocessing)
         write_atomically(run.path / "preprocessing.json", f"{text}\n".encode())
     run.write_json(content)

@@ -32,7 +32,7 @@ def with_estimates(plan: SearchPlan, run: RunDirectory, content: RunJson, slots:
     on_cluster = plan.settings.address is not None and slots.gpus_per_trial > 0
     known = {facts.noise_level: facts.estimate for facts in content.plan}
     for level in plan.levels:
-        if not level.needs_estimate:
+        if not level.needs_estimate or level.estimate is not None:
             continue
         if found := known.get(level.level):
             plan = plan.with_estimate(NoiseEstimate.from_json(found))

@@ -87,6 +87,7 @@ class Batches:
 class DeviceData:
     """A dataset as tensors on a device, which all trainings share: uint8 images, or standardised float32 features.
 
+    ``train_probabilities`` (N, K) are class probabilities to train on in place of the labels, if the dataset has them.
     Mapped images that are too large for the device are streamed to it.
     """
 
@@ -99,6 +100,7 @@ class DeviceData:
     mean: Tensor
     std: Tensor
     fingerprint: str
+    train_probabilities: Tensor | None = None
 
     @classmethod
     def load(cls, dataset: NoisyDataset, device: torch.device | str, *, sharing: int = 1) -> DeviceData:
@@ -141,6 +143,9 @@ class DeviceData:
             mean=mean,
             std=std,
             fingerprint=dataset.fingerprint,
+            train_probabilities=(
+                None if dataset.soft_labels is None else tensor(dataset.soft_labels[dataset.train_indices])
+            ),
         )
 
     def batches(self, order: Tensor, spans: Sequence[slice]) -> Iterator[Tensor]:

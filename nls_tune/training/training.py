@@ -16,6 +16,7 @@ from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.losses import make_loss
+from nls_tune.losses.registry import check_takes_probabilities
 from nls_tune.metrics import EpochMetrics, Judging, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.compiling import Compiler, Forward, run_network
@@ -64,6 +65,8 @@ class Training:
         self.device = torch.device(device)
         self.num_classes = dataset.num_classes
         check_fit(settings, dataset.num_train, dataset.input_shape)
+        if dataset.soft_labels is not None:
+            check_takes_probabilities(settings.loss, dataset.noise_level)
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with seeded(self._stream(0), self.device):
             model = build_model(
@@ -189,7 +192,7 @@ class Training:
         loss_of = self._warmup_loss if self.settings.phase(epoch) == "warmup" else self._loss
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        num_batches = self.source.num_batches
+        num_batches, soft = self.source.num_batches, self.data.train_probabilities
         for step, (inputs, labels, indices) in enumerate(self.source.of_epoch(epoch, self.generator)):
             lr = self.settings.learning_rate(epoch, step / num_batches)
             for group in self.optimizer.param_groups:
@@ -198,7 +201,7 @@ class Training:
             forward = (self._compiled if len(labels) == self.settings.batch_size else None) or run_network
             with self.evaluator.autocast():
                 logits = forward(self.model, inputs)
-                loss = loss_of(logits, labels, indices)  # labels were checked when the data were loaded
+                loss = loss_of(logits, labels if soft is None else soft[indices], indices)  # checked when loaded
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)  # loss.backward() without its missing annotation
             if self.settings.clip_norm:

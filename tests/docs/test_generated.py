@@ -86,6 +86,6 @@ def test_the_site_builds_strictly(tmp_path):
     pages = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("index.html")}
     assert {"index.html", "reference/python/index.html", "evidence/gains/index.html"} <= pages
     python = (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
-    assert "class probabilities in place of indices" in " ".join(python.split())  # gls_loss's own docstring
+    assert "such as class indices of dtype int32" in " ".join(python.split())  # gls_loss's own docstring
     index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
     assert any("noise-cancelling" in entry["text"] for entry in index["docs"])

@@ -90,6 +90,22 @@ def features(number: int = 60, seed: int = 0) -> pd.DataFrame:
     return frame
 
 
+def annotated(number: int = 400, seed: int = 0, *, gaps: float = 0.25) -> pd.DataFrame:
+    """Features that tell one of three classes, ``truth``, and labels of a, b and c, who err in 0.1, 0.25 and 0.4."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(number, 4)).round(6)
+    right = (inputs @ np.random.default_rng(9).normal(size=(4, 3))).argmax(axis=1)
+    frame = pd.DataFrame(inputs, columns=[f"f{i}" for i in range(4)])
+    names = np.array(["cat", "dog", "owl"], dtype=object)
+    for name, error in (("a", 0.1), ("b", 0.25), ("c", 0.4)):
+        wrong = rng.random(number) < error
+        column = names[np.where(wrong, (right + rng.integers(1, 3, number)) % 3, right)]
+        column[rng.random(number) < gaps] = None
+        frame[name] = column
+    frame["truth"] = names[right]
+    return frame
+
+
 def bomb() -> bytes:
     """A PNG of a few bytes that says it has 400 million pixels."""
 

@@ -72,6 +72,27 @@ def test_torch_ignores_a_negative_label_smoothing():
     assert torch_loss != gls_loss(logits, targets, -0.4)
 
 
+@pytest.mark.parametrize("rate", [*PAPER_RATES, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0], dtype=torch.float64)])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_class_probabilities_take_the_place_of_one_hot_labels(rate, shape, weight, reduction):
+    logits, targets = sample(shape)
+    axis = 1 if len(shape) > 1 else 0
+    p = torch.softmax(sample(shape, seed=1)[0], axis)
+    settings = {"weight": weight, "reduction": reduction}
+    expected = F.cross_entropy(logits, (1 - rate) * p + rate / 5, **settings)
+    for form in forms_of(rate, targets):
+        close(gls_loss(logits, p, form, ignore_index=None, **settings), expected)
+    if rate >= 0:
+        close(expected, F.cross_entropy(logits, p, label_smoothing=rate, **settings))
+    if (
+        reduction == "sum" or weight is None
+    ):  # the mean over labels counts their weights, that over probabilities does not
+        onehot = soft_targets(targets, 5, 0.0)
+        close(gls_loss(logits, onehot, rate, **settings), gls_loss(logits, targets, rate, **settings))
+
+
 def forms_of(rate, targets):
     """The ways to give one rate: a number, a tensor, and one per sample."""
     return [rate, torch.tensor(rate, dtype=torch.float64), torch.full(targets.shape, rate, dtype=torch.float64)]
@@ -352,7 +373,12 @@ def test_refuses_rates(rate, error, message):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"targets": torch.zeros(6)}, TypeError, "class indices .* got torch.float32; for class probabilities"),
+        ({"targets": torch.zeros(6)}, TypeError, r"or class probabilities of .* \(6, 5\), got torch.float32 of shape"),
+        (
+            {"targets": torch.zeros(6, 4)},
+            TypeError,
+            r"of the shape of logits \(6, 5\), got torch.float32 of shape \(6, 4\)",
+        ),
         ({"targets": torch.zeros(6, dtype=torch.int32)}, TypeError, r"got torch.int32; .*targets.long\(\)"),
         ({"targets": torch.zeros(6, dtype=torch.bool)}, TypeError, "got torch.bool"),
         ({"targets": torch.zeros(5, dtype=torch.int64)}, ValueError, r"without the class axis, \(6,\), got \(5,\)"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nls_tune.datasets import cifarn, dataset_info
 from nls_tune.errors import InputError
 from nls_tune.noise import apply_transition, pairflip_matrix, symmetric_matrix
-from nls_tune.noise.annotators import GAP, estimate_annotators, majority_vote
+from nls_tune.noise.annotators import GAP, estimate_annotators, majority_vote, vote_shares
 
 
 def labels_of(errors: list[float], num_classes: int, gaps: float, seed: int = 0, items: int = 6_000):
@@ -56,15 +56,44 @@ def test_agreement_is_counted_among_the_items_that_both_have_labelled():
 @settings(max_examples=settings.default.max_examples // 2)
 @given(st.integers(2, 4), st.integers(1, 4), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_what_it_returns_are_probabilities(num_classes, annotators, items, seed):
-    rng = np.random.default_rng(seed)
-    table = rng.integers(-1, num_classes, size=(items, annotators))
-    table[(table == GAP).all(axis=1), 0] = 0
+    table, _ = votes(num_classes, annotators, items, seed)
     table[0, :] = np.maximum(table[0, :], 0)
     found = estimate_annotators(table, num_classes)
     for shares in (found.probabilities, found.matrices, found.prior):
         assert (shares >= 0).all()
         np.testing.assert_allclose(shares.sum(axis=-1), 1)
     assert ((found.error_rates >= -1e-12) & (found.error_rates <= 1)).all()
+
+
+def votes(num_classes, annotators, items, seed):
+    """Labels with gaps, at least one per item."""
+    rng = np.random.default_rng(seed)
+    table = rng.integers(-1, num_classes, size=(items, annotators))
+    table[(table == GAP).all(axis=1), 0] = 0
+    return table, rng
+
+
+@given(st.integers(2, 5), st.integers(1, 5), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_majority_and_shares_are_those_of_the_votes_in_any_order_of_the_annotators(num_classes, people, items, seed):
+    table, rng = votes(num_classes, people, items, seed)
+    shares, ties = vote_shares(table, num_classes), rng.integers(2**32, size=items)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert (shares >= 0).all()
+    lowest, drawn = majority_vote(table, num_classes), majority_vote(table, num_classes, ties)
+    np.testing.assert_array_equal(lowest, shares.argmax(axis=1))
+    np.testing.assert_array_equal(shares[np.arange(items), drawn], shares.max(axis=1))
+    order = rng.permutation(people)
+    np.testing.assert_array_equal(vote_shares(table[:, order], num_classes), shares)
+    np.testing.assert_array_equal(majority_vote(table[:, order], num_classes, ties), drawn)
+    rows = rng.permutation(items)
+    np.testing.assert_array_equal(majority_vote(table[rows], num_classes, ties[rows]), drawn[rows])
+
+
+def test_ties_prefer_no_class():
+    table, ties = np.array([[2, 0, 1]] * 3_000), np.random.default_rng(0).integers(2**32, size=3_000)
+    assert (majority_vote(table, 4) == 0).all()
+    found = np.bincount(majority_vote(table, 4, ties), minlength=4) / 3_000
+    np.testing.assert_allclose(found, [1 / 3, 1 / 3, 1 / 3, 0], atol=0.03)
 
 
 def test_the_order_of_annotators_does_not_matter():

@@ -29,6 +29,10 @@ class TestSpelling:
             ("human:aggregate", "human:aggre"),
             ("human:random2", "human:random2"),
             ("human:noisy", "human:noisy"),
+            ("Majority", "majority"),
+            ("soft", "soft"),
+            ("Dawid-Skene", "dawid-skene"),
+            ("annotator: Ann: B", "annotator:Ann: B"),
         ],
     )
     def test_one_spelling_is_stored(self, text, stored):
@@ -67,6 +71,8 @@ class TestSpelling:
             ("human", "'human' needs a label set; write for example 'human:worst'"),
             ("human:wrst", r"unknown human label set 'wrst' \(did you mean 'worst'\?\)"),
             ("matrix", "'matrix' needs a file; write for example 'matrix:FILE'"),
+            ("annotator", "'annotator' needs a name; write for example 'annotator:NAME'"),
+            ("majority:a", "'majority' cannot take 'a'; write for example 'majority'"),
         ],
     )
     def test_says_what_is_wrong(self, text, message):

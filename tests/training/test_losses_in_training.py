@@ -55,6 +55,25 @@ def test_every_loss_trains_after_the_same_warm_up(twonorm, loss):
     assert found.history[1].test_accuracy > 0.75
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, 0.3])
+def test_class_probabilities_are_trained_on_and_the_labels_validate(twonorm, rate):
+    sure = replace(twonorm, soft_labels=np.eye(2, dtype=np.float32)[twonorm.noisy_labels], noise_level="soft")
+    found = [trained(one, settings("gls", smooth_rate=rate)) for one in (twonorm, sure)]
+    torch.testing.assert_close(weights(found[1]), weights(found[0]), rtol=1e-3, atol=1e-4)
+    unsure = replace(sure, soft_labels=np.full((len(twonorm.noisy_labels), 2), 0.5, dtype=np.float32))
+    other = trained(unsure, settings("gls", smooth_rate=rate))
+    assert not torch.allclose(weights(other), weights(found[0]), atol=1e-2)
+    assert other.history[-1].train_loss == pytest.approx(np.log(2), abs=0.1)  # where nothing can be learned
+    assert other.data.val_labels.equal(found[0].data.val_labels)
+
+
+@pytest.mark.parametrize("loss", [name for name, info in LOSSES.items() if not info.takes_probabilities])
+def test_other_losses_refuse_class_probabilities(twonorm, loss):
+    soft = replace(twonorm, soft_labels=np.eye(2, dtype=np.float32)[twonorm.noisy_labels], noise_level="soft")
+    with pytest.raises(InputError, match=f"'soft' trains on class probabilities, and loss {loss} takes one label"):
+        Training(soft, settings(loss))
+
+
 def test_ce_is_gls_at_rate_0(twonorm):
     assert torch.equal(
         weights(trained(twonorm, settings("ce"))), weights(trained(twonorm, settings("gls", smooth_rate=0.0)))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from rich.console import Console
 
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.noise.confident_learning import NoiseEstimate
+from nls_tune.report.annotators import annotators_table
 from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers
 from nls_tune.report.text import duration, percent, rate
+from nls_tune.runs.run_json import RunAnnotator
 
 #: Matrices of more classes are shown by their largest entries.
 _MOST_CLASSES = 20
 _NUM_ENTRIES = 15
+#: Of more annotators those with the highest estimated errors are shown.
+_MOST_ANNOTATORS = 20
 
 _BIAS = """\
 Counted are the labels of the samples that the models are surest of; the upper end is what confident learning finds,
@@ -25,15 +31,12 @@ The smooth rate cancels symmetric noise; for other noise it is an equivalent. It
 
 def print_estimate(estimate: NoiseEstimate, console: Console) -> None:
     """Print the estimated noise of one level: rate, interval, truth where known, matrix."""
-    models = ", ".join(map(str, estimate.best_epochs))
     lines = [
         f"{estimate.dataset}, {estimate.noise_level}: {estimate.num_samples:,} labelled samples, "
         f"{estimate.num_classes} classes",
         f"  noise rate   {_with_interval(estimate)}{_truth(estimate)}",
         f"  smooth rate  {_smooth_rate(estimate)}",
-        f"  models       {estimate.folds} of {estimate.model}, best epochs {models}, {percent(estimate.accuracy)} of "
-        f"the noisy labels predicted out of sample, {duration(estimate.seconds)}",
-        f"               labels that they miss are wrong or too hard for them: {percent(1 - estimate.accuracy)}",
+        *_models(estimate),
     ]
     print_line("\n".join(lines), console)
     if estimate.num_classes > _MOST_CLASSES:
@@ -51,9 +54,30 @@ def print_estimate_line(estimate: NoiseEstimate, console: Console) -> None:
     print_line(f"  noise rate {_with_interval(estimate)}{_truth(estimate)}; {duration(estimate.seconds)}", console)
 
 
-def print_bias(console: Console) -> None:
-    """Print what biases an estimate."""
-    print_line(_BIAS, console, "dim")
+def print_annotators(annotators: Sequence[RunAnnotator], console: Console) -> None:
+    """Print the errors of annotators, as estimated; nothing where there are none."""
+    if annotators:
+        print_table(annotators_table(annotators, _MOST_ANNOTATORS), console)
+
+
+def print_bias(estimates: Sequence[NoiseEstimate], console: Console) -> None:
+    """Print what biases the estimates that networks made."""
+    if any(estimate.folds for estimate in estimates):
+        print_line(_BIAS, console, "dim")
+
+
+def _models(estimate: NoiseEstimate) -> list[str]:
+    """Say what the estimate was made by: networks, or the annotators' labels alone."""
+    if not estimate.folds:
+        return [
+            "  method       Dawid and Skene's, by the labels of several annotators; the interval is the sampling error"
+        ]
+    models = ", ".join(map(str, estimate.best_epochs))
+    return [
+        f"  models       {estimate.folds} of {estimate.model}, best epochs {models}, {percent(estimate.accuracy)} of "
+        f"the noisy labels predicted out of sample, {duration(estimate.seconds)}",
+        f"               labels that they miss are wrong or too hard for them: {percent(1 - estimate.accuracy)}",
+    ]
 
 
 def _with_interval(estimate: NoiseEstimate) -> str:

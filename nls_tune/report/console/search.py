@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nls_tune.errors import InputError
+from nls_tune.plan.annotators import annotator_facts
 from nls_tune.plan.transition import transition_source
+from nls_tune.report.console.estimates import print_annotators
 from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers, words
 from nls_tune.report.text import amount, configuration, duration, number, percent, printable, rate
@@ -52,6 +54,7 @@ def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: Epoch
     lines += [f"  {name}: {_range(parameter)}" for name, parameter in plan.space.space.items()]
     print_line("\n".join(lines), console)
     _print_levels(plan, console)
+    print_annotators(annotator_facts(plan.source), console)
     for level in plan.levels:
         if level.warm:
             print_line(_warm_line(level, plan), console)

@@ -8,7 +8,9 @@ from typing import Protocol, TypeVar
 
 from nls_tune.analysis.analysis import RunAnalysis
 from nls_tune.analysis.comparison import Comparison
+from nls_tune.report.annotators import annotators_table
 from nls_tune.report.html.plots.allocation import allocation_plot
+from nls_tune.report.html.plots.annotators import annotator_plot
 from nls_tune.report.html.plots.common import Plot
 from nls_tune.report.html.plots.comparison import comparison_plots
 from nls_tune.report.html.plots.confirmation import confirmation_plot
@@ -36,6 +38,8 @@ class _AtLevel(Protocol):
 
 
 _T = TypeVar("_T", bound=_AtLevel)
+#: The plots of more annotators than this are shown one at a time.
+_MOST_TOGETHER = 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Panel:
 class Section:
     """A section of the page: panels of plots, one per noise level or one for all of them, and tables below.
 
-    ``choose`` shows one panel at a time, chosen by its label. ``empty`` says why there is nothing, if there is nothing.
+    ``choose`` shows one panel at a time, chosen by its label, which is a ``chooser``. ``empty`` says why there is
+    nothing, if there is nothing.
     """
 
     key: str
@@ -59,6 +64,7 @@ class Section:
     choose: bool = False
     tables: tuple[PageTable, ...] = ()
     empty: str | None = None
+    chooser: str = "Noise level"
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -84,6 +90,7 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
             empty=nothing,
         ),
         _confirmation(found, prefix),
+        *_annotators(found, prefix),
         _chosen(
             f"{prefix}curves",
             "Learning curves: memorisation",
@@ -155,6 +162,25 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
     if (methods := methods_table(found.verdicts)).rows:
         tables.insert(0, PageTable(f"{prefix}methods", "The methods", methods))
     return Section(key, title, _all(*plots), tables=tuple(tables))
+
+
+def _annotators(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
+    """Return the section of the annotators of a user's own data, if there are any."""
+    data = found.run.content.data
+    if data is None or not data.annotators:
+        return ()
+    key, title = f"{prefix}annotators", "The annotators"
+    plots = {
+        one.name: annotator_plot(f"{key}-{i}", one, one.matrix, data.class_names)
+        for i, one in enumerate(data.annotators)
+        if one.matrix is not None
+    }
+    tables = (PageTable(f"{key}-table", "Annotators", annotators_table(data.annotators), long=True),)
+    if choose := len(plots) > _MOST_TOGETHER:
+        panels = tuple(Panel(name, (plot,)) for name, plot in plots.items())
+    else:
+        panels = _all(*plots.values())
+    return (Section(key, title, panels, choose=choose, tables=tables, chooser="Annotator"),)
 
 
 def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
