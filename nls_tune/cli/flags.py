@@ -19,12 +19,15 @@ _SHORT = {
     "short for --set model=NAME.",
     "weights": "Weights that the network starts from: default (of torchvision and timm), or a file; short for "
     "--set weights=FILE.",
-    "freeze": "Train the last layer alone; short for --set freeze=true.",
+    "freeze": "Train the last layer alone, on features that are computed once; short for --set freeze=true and, unless "
+    "set otherwise, crop_padding=0, flip=false and cutout=0.",
     "precision": "float32, bfloat16 or auto, what the hardware computes fast; short for --set precision=NAME.",
 }
 
 #: Those of them that take no value.
 _SWITCHES = ("freeze",)
+#: What changes an image from epoch to epoch, so that its features would have to be computed in each.
+_NO_AUGMENTATION = ("crop_padding=0", "flip=false", "cutout=0")
 
 
 def with_flags(*names: str, help_: Mapping[str, str] | None = None) -> Callable[[_Command], _Command]:
@@ -53,7 +56,11 @@ def settings_of_flags(flags: Mapping[str, Any]) -> SearchSettings:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     short = [f"{name}={given.pop(name)}" for name in _SHORT if name in given]
-    return check_search_settings(**{**given, "overrides": (*given.get("overrides", ()), *short)})
+    set_ = given.get("overrides", ())
+    if "freeze=True" in short:
+        names = {text.partition("=")[0].strip() for text in set_}
+        short += [text for text in _NO_AUGMENTATION if text.partition("=")[0] not in names]
+    return check_search_settings(**{**given, "overrides": (*set_, *short)})
 
 
 def _parameters(help_: Mapping[str, str], *, in_panels: bool) -> Iterator[inspect.Parameter]:

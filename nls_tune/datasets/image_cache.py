@@ -82,7 +82,7 @@ def decoded_images(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / key):
             if (found := _read(folder / key)) is None:
-                _remove_unused(folder, key)
+                remove_unused(folder, key)
                 _check_space(folder, num_bytes)
                 _make(folder / key, parts, size, progress)
                 open_images.cache_clear()
@@ -176,7 +176,7 @@ def _check_space(folder: Path, num_bytes: int) -> None:
         raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free there")
 
 
-def _remove_unused(folder: Path, key: str) -> None:
+def remove_unused(folder: Path, key: str) -> None:
     """Remove entries that nobody uses any more, and what killed processes left behind; that of a key at once."""
     for path in folder.iterdir():
         with suppress(OSError):

@@ -38,9 +38,11 @@ def probed_epoch(plan: SearchPlan, slots: int, threads: int) -> EpochTime | None
     """Return what an epoch of the default configuration is going to take on the CPUs of this machine, by trying it.
 
     As many processes try as trials will run at once, because they slow one another. None where a search is too short
-    for that, or the machine does not answer.
+    for that or trains a last layer on features, or the machine does not answer.
     """
     settings, dataset = plan.training_settings(plan.space.default()), plan.levels[0].dataset
+    if settings.trains_on_features:
+        return None
     if len(dataset.input_shape) != 3 or plan.num_trials * settings.epochs * dataset.num_train < _LONG_SEARCH:
         return None
     question = json.dumps(

@@ -208,6 +208,11 @@ class TrainingSettings(BaseModel):
         return 1 if self.arm == "ce" else self.warmup_epochs + 1
 
     @property
+    def trains_on_features(self) -> bool:
+        """Whether what enters the only layer that learns is the same in every epoch."""
+        return self.freeze and not (self.crop_padding or self.flip or self.cutout)
+
+    @property
     def objective(self) -> Objective:
         """The epoch that counts where the user names none: the last one of a cycle, else the best one."""
         return "last" if self.schedule == "one_cycle" else "best"

@@ -24,6 +24,7 @@ from nls_tune.training.data import Batches, DeviceData
 from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
 from nls_tune.training.evaluation import Evaluator
 from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN, whitened_at_once
+from nls_tune.training.features import FrozenNetwork
 from nls_tune.training.last_layer import freeze, set_training
 from nls_tune.training.models import build_model
 from nls_tune.training.readouts import Readouts
@@ -83,9 +84,17 @@ class Training:
             freeze(model)
         self.precision = resolve_precision(settings.precision, self.device, images=images)
         self._memory_format = torch.channels_last if images else torch.contiguous_format
-        self.model = model.to(self.device)
-        self.model.to(memory_format=self._memory_format)
-        set_training(self.model, frozen=settings.freeze)
+        self.network = model.to(self.device)
+        self.network.to(memory_format=self._memory_format)
+        #: What is trained, evaluated and saved: the network, or its last layer on the features that the rest makes.
+        self.model: nn.Module = self.network
+        # Mirrored features are not those of mirrored images.
+        if settings.trains_on_features and not judging.mirror:
+            frozen = FrozenNetwork(self.network, self.precision, self._memory_format)
+            if (features := frozen.features_of(dataset)) is not None:
+                self.model, self.data = frozen.last_layer, DeviceData.load(features, self.device)
+        self._frozen = settings.freeze and self.model is self.network
+        set_training(self.model, frozen=self._frozen)
         self.history: list[EpochMetrics] = []
         self.epochs_reused = 0
         self._val_correct: list[np.ndarray] = []
@@ -188,7 +197,7 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One pass over the training samples; returns the sum of the losses and the number correct."""
-        set_training(self.model, frozen=self.settings.freeze)
+        set_training(self.model, frozen=self._frozen)
         loss_of = self._warmup_loss if self.settings.phase(epoch) == "warmup" else self._loss
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         num_correct = torch.zeros((), dtype=torch.float64, device=self.device)

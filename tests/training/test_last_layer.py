@@ -48,11 +48,11 @@ def test_a_frozen_training_changes_the_last_layer_alone(name, tmp_path):
         norm_bias_lr_factor=2.0, average_spans=(1.0,), smooth_rate=-0.5,
     )  # fmt: skip
     training = Training(data, settings)
-    before = {key: value.clone() for key, value in training.model.state_dict().items()}
+    before = {key: value.clone() for key, value in training.network.state_dict().items()}
     stored = torch.load(tmp_path / "w", weights_only=True)
     assert all(torch.equal(value, stored[key]) for key, value in before.items())
     while not training.finished:
         training.run_epoch()
-    last = last_layer_name(training.model)
-    for key, value in training.model.state_dict().items():
+    last = last_layer_name(training.network)
+    for key, value in training.network.state_dict().items():
         assert torch.equal(value, before[key]) != key.startswith(f"{last}."), key
