@@ -8,6 +8,7 @@ from trial_rows import trial_row
 
 from nls_tune._version import __version__
 from nls_tune.cli.exit import run_app
+from nls_tune.cli.flags import settings_of_flags
 from nls_tune.cli.main import app as nls_tune
 from nls_tune.cli.search import app as search
 from nls_tune.datasets import DATASETS
@@ -105,3 +106,15 @@ def test_the_defaults_of_the_help_are_those_of_the_settings(said):
     assert "By default twonorm" in text
     for name in ("preset", "sampler", "trials_per_gpu"):
         assert f"[default: {getattr(SearchSettings, name)}]" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), ("freeze=True", "crop_padding=0", "flip=false", "cutout=0")),
+        (("flip=true",), ("flip=true", "freeze=True", "crop_padding=0", "cutout=0")),
+    ],
+)
+def test_freezing_turns_off_augmentation_that_is_not_asked_for(given, expected):
+    settings = settings_of_flags({"freeze": True, "overrides": given})
+    assert settings.overrides == expected
