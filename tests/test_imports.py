@@ -25,6 +25,7 @@ def python(code: str) -> str:
         ("import nls_tune.search, nls_tune.cli.main, nls_tune.cli.exit", HEAVY[:3]),
         ("import nls_tune.datasets", (*HEAVY[:3], "pyarrow", "PIL", "sklearn", "rich")),
         ("from nls_tune import read_trials; read_trials", HEAVY[:3]),
+        ("from nls_tune import GLSLoss, estimate_transition, gls_loss", ("ray", "pandas", "pyarrow", "optuna")),
     ],
 )
 def test_an_import_loads_nothing_heavy(statement, absent):
