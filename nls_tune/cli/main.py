@@ -10,6 +10,7 @@ from nls_tune.cli.estimate import estimate
 from nls_tune.cli.exit import exit_with
 from nls_tune.cli.predict import predict
 from nls_tune.cli.report import report
+from nls_tune.cli.reproduce import reproduce
 from nls_tune.cli.resume import resume
 from nls_tune.cli.search import search
 from nls_tune.cli.suspects import suspects
@@ -28,6 +29,7 @@ app.command()(report)
 app.command()(suspects)
 app.command()(train)
 app.command()(predict)
+app.command()(reproduce)
 app.command()(doctor)
 
 

@@ -10,6 +10,11 @@ from html import escape
 from typing import Any, Literal, TypeVar
 
 _T = TypeVar("_T")
+#: What characters of a cell are in LaTeX.
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "±": r"$\pm$", "–": "--",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,28 @@ def markdown_text(table: Table) -> str:
     lines = [[column.heading for column in table.columns], ["---"] * len(table.columns)]
     lines += [[escaped_markdown(cell) for cell in row] for row in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex_text(table: Table) -> str:
+    """Return a table as a LaTeX ``tabular`` with the rules of booktabs; nothing in a cell is taken as LaTeX."""
+    kinds = "".join("l" if column.kind == "text" else "r" for column in table.columns)
+    lines = [_latex_row(column.heading for column in table.columns), *map(_latex_row, table.rows)]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{kinds}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join("".join(_LATEX.get(c, c) for c in " ".join(cell.split())) for cell in cells) + r" \\"
 
 
 def html_text(table: Table) -> str:

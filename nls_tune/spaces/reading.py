@@ -26,8 +26,8 @@ _HOLDERS: dict[object, type[BaseModel]] = {
 }  # fmt: skip
 
 
-def _space_folder() -> Path:
-    """The folder of the shipped spaces: in the wheel inside the package, in a clone beside it."""
+def shipped_folder() -> Path:
+    """Return the folder of the shipped spaces: in the wheel inside the package, in a clone beside it."""
     package = Path(str(importlib.resources.files("nls_tune")))
     inside = package / "_search_spaces"
     return inside if inside.is_dir() else package.parent / "search_spaces"
@@ -35,7 +35,7 @@ def _space_folder() -> Path:
 
 def shipped_spaces() -> list[str]:
     """Return the names of the spaces that come with the package."""
-    return sorted(path.stem for path in _space_folder().glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
 
 
 def load_space(
@@ -110,7 +110,7 @@ def _build(path: Path, content: Mapping[str, Any]) -> SearchSpace:
 def _find(name: str) -> Path:
     """Return the file of a shipped space, or of a path."""
     if name in shipped_spaces():
-        return _space_folder() / f"{name}.yaml"
+        return shipped_folder() / f"{name}.yaml"
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:
         if not path.is_file():

@@ -17,6 +17,7 @@ from sabotage import sabotage
 
 from nls_tune import InputError, SearchResult, read_epochs, read_trials, run_search
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.session.reproducing import reproduce
 from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
 
 pytestmark = pytest.mark.timeout(150)
@@ -319,3 +320,22 @@ class TestTimeBudget:
         assert len(content["sessions"]) == 2
         assert content["ended_by"] == "time_budget"
         assert len(read_trials(out)) > len(rows)
+
+
+def test_a_table_is_filled_by_searches(session, tmp_path):
+    table = tmp_path / "table.yaml"
+    table.write_text(
+        "title: One row\nsettings: {methods: 'ce,gce', num_trials: 4, epochs: 6, train_size: 500, confirm_seeds: 2}\n"
+        "rows:\n  one: {dataset: twonorm, noise: 'symmetric:0.2'}\n"
+    )
+    counts = []
+    for _ in range(2):  # the second time there is nothing to train
+        done = reproduce(str(table), out=tmp_path / "out")
+        assert done.status == "finished"
+        (row,) = done.rows
+        assert [found.arm for found in row.result.methods] == ["ce", "gce"]
+        assert all(0.3 < found.test.mean < 1 for found in row.result.methods)
+        assert row.pflop > 0
+        counts.append(len(read_trials(tmp_path / "out" / "one")))
+    assert counts[0] == counts[1] >= 4 + 2 * 2
+    assert (tmp_path / "out" / "table.md").read_text().count("| one |") == 2

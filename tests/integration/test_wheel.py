@@ -43,7 +43,8 @@ def test_it_holds_the_spaces_the_licence_and_the_type_marker(wheel):
     names = names_of(wheel)
     assert wheel.name.endswith("-py3-none-any.whl")
     assert {"nls_tune/__init__.py", "nls_tune/py.typed", "nls_tune/search.py"} <= names
-    spaces = {f"nls_tune/_search_spaces/{file.name}" for file in (REPOSITORY / "search_spaces").glob("*.yaml")}
+    folder = REPOSITORY / "search_spaces"
+    spaces = {f"nls_tune/_search_spaces/{file.relative_to(folder)}" for file in folder.rglob("*.yaml")}
     assert len(spaces) > 5
     assert spaces <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

@@ -1,0 +1,169 @@
+"""Tables are filled row by row, in pieces, and say what they do not know."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import pytest
+from fake_runs import write_fake_run, write_raw
+
+from nls_tune.errors import InputError
+from nls_tune.session import reproducing
+from nls_tune.session.conclusion import SearchResult
+from nls_tune.session.reproducing import reproduce
+
+TABLE = """
+title: Two levels
+settings: {num_trials: 12, confirm_seeds: 4}
+rows:
+  low: {dataset: twonorm, noise: "symmetric:0.2"}
+  high: {dataset: twonorm, noise: "symmetric:0.4", settings: {num_trials: 16}}
+published:
+  - {what: Bayes optimum, source: Breiman 1996, values: {low: 97.72}}
+"""
+
+
+SIZES = {"num_train": 900, "num_val": 100}
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(TABLE)
+    return str(path)
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """The searches that ran, each of which has left a run behind; a status in ``ends`` is that of the next one."""
+    ran, ends = [], []
+
+    def run(settings, console):
+        ran.append(settings)
+        status = ends.pop(0) if ends else "finished"
+        if not (settings.out / "run.json").exists():
+            level = str(settings.noise[0])
+            write_fake_run(
+                settings.out, levels=(level,), trials=settings.num_trials, confirm_seeds=settings.confirm_seeds
+            )
+        write_raw(settings.out, status=status, plan=[{"noise_level": str(settings.noise[0]), **SIZES}])
+        return SearchResult(settings.out, status, (), (), ())
+
+    monkeypatch.setattr(reproducing, "run_settings", run)
+    return ran, ends
+
+
+def test_every_row_is_a_search_of_its_own(table, searches, tmp_path):
+    done = reproduce(table, out=tmp_path / "out", changes={"epochs": 20})
+    low, high = searches[0]
+    assert (low.dataset, low.num_trials, low.confirm_seeds, low.epochs) == ("twonorm", 12, 4, 20)
+    assert (high.num_trials, high.out) == (16, tmp_path / "out" / "high")
+    assert done.status == "finished"
+    assert all(row.finished for row in done.rows)
+    for row in done.rows:
+        assert [found.arm for found in row.result.methods] == ["ce", "positive", "negative"]
+        assert row.result.methods[0].difference is None
+        assert all(found.test.num_seeds == 4 for found in row.result.methods)
+        assert row.minutes > 0
+
+
+def test_files_say_what_was_measured_and_what_was_published(table, searches, tmp_path):
+    done = reproduce(table, out=tmp_path / "out", changes={"overrides": ("lr.low=0.001",), "epochs": 20})
+    text = (tmp_path / "out" / "table.md").read_text()
+    ce = done.rows[0].result.methods[0].test
+    assert f"| low | 97.72 | {100 * ce.mean:.2f} ± {100 * ce.standard_deviation:.2f} |" in text
+    assert "| high | – |" in text
+    assert "- Published, Bayes optimum: Breiman 1996" in text
+    assert "not those of the table: --set lr.low=0.001 --epochs 20." in text
+    assert "What fills the rest" not in text
+    evidence = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert evidence["versions"]["torch"]
+    assert evidence["rows"][0]["result"]["methods"][0]["test"]["mean"] == ce.mean
+    latex = (tmp_path / "out" / "table.tex").read_text()
+    assert latex.count(r"\begin{tabular}") == 2
+    assert "lr.low" not in latex
+
+
+def test_the_arithmetic_counts_every_epoch_that_was_trained(table, searches, tmp_path):
+    done = reproduce(table, out=tmp_path / "out", rows=["low"])
+    from nls_tune.runs.reading import load_trials
+    from nls_tune.training.arithmetic import forward_flops
+
+    run = load_trials(tmp_path / "out" / "low")
+    model = run.trials["config_model"].iloc[0]
+    epochs = (run.trials["epochs"] - run.trials["epochs_reused"]).sum()
+    samples = 3 * 900 + 100 + run.trials["num_test"].iloc[0]
+    flops = forward_flops(model, num_classes=2, input_shape=(20,))
+    assert flops == 2 * sum(a * b for a, b in [(20, 128), (128, 128), (128, 2)])
+    assert done.rows[0].pflop == pytest.approx(flops * samples * epochs / 1e15)
+
+
+def test_rows_that_were_not_asked_for_are_empty_and_say_their_command(table, searches, tmp_path):
+    done = reproduce(table, out=tmp_path / "out", rows=["high"], changes={"seed": 3})
+    assert [settings.out.name for settings in searches[0]] == ["high"]
+    low, high = done.rows
+    assert (low.result, low.finished, high.finished) == (None, False, True)
+    assert low.command == f"nls-tune reproduce {table} --rows low --seed 3 --out {tmp_path / 'out'}"
+    assert f"- low: `{low.command}`" in (tmp_path / "out" / "table.md").read_text()
+    assert "| low | 97.72 | – | – | – | not measured | – | – |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_an_interruption_ends_it_and_the_same_call_goes_on(table, searches, tmp_path):
+    ran, ends = searches
+    ends.append("interrupted")
+    first = reproduce(table, out=tmp_path / "out")
+    assert (first.status, len(ran)) == ("interrupted", 1)
+    assert [row.finished for row in first.rows] == [False, False]
+    assert "not finished" in (tmp_path / "out" / "table.md").read_text()
+    second = reproduce(table, out=tmp_path / "out")
+    assert (second.status, [row.finished for row in second.rows]) == ("finished", [True, True])
+
+
+def test_when_the_time_is_up_the_search_is_interrupted(table, searches, tmp_path, monkeypatch):
+    def endless(settings, console):
+        time.sleep(60)
+        raise AssertionError("not interrupted")
+
+    monkeypatch.setattr(reproducing, "run_settings", endless)
+    assert reproduce(table, out=tmp_path / "out", minutes=0.005).status == "time is up"
+
+
+def test_an_interruption_between_two_searches_leaves_the_table(table, searches, tmp_path, monkeypatch):
+    write = reproducing.write_table
+    calls = []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return write(*given)
+
+    monkeypatch.setattr(reproducing, "write_table", interrupted)
+    done = reproduce(table, out=tmp_path / "out")
+    assert (done.status, done.rows[0].finished) == ("interrupted", True)
+    assert (tmp_path / "out" / "table.md").exists()
+
+
+def test_time_that_is_left_interrupts_nothing_afterwards(table, searches, tmp_path):
+    reproduce(table, out=tmp_path / "out", minutes=0.02)
+    time.sleep(1.5)
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, float("inf"), float("nan")])
+def test_minutes_are_positive(table, tmp_path, minutes):
+    with pytest.raises(InputError, match="--minutes must be above 0"):
+        reproduce(table, out=tmp_path, minutes=minutes)
+
+
+def test_a_file_in_the_way_is_said(table, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out must be a folder"):
+        reproduce(table, out=tmp_path / "file")
+
+
+def test_what_is_reported_is_plain_data(table, searches, tmp_path):
+    done = reproduce(table, out=tmp_path / "out")
+    json.dumps([dataclasses.asdict(row) for row in done.rows])
