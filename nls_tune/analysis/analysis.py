@@ -44,17 +44,17 @@ def analyze(runs: Sequence[Run]) -> Analysis:
 
 
 def _analyze(run: Run) -> RunAnalysis:
-    trials, levels = run.trials, run.levels
+    trials, levels, metric = run.trials, run.levels, run.content.metric
     found = find(run)
     return RunAnalysis(
         **vars(found),
         run=run,
-        rate_curves=rate_curves(trials, levels),
+        rate_curves=rate_curves(trials, levels, metric),
         rate_against_noise=rate_against_noise(trials, found.verdicts),
         learning_curves=learning_curves(
-            trials, run.epochs, levels, defaults=run.content.defaults, summaries=found.summaries
+            trials, run.epochs, levels, defaults=run.content.defaults, summaries=found.summaries, metric=metric
         ),
-        interactions=interactions(trials, levels),
-        importances=importances(trials, levels),
+        interactions=interactions(trials, levels, metric),
+        importances=importances(trials, levels, metric),
         allocation=allocation(trials, levels, run.content.sessions),
     )

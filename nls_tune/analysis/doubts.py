@@ -11,6 +11,7 @@ import numpy as np
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
 from nls_tune.analysis.level_summaries import Z95, LevelSummary
 from nls_tune.analysis.rows import log_share, rate_trials, search_trials
+from nls_tune.runs.schemas import objective_columns
 from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _going_on(level: Level, search: pd.DataFrame) -> bool:
     if level.confirmation is None:
         return False
     counts = {len(found.seeds) for found in level.confirmation.configurations}
-    failed = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_val_accuracy"].isna()]
+    failed = level.rows[
+        (level.rows["stage"] == "confirm") & level.rows[objective_columns(level.summary.metric).best_val].isna()
+    ]
     # A seed that failed is missing for good.
     return level.confirmed is None or (len(counts) > 1 and failed.empty)
 

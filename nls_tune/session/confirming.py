@@ -51,7 +51,7 @@ def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, 
         rows = search[search["noise_level"] == level.level]
         configs: list[Config] = []
         for arm in ordered_arms(rows["arm"]):
-            row = select(rows[rows["arm"] == arm])
+            row = select(rows[rows["arm"] == arm], plan.settings.metric)
             if row is not None:
                 configs.append(plan.space.config_of(settings_of(row.to_dict())))
         if configs and "ce" in level.quotas:

@@ -149,7 +149,8 @@ class Recorder(NotPickled, tune.Callback):
         self._work.lost.trained_again([before for before, again in known if before != again])
         state.epochs.update({metrics.epoch: metrics for metrics in report.new_epochs})
         state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= report.epoch}
-        accuracies = [state.epochs[epoch].val_accuracy for epoch in sorted(state.epochs)]
+        metric = self._work.plan.settings.metric
+        accuracies = [state.epochs[epoch].val.of(metric) for epoch in sorted(state.epochs)]
         self._progress.reported(state.spec.trial_id, report.epoch, report.train_seconds, accuracies)
         for tracker in self._work.trackers if new else ():
             tracker.reported(state.tracked, new)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from judged import correct_bits
 from torch.nn import functional
 
 from nls_tune.datasets import NoisyDataset, load_source, make_noisy
@@ -126,7 +127,7 @@ def test_clean_labels_have_no_influence_on_a_trial(twonorm, loss):
             k: v for k, v in vars(b).items() if k not in ignored
         }
         assert a.test_accuracy + b.test_accuracy == pytest.approx(1)
-    assert all(first.correct_bits(epoch)[0] == second.correct_bits(epoch)[0] for epoch in (1, 2, 3))
+    assert all(correct_bits(first, epoch)[0] == correct_bits(second, epoch)[0] for epoch in (1, 2, 3))
 
 
 def test_the_loss_that_is_minimised_is_the_one_that_is_named(twonorm):
