@@ -10,6 +10,7 @@ from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
 from nls_tune.analysis.rows import number, search_trials
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.analysis.verdicts import Choice, Findings, Verdict, find
+from nls_tune.metrics import Metric
 from nls_tune.runs import Run
 from nls_tune.runs.schemas import objective_columns
 
@@ -62,12 +63,14 @@ class LevelComparison:
 class Comparison:
     """Runs side by side, by their names.
 
-    ``differences`` are the settings that differ: the name and its value in each run, None where a run lacks it.
+    ``differences`` are the settings that differ: the name and its value in each run, None where a run lacks it;
+    ``metrics`` say what each run selects by.
     """
 
     runs: tuple[str, ...]
     differences: tuple[tuple[str, tuple[Any, ...]], ...]
     levels: tuple[LevelComparison, ...]
+    metrics: tuple[Metric, ...] = ()
 
 
 def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> Comparison:
@@ -89,6 +92,7 @@ def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> 
         runs=tuple(run.name for run in runs),
         differences=_differences([run.content.identity.model_dump(mode="json") for run in runs]),
         levels=tuple(_level(name, [pair for pair in pairs if name in pair[0].levels], runs[0]) for name in names),
+        metrics=tuple(run.content.metric for run in runs),
     )
 
 

@@ -27,6 +27,7 @@ DoubtKind = Literal[
     "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
     "at_the_edge",  # the best rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
+    "noisy_metric",  # another metric than accuracy selects, which noisy labels need not preserve
     "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged, in the search or after it
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
@@ -86,7 +87,8 @@ def doubts(
         completed = search[search["status"] == "completed"].groupby("arm").size()
         kinds |= {
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
-            "asymmetric_noise": not _is_symmetric(summary),
+            "asymmetric_noise": summary.metric == "accuracy" and not _is_symmetric(summary),
+            "noisy_metric": summary.metric != "accuracy" and summary.noise_rate != 0,
             "default_ce_stronger": _default_ce_stronger(level),
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in search["arm"].unique()),
         }

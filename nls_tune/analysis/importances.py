@@ -56,6 +56,7 @@ class LevelImportances:
     num_trials: int
     importances: tuple[Importance, ...]
     reason: str | None
+    metric: Metric = "accuracy"
 
 
 def importances(
@@ -84,7 +85,7 @@ def _importances(level: str, trials: pd.DataFrame, most: int, trees: int, metric
     if len(trials) < MIN_TRIALS:
         plural = "" if len(trials) == 1 else "s"
         few = f"{len(trials)} completed trial{plural}; importances need at least {MIN_TRIALS}"
-        return LevelImportances(level, len(trials), (), few)
+        return LevelImportances(level, len(trials), (), few, metric)
     rows = trials.iloc[_even_sample(len(trials), most)]
     names = [name for name in searched_settings(rows) if rows[name].astype(str).nunique() > 1]
     accuracies = rows[objective_columns(metric).best_val].to_numpy(float)
@@ -93,13 +94,13 @@ def _importances(level: str, trials: pd.DataFrame, most: int, trees: int, metric
         only = f"only {names[0].removeprefix('config_')} differs" if names else "no setting differs"
         reason = f"{only} between the trials, so there is nothing to compare"
     elif (accuracies == accuracies[0]).all():
-        reason = "all trials have the same validation accuracy"
+        reason = f"all trials have the same validation {metric.replace('_', ' ')}"
     if reason is not None:
-        return LevelImportances(level, len(rows), (), reason)
+        return LevelImportances(level, len(rows), (), reason, metric)
     ped_anova, fanova = _evaluate(rows[names], accuracies, trees)
     found = [Importance(name.removeprefix("config_"), ped_anova[name], fanova[name]) for name in names]
     found.sort(key=lambda one: (-one.ped_anova, -one.fanova))
-    return LevelImportances(level, len(rows), tuple(found), None)
+    return LevelImportances(level, len(rows), tuple(found), None, metric)
 
 
 def _even_sample(num: int, most: int) -> np.ndarray:

@@ -56,6 +56,7 @@ class Interaction:
     value_edges: tuple[float, ...]
     best: tuple[tuple[float | None, ...], ...]
     counts: tuple[tuple[int, ...], ...]
+    metric: Metric = "accuracy"
 
 
 def interactions(
@@ -98,6 +99,7 @@ def _interaction(level: str, setting: Crossed, rows: pd.DataFrame, metric: Metri
         value_edges=tuple(value_edges.tolist()),
         best=tuple(tuple(value if value >= 0 else None for value in line) for line in best.tolist()),
         counts=tuple(tuple(line) for line in counts.tolist()),
+        metric=metric,
     )
 
 

@@ -54,6 +54,7 @@ class LevelCurves:
     noise_level: str
     curves: tuple[LearningCurve, ...]
     num_trials: int
+    metric: Metric = "accuracy"
 
 
 def learning_curves(
@@ -92,6 +93,7 @@ def learning_curves(
                 for name, role in of_level.items()
             ),
             num_trials=sum(trial.noise_level == level for trial in search.values()),
+            metric=metric,
         )
         for level, of_level in kept.items()
     )

@@ -17,6 +17,7 @@ from nls_tune.report.text import (
     interval,
     mean_text,
     number,
+    of_metric,
     other_settings,
     points,
     rate,
@@ -124,7 +125,7 @@ def arms_table(summaries: Sequence[LevelSummary]) -> Table:
     columns: Columns[tuple[LevelSummary, ArmSummary]] = arm_columns(
         lambda at: at, searched_settings(summaries), averages=averages
     )
-    return table_of(entries, columns, note)
+    return table_of(entries, columns, of_metric(note, (level.metric for level in summaries)))
 
 
 # The confirmation
@@ -168,7 +169,7 @@ def confirmation_table(levels: Sequence[LevelConfirmation]) -> Table:
         "would have been found with a probability of 80 %. All of it is for this test set and, unless every seed drew "
         "its own, this draw of the noise. The same seeds choose the best configuration, by validation, and test it."
     )
-    return table_of(entries, columns, note)
+    return table_of(entries, columns, of_metric(note, (level.metric for level in levels)))
 
 
 def _confirmed_config(at: _Confirmed) -> Mapping[str, Any]:
@@ -235,7 +236,7 @@ def comparison_table(comparison: Comparison) -> Table:
         "first: the search's trial minus that of the first run on the same test samples, in points ± the paired "
         "standard error."
     )
-    return table_of(entries, columns, note)
+    return table_of(entries, columns, of_metric(note, comparison.metrics))
 
 
 def _config(at: tuple[str, RunAtLevel]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from nls_tune.errors import InputError
 from nls_tune.machine.provenance import without_password
+from nls_tune.metrics import Metric
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import PartState, part_states, read_parts
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
@@ -112,6 +113,11 @@ class WatchedRun:
         self.progress = self._make_progress(rows)
 
     @property
+    def metric(self) -> Metric:
+        """What the run selects by."""
+        return self._content.metric
+
+    @property
     def num_unread(self) -> int:
         """How many parts of ``trials/`` cannot be read."""
         return self._trials.num_unread()
@@ -156,8 +162,9 @@ class WatchedRun:
         levels = {name: LevelProgress(total) for name, total in stage.trials.items()}
         progress = SearchProgress(levels, self._session().slots.count, stage.epochs, stage.name)
         progress.budget, progress.epochs_after = self._budget(stage), stage.epochs_after
+        progress.metric = self.metric
         counted = {name: row for name, row in rows.items() if self._counts(row, stage)}
-        column = objective_columns(self._content.metric).best_val
+        column = objective_columns(self.metric).best_val
         shown = _best(counted.values(), column)
         for name, row in counted.items():
             levels.setdefault(row["noise_level"], LevelProgress(0))
@@ -228,7 +235,7 @@ class WatchedRun:
 
     def _values(self, name: str) -> tuple[float, ...]:
         """Return what the epochs of a trial are judged by; NaN where an early version did not record it."""
-        column = objective_columns(self._content.metric).epoch_val
+        column = objective_columns(self.metric).epoch_val
         values = (row[column] for row in self._curve(name))
         return tuple(math.nan if value is None else value for value in values)
 

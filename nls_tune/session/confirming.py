@@ -157,6 +157,7 @@ def confirm(work: Work, missing: Missing = missing_trials) -> Literal["finished"
         return "finished"
     levels = {p.level: LevelProgress(sum(spec.noise_level == p.level for spec in specs)) for p in plan.levels}
     progress = SearchProgress(levels, packing.slots.count, max(spec.last_epoch for spec in specs), stage=specs[0].stage)
+    progress.metric = plan.settings.metric
     view = work.make_view(progress)
     while True:
         recorder = Recorder(work, progress, view)

@@ -35,7 +35,9 @@ def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
     epochs = plan.space.budget.epochs
     after = plan.num_confirm_trials * epochs
-    return SearchProgress(levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after)
+    return SearchProgress(
+        levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after, metric=plan.settings.metric
+    )
 
 
 def adopt_results(

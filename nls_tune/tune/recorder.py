@@ -222,7 +222,7 @@ class Recorder(NotPickled, tune.Callback):
             self._checkpoint(state).remove()
         if error is not None and status != "interrupted" and not again:
             self.failures.append(error)
-        self.view.trial_ended(trial_line(row, list(self._work.plan.space.space)))
+        self.view.trial_ended(trial_line(row, list(self._work.plan.space.space), self._work.plan.settings.metric))
 
     def _checkpoint(self, state: TrialState) -> TrialCheckpoint:
         return TrialCheckpoint(self._work.run.checkpoints / state.spec.trial_id)

@@ -27,6 +27,7 @@ from nls_tune.report.run_tables import (
     differences_table,
     searched_settings,
 )
+from nls_tune.report.text import of_metric
 from nls_tune.report.words import methods_table
 
 
@@ -138,7 +139,8 @@ def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
     table = arms_table(found.summaries)
     tables = (PageTable(f"{prefix}arms", "Selected trial of each arm", table),) if table.rows else ()
     empty = nothing or (None if plots or tables else "No search trial has been completed.")
-    return Section(f"{prefix}rates", "Accuracy against smooth rate", _all(*plots), tables=tables, empty=empty)
+    title = of_metric("Accuracy against smooth rate", [found.run.content.metric])
+    return Section(f"{prefix}rates", title, _all(*plots), tables=tables, empty=empty)
 
 
 def _confirmation(found: RunAnalysis, prefix: str) -> Section:
@@ -172,5 +174,6 @@ def _allocation(found: RunAnalysis, prefix: str) -> Section:
 
 
 def _trials(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
-    tables = () if nothing else (trials_table(f"{prefix}trials", found.run.trials, searched_settings(found.summaries)),)
+    others, metric = searched_settings(found.summaries), found.run.content.metric
+    tables = () if nothing else (trials_table(f"{prefix}trials", found.run.trials, others, metric=metric),)
     return Section(f"{prefix}all-trials", "All trials", tables=tables, empty=nothing)
