@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
+from nls_tune.analysis.learned import effective_samples
 from nls_tune.analysis.level_summaries import Z95, LevelSummary
 from nls_tune.analysis.rows import log_share, rate_trials, search_trials
 from nls_tune.runs.schemas import objective_columns
@@ -58,6 +59,14 @@ class Level:
         """The confirmation, once it has trained each selected configuration."""
         done = self.rows[(self.rows["stage"] == "confirm") & (self.rows["status"] != "interrupted")]
         return self.confirmation if set(self.summary.arms) <= set(done["arm"]) else None
+
+    @property
+    def num_val(self) -> float:
+        """The number of validation samples; of a metric that weighs classes alike, the effective one."""
+        if self.summary.metric != "accuracy":
+            for counts in self.rows["val_counts_at_best"].dropna():
+                return effective_samples(counts[: self.summary.num_classes])
+        return int(self.rows["num_val"].max())
 
     @property
     def has_ce(self) -> bool:

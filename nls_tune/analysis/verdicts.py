@@ -19,7 +19,7 @@ from nls_tune.analysis.confirmation import (
     count_claims,
 )
 from nls_tune.analysis.doubts import DoubtKind, Level, doubts
-from nls_tune.analysis.learned import effective_samples, is_at_chance, is_rising
+from nls_tune.analysis.learned import is_at_chance, is_rising
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries, paired_trials
 from nls_tune.analysis.rows import have_settings, number, search_trials
 from nls_tune.analysis.selection import best_first, select
@@ -327,7 +327,7 @@ def _not_trained(level: Level, ce: Choice | None, rate: Choice | None, epochs_of
     """Return why no comparison could be fair: the CE that is compared with has not learned."""
     if ce is None:
         return "nothing_completed" if rate is None else "no_ce_completed" if level.has_ce else None
-    if is_at_chance(ce.val_accuracy, level.summary.num_classes, _num_val(level)):
+    if is_at_chance(ce.val_accuracy, level.summary.num_classes, level.num_val):
         return "ce_at_chance"
     return "ce_rising" if _is_ce_rising(level, ce, epochs_of) else None
 
@@ -340,15 +340,7 @@ def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: f
     if epochs_of is None or complete.empty:
         return False
     epochs = epochs_of(complete["trial_id"].tolist())
-    return is_rising(epochs, level.summary.num_classes, _num_val(level), lead, level.summary.metric)
-
-
-def _num_val(level: Level) -> float:
-    """Return the number of validation samples; of a metric that weighs classes alike, the effective one."""
-    counts = [] if level.summary.metric == "accuracy" else level.rows["val_counts_at_best"].dropna().tolist()
-    if counts:
-        return effective_samples(counts[0][: level.summary.num_classes])
-    return int(level.rows["num_val"].max())
+    return is_rising(epochs, level.summary.num_classes, level.num_val, lead, level.summary.metric)
 
 
 # Choices

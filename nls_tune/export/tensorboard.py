@@ -36,7 +36,10 @@ TAGS = {
     "lr": "lr",
 }
 #: Columns of ``trials/`` that TensorBoard shows as the metrics of a set of hyperparameters.
-METRICS = ("best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "best_epoch")
+METRICS = (
+    "best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "best_epoch",
+    "best_val_balanced_accuracy", "test_balanced_accuracy_at_best", "best_val_macro_f1", "test_macro_f1_at_best",
+)  # fmt: skip
 #: Columns of ``trials/`` that are hyperparameters beside the searched settings.
 _CONTEXT = ("noise_level", "arm", "stage", "seed", "status")
 _NAME_LENGTH = 100

@@ -10,6 +10,7 @@ from nls_tune.analysis.allocation import Allocation
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
+from nls_tune.analysis.per_class import ClassResult, LevelClasses
 from nls_tune.report.table import Column, Table, table_of, words
 from nls_tune.report.text import (
     NONE,
@@ -20,6 +21,7 @@ from nls_tune.report.text import (
     of_metric,
     other_settings,
     points,
+    printable,
     rate,
     seed_count,
     weights_text,
@@ -183,6 +185,29 @@ def _against_ce(at: _Confirmed) -> str:
 
 def _holm(comparison: PairedComparison | None) -> str:
     return NONE if comparison is None or comparison.holm_p is None else f"{comparison.holm_p:.2g}"
+
+
+# The classes
+
+
+def classes_table(levels: Sequence[LevelClasses]) -> Table:
+    """Return how well what to use tells each class, at each noise level."""
+    note = (
+        "The configuration that the verdict says to use, at the best epoch, over its fresh seeds taken together, or in "
+        "the search's trial without any. recall: share of a class's samples that are told; precision: share of what is "
+        "taken for a class that belongs to it; F1: their harmonic mean."
+    )
+    if any(level.split == "val" for level in levels):
+        note += " val: there is no test set, so these are validation samples with their noisy labels."
+    columns: Columns[tuple[LevelClasses, ClassResult]] = [
+        (Column("noise level", "text"), lambda at: at[0].noise_level),
+        (Column("class", "text"), lambda at: printable(at[1].name)),
+        (Column("samples"), lambda at: f"{at[1].num_samples:,} {at[0].split}"),
+        (Column("recall %"), lambda at: percent_cell(at[1].recall)),
+        (Column("precision %"), lambda at: percent_cell(at[1].precision)),
+        (Column("F1 %"), lambda at: percent_cell(at[1].f1)),
+    ]
+    return table_of([(level, one) for level in levels for one in level.classes], columns, note)
 
 
 # Time

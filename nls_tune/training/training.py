@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
-from nls_tune.losses import make_loss
+from nls_tune.losses import balanced_weights, make_loss
 from nls_tune.metrics import AVERAGES, METRICS, EpochMetrics, Judging, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.augment import normalise
@@ -90,7 +90,9 @@ class Training:
         self.readouts = Readouts(self.model, settings, self.evaluator, judging)
         self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer(1)
-        self._warmup_loss = make_loss("ce").to(self.device)
+        balanced = settings.class_weights == "balanced"
+        self._weights = balanced_weights(self.data.train_labels, self.num_classes) if balanced else None
+        self._warmup_loss = make_loss("ce", class_weights=self._weights).to(self.device)
         self._transition = dataset.transition
         self._loss = self._new_loss()
         self._best_warmup: dict[str, Tensor] | None = None
@@ -242,6 +244,7 @@ class Training:
             num_classes=self.num_classes,
             num_samples=len(self.data.train_labels),
             matrix=self._transition,
+            class_weights=self._weights,
             **self.settings.loss_settings(),
         )
         return made.to(self.device)

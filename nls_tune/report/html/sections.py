@@ -21,6 +21,7 @@ from nls_tune.report.html.plots.rate_curves import rate_curve_plot
 from nls_tune.report.html.tables import PageTable, trials_table
 from nls_tune.report.run_tables import (
     arms_table,
+    classes_table,
     comparison_table,
     confirmation_table,
     costs_table,
@@ -85,6 +86,7 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
             empty=nothing,
         ),
         _confirmation(found, prefix),
+        _classes(found, prefix),
         _chosen(
             f"{prefix}curves",
             "Learning curves: memorisation",
@@ -157,6 +159,12 @@ def _confirmation(found: RunAnalysis, prefix: str) -> Section:
     if (methods := methods_table(found.verdicts)).rows:
         tables.insert(0, PageTable(f"{prefix}methods", "The methods", methods))
     return Section(key, title, _all(*plots), tables=tuple(tables))
+
+
+def _classes(found: RunAnalysis, prefix: str) -> Section:
+    table = PageTable(f"{prefix}per-class", "Each class", classes_table(found.per_class), long=True)
+    empty = None if found.per_class else "Nothing is recommended, or an early version recorded no counts by class."
+    return Section(f"{prefix}classes", "Each class", tables=(table,) if found.per_class else (), empty=empty)
 
 
 def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
