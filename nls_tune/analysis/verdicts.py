@@ -60,6 +60,7 @@ class Choice:
         readout: The weights to use, ``plain`` (as they are after the epoch) or ``average:SPAN``: those that the
             search's trial was best with, else most of the fresh seeds.
         schedule: The schedule of the learning rate.
+        class_weights: The weights of the classes in the loss, ``none`` or ``balanced``.
         val_accuracy: The accuracy on noisy validation labels: the mean over the fresh seeds, else the search's trial's.
         test: The accuracy on clean test labels over the fresh seeds; without any, the single value of the search's
             trial.
@@ -75,6 +76,7 @@ class Choice:
     test: SampleMean | None
     readout: str = PLAIN
     schedule: str = "constant"
+    class_weights: str = "none"
 
 
 @dataclass(frozen=True)
@@ -382,6 +384,7 @@ def _choice(
         test=test,
         readout=PLAIN if readouts.empty else str(readouts.mode().iloc[-1]),  # of equally many the last name: plain
         schedule=str(rows["config_schedule"].iloc[0]) if "config_schedule" in rows else "constant",
+        class_weights=str(rows["config_class_weights"].iloc[0]) if "config_class_weights" in rows else "none",
     )
 
 
