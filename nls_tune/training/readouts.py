@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from nls_tune.metrics import (
-    AVERAGES,
     METRICS,
     PLAIN,
     Best,
@@ -74,15 +73,11 @@ class Readouts:
         """Return the test accuracy over images and mirror images at an epoch that was the best so far."""
         return self._mirrored.get(epoch)
 
-    def validate(self, epoch: int) -> dict[str, Any]:
-        """Return the validation metrics of each average after an epoch, as `EpochMetrics` has them.
-
-        There is nothing where averages are not judged.
-        """
+    def validate(self, epoch: int) -> list[Scores]:
+        """Return the validation metrics of each average after an epoch; nothing where they are not judged."""
         data, models = self._evaluator.data, self.averages.models if self._is_judged(epoch) else ()
         self._val = [self._evaluator.judge(m, data.val_inputs, data.val_labels)[1] for m in models]
-        scores = [judged.scores for judged in self._val]
-        return {AVERAGES[metric]: tuple(one.of(metric) for one in scores) for metric in METRICS}
+        return [judged.scores for judged in self._val]
 
     def judge(self, history: Sequence[EpochMetrics]) -> None:
         """Evaluate the test samples where the epoch that has just been validated is the best so far."""

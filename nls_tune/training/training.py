@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.losses import balanced_weights, make_loss
-from nls_tune.metrics import AVERAGES, METRICS, EpochMetrics, Judging, best_epoch
+from nls_tune.metrics import AVERAGES, METRICS, EpochMetrics, Judging, Scores, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.augment import normalise
 from nls_tune.training.compiling import Compiler, Forward, run_network
@@ -155,7 +155,7 @@ class Training:
             diverged=not sums[3],
             seconds=0.0,
             peak_memory_bytes=peak_memory_bytes(self.device),
-            **(self.readouts.validate(epoch) if sums[3] else {}),
+            **_average_columns(self.readouts.validate(epoch) if sums[3] else []),
         )
         self._judged.append((val, test))
         if not metrics.diverged:
@@ -373,6 +373,11 @@ def _metrics(values: State) -> EpochMetrics:
 def _columns(split: str, judged: Judged | None) -> State:
     """The metrics of an epoch by the names of their columns; None without a test set."""
     return {f"{split}_{metric}": None if judged is None else judged.scores.of(metric) for metric in METRICS}
+
+
+def _average_columns(scores: Sequence[Scores]) -> State:
+    """The metrics of the averaged weights by the names of their columns."""
+    return {column: tuple(one.of(metric) for one in scores) for metric, column in AVERAGES.items()}
 
 
 def _judged_state(found: list[list[Judged]]) -> State:
