@@ -372,7 +372,8 @@ def _metrics(values: State) -> EpochMetrics:
 
 def _columns(split: str, judged: Judged | None) -> State:
     """The metrics of an epoch by the names of their columns; None without a test set."""
-    return {f"{split}_{metric}": None if judged is None else judged.scores.of(metric) for metric in METRICS}
+    scores = None if judged is None else judged.scores
+    return {f"{split}_{metric}": None if scores is None else scores.of(metric) for metric in METRICS}
 
 
 def _average_columns(scores: Sequence[Scores]) -> State:
