@@ -49,8 +49,9 @@ def measure(dataset: NoisyDataset, name: str, rate: float, seed: int) -> dict[st
         plain += [score for score in found[:1] if score is not None]
         every += [score for score in found if score is not None]
     # The weights as they are come first: they are taken on ties.
-    without, chosen = (max(scores, key=lambda score: score.val_accuracy) for scores in (plain, every))
-    return {"without": without.test_accuracy, "chosen": chosen.test_accuracy, "readout": chosen.readout}
+    without, chosen = (max(scores, key=lambda score: score.val.accuracy) for scores in (plain, every))
+    before, after = (None if score.test is None else score.test.accuracy for score in (without, chosen))
+    return {"without": before, "chosen": after, "readout": chosen.readout}
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -107,7 +107,10 @@ def pflop(settings: TrainingSettings, num_classes: int, images: int) -> float:
 
 
 def _score(score: ReadoutScore | None) -> dict[str, Any] | None:
-    return None if score is None else {**vars(score)}
+    if score is None:
+        return None
+    test = None if score.test is None else score.test.accuracy
+    return {"readout": score.readout, "epoch": score.epoch, "val_accuracy": score.val.accuracy, "test_accuracy": test}
 
 
 def row(job: Job, training: Training) -> dict[str, Any]:

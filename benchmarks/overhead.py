@@ -124,7 +124,7 @@ def in_a_function_trainable(num_trials: int, epochs: int, slots: int) -> pd.Data
         torch.set_num_threads(1)
         training = train(dataset, settings_of(config["rate"], config["lr"], epochs))
         seconds = sum(m.seconds for m in training.history)
-        tune.report({"accuracy": max([0.0, *training.val_accuracies()]), "train_seconds": seconds})
+        tune.report({"accuracy": max([0.0, *training.curve()]), "train_seconds": seconds})
 
     with tempfile.TemporaryDirectory() as folder, ray_session(None):
         dataset = load_dataset("twonorm", LEVEL, noise_seed=0, split_seed=0)
@@ -153,7 +153,7 @@ def in_one_process(num_trials: int, epochs: int) -> pd.DataFrame:
         training = train(dataset, settings_of(rate, lr, epochs), data)
         seconds = sum(m.seconds for m in training.history)
         rows.append({"started_at": started_at, "finished_at": pd.Timestamp.now("UTC"), "train_seconds": seconds})
-        return max([0.0, *training.val_accuracies()])
+        return max([0.0, *training.curve()])
 
     optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)).optimize(
         objective, n_trials=num_trials

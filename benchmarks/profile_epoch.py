@@ -115,7 +115,7 @@ def parts_of_epoch(training: Training) -> dict[str, float]:
             (optimizer, "step", "optimiser"),
             (optimizer, "zero_grad", "optimiser"),
             (training.model, "forward", "forward"),
-            (evaluation_module.Evaluator, "correct", "evaluation"),
+            (evaluation_module.Evaluator, "judge", "evaluation"),
         ):
             stack.enter_context(mock.patch.object(owner, name, parts.timed(part, getattr(owner, name))))
         stack.enter_context(

@@ -58,7 +58,7 @@ def best_of(task: tuple[float, str, int, int]) -> dict[str, Any]:
         training = Training(dataset, settings, data=data)
         while not training.finished:
             training.run_epoch()
-        best = best_epoch(training.val_accuracies(), settings.first_counting_epoch)
+        best = best_epoch(training.curve(), settings.first_counting_epoch)
         if best is None or training.diverged or best.value <= chosen.get("val_accuracy", 0.0):
             continue
         chosen = {

@@ -1,10 +1,12 @@
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score
 
-from nls_tune.metrics import Best, BestAverage, best_average, best_epoch
+from nls_tune.metrics import Best, BestAverage, ClassCounts, best_average, best_epoch
 
 # Hundredths as exact numbers of a float: the reference below computes with fractions.
 accuracies = st.lists(st.integers(0, 64).map(lambda n: n / 64), max_size=30)
@@ -84,3 +86,32 @@ def test_arms_of_one_gls_epoch_are_treated_alike():
     ce, rate = best_epoch([0.1270, 0.1502]), best_epoch([0.1270, 0.1494], first_counting=2)
     assert ce == Best(2, pytest.approx(0.1386))
     assert rate == Best(2, pytest.approx(0.1382))
+
+
+def counts_of(labels: np.ndarray, predicted: np.ndarray, classes: int) -> ClassCounts:
+    both = labels[labels == predicted]
+    return ClassCounts(*(tuple(np.bincount(of, minlength=classes).tolist()) for of in (labels, predicted, both)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_metrics_of_predictions_are_those_of_scikit_learn(pairs):
+    labels, predicted = np.array(pairs).T
+    counts = counts_of(labels, predicted, 5)
+    found = counts.scores()
+    assert found.accuracy == (labels == predicted).mean()
+    assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert found.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+    every = {"average": None, "labels": range(5), "zero_division": np.nan}
+    for of, score in ((counts.recalls(), recall_score), (counts.precisions(), precision_score)):
+        expected = score(labels, predicted, **every)
+        np.testing.assert_allclose([np.nan if value is None else value for value in of], expected)
+    assert ClassCounts.from_flat(counts.flat()) == counts
+
+
+def test_a_constant_prediction_of_two_classes_has_a_balanced_accuracy_of_one_half():
+    labels = np.array([0] * 90 + [1] * 10)
+    found = counts_of(labels, np.zeros(100, int), 2).scores()
+    assert (found.accuracy, found.balanced_accuracy) == (0.9, 0.5)
+    assert found.macro_f1 == pytest.approx(0.9 / 1.9)
+    assert np.isnan(found._replace(macro_f1=None).of("macro_f1"))

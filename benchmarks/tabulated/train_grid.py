@@ -170,10 +170,8 @@ def _trained(dataset: Any, space: Any, grid: Grid, seed: int) -> Iterator[tuple[
             training.load_state_dict(copy.deepcopy(state))
             while not training.finished:
                 training.run_epoch()
-            bits = [training.correct_bits(epoch + 1) for epoch in range(training.epoch)]
-            val, test = (
-                [np.frombuffer(b, np.uint8) for b in column if b is not None] for column in zip(*bits, strict=True)
-            )
+            judged = [training.judged(epoch + 1) for epoch in range(training.epoch)]
+            val, test = ([one.bits for one in column if one is not None] for column in zip(*judged, strict=True))
             yield training.settings, training.history, val, test
 
 

@@ -10,9 +10,11 @@ from nls_tune.analysis.comparison import Comparison, compare
 from nls_tune.analysis.importances import LevelImportances, importances
 from nls_tune.analysis.interactions import Interaction, interactions
 from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
+from nls_tune.analysis.per_class import LevelClasses, per_class
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
 from nls_tune.analysis.verdicts import Findings, find
+from nls_tune.datasets.class_names import class_names
 from nls_tune.runs import Run
 
 
@@ -27,6 +29,7 @@ class RunAnalysis(Findings):
     interactions: tuple[Interaction, ...]
     importances: tuple[LevelImportances, ...]
     allocation: Allocation | None
+    per_class: tuple[LevelClasses, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +47,24 @@ def analyze(runs: Sequence[Run]) -> Analysis:
 
 
 def _analyze(run: Run) -> RunAnalysis:
-    trials, levels = run.trials, run.levels
+    trials, levels, metric = run.trials, run.levels, run.content.metric
     found = find(run)
     return RunAnalysis(
         **vars(found),
         run=run,
-        rate_curves=rate_curves(trials, levels),
+        rate_curves=rate_curves(trials, levels, metric),
         rate_against_noise=rate_against_noise(trials, found.verdicts),
         learning_curves=learning_curves(
-            trials, run.epochs, levels, defaults=run.content.defaults, summaries=found.summaries
+            trials, run.epochs, levels, defaults=run.content.defaults, summaries=found.summaries, metric=metric
         ),
-        interactions=interactions(trials, levels),
-        importances=importances(trials, levels),
+        interactions=interactions(trials, levels, metric),
+        importances=importances(trials, levels, metric),
         allocation=allocation(trials, levels, run.content.sessions),
+        per_class=per_class(trials, found.verdicts, _class_names(run)),
     )
+
+
+def _class_names(run: Run) -> Sequence[str] | None:
+    if run.content.data is not None:
+        return run.content.data.class_names
+    return class_names(str(run.content.identity.settings.get("dataset")))

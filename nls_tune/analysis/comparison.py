@@ -10,7 +10,9 @@ from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
 from nls_tune.analysis.rows import number, search_trials
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.analysis.verdicts import Choice, Findings, Verdict, find
+from nls_tune.metrics import Metric
 from nls_tune.runs import Run
+from nls_tune.runs.schemas import objective_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunAtLevel:
-    """What one run says at a level; accuracies are fractions.
+    """What one run says at a level; accuracies are fractions, and values of the run's metric.
 
     Attributes:
         num_trials: The number of its search trials.
@@ -27,7 +29,7 @@ class RunAtLevel:
         val_accuracy: The accuracy of the search's trial of what to use; None without such a trial.
         test_accuracy_at_best: The same trial's test accuracy.
         against_first: That trial minus the first run's, on test; None for the first run, without a test set, and
-            where the two do not have the same samples.
+            where the two do not have the same samples or another metric than accuracy selects.
     """
 
     run: str
@@ -61,12 +63,14 @@ class LevelComparison:
 class Comparison:
     """Runs side by side, by their names.
 
-    ``differences`` are the settings that differ: the name and its value in each run, None where a run lacks it.
+    ``differences`` are the settings that differ: the name and its value in each run, None where a run lacks it;
+    ``metrics`` say what each run selects by.
     """
 
     runs: tuple[str, ...]
     differences: tuple[tuple[str, tuple[Any, ...]], ...]
     levels: tuple[LevelComparison, ...]
+    metrics: tuple[Metric, ...] = ()
 
 
 def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> Comparison:
@@ -88,6 +92,7 @@ def compare(runs: Sequence[Run], findings: Sequence[Findings] | None = None) -> 
         runs=tuple(run.name for run in runs),
         differences=_differences([run.content.identity.model_dump(mode="json") for run in runs]),
         levels=tuple(_level(name, [pair for pair in pairs if name in pair[0].levels], runs[0]) for name in names),
+        metrics=tuple(run.content.metric for run in runs),
     )
 
 
@@ -97,20 +102,21 @@ def _level(level: str, pairs: Sequence[tuple[Run, Findings]], first: Run) -> Lev
     for run, findings in pairs:
         search = search_trials(run.trials[run.trials["noise_level"] == level])
         verdict = next((found for found in findings.verdicts if found.noise_level == level), None)
+        columns = objective_columns(run.content.metric)
         row = None if verdict is None or verdict.use is None else _row(run.trials, verdict.use.trial_id)
         against = None
         if run is first:
             first_row = row
         elif row is not None and first_row is not None and _same_samples(run, first, level):
-            against = paired_trials(row, first_row, "test")
+            against = paired_trials(row, first_row, "test", run.content.metric)
         compared.append(
             RunAtLevel(
                 run=run.name,
                 num_trials=len(search),
                 train_seconds=float(search["train_seconds"].sum()),
                 verdict=verdict,
-                val_accuracy=None if row is None else number(row["best_val_accuracy"]),
-                test_accuracy_at_best=None if row is None else number(row["test_accuracy_at_best"]),
+                val_accuracy=None if row is None else number(row[columns.best_val]),
+                test_accuracy_at_best=None if row is None else number(row[columns.test_at_best]),
                 against_first=against,
             )
         )
@@ -123,6 +129,8 @@ def _row(trials: pd.DataFrame, trial_id: str | None) -> pd.Series | None:
 
 
 def _same_samples(run: Run, first: Run, level: str) -> bool:
+    if run.content.metric != first.content.metric:
+        return False
     known, expected = (one.content.identity.fingerprints.get(level) for one in (run, first))
     return known is not None and known == expected
 

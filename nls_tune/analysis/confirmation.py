@@ -23,7 +23,8 @@ from nls_tune.analysis.statistics import (
     sign_flip_p,
     smallest_sign_flip_p,
 )
-from nls_tune.runs.schemas import ON_ALL_LABELS, unpack_correct
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import ON_ALL_LABELS, Columns, objective_columns, unpack_correct
 from nls_tune.spaces.settings import Arm, method_of, ordered_arms
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class PairedComparison:
             probability of 80 %, for this draw of the noise and this test set, if validation had ranked it first;
             infinite where the seeds say nothing of it.
         test_error: The standard error of ``difference`` over test samples, which all seeds share: what the interval
-            over seeds leaves out. None where a row has no bits.
+            over seeds leaves out. None where a row has no bits, and for other metrics than accuracy.
     """
 
     difference: SampleMean
@@ -111,6 +112,7 @@ class LevelConfirmation:
         comparisons: One per configuration, with the strongest CE; None for that one itself, without a test set,
             without common seeds, and where the verdict finds that this CE has not learned.
         used: Index of the configuration that the verdict says to use, if it is one of them.
+        metric: What the run selects by; accuracies are its values.
     """
 
     noise_level: str
@@ -119,6 +121,7 @@ class LevelConfirmation:
     best: int
     comparisons: tuple[PairedComparison | None, ...]
     used: int | None = None
+    metric: Metric = "accuracy"
 
 
 def stop_epoch(best_epochs: Sequence[int]) -> int:
@@ -130,32 +133,38 @@ def stop_epoch(best_epochs: Sequence[int]) -> int:
     return math.floor(median(best_epochs) + 0.5)
 
 
-def confirmations(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelConfirmation, ...]:
+def confirmations(
+    trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy"
+) -> tuple[LevelConfirmation, ...]:
     """Summarise the confirmation of each level that has confirmation trials with an epoch that counts."""
     ended = trials[trials["status"].isin(["completed", "diverged"])]
-    rows = ended[(ended["stage"] == "confirm") & ended["best_val_accuracy"].notna()]
-    on_all = ended[(ended["stage"] == ON_ALL_LABELS) & ended["last_test_accuracy"].notna()]
+    columns = objective_columns(metric)
+    rows = ended[(ended["stage"] == "confirm") & ended[columns.best_val].notna()]
+    on_all = ended[(ended["stage"] == ON_ALL_LABELS) & ended[columns.last_test].notna()]
     found = []
     for level, of_level in by_level(rows, levels):
         names = searched_settings(trials[trials["noise_level"] == level])
-        found.append(_confirmation(level, of_level, on_all[on_all["noise_level"] == level], names))
+        found.append(_confirmation(level, of_level, on_all[on_all["noise_level"] == level], names, metric))
     return _correct_over_levels(found)
 
 
-def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str]) -> LevelConfirmation:
+def _confirmation(
+    level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: Sequence[str], metric: Metric
+) -> LevelConfirmation:
+    columns = objective_columns(metric)
     groups, differ = [], searched_settings(rows)
     # In words, because lists cannot be grouped by: two configurations that are taken for one count each seed twice.
     keys = rows[[*differ, "arm"]].apply(lambda row: str(config_of(row, differ)), axis=1)
     for arm in ordered_arms(rows["arm"]):
         of_arm = rows[rows["arm"] == arm]
         groups += [(arm, group.sort_values("seed")) for _, group in of_arm.groupby(keys, sort=False)]
-    configurations = tuple(_configuration(arm, group, names) for arm, group in groups)
+    configurations = tuple(_configuration(arm, group, names, columns) for arm, group in groups)
     validation = [c.validation.mean for c in configurations]
     ce = [i for i, c in enumerate(configurations) if c.arm == "ce"]
     strongest = max(ce, key=lambda i: validation[i], default=None)
     all_rows = [on_all[have_settings(on_all, config_of(group.iloc[0], differ))] for _, group in groups]
     configurations = tuple(
-        replace(c, on_all_labels=_on_all_labels(all_rows[i], None if i == strongest else strongest, all_rows))
+        replace(c, on_all_labels=_on_all_labels(all_rows[i], None if i == strongest else strongest, all_rows, columns))
         for i, c in enumerate(configurations)
     )
     return LevelConfirmation(
@@ -164,35 +173,38 @@ def _confirmation(level: str, rows: pd.DataFrame, on_all: pd.DataFrame, names: S
         strongest_ce=strongest,
         best=int(np.argmax(validation)),
         comparisons=tuple(
-            None if strongest is None or i == strongest else _compare(group, groups[strongest][1])
+            None if strongest is None or i == strongest else _compare(group, groups[strongest][1], metric)
             for i, (_, group) in enumerate(groups)
         ),
+        metric=metric,
     )
 
 
-def _configuration(arm: Arm, rows: pd.DataFrame, names: Sequence[str]) -> ConfirmedConfiguration:
+def _configuration(arm: Arm, rows: pd.DataFrame, names: Sequence[str], columns: Columns) -> ConfirmedConfiguration:
     first = rows.iloc[0]
-    has_test = bool(rows["test_accuracy_at_best"].notna().all())
+    has_test = bool(rows[columns.test_at_best].notna().all())
     return ConfirmedConfiguration(
         arm=arm,
         config=config_of(first, names),
         seeds=tuple(int(seed) for seed in rows["seed"]),
         num_diverged=int((rows["status"] == "diverged").sum()),
-        validation=sample_mean(rows["best_val_accuracy"].tolist()),
-        test_at_best=sample_mean(rows["test_accuracy_at_best"].tolist()) if has_test else None,
-        test_at_last=sample_mean(rows["last_test_accuracy"].tolist()) if has_test else None,
+        validation=sample_mean(rows[columns.best_val].tolist()),
+        test_at_best=sample_mean(rows[columns.test_at_best].tolist()) if has_test else None,
+        test_at_last=sample_mean(rows[columns.last_test].tolist()) if has_test else None,
     )
 
 
-def _on_all_labels(rows: pd.DataFrame, strongest: int | None, all_rows: Sequence[pd.DataFrame]) -> AllLabels | None:
+def _on_all_labels(
+    rows: pd.DataFrame, strongest: int | None, all_rows: Sequence[pd.DataFrame], columns: Columns
+) -> AllLabels | None:
     if rows.empty:
         return None
     completed = rows[rows["status"] == "completed"]
-    differences = [] if strongest is None else _differences(_pairs(rows, all_rows[strongest]), "last_test_accuracy")
+    differences = [] if strongest is None else _differences(_pairs(rows, all_rows[strongest]), columns.last_test)
     return AllLabels(
         epochs=tuple(sorted({int(epochs) for epochs in completed["epochs"]})),
         num_diverged=len(rows) - len(completed),
-        test=sample_mean(rows["last_test_accuracy"].tolist()),
+        test=sample_mean(rows[columns.last_test].tolist()),
         difference=sample_mean(differences) if differences else None,
     )
 
@@ -206,9 +218,9 @@ def _differences(pairs: pd.DataFrame, column: str) -> list[float]:
     return typing.cast("list[float]", (pairs[column] - pairs[f"{column}_ce"]).dropna().tolist())
 
 
-def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
+def _compare(rows: pd.DataFrame, ce: pd.DataFrame, metric: Metric) -> PairedComparison | None:
     pairs = _pairs(rows, ce)
-    differences = _differences(pairs, "test_accuracy_at_best")
+    differences = _differences(pairs, objective_columns(metric).test_at_best)
     if not differences:
         return None
     return PairedComparison(
@@ -220,7 +232,7 @@ def _compare(rows: pd.DataFrame, ce: pd.DataFrame) -> PairedComparison | None:
         holm_t_p=None,
         proven=False,
         detectable=math.inf,
-        test_error=_test_error(pairs),
+        test_error=_test_error(pairs) if metric == "accuracy" else None,
     )
 
 

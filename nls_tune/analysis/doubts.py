@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nls_tune.analysis.confirmation import LevelConfirmation, PairedComparison, can_reach
+from nls_tune.analysis.learned import effective_samples
 from nls_tune.analysis.level_summaries import Z95, LevelSummary
 from nls_tune.analysis.rows import log_share, rate_trials, search_trials
+from nls_tune.runs.schemas import objective_columns
 from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ DoubtKind = Literal[
     "few_trials",  # an arm had fewer than MIN_TRIALS completed trials
     "at_the_edge",  # the best rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
+    "noisy_metric",  # another metric than accuracy selects, which noisy labels need not preserve
     "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged, in the search or after it
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
@@ -58,6 +61,14 @@ class Level:
         return self.confirmation if set(self.summary.arms) <= set(done["arm"]) else None
 
     @property
+    def num_val(self) -> float:
+        """The number of validation samples; of a metric that weighs classes alike, the effective one."""
+        if self.summary.metric != "accuracy":
+            for counts in self.rows["val_counts_at_best"].dropna():
+                return effective_samples(counts[: self.summary.num_classes])
+        return int(self.rows["num_val"].max())
+
+    @property
     def has_ce(self) -> bool:
         """Whether CE is a part of the search: without it nothing can be compared."""
         if (self.rows["arm"] == "ce").any() or self.rate is None:
@@ -85,7 +96,8 @@ def doubts(
         completed = search[search["status"] == "completed"].groupby("arm").size()
         kinds |= {
             "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
-            "asymmetric_noise": not _is_symmetric(summary),
+            "asymmetric_noise": summary.metric == "accuracy" and not _is_symmetric(summary),
+            "noisy_metric": summary.metric != "accuracy" and summary.noise_rate != 0,
             "default_ce_stronger": _default_ce_stronger(level),
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in search["arm"].unique()),
         }
@@ -111,7 +123,9 @@ def _going_on(level: Level, search: pd.DataFrame) -> bool:
     if level.confirmation is None:
         return False
     counts = {len(found.seeds) for found in level.confirmation.configurations}
-    failed = level.rows[(level.rows["stage"] == "confirm") & level.rows["best_val_accuracy"].isna()]
+    failed = level.rows[
+        (level.rows["stage"] == "confirm") & level.rows[objective_columns(level.summary.metric).best_val].isna()
+    ]
     # A seed that failed is missing for good.
     return level.confirmed is None or (len(counts) > 1 and failed.empty)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nls_tune.analysis.rows import by_level, completed_trials, log_share, rate_trials, search_trials, searched_settings
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import objective_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +56,12 @@ class LevelImportances:
     num_trials: int
     importances: tuple[Importance, ...]
     reason: str | None
+    metric: Metric = "accuracy"
 
 
-def importances(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelImportances, ...]:
+def importances(
+    trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy"
+) -> tuple[LevelImportances, ...]:
     """Return the importances of each noise level that has search trials.
 
     Both methods are Optuna's, over the completed search trials of CE and GLS together: the rate as log(1 - r), the
@@ -65,37 +70,37 @@ def importances(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Level
     fixed seed (``num_trials`` says how many), and fANOVA has 24 trees for one level, fewer for more, each of
     depth 5 at most (Optuna's defaults are 64 and 64).
     """
-    bits = [name for name in trials.columns if str(name).endswith("_correct_at_best")]
+    bits = [name for name in trials.columns if str(name).endswith(("_correct_at_best", "_counts_at_best"))]
     found = by_level(rate_trials(search_trials(trials.drop(columns=bits))), levels)  # long cells take long to copy
     most = _share(MAX_TRIALS, len(found), LEAST_TRIALS_PER_LEVEL, MOST_TRIALS_PER_LEVEL)
     trees = _share(MAX_TREES, len(found), LEAST_TREES_PER_LEVEL, MOST_TREES_PER_LEVEL)
-    return tuple(_importances(level, completed_trials(rows), most, trees) for level, rows in found)
+    return tuple(_importances(level, completed_trials(rows, metric), most, trees, metric) for level, rows in found)
 
 
 def _share(total: int, levels: int, least: int, most: int) -> int:
     return min(most, max(least, total // max(1, levels)))
 
 
-def _importances(level: str, trials: pd.DataFrame, most: int, trees: int) -> LevelImportances:
+def _importances(level: str, trials: pd.DataFrame, most: int, trees: int, metric: Metric) -> LevelImportances:
     if len(trials) < MIN_TRIALS:
         plural = "" if len(trials) == 1 else "s"
         few = f"{len(trials)} completed trial{plural}; importances need at least {MIN_TRIALS}"
-        return LevelImportances(level, len(trials), (), few)
+        return LevelImportances(level, len(trials), (), few, metric)
     rows = trials.iloc[_even_sample(len(trials), most)]
     names = [name for name in searched_settings(rows) if rows[name].astype(str).nunique() > 1]
-    accuracies = rows["best_val_accuracy"].to_numpy(float)
+    accuracies = rows[objective_columns(metric).best_val].to_numpy(float)
     reason: str | None = None
     if len(names) < 2:
         only = f"only {names[0].removeprefix('config_')} differs" if names else "no setting differs"
         reason = f"{only} between the trials, so there is nothing to compare"
     elif (accuracies == accuracies[0]).all():
-        reason = "all trials have the same validation accuracy"
+        reason = f"all trials have the same validation {metric.replace('_', ' ')}"
     if reason is not None:
-        return LevelImportances(level, len(rows), (), reason)
+        return LevelImportances(level, len(rows), (), reason, metric)
     ped_anova, fanova = _evaluate(rows[names], accuracies, trees)
     found = [Importance(name.removeprefix("config_"), ped_anova[name], fanova[name]) for name in names]
     found.sort(key=lambda one: (-one.ped_anova, -one.fanova))
-    return LevelImportances(level, len(rows), tuple(found), None)
+    return LevelImportances(level, len(rows), tuple(found), None, metric)
 
 
 def _even_sample(num: int, most: int) -> np.ndarray:

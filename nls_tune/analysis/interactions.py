@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from nls_tune.analysis.rows import by_level, is_completed, log_share, numbers, rate_trials, search_trials
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import objective_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,9 +56,12 @@ class Interaction:
     value_edges: tuple[float, ...]
     best: tuple[tuple[float | None, ...], ...]
     counts: tuple[tuple[int, ...], ...]
+    metric: Metric = "accuracy"
 
 
-def interactions(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Interaction, ...]:
+def interactions(
+    trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy"
+) -> tuple[Interaction, ...]:
     """Return rate x learning rate and rate x warm-up of each noise level with completed search trials.
 
     A setting that has one value only is left out, and so is a level with one rate only.
@@ -64,27 +69,28 @@ def interactions(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[Inte
     search = rate_trials(search_trials(trials))
     ended = search[search["status"].isin(_ENDED)]
     return tuple(
-        _interaction(level, setting, rows)
+        _interaction(level, setting, rows, metric)
         for level, rows in by_level(ended, levels)
-        if is_completed(rows).any() and rows["smooth_rate"].nunique() > 1
+        if is_completed(rows, metric).any() and rows["smooth_rate"].nunique() > 1
         for setting in get_args(Crossed)
         if rows[setting].nunique() > 1
     )
 
 
-def _interaction(level: str, setting: Crossed, rows: pd.DataFrame) -> Interaction:
+def _interaction(level: str, setting: Crossed, rows: pd.DataFrame, metric: Metric) -> Interaction:
+    column = objective_columns(metric).best_val
     rates = rows["smooth_rate"].to_numpy(float)
     rate_edges = _rate_edges(rates)
     value_edges = _lr_edges(rows["lr"]) if setting == "lr" else _epoch_edges(rows["warmup_epochs"])
     columns, lines = len(rate_edges) - 1, len(value_edges) - 1
-    completed = is_completed(rows).to_numpy(bool)
+    completed = is_completed(rows, metric).to_numpy(bool)
     cells = (_cell(rows[setting].to_numpy(float), value_edges)[completed], _cell(rates, rate_edges)[completed])
     best, counts = np.full((lines, columns), -np.inf), np.zeros((lines, columns), int)
-    np.maximum.at(best, cells, rows["best_val_accuracy"].to_numpy(float)[completed])
+    np.maximum.at(best, cells, rows[column].to_numpy(float)[completed])
     np.add.at(counts, cells, 1)
     names = (rows[name].tolist() for name in ("trial_id", "smooth_rate"))
     values = [float(value) for value in rows[setting].tolist()]
-    accuracies, statuses = numbers(rows["best_val_accuracy"]), rows["status"].tolist()
+    accuracies, statuses = numbers(rows[column]), rows["status"].tolist()
     return Interaction(
         noise_level=level,
         setting=setting,
@@ -93,6 +99,7 @@ def _interaction(level: str, setting: Crossed, rows: pd.DataFrame) -> Interactio
         value_edges=tuple(value_edges.tolist()),
         best=tuple(tuple(value if value >= 0 else None for value in line) for line in best.tolist()),
         counts=tuple(tuple(line) for line in counts.tolist()),
+        metric=metric,
     )
 
 

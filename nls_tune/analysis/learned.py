@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import objective_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,13 +22,29 @@ _STEEP = 0.1
 _SETTLED = 0.1
 
 
-def is_at_chance(accuracy: float, num_classes: int, num_samples: int) -> bool:
+def effective_samples(counts: Sequence[int]) -> float:
+    """Return how many samples of balanced classes have the error of a mean recall over classes of these sizes.
+
+    Recalls near the same p give it the variance ``p (1 - p) * sum(1 / n_c) / K**2``. Classes without samples are left
+    out.
+    """
+    present = [count for count in counts if count]
+    return len(present) ** 2 / sum(1 / count for count in present)
+
+
+def is_at_chance(accuracy: float, num_classes: int, num_samples: float) -> bool:
     """Return whether an accuracy on so many samples, of balanced classes, is within its error of guessing."""
     chance = 1 / num_classes
     return accuracy - chance <= _ERRORS * math.sqrt(chance * (1 - chance) / num_samples)
 
 
-def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int, lead: float | None = None) -> bool:
+def is_rising(
+    epochs: pd.DataFrame,
+    num_classes: int,
+    num_samples: float,
+    lead: float | None = None,
+    metric: Metric = "accuracy",
+) -> bool:
     """Return whether the validation accuracy of a configuration still rises steeply at the end of its trials.
 
     Compared are the means of the last quarter of the epochs and of the quarter before it (one epoch at least). A rise
@@ -34,9 +54,10 @@ def is_rising(epochs: pd.DataFrame, num_classes: int, num_samples: int, lead: fl
     each trial's in order; ``num_samples`` counts the validation samples; ``lead`` is how far another configuration is
     ahead on validation.
     """
+    column = objective_columns(metric).epoch_val
     rises, reached = [], []
     for _, rows in epochs[~epochs["diverged"].astype(bool)].groupby("trial_id"):
-        accuracies, rates = rows["val_accuracy"].to_numpy(float), rows["lr"].to_numpy(float)
+        accuracies, rates = rows[column].to_numpy(float), rows["lr"].to_numpy(float)
         warmup = int((rows["phase"] == "warmup").sum())
         if 0 < warmup < len(rates) and rates[warmup] < _SETTLED * rates[:warmup].max():
             accuracies, rates = accuracies[warmup:], rates[warmup:]  # a new phase, and no schedule at its end

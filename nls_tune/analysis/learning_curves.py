@@ -11,7 +11,8 @@ import pandas as pd
 
 from nls_tune.analysis.level_summaries import LevelSummary, level_summaries
 from nls_tune.analysis.rows import have_settings, in_order, numbers, search_trials
-from nls_tune.metrics import best_epoch
+from nls_tune.metrics import Metric, best_epoch
+from nls_tune.runs.schemas import Columns, objective_columns
 from nls_tune.spaces.settings import Arm
 
 #: Why a curve is shown: it is the selected one of its arm, CE with the defaults, or one of the best of the others.
@@ -53,6 +54,7 @@ class LevelCurves:
     noise_level: str
     curves: tuple[LearningCurve, ...]
     num_trials: int
+    metric: Metric = "accuracy"
 
 
 def learning_curves(
@@ -62,6 +64,7 @@ def learning_curves(
     max_others: int = MAX_OTHERS,
     defaults: Mapping[str, Any] | None = None,
     summaries: Sequence[LevelSummary] | None = None,
+    metric: Metric = "accuracy",
 ) -> tuple[LevelCurves, ...]:
     """Return the curves of each noise level that has epochs of search trials.
 
@@ -73,8 +76,8 @@ def learning_curves(
     that is the selected CE, ``selected`` is its role. ``summaries`` are those of ``level_summaries``, to save the time.
     """
     codes, ids = pd.factorize(epochs["trial_id"])
-    search = _search(trials, epochs, codes, [str(name) for name in ids])
-    found = level_summaries(trials, levels) if summaries is None else summaries
+    search = _search(trials, epochs, codes, [str(name) for name in ids], objective_columns(metric))
+    found = level_summaries(trials, levels, metric) if summaries is None else summaries
     selected = [arm.trial_id for summary in found for arm in summary.arms.values()]
     default = _default_ce(trials, defaults or {})
     order = in_order([trial.noise_level for trial in search.values()], levels)
@@ -85,8 +88,12 @@ def learning_curves(
     return tuple(
         LevelCurves(
             noise_level=level,
-            curves=tuple(_curve(name, role, search[name], rows[name]) for name, role in of_level.items()),
+            curves=tuple(
+                _curve(name, role, search[name], rows[name], objective_columns(metric))
+                for name, role in of_level.items()
+            ),
             num_trials=sum(trial.noise_level == level for trial in search.values()),
+            metric=metric,
         )
         for level, of_level in kept.items()
     )
@@ -105,27 +112,29 @@ class _Trial(NamedTuple):
     value: float
 
 
-def _search(trials: pd.DataFrame, epochs: pd.DataFrame, codes: np.ndarray, ids: list[str]) -> dict[str, _Trial]:
+def _search(
+    trials: pd.DataFrame, epochs: pd.DataFrame, codes: np.ndarray, ids: list[str], columns: Columns
+) -> dict[str, _Trial]:
     """Return the search trials that have epochs, by name."""
     rows = search_trials(trials)
     names = ["noise_level", "arm", "smooth_rate", "warmup_epochs", "lr", "status"]
     best = [None if value is None else int(value) for value in numbers(rows["best_epoch"])]
-    values = rows["best_val_accuracy"].fillna(-1.0).tolist()
-    columns = (rows[name].tolist() for name in names)
-    known = dict(zip(rows["trial_id"], map(_Trial, *columns, best, values), strict=True))
+    values = rows[columns.best_val].fillna(-1.0).tolist()
+    known_of = (rows[name].tolist() for name in names)
+    known = dict(zip(rows["trial_id"], map(_Trial, *known_of, best, values), strict=True))
     found = {trial_id: known[trial_id] for trial_id in ids if trial_id in known}
     if len(rows) < len(trials):
         return found  # what runs now belongs to the confirmation
     running = np.array([trial_id not in known for trial_id in ids], bool)
     so_far = epochs[running[codes]].groupby("trial_id", sort=False)
-    return found | {str(trial_id): _trial_so_far(rows.sort_values("epoch")) for trial_id, rows in so_far}
+    return found | {str(trial_id): _trial_so_far(rows.sort_values("epoch"), columns) for trial_id, rows in so_far}
 
 
-def _trial_so_far(rows: pd.DataFrame) -> _Trial:
+def _trial_so_far(rows: pd.DataFrame, columns: Columns) -> _Trial:
     """Return what the epochs say about a trial that has no row yet."""
     gls, first = rows[rows["phase"] != "warmup"], rows.iloc[0]
     warmup_epochs = len(rows) - len(gls)
-    healthy = rows.loc[~rows["diverged"].to_numpy(bool), "val_accuracy"].tolist()
+    healthy = rows.loc[~rows["diverged"].to_numpy(bool), columns.epoch_val].tolist()
     # For cross-entropy both phases are the same training.
     best = best_epoch(healthy, 1 if first["arm"] == "ce" else warmup_epochs + 1)
     return _Trial(
@@ -158,13 +167,13 @@ def _kept(
     return roles | dict.fromkeys(others[:max_others], "other")
 
 
-def _curve(trial_id: str, role: Role, trial: _Trial, rows: pd.DataFrame) -> LearningCurve:
+def _curve(trial_id: str, role: Role, trial: _Trial, rows: pd.DataFrame, columns: Columns) -> LearningCurve:
     return LearningCurve(
         trial_id=trial_id,
         role=role,
         **{name: value for name, value in trial._asdict().items() if name not in ("noise_level", "value")},
         epochs=tuple(rows["epoch"].tolist()),
         train_accuracy=tuple(rows["train_accuracy"].tolist()),
-        val_accuracy=tuple(rows["val_accuracy"].tolist()),
-        test_accuracy=tuple(numbers(rows["test_accuracy"])),
+        val_accuracy=tuple(rows[columns.epoch_val].tolist()),
+        test_accuracy=tuple(numbers(rows[columns.epoch_test])),
     )

@@ -12,8 +12,8 @@ import numpy as np
 from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.rows import by_level, config_of, number, search_trials, searched_settings
 from nls_tune.analysis.selection import select
-from nls_tune.metrics import PLAIN
-from nls_tune.runs.schemas import unpack_correct
+from nls_tune.metrics import PLAIN, Metric
+from nls_tune.runs.schemas import Columns, objective_columns, unpack_correct
 from nls_tune.spaces.settings import Arm, ordered_arms
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ Z95 = 1.959963984540054
 class ArmSummary:
     """The selected trial of an arm: chosen by noisy validation, described by everything.
 
-    ``readout`` says which weights its accuracies at the best epoch are of: ``plain``, or ``average:SPAN``.
+    ``readout`` says which weights its accuracies at the best epoch are of: ``plain``, or ``average:SPAN``. Accuracies
+    are values of the level's metric.
     """
 
     trial_id: str
@@ -67,8 +68,9 @@ class PairedDifference:
 class LevelSummary:
     """What the search found at one noise level.
 
-    ``statuses`` says how many trials ended in which way, ``arms`` holds the selected trial of each arm that has a
-    completed one, and ``used`` is the arm whose selected trial the verdict says to use, if it is one of them.
+    The ``metric`` is what the run selects by. ``statuses`` says how many trials ended in which way, ``arms`` holds the
+    selected trial of each arm that has a completed one, and ``used`` is the arm whose selected trial the verdict says
+    to use, if it is one of them.
     """
 
     noise_level: str
@@ -79,18 +81,22 @@ class LevelSummary:
     arms: dict[Arm, ArmSummary]
     estimated_noise_rate: float | None = None
     used: Arm | None = None
+    metric: Metric = "accuracy"
 
 
-def level_summaries(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[LevelSummary, ...]:
+def level_summaries(
+    trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy"
+) -> tuple[LevelSummary, ...]:
     """Summarise the search trials of each level that has some."""
-    return tuple(_summarise(level, rows) for level, rows in by_level(search_trials(trials), levels))
+    return tuple(_summarise(level, rows, metric) for level, rows in by_level(search_trials(trials), levels))
 
 
-def _summarise(level: str, trials: pd.DataFrame) -> LevelSummary:
+def _summarise(level: str, trials: pd.DataFrame, metric: Metric) -> LevelSummary:
     first, names = trials.iloc[0], searched_settings(trials)
     of_arms = {arm: trials[trials["arm"] == arm] for arm in ordered_arms(trials["arm"])}
-    selected = {arm: row for arm, rows in of_arms.items() if (row := select(rows)) is not None}
-    arms = {arm: _arm_summary(arm, row, of_arms[arm], names) for arm, row in selected.items()}
+    selected = {arm: row for arm, rows in of_arms.items() if (row := select(rows, metric)) is not None}
+    columns = objective_columns(metric)
+    arms = {arm: _arm_summary(arm, row, of_arms[arm], names, columns) for arm, row in selected.items()}
     return LevelSummary(
         noise_level=level,
         num_classes=int(first["num_classes"]),
@@ -99,19 +105,20 @@ def _summarise(level: str, trials: pd.DataFrame) -> LevelSummary:
         statuses={str(k): int(v) for k, v in trials["status"].value_counts().items()},
         arms=arms,
         estimated_noise_rate=number(first["estimated_noise_rate"]),
+        metric=metric,
     )
 
 
-def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str]) -> ArmSummary:
+def _arm_summary(arm: Arm, row: pd.Series, trials: pd.DataFrame, names: Sequence[str], columns: Columns) -> ArmSummary:
     return ArmSummary(
         trial_id=str(row["trial_id"]),
         config=config_of(row, names),
         best_epoch=int(row["best_epoch"]),
         epochs=int(row["epochs"]),
-        val_accuracy=float(row["best_val_accuracy"]),
-        test_accuracy_at_best=number(row["test_accuracy_at_best"]),
-        last_val_accuracy=number(row["last_val_accuracy"]),
-        last_test_accuracy=number(row["last_test_accuracy"]),
+        val_accuracy=float(row[columns.best_val]),
+        test_accuracy_at_best=number(row[columns.test_at_best]),
+        last_val_accuracy=number(row[columns.last_val]),
+        last_test_accuracy=number(row[columns.last_test]),
         arm=arm,
         num_trials=len(trials),
         num_completed=int((trials["status"] == "completed").sum()),
@@ -134,11 +141,14 @@ def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDif
     return PairedDifference((only_a - only_b) / n, math.sqrt(variance), n)
 
 
-def paired_trials(a: pd.Series, b: pd.Series, split: str) -> PairedDifference | None:
+def paired_trials(a: pd.Series, b: pd.Series, split: str, metric: Metric = "accuracy") -> PairedDifference | None:
     """Return the accuracy of one row of ``trials/`` minus another's at their best epochs; None where one has no bits.
 
-    Both were validated and tested on the same samples; ``split`` is ``val`` or ``test``.
+    Both were validated and tested on the same samples; ``split`` is ``val`` or ``test``. Of another metric than
+    accuracy nothing is known sample by sample: None.
     """
+    if metric != "accuracy":
+        return None
     correct = []
     for row in (a, b):
         bits = row[f"{split}_correct_at_best"]

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from nls_tune.analysis.rows import by_level, completed_trials, log_share, number, numbers, rate_trials, search_trials
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import objective_columns
 from nls_tune.spaces.space import Arm
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class RateCurve:
     """Accuracy against smooth rate at one noise level: the completed search trials, rates ascending.
 
     ``num_left_out`` counts the other search trials: stopped, diverged, failed, interrupted. ``validation`` and ``test``
-    are smoothers over the accuracies; None where there are too few points.
+    are smoothers over the accuracies, values of the run's ``metric``; None where there are too few points.
     """
 
     noise_level: str
@@ -73,27 +75,31 @@ class RateCurve:
     num_left_out: int
     validation: SmoothedCurve | None
     test: SmoothedCurve | None
+    metric: Metric = "accuracy"
 
 
-def rate_curves(trials: pd.DataFrame, levels: Sequence[str] = ()) -> tuple[RateCurve, ...]:
+def rate_curves(trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy") -> tuple[RateCurve, ...]:
     """Return the curve of each noise level that has search trials."""
-    return tuple(_rate_curve(level, rows) for level, rows in by_level(rate_trials(search_trials(trials)), levels))
+    found = by_level(rate_trials(search_trials(trials)), levels)
+    return tuple(_rate_curve(level, rows, metric) for level, rows in found)
 
 
-def _rate_curve(level: str, rows: pd.DataFrame) -> RateCurve:
-    shown = completed_trials(rows).sort_values(["smooth_rate", "trial_id"])
+def _rate_curve(level: str, rows: pd.DataFrame, metric: Metric) -> RateCurve:
+    objective = objective_columns(metric)
+    shown = completed_trials(rows, metric).sort_values(["smooth_rate", "trial_id"])
     columns = (shown[name].tolist() for name in ("trial_id", "arm", "smooth_rate", "warmup_epochs", "lr"))
-    accuracies = (shown["best_val_accuracy"].tolist(), numbers(shown["test_accuracy_at_best"]))
+    accuracies = (shown[objective.best_val].tolist(), numbers(shown[objective.test_at_best]))
     rates = shown["smooth_rate"].to_numpy(float)
-    test = shown["test_accuracy_at_best"].to_numpy(float)
+    test = shown[objective.test_at_best].to_numpy(float)
     tested = ~np.isnan(test)
     return RateCurve(
         noise_level=level,
         noise_cancelling_rate=number(rows["noise_cancelling_rate"].iloc[0]),
         points=tuple(RatePoint(*values) for values in zip(*columns, *accuracies, strict=True)),
         num_left_out=len(rows) - len(shown),
-        validation=smoothed_curve(rates, shown["best_val_accuracy"].to_numpy(float)),
+        validation=smoothed_curve(rates, shown[objective.best_val].to_numpy(float)),
         test=smoothed_curve(rates[tested], test[tested]),
+        metric=metric,
     )
 
 

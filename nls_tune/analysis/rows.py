@@ -10,6 +10,8 @@ import numpy as np
 
 from nls_tune.allocation.allocator import Config
 from nls_tune.losses.registry import LOSS_SETTINGS
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import objective_columns
 from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
@@ -52,14 +54,14 @@ def rate_trials(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[trials["arm"].isin(RATE_ARMS)]
 
 
-def is_completed(trials: pd.DataFrame) -> pd.Series[bool]:
+def is_completed(trials: pd.DataFrame, metric: Metric = "accuracy") -> pd.Series[bool]:
     """Return which trials were completed and have an objective."""
-    return (trials["status"] == "completed") & trials["best_val_accuracy"].notna()
+    return (trials["status"] == "completed") & trials[objective_columns(metric).best_val].notna()
 
 
-def completed_trials(trials: pd.DataFrame) -> pd.DataFrame:
+def completed_trials(trials: pd.DataFrame, metric: Metric = "accuracy") -> pd.DataFrame:
     """Return the completed trials that have an objective."""
-    return trials[is_completed(trials)]
+    return trials[is_completed(trials, metric)]
 
 
 # Settings

@@ -24,7 +24,7 @@ from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, le
 from nls_tune.analysis.rows import have_settings, number, search_trials
 from nls_tune.analysis.selection import best_first, select
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.metrics import PLAIN
+from nls_tune.metrics import PLAIN, Metric
 from nls_tune.runs import Run
 from nls_tune.spaces.settings import RATE_ARMS, Arm, method_of
 
@@ -60,6 +60,7 @@ class Choice:
         readout: The weights to use, ``plain`` (as they are after the epoch) or ``average:SPAN``: those that the
             search's trial was best with, else most of the fresh seeds.
         schedule: The schedule of the learning rate.
+        class_weights: The weights of the classes in the loss, ``none`` or ``balanced``.
         val_accuracy: The accuracy on noisy validation labels: the mean over the fresh seeds, else the search's trial's.
         test: The accuracy on clean test labels over the fresh seeds; without any, the single value of the search's
             trial.
@@ -75,6 +76,7 @@ class Choice:
     test: SampleMean | None
     readout: str = PLAIN
     schedule: str = "constant"
+    class_weights: str = "none"
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ class Verdict:
         sign_flip_p: Exact p value of no difference, corrected over levels and methods (Holm); None where nothing is
             claimed.
         search_difference: ``rate`` minus ``ce`` on validation in the search: one trial each, the best of many, so
-            that luck alone makes it large; None where the search lacks one of them, or CE has not learned.
+            that luck alone makes it large; None where the search lacks one of them, CE has not learned, or another
+            metric than accuracy selects.
         methods: What is known of each method, where other losses were compared; else empty.
+        metric: What the run selects by; accuracies are its values.
     """
 
     noise_level: str
@@ -130,6 +134,7 @@ class Verdict:
     search_difference: PairedDifference | None
     doubts: tuple[DoubtKind, ...]
     methods: tuple[MethodFinding, ...] = ()
+    metric: Metric = "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +149,14 @@ class Findings:
 def find(run: Run) -> Findings:
     """Return what a run found at its noise levels."""
     content = run.content
-    return findings(run.trials, run.epochs_of, run.levels, content.planned_trials, space=content.searched or None)
+    return findings(
+        run.trials,
+        run.epochs_of,
+        run.levels,
+        content.planned_trials,
+        space=content.searched or None,
+        metric=content.metric,
+    )
 
 
 def findings(
@@ -154,6 +166,7 @@ def findings(
     planned: Mapping[str, int] | None = None,
     *,
     space: Mapping[str, Mapping[str, Any]] | None = None,
+    metric: Metric = "accuracy",
 ) -> Findings:
     """Return the findings of a run; the test set takes no part in a choice.
 
@@ -162,9 +175,9 @@ def findings(
 
     ``epochs_of`` returns the rows of ``epochs/`` of some trials; without it no CE counts as rising. ``planned`` is the
     number of planned search trials by level. ``space`` holds the searched settings: where the range of the rate ends
-    (by default with the rates that were tried), and whether it includes CE.
+    (by default with the rates that were tried), and whether it includes CE. The ``metric`` is what the run selects by.
     """
-    summaries, confirmed = level_summaries(trials, levels), confirmations(trials, levels)
+    summaries, confirmed = level_summaries(trials, levels, metric), confirmations(trials, levels, metric)
     confirmed_at = {found.noise_level: found for found in confirmed}
     num_claims = count_claims(confirmed)
     at_levels = [
@@ -253,6 +266,7 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
             level, None if rate is None else (rate.arm, rate.config["smooth_rate"]), comparison, has_use=use is not None
         ),
         methods=_methods(level, finding, reason),
+        metric=summary.metric,
     )
 
 
@@ -315,8 +329,7 @@ def _not_trained(level: Level, ce: Choice | None, rate: Choice | None, epochs_of
     """Return why no comparison could be fair: the CE that is compared with has not learned."""
     if ce is None:
         return "nothing_completed" if rate is None else "no_ce_completed" if level.has_ce else None
-    num_val = int(level.rows["num_val"].max())
-    if is_at_chance(ce.val_accuracy, level.summary.num_classes, num_val):
+    if is_at_chance(ce.val_accuracy, level.summary.num_classes, level.num_val):
         return "ce_at_chance"
     return "ce_rising" if _is_ce_rising(level, ce, epochs_of) else None
 
@@ -329,7 +342,7 @@ def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: f
     if epochs_of is None or complete.empty:
         return False
     epochs = epochs_of(complete["trial_id"].tolist())
-    return is_rising(epochs, level.summary.num_classes, int(level.rows["num_val"].max()), lead)
+    return is_rising(epochs, level.summary.num_classes, level.num_val, lead, level.summary.metric)
 
 
 # Choices
@@ -355,7 +368,7 @@ def _choice(
 ) -> Choice:
     """Return a choice with the search's trial of its configuration, else with the median epoch of the fresh seeds."""
     rows = level.rows[have_settings(level.rows, config)]
-    searched = best_first(search_trials(rows))
+    searched = best_first(search_trials(rows), level.summary.metric)
     told, trial_id = rows[rows["stage"] == "confirm"], None
     if not searched.empty:
         told, trial_id = searched[:1], str(searched["trial_id"].iloc[0])
@@ -371,6 +384,7 @@ def _choice(
         test=test,
         readout=PLAIN if readouts.empty else str(readouts.mode().iloc[-1]),  # of equally many the last name: plain
         schedule=str(rows["config_schedule"].iloc[0]) if "config_schedule" in rows else "constant",
+        class_weights=str(rows["config_class_weights"].iloc[0]) if "config_class_weights" in rows else "none",
     )
 
 
@@ -378,5 +392,6 @@ def _search_difference(level: Level, ce: Choice | None, rate: Choice | None) -> 
     if ce is None or rate is None:
         return None
     search = search_trials(level.rows)
-    pair = [select(search[search["trial_id"] == one.trial_id]) for one in (rate, ce)]
-    return None if pair[0] is None or pair[1] is None else paired_trials(pair[0], pair[1], "val")
+    metric = level.summary.metric
+    pair = [select(search[search["trial_id"] == one.trial_id], metric) for one in (rate, ce)]
+    return None if pair[0] is None or pair[1] is None else paired_trials(pair[0], pair[1], "val", metric)

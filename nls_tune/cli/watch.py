@@ -74,7 +74,7 @@ def _tell(watched: WatchedRun, interval: float, console: Console) -> None:
             stage = watched.progress.stage
             _print(counted(watched.progress, f"{STAGE_NAMES.get(stage, stage)} of {watched.place}"), console)
         for row in watched.new_rows:
-            _print(counted(watched.progress, trial_line(row, watched.names)), console)
+            _print(counted(watched.progress, trial_line(row, watched.names, watched.metric)), console)
         if watched.status != "running":
             return
         time.sleep(interval)

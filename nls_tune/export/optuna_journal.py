@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
+from nls_tune.runs.schemas import objective_columns
 from nls_tune.spaces.parameters import ChoiceParameter, IntParameter, Parameter
 from nls_tune.spaces.settings import TrainingSettings, column_of, ordered_arms
 
@@ -36,10 +37,11 @@ _ATTRIBUTES = (
 def export_optuna(run: Run, file: str | Path, *, overwrite: bool = False) -> dict[str, int]:
     """Write the search trials of a run as an Optuna journal.
 
-    Every noise level and arm is a study of its own, named ``RUN LEVEL ARM``, which maximises the validation accuracy.
+    Every noise level and arm is a study of its own, named ``RUN LEVEL ARM``, which maximises the run's metric on
+    validation.
     Parameters keep their own scale (Optuna has none that is uniform in ``log(1 - r)``). A trial is COMPLETE, PRUNED if
     ASHA or the time budget stopped it, and FAIL if it diverged, failed, ran out of memory or was interrupted; its
-    intermediate values are the validation accuracies of its epochs. Trials that still run have no row and are left out.
+    intermediate values are those of its epochs. Trials that still run have no row and are left out.
 
     The journal appears whole, by rename; an existing one is replaced only with ``overwrite``. Returned is the number of
     trials by study, including planned groups that have none yet.
@@ -95,7 +97,8 @@ def _journal(run: Run) -> tuple[list[dict[str, Any]], dict[str, int]]:
     memory, counts = Memory(), {}
     storage = JournalStorage(memory)
     search = run.trials[run.trials["stage"] == "search"]
-    curves = _curves(run.epochs)
+    columns = objective_columns(run.content.metric)
+    curves = _curves(run.epochs, columns.epoch_val)
     parameters = searched_parameters(run)
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,7 +107,7 @@ def _journal(run: Run) -> tuple[list[dict[str, Any]], dict[str, int]]:
             rows = search[(search["noise_level"] == level) & (search["arm"] == arm)].to_dict("records")
             name = f"{run.name} {level} {arm}"
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-            study.add_trials(_frozen_trials(rows, arm, parameters, curves))
+            study.add_trials(_frozen_trials(rows, arm, parameters, curves, columns.best_val))
             counts[name] = len(rows)
     finally:
         optuna.logging.set_verbosity(before)
@@ -119,10 +122,10 @@ def _groups(run: Run, search: pd.DataFrame) -> list[tuple[str, str]]:
     return [(level, arm) for level in run.levels for arm in arms if (level, arm) in found]
 
 
-def _curves(epochs: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Return the validation accuracy by trial and epoch."""
+def _curves(epochs: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
+    """Return the validation values by trial and epoch."""
     curves: dict[str, dict[int, float]] = {}
-    columns = (epochs[name].tolist() for name in ("trial_id", "epoch", "val_accuracy"))
+    columns = (epochs[name].tolist() for name in ("trial_id", "epoch", column))
     for trial_id, epoch, accuracy in zip(*columns, strict=True):
         if math.isfinite(accuracy):
             curves.setdefault(trial_id, {})[epoch] = accuracy
@@ -150,6 +153,7 @@ def _frozen_trials(
     arm: str,
     parameters: Mapping[str, Parameter | None],
     curves: Mapping[str, Mapping[int, float]],
+    objective: str,
 ) -> list[FrozenTrial]:
     values = [{name: _plain(row[column_of(name)]) for name in parameters} for row in rows]
     distributions = {}
@@ -158,7 +162,7 @@ def _frozen_trials(
         if known:
             distributions[name] = _distribution(name, parameter, arm, known)
     return [
-        _frozen_trial(row, found, distributions, curves.get(row["trial_id"], {}))
+        _frozen_trial(row, found, distributions, curves.get(row["trial_id"], {}), objective)
         for row, found in zip(rows, values, strict=True)
     ]
 
@@ -199,10 +203,11 @@ def _frozen_trial(
     values: Mapping[str, Any],
     distributions: Mapping[str, BaseDistribution],
     curve: Mapping[int, float],
+    objective: str,
 ) -> FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    value, best = _plain(row["best_val_accuracy"]), _plain(row["best_epoch"])
+    value, best = _plain(row[objective]), _plain(row["best_epoch"])
     state = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}.get(row["status"], TrialState.FAIL)
     if value is None and state == TrialState.COMPLETE:
         state = TrialState.FAIL  # Optuna takes no complete trial without a value

@@ -27,12 +27,19 @@ TAGS = {
     "val_accuracy": "accuracy/val",
     "test_accuracy": "accuracy/test",
     "train_accuracy": "accuracy/train",
+    "val_balanced_accuracy": "balanced_accuracy/val",
+    "test_balanced_accuracy": "balanced_accuracy/test",
+    "val_macro_f1": "macro_f1/val",
+    "test_macro_f1": "macro_f1/test",
     "val_loss": "loss/val",
     "train_loss": "loss/train",
     "lr": "lr",
 }
 #: Columns of ``trials/`` that TensorBoard shows as the metrics of a set of hyperparameters.
-METRICS = ("best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "best_epoch")
+METRICS = (
+    "best_val_accuracy", "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", "best_epoch",
+    "best_val_balanced_accuracy", "test_balanced_accuracy_at_best", "best_val_macro_f1", "test_macro_f1_at_best",
+)  # fmt: skip
 #: Columns of ``trials/`` that are hyperparameters beside the searched settings.
 _CONTEXT = ("noise_level", "arm", "stage", "seed", "status")
 _NAME_LENGTH = 100

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nls_tune.losses.base import NoisyLabelLoss as NoisyLabelLoss
+    from nls_tune.losses.building import balanced_weights as balanced_weights
     from nls_tune.losses.building import make_loss as make_loss
     from nls_tune.losses.gls import GLSLoss as GLSLoss
     from nls_tune.losses.gls import gls_loss as gls_loss
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "NoisyLabelLoss": "base",
+    "balanced_weights": "building",
     "make_loss": "building",
     "GLSLoss": "gls",
     "gls_loss": "gls",

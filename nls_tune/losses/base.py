@@ -12,7 +12,28 @@ class NoisyLabelLoss(nn.Module, ABC):
     """A loss of a batch of samples with noisy labels.
 
     Buffers belong to the state of a training: one that is saved and loaded goes on exactly as without the stop.
+
+    Attributes:
+        class_weights: One weight per class, shape (K,), which a sample's loss counts with by its label; None: all
+            alike.
     """
+
+    class_weights: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", None, persistent=False)
+
+    def mean(self, losses: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of samples (N,), weighted by their labels and divided by the sum of the weights.
+
+        ``targets`` are labels, (N,), or class probabilities, (N, K), whose mean weight counts.
+        """
+        if self.class_weights is None:
+            return losses.mean()
+        of_class = self.class_weights.to(losses.dtype)
+        weights = targets.to(of_class.dtype) @ of_class if targets.is_floating_point() else of_class[targets]
+        return (losses * weights).sum() / weights.sum()
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:

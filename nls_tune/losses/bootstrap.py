@@ -25,4 +25,4 @@ class Bootstrap(NoisyLabelLoss):
         log_p = log_probabilities(logits)
         # The likeliest class's own log-probability, or minus the entropy.
         own = log_p.amax(1) if self.kind == "hard" else (log_p.exp() * log_p).sum(1)
-        return -(self.beta * of_labels(log_p, targets) + (1 - self.beta) * own).mean()
+        return -self.mean(self.beta * of_labels(log_p, targets) + (1 - self.beta) * own, targets)

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor, nn
 
 from nls_tune.errors import InputError, unknown_name
+from nls_tune.losses.base import NoisyLabelLoss
 from nls_tune.losses.registry import loss_info
 
 
@@ -20,6 +21,7 @@ def make_loss(
     num_classes: int | None = None,
     num_samples: int | None = None,
     matrix: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
     **settings: object,
 ) -> nn.Module:
     """Return a loss: a module that takes logits (N, K), labels (N,) and the indices of the samples.
@@ -30,6 +32,8 @@ def make_loss(
         num_classes: The number of classes, where the loss remembers something per sample (``elr``).
         num_samples: The number of training samples, likewise.
         matrix: The transition matrix (K, K), rows: clean class, where the loss corrects for it.
+        class_weights: One weight per class (K,), which a sample's loss counts with by its label, in a mean that is
+            divided by the sum of the weights; ``balanced_weights`` gives those that make up for the sizes of classes.
         settings: The loss's settings by their names as training settings, such as ``gce_q``; defaults for the others.
 
     Raises:
@@ -52,7 +56,18 @@ def make_loss(
                 f"loss {name} needs a transition matrix: estimate one (nls_tune.estimate_noise), or give your own"
             )
         given["matrix"] = torch.as_tensor(matrix, dtype=torch.float64)
-    return loss_class(name)(**given)
+    made = loss_class(name)(**given)
+    if class_weights is not None:
+        if not isinstance(made, NoisyLabelLoss) or ":" in name:
+            raise InputError(f"class weights are for the losses of nls_tune.losses, {name} is your own; weigh in it")
+        made.class_weights = torch.as_tensor(class_weights, dtype=torch.float32)
+    return made
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return ``n / (K * n_c)`` of each class, float32 (K,), from labels (n,); 0 for a class without samples."""
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    return torch.where(counts > 0, len(labels) / (num_classes * counts), 0.0)
 
 
 def loss_class(name: str) -> type[nn.Module]:

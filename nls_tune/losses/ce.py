@@ -20,7 +20,10 @@ class GLS(NoisyLabelLoss):
 
     def forward(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
         """Return the mean loss of a batch."""
-        return gls_loss(logits, targets, self.smooth_rate, ignore_index=None)
+        if self.class_weights is None:
+            return gls_loss(logits, targets, self.smooth_rate, ignore_index=None)
+        # Not the weights of ``gls_loss``, which weigh the smoothing term of each class with its own, as torch does.
+        return self.mean(gls_loss(logits, targets, self.smooth_rate, ignore_index=None, reduction="none"), targets)
 
 
 class CE(GLS):

@@ -28,4 +28,5 @@ class CEEpsAndMAE(NoisyLabelLoss):
         p = of_labels(log_p, targets).exp()
         likeliest = log_p.argmax(1) == targets
         near_one_hot = (p + self.m * likeliest) / (self.m + 1)
-        return (-self.alpha * torch.log(near_one_hot.clamp_min(_SMALLEST)) + self.beta * 2 * (1 - p)).mean()
+        losses = -self.alpha * torch.log(near_one_hot.clamp_min(_SMALLEST)) + self.beta * 2 * (1 - p)
+        return self.mean(losses, targets)

@@ -31,7 +31,7 @@ class Forward(NoisyLabelLoss):
         """Return the mean loss of a batch."""
         log_p = log_probabilities(logits)
         noisy = log_p + self.log_matrix.to(log_p.dtype).T[targets]
-        return -torch.logsumexp(noisy, 1).mean()
+        return -self.mean(torch.logsumexp(noisy, 1), targets)
 
 
 class Backward(NoisyLabelLoss):
@@ -61,4 +61,4 @@ class Backward(NoisyLabelLoss):
     def forward(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
         """Return the mean loss of a batch."""
         log_p = log_probabilities(logits)
-        return -(self.inverse.to(log_p.dtype)[targets] * log_p).sum(1).mean()
+        return -self.mean((self.inverse.to(log_p.dtype)[targets] * log_p).sum(1), targets)

@@ -40,4 +40,6 @@ class ELR(NoisyLabelLoss):
         moved = self.beta * self.targets[indices] + (1 - self.beta) * (seen / seen.sum(1, keepdim=True))
         self.targets[indices] = moved.to(self.targets.dtype)
         agreement = (moved * p).sum(1)
-        return F.nll_loss(log_p, targets) + self.lambda_ * torch.log(1 - agreement).mean()
+        weights = None if self.class_weights is None else self.class_weights.to(log_p.dtype)
+        ce = F.nll_loss(log_p, targets, weight=weights)
+        return ce + self.lambda_ * self.mean(torch.log(1 - agreement), targets)

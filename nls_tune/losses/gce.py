@@ -22,5 +22,5 @@ class GCE(NoisyLabelLoss):
         """Return the mean loss of a batch."""
         log_p = of_labels(log_probabilities(logits), targets)
         if self.q == 0:
-            return -log_p.mean()
-        return -torch.expm1(self.q * log_p).mean() / self.q  # exact for small q, where 1 - p_y^q cancels
+            return -self.mean(log_p, targets)
+        return -self.mean(torch.expm1(self.q * log_p), targets) / self.q  # exact for small q, where 1 - p_y^q cancels

@@ -30,4 +30,4 @@ class NCEAndRCE(NoisyLabelLoss):
         log_p = of_labels(all_logs, targets)
         normalised = log_p / all_logs.sum(1)
         wrong = -torch.expm1(log_p)
-        return (self.alpha * normalised - self.beta * _LOG_ZERO * wrong).mean()
+        return self.mean(self.alpha * normalised - self.beta * _LOG_ZERO * wrong, targets)

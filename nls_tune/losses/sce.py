@@ -26,4 +26,4 @@ class SCE(NoisyLabelLoss):
         """Return the mean loss of a batch."""
         log_p = of_labels(log_probabilities(logits), targets)
         wrong = -torch.expm1(log_p)
-        return (-self.alpha * log_p - self.beta * _LOG_ZERO * wrong).mean()
+        return self.mean(-self.alpha * log_p - self.beta * _LOG_ZERO * wrong, targets)

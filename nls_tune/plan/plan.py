@@ -42,7 +42,7 @@ _MAY_DIFFER = {
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "methods", "num_trials", "epochs", "train_size", "val_fraction"}
 #: Settings that are compared in one spelling, and only where they were given.
-_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "test_size", "tta"}
+_IF_GIVEN = {"level_weight", "warm_start", "noise_draws", "test_size", "tta", "metric"}
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ class SearchPlan:
             settings["test_size"] = self.settings.test_size
         if self.settings.tta != "none":
             settings["tta"] = self.settings.tta
+        if self.settings.metric != "accuracy":
+            settings["metric"] = self.settings.metric
         settings["objective"] = self.settings.objective or self.training_settings(self.space.default()).objective
         if self.settings.warm_start is not None:
             settings["warm_start"] = str(self.settings.warm_start)

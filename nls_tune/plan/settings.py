@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen  # pydantic takes the same, a
 
 from nls_tune.allocation.samplers import SamplerName
 from nls_tune.errors import InputError, unknown_name
-from nls_tune.metrics import Objective
+from nls_tune.metrics import Metric, Objective
 from nls_tune.plan.flag import (
     MAX_TRIALS_PER_GPU,
     PANELS,
@@ -288,6 +288,14 @@ class SearchSettings:
         Objective | None,
         Flag("Epoch that counts: best or last. By default best, and last where the schedule is one_cycle.", _ADVANCED),
     ] = None
+    metric: Annotated[
+        Metric,
+        Flag(
+            "What selects epochs, configurations and the answer: accuracy; or, where classes are imbalanced, "
+            "balanced_accuracy (the mean recall of the classes) or macro_f1.",
+            _ADVANCED,
+        ),
+    ] = "accuracy"
     tta: Annotated[
         Literal["none", "mirror"],
         Flag(

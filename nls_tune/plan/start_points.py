@@ -12,7 +12,7 @@ from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.selection import select
 from nls_tune.errors import InputError
 from nls_tune.runs.directory import RunDirectory
-from nls_tune.runs.reading import read_trials
+from nls_tune.runs.reading import load_trials
 from nls_tune.runs.schemas import settings_of
 from nls_tune.spaces.parameters import ChoiceParameter, coerce
 from nls_tune.spaces.settings import Arm, TrainingSettings
@@ -44,13 +44,13 @@ def read_warm_points(
         InputError: If the folder is not a run, or no search trial was completed there.
     """
     try:
-        trials = read_trials(run)
+        found = load_trials(run)
     except InputError as error:
         raise InputError(f"--warm-start: {error}") from None
-    search = trials[trials["stage"] == "search"]
+    search = found.trials[found.trials["stage"] == "search"]
     selected: dict[Arm, dict[str, pd.Series]] = {arm: {} for arm in space.used_arms()}
     for (level, arm), rows in search.groupby(["noise_level", "arm"], sort=False):
-        if arm in selected and (row := select(rows)) is not None:
+        if arm in selected and (row := select(rows, found.content.metric)) is not None:
             selected[arm][str(level)] = row
     if not any(selected.values()):
         raise InputError(

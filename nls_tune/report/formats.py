@@ -166,14 +166,15 @@ _CSV: dict[str, Callable[[_Entry], object]] = {
     "sign_flip_p": lambda entry: entry.comparison and entry.comparison.sign_flip_p,
     "holm_p": lambda entry: entry.comparison and entry.comparison.holm_p,
     "detectable": lambda entry: entry.comparison and entry.comparison.detectable,
+    "metric": lambda entry: entry.level.metric,
 }
 
 
 def levels_csv(analysis: Analysis) -> str:
     """Return one row per run, noise level and arm: what the search selected and what fresh seeds say of it.
 
-    Accuracies are fractions. Settings besides rate, warm-up and learning rate stand in ``other_settings``. A cell is
-    empty where a value is unknown or not finite.
+    Accuracies are fractions, values of the run's ``metric``. Settings besides rate, warm-up and learning rate stand in
+    ``other_settings``. A cell is empty where a value is unknown or not finite.
     """
     return csv_text(tuple(_CSV), ([plain(cell(entry)) for cell in _CSV.values()] for entry in _entries(analysis)))
 

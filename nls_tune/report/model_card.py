@@ -5,7 +5,7 @@ from __future__ import annotations
 from nls_tune.analysis.statistics import SampleMean, share_interval
 from nls_tune.analysis.verdicts import Verdict
 from nls_tune.report.table import Table, escaped_markdown, markdown_text, words
-from nls_tune.report.text import NONE, percent, rate, weights_text
+from nls_tune.report.text import NONE, of_metric, percent, rate, weights_text
 from nls_tune.runs.saved_model import FACTS, WEIGHTS, SavedModel
 from nls_tune.spaces.settings import TrainingSettings
 
@@ -56,7 +56,10 @@ def _accuracy(saved: SavedModel) -> str:
     low, high = share_interval(saved.test_accuracy, saved.num_test)
     return (
         f"These weights: {percent(saved.test_accuracy, 2)} on {saved.num_test:,} {saved.test_labels} test labels, "
-        f"95 % interval [{100 * low:.2f}, {100 * high:.2f}] for the draw of the test samples alone. It is one training."
+        f"95 % interval [{100 * low:.2f}, {100 * high:.2f}] for the draw of the test samples alone"
+        + (f"; balanced accuracy {percent(saved.test_balanced_accuracy, 2)}" if saved.test_balanced_accuracy else "")
+        + (f", macro F1 {percent(saved.test_macro_f1, 2)}" if saved.test_macro_f1 else "")
+        + ". It is one training."
     )
 
 
@@ -65,7 +68,8 @@ def _over_seeds(verdict: Verdict) -> list[str]:
     if use is None or use.test is None or use.num_seeds < 2:
         return []
     return [
-        f"The same configuration, trained on the training split with {use.num_seeds} fresh seeds: {_mean(use.test)}."
+        f"The same configuration, trained on the training split with {use.num_seeds} fresh seeds: {_mean(use.test)}"
+        + ("." if verdict.metric == "accuracy" else of_metric(" (accuracy).", [verdict.metric]))
     ]
 
 

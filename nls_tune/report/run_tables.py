@@ -10,6 +10,7 @@ from nls_tune.analysis.allocation import Allocation
 from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
+from nls_tune.analysis.per_class import ClassResult, LevelClasses
 from nls_tune.report.table import Column, Table, table_of, words
 from nls_tune.report.text import (
     NONE,
@@ -17,8 +18,10 @@ from nls_tune.report.text import (
     interval,
     mean_text,
     number,
+    of_metric,
     other_settings,
     points,
+    printable,
     rate,
     seed_count,
     weights_text,
@@ -124,7 +127,7 @@ def arms_table(summaries: Sequence[LevelSummary]) -> Table:
     columns: Columns[tuple[LevelSummary, ArmSummary]] = arm_columns(
         lambda at: at, searched_settings(summaries), averages=averages
     )
-    return table_of(entries, columns, note)
+    return table_of(entries, columns, of_metric(note, (level.metric for level in summaries)))
 
 
 # The confirmation
@@ -168,7 +171,7 @@ def confirmation_table(levels: Sequence[LevelConfirmation]) -> Table:
         "would have been found with a probability of 80 %. All of it is for this test set and, unless every seed drew "
         "its own, this draw of the noise. The same seeds choose the best configuration, by validation, and test it."
     )
-    return table_of(entries, columns, note)
+    return table_of(entries, columns, of_metric(note, (level.metric for level in levels)))
 
 
 def _confirmed_config(at: _Confirmed) -> Mapping[str, Any]:
@@ -182,6 +185,29 @@ def _against_ce(at: _Confirmed) -> str:
 
 def _holm(comparison: PairedComparison | None) -> str:
     return NONE if comparison is None or comparison.holm_p is None else f"{comparison.holm_p:.2g}"
+
+
+# The classes
+
+
+def classes_table(levels: Sequence[LevelClasses]) -> Table:
+    """Return how well what to use tells each class, at each noise level."""
+    note = (
+        "The configuration that the verdict says to use, at the best epoch, over its fresh seeds taken together, or in "
+        "the search's trial without any. recall: share of a class's samples that are told; precision: share of what is "
+        "taken for a class that belongs to it; F1: their harmonic mean."
+    )
+    if any(level.split == "val" for level in levels):
+        note += " val: there is no test set, so these are validation samples with their noisy labels."
+    columns: Columns[tuple[LevelClasses, ClassResult]] = [
+        (Column("noise level", "text"), lambda at: at[0].noise_level),
+        (Column("class", "text"), lambda at: printable(at[1].name)),
+        (Column("samples"), lambda at: f"{at[1].num_samples:,} {at[0].split}"),
+        (Column("recall %"), lambda at: percent_cell(at[1].recall)),
+        (Column("precision %"), lambda at: percent_cell(at[1].precision)),
+        (Column("F1 %"), lambda at: percent_cell(at[1].f1)),
+    ]
+    return table_of([(level, one) for level in levels for one in level.classes], columns, note)
 
 
 # Time
@@ -235,7 +261,7 @@ def comparison_table(comparison: Comparison) -> Table:
         "first: the search's trial minus that of the first run on the same test samples, in points ± the paired "
         "standard error."
     )
-    return table_of(entries, columns, note)
+    return table_of(entries, columns, of_metric(note, comparison.metrics))
 
 
 def _config(at: tuple[str, RunAtLevel]) -> Mapping[str, Any]:

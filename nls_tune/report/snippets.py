@@ -18,8 +18,9 @@ def snippet(use: Choice) -> str:
     first_lr = lr if use.warmup_lr is None else f"{use.warmup_lr:.6g}"
     if warmup:
         lr = f"{first_lr} if warm_up else {lr}"
-    schedule = {} if use.schedule == "constant" else {"schedule": use.schedule}
-    others = {name: v for name, v in {**schedule, **other_settings(config)}.items() if name not in LOSS_SETTINGS}
+    fixed = {} if use.schedule == "constant" else {"schedule": use.schedule}
+    fixed |= {} if use.class_weights == "none" else {"class_weights": use.class_weights}
+    others = {name: v for name, v in {**fixed, **other_settings(config)}.items() if name not in LOSS_SETTINGS}
     also = "  # also " + ", ".join(f"{name}={value!r}" for name, value in others.items()) if others else ""
     head, loss, call = _loss(use, warmup)
     batch = "inputs, labels, indices" if "indices" in call else "inputs, labels"

@@ -9,13 +9,26 @@ from typing import Any
 from nls_tune.analysis.confirmation import ConfirmedConfiguration
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.losses.registry import LOSS_SETTINGS
-from nls_tune.runs.schemas import ON_ALL_LABELS
+from nls_tune.metrics import Metric
+from nls_tune.runs.schemas import ON_ALL_LABELS, objective_columns
 from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 #: What stands where there is no value.
 NONE = "–"
+_METRICS: dict[Metric, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+}
 #: The settings that every configuration has, and the loss, which its arm names.
 _ALWAYS = ("smooth_rate", "warmup_epochs", "lr", "loss")
+
+
+def of_metric(text: str, metrics: Iterable[Metric]) -> str:
+    """Return a text about accuracy as one about what runs select by, which need not be the same for all of them."""
+    known = set(metrics) or {"accuracy"}
+    name = _METRICS[known.pop()] if len(known) == 1 else "metric"
+    return text.replace("accuracy", name).replace("Accuracy", name[0].upper() + name[1:])
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -107,9 +120,9 @@ def configuration(config: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def trial_line(row: Mapping[str, Any], names: Sequence[str], metric: Metric = "accuracy") -> str:
     """Say in one line what a trial was and how it ended, from its row of ``trials/`` and the searched settings."""
-    on_all = row["stage"] == ON_ALL_LABELS
+    on_all, columns = row["stage"] == ON_ALL_LABELS, objective_columns(metric)
     seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
     mine = [name for name in names if LOSS_SETTINGS.get(name, row["arm"]) == row["arm"]]
     config = {name: row[name] if name in row else row[f"config_{name}"] for name in mine}
@@ -119,11 +132,11 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(row["error"])
     parts.append(amount(row["epochs"], "epoch"))
     if row["best_epoch"]:
-        parts.append(f"val {percent(row['best_val_accuracy'])}")
-        if row["test_accuracy_at_best"] is not None:
-            parts.append(f"test {percent(row['test_accuracy_at_best'])} at epoch {row['best_epoch']}")
-    if on_all and row["last_test_accuracy"] is not None:
-        parts.append(f"test {percent(row['last_test_accuracy'])}")
+        parts.append(f"val {percent(row[columns.best_val])}")
+        if row[columns.test_at_best] is not None:
+            parts.append(f"test {percent(row[columns.test_at_best])} at epoch {row['best_epoch']}")
+    if on_all and row[columns.last_test] is not None:
+        parts.append(f"test {percent(row[columns.last_test])}")
     parts.append(duration(row["wall_seconds"]))
     return ", ".join(parts)
 

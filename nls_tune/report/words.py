@@ -16,6 +16,7 @@ from nls_tune.report.text import (
     amount,
     average_of,
     interval,
+    of_metric,
     percent,
     rate,
     settings_text,
@@ -57,6 +58,8 @@ _DOUBTS: dict[DoubtKind, str] = {
     "too_noisy": "Right labels do not outweigh wrong ones here, so noisy validation cannot choose.",
     "asymmetric_noise": "The noise is not known to be symmetric, so noisy validation may rank configurations otherwise "
     "than clean labels would.",
+    "noisy_metric": "On noisy labels balanced accuracy and macro F1 have no guarantee, whatever the noise: they may "
+    "rank configurations otherwise than clean labels would.",
     "default_ce_stronger": "Cross-entropy with the defaults was stronger than the one that the search selected: more "
     "trials for it may change the difference.",
     "few_trials": f"An arm (perhaps cross-entropy) had fewer than {MIN_TRIALS} completed trials; more of them may "
@@ -116,7 +119,7 @@ def summary_line(verdicts: Sequence[Verdict]) -> str:
 
 
 def _headline(found: Verdict) -> str:
-    reason = None if found.reason is None else _REASONS[found.reason].format(_accuracy(found.ce))
+    reason = None if found.reason is None else _REASONS[found.reason].format(_accuracy(found))
     if found.use is None:
         return f"not trained enough to say: {reason}."
     text = f"use {_named(found.use)}"
@@ -129,7 +132,7 @@ def _headline(found: Verdict) -> str:
     if found.rate is None or found.difference is None:
         return f"{text}."
     seeds = f"over {amount(found.difference.num_seeds, 'fresh seed')}"
-    gap = f"{interval(found.difference)} points of test accuracy {seeds}"
+    gap = f"{interval(found.difference)} points of {of_metric('test accuracy', [found.metric])} {seeds}"
     if found.finding == "better":
         return f"{text}: better than the strongest cross-entropy, by {gap} on this test set."
     name = f"{_the_best(found.rate)},"
@@ -153,8 +156,9 @@ def _the_best(choice: Choice) -> str:
     return f"The best other loss, {choice.arm}"
 
 
-def _accuracy(ce: Choice | None) -> str:
-    return "" if ce is None else f"{percent(ce.val_accuracy)} on validation"
+def _accuracy(found: Verdict) -> str:
+    name = "" if found.metric == "accuracy" else f" {of_metric('accuracy', [found.metric])}"
+    return "" if found.ce is None else f"{percent(found.ce.val_accuracy)}{name} on validation"
 
 
 def _named(choice: Choice) -> str:
@@ -212,7 +216,7 @@ def methods_table(verdicts: Sequence[Verdict]) -> Table:
             (Column("p"), lambda at: "–" if at[1].sign_flip_p is None else f"{at[1].sign_flip_p:.2g}"),
             (Column("verdict", "text"), lambda at: "\n".join(FINDINGS[at[1].finding].rsplit(" ", 1))),
         ],
-        METHODS_NOTE,
+        of_metric(METHODS_NOTE, (found.metric for found in verdicts)),
     )
 
 
@@ -249,7 +253,7 @@ METHODS_NOTE = (
 
 def table_note(verdicts: Sequence[Verdict]) -> str:
     """Say what the columns of the verdict table mean."""
-    return _TABLE_NOTE.replace("best rate", _best_kind(verdicts))
+    return of_metric(_TABLE_NOTE, (found.metric for found in verdicts)).replace("best rate", _best_kind(verdicts))
 
 
 def _best_kind(verdicts: Sequence[Verdict]) -> str:

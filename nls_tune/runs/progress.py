@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nls_tune.metrics import Metric
 from nls_tune.runs.schemas import Stage, Status
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.spaces.settings import Arm
@@ -65,7 +66,7 @@ class SearchProgress:
 
     ``levels`` are in the order of the command; ``slots`` trials can run at once, each of ``epochs`` if nothing stops
     it. ``epochs_after`` are those of the stages that follow, at most. ``is_ending``: the search was interrupted, and
-    what runs is being saved.
+    what runs is being saved. Accuracies are values of the ``metric`` by which the search selects.
     """
 
     levels: dict[str, LevelProgress]
@@ -76,6 +77,7 @@ class SearchProgress:
     running: dict[str, RunningTrial] = field(default_factory=dict)
     epochs_after: int = 0
     is_ending: bool = False
+    metric: Metric = "accuracy"
     _ended_epochs: int = 0
     _ended_trials: int = 0
     _seconds: dict[str, float] = field(default_factory=dict)

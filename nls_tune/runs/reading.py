@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from nls_tune.errors import InputError
 from nls_tune.losses.registry import LOSSES
 from nls_tune.machine.provenance import without_password
+from nls_tune.metrics import METRICS
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import read_parts
 from nls_tune.runs.parts_copy import read_folder
@@ -197,7 +198,7 @@ def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     rate, lr, warmup = trials["smooth_rate"], trials["lr"], trials["warmup_epochs"]
-    accuracies = [name for name in trials.columns if "accuracy" in name]
+    metrics = [name for name in trials.columns if any(metric in name for metric in METRICS)]
     rules = {
         "arm": trials["arm"].map(_is_arm),
         "status": trials["status"].isin(STATUSES),
@@ -205,8 +206,9 @@ def _sound(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         "lr": (lr > 0) & np.isfinite(lr),
         "warmup_epochs": (warmup >= 0) & (warmup < trials["config_epochs"]),
         "seed": trials["seed"] >= 0,
-        **{name: trials[name].isna() | trials[name].between(0, 1) for name in accuracies},
+        **{name: trials[name].isna() | trials[name].between(0, 1) for name in metrics},
         **{f"{split}_correct_at_best": _bits_fit(trials, split) for split in ("val", "test")},
+        **{name: _counts_fit(trials, name) for name in ("val_counts_at_best", "test_counts_at_best")},
         "configuration": _settings_hold(trials),
     }
     sound = pd.concat(rules, axis=1)
@@ -247,6 +249,15 @@ def _bits_fit(trials: pd.DataFrame, split: str) -> pd.Series[bool]:
 
     pairs = zip(trials[f"{split}_correct_at_best"], trials[f"num_{split}"], strict=True)
     fit = [not isinstance(bits, bytes) or len(bits) == -(-number // 8) for bits, number in pairs]
+    return pd.Series(fit, index=trials.index, dtype=bool)
+
+
+def _counts_fit(trials: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """Say whether the counts by class of each row, where it has some, are three for each class and possible."""
+    import pandas as pd
+
+    pairs = zip(trials[column], trials["num_classes"], strict=True)
+    fit = [counts is None or (len(counts) == 3 * classes and min(counts) >= 0) for counts, classes in pairs]
     return pd.Series(fit, index=trials.index, dtype=bool)
 
 

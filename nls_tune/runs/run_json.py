@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from nls_tune.errors import InputError
 from nls_tune.files import json_text, seal_holds, sealed_json
+from nls_tune.metrics import Metric
 from nls_tune.runs.schemas import SCHEMA_VERSION, Stage
 from nls_tune.spaces.settings import describe_validation_error
 
@@ -207,6 +208,11 @@ class RunJson(_Part):
     def defaults(self) -> Values:
         """The default of each searched setting."""
         return {name: setting["default"] for name, setting in self.searched.items()}
+
+    @property
+    def metric(self) -> Metric:
+        """What the run selects by."""
+        return cast("Metric", self.identity.settings.get("metric", "accuracy"))
 
     @property
     def planned_trials(self) -> dict[str, int]:

@@ -50,6 +50,8 @@ class SavedModel(BaseModel):
         num_test: Number of test samples; 0 without a test set.
         test_labels: Whether the test labels are ``clean``, or as ``given``, some of them perhaps wrong.
         test_accuracy: Accuracy of these weights on the test labels; null without a test set.
+        test_balanced_accuracy: Their mean recall over the classes there; null in models of early versions as well.
+        test_macro_f1: Their mean F1 over the classes, likewise.
         weights_sha256: SHA-256 of ``model.safetensors``.
     """
 
@@ -82,6 +84,8 @@ class SavedModel(BaseModel):
     num_test: int = 0
     test_labels: Literal["clean", "given"] = "clean"
     test_accuracy: float | None = None
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
     weights_sha256: str
 
     @model_validator(mode="after")

@@ -8,11 +8,12 @@ import types
 import typing
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from nls_tune.metrics import AVERAGES, METRICS, Metric
 from nls_tune.runs.parts import DEFAULT_KEY, VERSION_KEY
 from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 
@@ -90,11 +91,25 @@ def trial_schema() -> pa.Schema:
             for name in ("best_epoch", "best_val_accuracy", "test_accuracy_at_best")
         ),
         _later(pa.field("mirrored_test_accuracy", real), None),
+        # The other metrics, named as those of accuracy are; null where an early version wrote the row.
+        *(
+            _later(pa.field(f"{readout}{name}", real), None)
+            for metric in METRICS[1:]
+            for readout in ("", "plain_", "average_")
+            for name in (f"best_val_{metric}", f"test_{metric}_at_best")
+        ),
+        *(
+            _later(pa.field(f"last_{split}_{metric}", real), None)
+            for metric in METRICS[1:]
+            for split in ("val", "test")
+        ),
         # Which of the run's slots the trial ran in: 0, 1, ...
         _later(pa.field("slot", whole), None),
         # How many samples the bits stand for: packing rounds up to whole bytes.
         *_fields(whole, "num_val", "num_test"),
         *_fields(pa.binary(), "val_correct_at_best", "test_correct_at_best", nullable=True),
+        # 3 K counts by class at the best epoch: samples with its label, predicted as it, and both.
+        *(_later(pa.field(f"{split}_counts_at_best", pa.list_(pa.int64())), None) for split in ("val", "test")),
         *_fields(real, "train_seconds", "wall_seconds"),
         *_fields(text, "device", "node"),
         *_fields(_TIME, "started_at", "finished_at"),
@@ -118,8 +133,33 @@ def epoch_schema() -> pa.Schema:
         *_fields(real, "seconds"),
         *_fields(whole, "peak_memory_bytes"),
         _later(pa.field("average_val_accuracies", pa.list_(real), nullable=False), []),
+        *(_later(pa.field(f"{split}_{metric}", real), None) for metric in METRICS[1:] for split in ("val", "test")),
+        *(_later(pa.field(AVERAGES[metric], pa.list_(real), nullable=False), []) for metric in METRICS[1:]),
     ]
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
+
+
+class Columns(NamedTuple):
+    """The columns of ``trials/`` and ``epochs/`` that hold the metric of a run."""
+
+    best_val: str
+    test_at_best: str
+    last_val: str
+    last_test: str
+    epoch_val: str
+    epoch_test: str
+
+
+def objective_columns(metric: Metric = "accuracy") -> Columns:
+    """Return the columns of a metric: the one place that says by what a run selects."""
+    return Columns(
+        best_val=f"best_val_{metric}",
+        test_at_best=f"test_{metric}_at_best",
+        last_val=f"last_val_{metric}",
+        last_test=f"last_test_{metric}",
+        epoch_val=f"val_{metric}",
+        epoch_test=f"test_{metric}",
+    )
 
 
 def trial_id(fingerprint: str, noise_level: str, noise_seed: int, settings: TrainingSettings, stage: Stage) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,12 +13,13 @@ import pyarrow as pa
 
 from nls_tune.errors import InputError
 from nls_tune.machine.provenance import without_password
+from nls_tune.metrics import Metric
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import PartState, part_states, read_parts
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.reading import read_status, row_runs_again
 from nls_tune.runs.run_json import RunSession, RunStage
-from nls_tune.runs.schemas import Row, epoch_schema, trial_schema
+from nls_tune.runs.schemas import Row, epoch_schema, objective_columns, trial_schema
 from nls_tune.runs.storage.copies import local_copy
 from nls_tune.runs.storage.opening import is_url
 from nls_tune.runs.time_budget import TimeBudget
@@ -111,6 +113,11 @@ class WatchedRun:
         self.progress = self._make_progress(rows)
 
     @property
+    def metric(self) -> Metric:
+        """What the run selects by."""
+        return self._content.metric
+
+    @property
     def num_unread(self) -> int:
         """How many parts of ``trials/`` cannot be read."""
         return self._trials.num_unread()
@@ -155,8 +162,10 @@ class WatchedRun:
         levels = {name: LevelProgress(total) for name, total in stage.trials.items()}
         progress = SearchProgress(levels, self._session().slots.count, stage.epochs, stage.name)
         progress.budget, progress.epochs_after = self._budget(stage), stage.epochs_after
+        progress.metric = self.metric
         counted = {name: row for name, row in rows.items() if self._counts(row, stage)}
-        shown = _best(counted.values())
+        column = objective_columns(self.metric).best_val
+        shown = _best(counted.values(), column)
         for name, row in counted.items():
             levels.setdefault(row["noise_level"], LevelProgress(0))
             progress.ended(
@@ -164,11 +173,11 @@ class WatchedRun:
                 row["arm"],
                 name,
                 row["status"],
-                row["best_val_accuracy"],
+                row[column],
                 adopted=True,
                 smooth_rate=row["smooth_rate"],
                 # Only the curves that are shown are read.
-                accuracies=_accuracies(self._curve(name)) if name in shown else (),
+                accuracies=self._values(name) if name in shown else (),
             )
             if row["epochs"]:
                 progress.measured(name, row["epochs"], row["train_seconds"])
@@ -214,7 +223,7 @@ class WatchedRun:
             progress.levels.setdefault(level, LevelProgress(0))
             slot = before[name].slot if name in before else None
             progress.started(RunningTrial(name, level, arm, rate, progress.epochs), slot)
-            progress.reported(name, last["epoch"], sum(row["seconds"] for row in curve), _accuracies(curve))
+            progress.reported(name, last["epoch"], sum(row["seconds"] for row in curve), self._values(name))
 
     def _runs_again(self, row: Row) -> bool:
         name, ended = row["trial_id"], self._trials.states
@@ -224,16 +233,18 @@ class WatchedRun:
     def _curve(self, name: str) -> list[Row]:
         return [row for row in self._epochs.rows([name]) if row["trial_id"] == name]
 
+    def _values(self, name: str) -> tuple[float, ...]:
+        """Return what the epochs of a trial are judged by; NaN where an early version did not record it."""
+        column = objective_columns(self.metric).epoch_val
+        values = (row[column] for row in self._curve(name))
+        return tuple(math.nan if value is None else value for value in values)
 
-def _best(rows: Iterable[Row]) -> set[str]:
+
+def _best(rows: Iterable[Row], column: str) -> set[str]:
     """Return the trials whose curves are shown: per level the first one with the highest objective."""
     best: dict[str, Row] = {}
     for row in rows:
-        if row["status"] == "completed" and (value := row["best_val_accuracy"]) is not None:
+        if row["status"] == "completed" and (value := row[column]) is not None:
             known = best.setdefault(row["noise_level"], row)
-            best[row["noise_level"]] = row if value > known["best_val_accuracy"] else known
+            best[row["noise_level"]] = row if value > known[column] else known
     return {row["trial_id"] for row in best.values()}
-
-
-def _accuracies(curve: Iterable[Row]) -> tuple[float, ...]:
-    return tuple(row["val_accuracy"] for row in curve)

@@ -51,7 +51,7 @@ def confirm_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, 
         rows = search[search["noise_level"] == level.level]
         configs: list[Config] = []
         for arm in ordered_arms(rows["arm"]):
-            row = select(rows[rows["arm"] == arm])
+            row = select(rows[rows["arm"] == arm], plan.settings.metric)
             if row is not None:
                 configs.append(plan.space.config_of(settings_of(row.to_dict())))
         if configs and "ce" in level.quotas:
@@ -157,6 +157,7 @@ def confirm(work: Work, missing: Missing = missing_trials) -> Literal["finished"
         return "finished"
     levels = {p.level: LevelProgress(sum(spec.noise_level == p.level for spec in specs)) for p in plan.levels}
     progress = SearchProgress(levels, packing.slots.count, max(spec.last_epoch for spec in specs), stage=specs[0].stage)
+    progress.metric = plan.settings.metric
     view = work.make_view(progress)
     while True:
         recorder = Recorder(work, progress, view)

@@ -13,6 +13,7 @@ from nls_tune.datasets.progress import show_progress
 from nls_tune.errors import InputError
 from nls_tune.files import remove_abandoned, write_atomically
 from nls_tune.machine.provenance import provenance
+from nls_tune.metrics import METRICS, Judging
 from nls_tune.report.model_card import model_card
 from nls_tune.report.words import verdict_words
 from nls_tune.runs.checkpoint import TrialCheckpoint
@@ -69,7 +70,9 @@ def train_answer(answer: Answer, folder: Path, *, say: Callable[[str], None], pr
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         with show_progress(progress, f"{settings.model}: epochs", chosen.stop_at) as report:
-            training = train_to_the_end(dataset, spec, checkpoint, device, report=report, say=say)
+            training = train_to_the_end(
+                dataset, spec, checkpoint, device, report=report, say=say, judging=Judging(metric=answer.verdict.metric)
+            )
         saved = _save(answer, dataset, chosen, training, folder, spec)
     except PermissionError as error:
         raise InputError(f"--out must be a place that can be written, {folder} is not ({error.strerror})") from None
@@ -105,6 +108,7 @@ def _save(
 ) -> SavedModel:
     """Write weights, model card and, as a last file that makes the model complete, ``model.json``."""
     from nls_tune.training.devices import device_name
+    from nls_tune.training.evaluation import Judged
     from nls_tune.training.final import final_weights
     from nls_tune.training.predictor import Predictor, load_network, weights_of
 
@@ -138,9 +142,11 @@ def _save(
     if dataset.test_inputs is not None and dataset.test_labels is not None:
         # By the network that is on disk, in the way in which ``predict`` uses it.
         predictor = Predictor(saved, load_network(saved, weights, WEIGHTS), training.device)
-        right = int((predictor.predict(dataset.test_inputs, prepared=True) == dataset.test_labels).sum())
-        found = {"num_test": len(dataset.test_labels), "test_accuracy": right / len(dataset.test_labels)}
-        saved = saved.model_copy(update=found)
+        judged = Judged.of(
+            predictor.predict(dataset.test_inputs, prepared=True), dataset.test_labels, dataset.num_classes
+        )
+        found = {f"test_{metric}": judged.scores.of(metric) for metric in METRICS}
+        saved = saved.model_copy(update={"num_test": judged.num_samples, **found})
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CARD, model_card(saved, answer.verdict).encode())
     write_atomically(folder / FACTS, saved.text().encode())

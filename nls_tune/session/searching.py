@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.allocation.allocator import Allocator, Outcome, Suggestion
-from nls_tune.metrics import best_average, best_epoch
+from nls_tune.analysis.rows import number
+from nls_tune.metrics import AVERAGES, best_average, best_epoch
 from nls_tune.plan.level import GroupKey
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
@@ -16,7 +16,7 @@ from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.progress import LevelProgress, SearchProgress
 from nls_tune.runs.reading import read_epochs, read_trials, runs_again
-from nls_tune.runs.schemas import Status, settings_of
+from nls_tune.runs.schemas import Status, objective_columns, settings_of
 from nls_tune.runs.time_budget import TimeBudget
 from nls_tune.runs.trial_spec import DataName, TrialSpec
 from nls_tune.spaces.settings import TrainingSettings
@@ -35,7 +35,9 @@ def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
     epochs = plan.space.budget.epochs
     after = plan.num_confirm_trials * epochs
-    return SearchProgress(levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after)
+    return SearchProgress(
+        levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after, metric=plan.settings.metric
+    )
 
 
 def adopt_results(
@@ -52,6 +54,7 @@ def adopt_results(
     """
     trials, epochs = read_trials(run.path), read_epochs(run.path)
     curves = dict(iter(epochs.groupby("trial_id")))
+    columns = objective_columns(plan.settings.metric)
     # Rows of other stages too: their folders are of no use to anybody.
     standing = set(trials.loc[~runs_again(run, trials), "trial_id"])
     trials = trials[(trials["stage"] == "search") & trials["noise_level"].isin([p.level for p in plan.levels])]
@@ -63,7 +66,7 @@ def adopt_results(
         if again:
             allocator.requeue(key, config, rung_values)
             continue
-        value = None if math.isnan(row["best_val_accuracy"]) else float(row["best_val_accuracy"])
+        value = number(row[columns.best_val])
         allocator.adopt(key, config, _outcome(row["status"]), value, row["train_seconds"], rung_values)
         progress.ended(
             row["noise_level"],
@@ -73,7 +76,7 @@ def adopt_results(
             value,
             adopted=True,
             smooth_rate=row["smooth_rate"],
-            accuracies=curves[trial_id]["val_accuracy"].tolist() if trial_id in curves else (),
+            accuracies=curves[trial_id][columns.epoch_val].tolist() if trial_id in curves else (),
         )
     for trial in _half_done(run, standing):
         if trial.noise_level not in progress.levels:
@@ -102,17 +105,18 @@ def _rung_values(plan: SearchPlan, curve: pd.DataFrame | None, settings: Trainin
     if curve is None:
         return {}
     healthy = curve[~curve["diverged"]]
-    accuracies, averages = healthy["val_accuracy"].tolist(), healthy["average_val_accuracies"].tolist()
+    metric = plan.settings.metric
+    values, averages = healthy[objective_columns(metric).epoch_val].tolist(), healthy[AVERAGES[metric]].tolist()
     judging = settings.first_counting_epoch, plan.settings.objective or settings.objective
-    values = {}
+    found = {}
     for rung in plan.rungs().levels:
         epoch = settings.rung_epoch(rung)
-        if epoch is None or len(accuracies) < epoch:
+        if epoch is None or len(values) < epoch:
             continue
-        found = best_epoch(accuracies[:epoch], *judging), best_average(averages[:epoch], *judging)
-        if best := [one.value for one in found if one is not None]:
-            values[rung] = max(best)
-    return values
+        both = best_epoch(values[:epoch], *judging), best_average(averages[:epoch], *judging)
+        if best := [one.value for one in both if one is not None]:
+            found[rung] = max(best)
+    return found
 
 
 def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", "interrupted"]:
@@ -196,7 +200,7 @@ def _read_result(result: Mapping[str, Any]) -> Reading:
     report = TrialReport.from_result(result)
     return Reading(
         clock=report.gls_epochs,
-        value=report.best_val_accuracy,
+        value=report.best_value,
         counts=report.best_epoch is not None,
         seconds=report.train_seconds,
         outcome=_outcome(report.status),

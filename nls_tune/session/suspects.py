@@ -32,7 +32,7 @@ def find_suspects(answer: Answer, *, folds: int = DEFAULT_FOLDS, progress: bool 
     settings = answer.default_ce if chosen is None else chosen.settings
     what = f"{dataset.name}, {answer.level}: epochs of {folds} models"
     with show_progress(progress, what, folds * settings.epochs) as report:
-        said = predict_out_of_sample(dataset, settings, folds=folds, report=report)
+        said = predict_out_of_sample(dataset, settings, folds=folds, report=report, metric=answer.run.content.metric)
     val_clean = answer.own is not None and answer.own.val_clean
     judged = np.isin(said.rows, dataset.val_indices, invert=True) if val_clean else np.ones(len(said.rows), bool)
     rows = said.rows[judged]

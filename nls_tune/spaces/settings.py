@@ -69,6 +69,9 @@ class TrainingSettings(BaseModel):
         bootstrap_kind: The rest of that target: the likeliest class (``hard``), or all probabilities (``soft``).
         transition: Transition matrix of the losses ``forward`` and ``backward``: ``estimate``, from the noisy labels;
             ``matrix:FILE``; or ``true_noise``, that of the level's synthetic noise, which no user of real data knows.
+        class_weights: Weights of the samples' losses by their labels, in the warm-up as well: ``none``, or
+            ``balanced``, ``n / (K * n_c)`` for the n_c of n training labels that are of class c, wrong ones included;
+            the mean of a batch is divided by the sum of its weights. For every loss but one of your own.
         smooth_rate: Rate r of the GLS target ``(1 - r) * onehot + r / K``; 0 is CE, at most 1, any negative. It is 0
             for other losses.
         warmup_epochs: CE epochs before the GLS phase; at least one GLS epoch follows.
@@ -124,6 +127,7 @@ class TrainingSettings(BaseModel):
     bootstrap_beta: Later[Annotated[float, Field(ge=0, le=1)]] = 0.8
     bootstrap_kind: Later[Literal["hard", "soft"]] = "hard"
     transition: Later[str] = "estimate"
+    class_weights: Later[Literal["none", "balanced"]] = "none"
     smooth_rate: Annotated[float, Field(le=1, allow_inf_nan=False)] = 0.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     lr: _Positive = 0.01
@@ -166,6 +170,8 @@ class TrainingSettings(BaseModel):
         check_loss(self.loss)
         if self.loss != "gls" and self.smooth_rate != 0:
             raise ValueError(f"smooth_rate must be 0 with loss {self.loss}, got {self.smooth_rate:g}; use loss gls")
+        if self.class_weights != "none" and ":" in self.loss:
+            raise ValueError(f"class_weights must be none with a loss of your own, {self.loss}; weigh in it")
         kind, _, file = self.transition.partition(":")
         if self.transition not in ("estimate", "true_noise") and not (kind == "matrix" and file):
             raise ValueError(f"transition must be estimate, true_noise or matrix:FILE, got {self.transition!r}")

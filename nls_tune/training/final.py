@@ -10,7 +10,7 @@ from torch import nn
 
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.metrics import PLAIN
+from nls_tune.metrics import PLAIN, Judging
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.devices import fastest_kernels
@@ -26,15 +26,17 @@ def train_to_the_end(
     *,
     report: Callable[[int], None],
     say: Callable[[str], None],
+    judging: Judging = Judging(),  # noqa: B008 - it cannot change
 ) -> Training:
     """Train a trial to its last epoch, from its checkpoint where there is one.
 
-    ``report`` is called with the epochs that are done, and ``say`` with a line if the checkpoint is taken or cannot be.
+    ``judging`` says by what the best epoch of a warm-up is found, where the training goes on from that one. ``report``
+    is called with the epochs that are done, and ``say`` with a line if the checkpoint is taken or cannot be.
 
     Raises:
         RuntimeError: If the training diverges, or runs out of memory.
     """
-    training = _begin(dataset, spec, checkpoint, device, say)
+    training = _begin(dataset, spec, checkpoint, device, say, judging)
     report(training.epoch)
     saved_at = time.monotonic()
     with fastest_kernels(device):
@@ -70,8 +72,9 @@ def _begin(
     checkpoint: TrialCheckpoint,
     device: torch.device,
     say: Callable[[str], None],
+    judging: Judging,
 ) -> Training:
-    training = Training(dataset, spec.settings, device)
+    training = Training(dataset, spec.settings, device, judging=judging)
     if checkpoint.read_trial() != spec:
         checkpoint.remove()
         checkpoint.start(spec)
@@ -85,5 +88,5 @@ def _begin(
         if is_out_of_memory(error):
             raise
         say(f"It is trained anew: {error if isinstance(error, InputError) else error_line(error)}")
-        training = Training(dataset, spec.settings, device)
+        training = Training(dataset, spec.settings, device, judging=judging)
     return training

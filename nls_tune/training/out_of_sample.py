@@ -12,7 +12,7 @@ import torch
 from nls_tune.datasets import NoisyDataset
 from nls_tune.datasets.splits import stratified_order
 from nls_tune.errors import InputError
-from nls_tune.metrics import best_epoch
+from nls_tune.metrics import Judging, Metric, best_epoch
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.devices import default_device, empty_cache, fastest_kernels
 from nls_tune.training.training import Training
@@ -51,13 +51,14 @@ def predict_out_of_sample(
     folds: int,
     device: torch.device | str | None = None,
     report: Report | None = None,
+    metric: Metric = "accuracy",
 ) -> OutOfSample:
     """Predict every labelled sample with a model that was trained on others.
 
     The labelled samples, training and validation together, are cut into folds, stratified by noisy label. For each
-    fold a model is trained on the others and predicts the fold at its best epoch: the one of the highest accuracy on
-    the fold's noisy labels, smoothed as for a trial, with the probabilities of three epochs averaged. Test samples take
-    no part.
+    fold a model is trained on the others and predicts the fold at its best epoch: the one of the highest accuracy, or
+    another ``metric``, on the fold's noisy labels, smoothed as for a trial, with the probabilities of three epochs
+    averaged. Test samples take no part.
 
     Raises:
         InputError: For folds out of range, settings that do not fit the data, or a training that diverges.
@@ -81,18 +82,19 @@ def predict_out_of_sample(
             fold = dataclasses.replace(
                 dataset, train_indices=samples[others], val_indices=samples[part], test_inputs=None, test_labels=None
             )
-            probabilities[part], epoch = _predict_fold(fold, settings, device, report_epoch)
+            probabilities[part], epoch = _predict_fold(fold, settings, device, report_epoch, metric)
             best_epochs.append(epoch)
     empty_cache(device)  # the trials of a search that follows need it
     return OutOfSample(samples, probabilities, tuple(best_epochs))
 
 
 def _predict_fold(
-    dataset: NoisyDataset, settings: TrainingSettings, device: torch.device, report: Report
+    dataset: NoisyDataset, settings: TrainingSettings, device: torch.device, report: Report, metric: Metric
 ) -> tuple[np.ndarray, int]:
     """Train on one split; return the probabilities of its validation samples at the best epoch, and that epoch."""
     batch_size = min(settings.batch_size, dataset.num_train)  # of a small dataset, a part may be smaller than a batch
-    training = Training(dataset, settings.model_copy(update={"batch_size": batch_size}), device)
+    fitting = settings.model_copy(update={"batch_size": batch_size})
+    training = Training(dataset, fitting, device, judging=Judging(metric=metric))
     patience = max(_MIN_PATIENCE, round(_PATIENCE * settings.epochs))
     first = settings.first_counting_epoch
     probabilities: list[np.ndarray] = []
@@ -102,11 +104,11 @@ def _predict_fold(
             break
         probabilities.append(training.predict_probabilities(training.data.val_inputs).cpu().numpy())
         report(training.epoch)
-        best = best_epoch(training.val_accuracies(), first)
+        best = best_epoch(training.curve(), first)
         # The learning rate of the warm-up may hold a model back that the next phase lets go on.
         if best and training.epoch > settings.warmup_epochs and training.epoch - best.epoch >= patience:
             break
-    best = best_epoch(training.val_accuracies(), first)
+    best = best_epoch(training.curve(), first)
     if best is None:
         what = "cross-entropy" if settings.arm == "ce" else f"smooth_rate {settings.smooth_rate:g}"
         when = "first epoch" if first == 1 else "warm-up or in the first epoch after it"

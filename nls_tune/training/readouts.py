@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nls_tune.metrics import (
+    METRICS,
     PLAIN,
     Best,
     BestAverage,
@@ -17,12 +17,14 @@ from nls_tune.metrics import (
     Judging,
     Objective,
     ReadoutScore,
+    Scores,
     best_average,
     best_epoch,
+    smoothed,
 )
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.training.averages import WeightAverages
-from nls_tune.training.evaluation import Evaluator
+from nls_tune.training.evaluation import Evaluator, Judged
 
 
 class Readouts:
@@ -36,9 +38,10 @@ class Readouts:
     def __init__(self, model: nn.Module, settings: TrainingSettings, evaluator: Evaluator, judging: Judging) -> None:
         self._model, self._settings, self._evaluator, self._mirror = model, settings, evaluator, judging.mirror
         self._objective: Objective = judging.objective or settings.objective
+        self.metric = judging.metric
         self.averages = WeightAverages(model, settings.average_spans)
-        self._val_correct: list[Tensor] = []
-        self._correct: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._val: list[Judged] = []
+        self._judged: dict[int, tuple[Judged, Judged | None]] = {}
         self._mirrored: dict[int, float] = {}
 
     def scores(self, history: Sequence[EpochMetrics]) -> tuple[ReadoutScore | None, ReadoutScore | None]:
@@ -47,31 +50,34 @@ class Readouts:
         best, average = self._best(history, first), self._best_average(history, first)
         plain = None
         if best is not None:
-            plain = ReadoutScore(PLAIN, best.epoch, best.value, history[best.epoch - 1].test_accuracy)
+            found = [metrics.val for metrics in history[: best.epoch]]
+            plain = ReadoutScore(PLAIN, best.epoch, self._smoothed(found), history[best.epoch - 1].test)
         if average is None:
             return plain, None
         name = f"average:{self._settings.average_spans[average.span]:g}"
-        test, labels = self._correct[average.epoch][1], self._evaluator.data.test_labels
-        accuracy = None
-        if test is not None and labels is not None:
-            accuracy = float(np.unpackbits(test, count=len(labels)).mean())
-        return plain, ReadoutScore(name, average.epoch, average.value, accuracy)
+        found = [_of_average(metrics, average.span) for metrics in history[: average.epoch]]
+        test = self._judged[average.epoch][1]
+        return plain, ReadoutScore(name, average.epoch, self._smoothed(found), None if test is None else test.scores)
 
-    def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
-        """Return which validation and test samples the averages get right at an epoch that was their best so far."""
-        val, test = self._correct[epoch]
-        return val.tobytes(), None if test is None else test.tobytes()
+    def choose(self, plain: ReadoutScore | None, average: ReadoutScore | None) -> ReadoutScore | None:
+        """Return the better of what ``scores`` returned; the weights as they are on ties."""
+        if plain is None or average is None:
+            return plain or average
+        return average if average.val.of(self.metric) > plain.val.of(self.metric) else plain
+
+    def judged(self, epoch: int) -> tuple[Judged, Judged | None]:
+        """Return what the averages make of validation and test samples at an epoch that was their best so far."""
+        return self._judged[epoch]
 
     def mirrored(self, epoch: int) -> float | None:
         """Return the test accuracy over images and mirror images at an epoch that was the best so far."""
         return self._mirrored.get(epoch)
 
-    def validate(self, epoch: int) -> tuple[float, ...]:
-        """Return the validation accuracy of each average after an epoch; nothing where they are not judged."""
+    def validate(self, epoch: int) -> list[Scores]:
+        """Return the validation metrics of each average after an epoch; nothing where they are not judged."""
         data, models = self._evaluator.data, self.averages.models if self._is_judged(epoch) else ()
-        self._val_correct = [self._evaluator.correct(m, data.val_inputs, data.val_labels)[1] for m in models]
-        # Not in float32, whose rounding would decide ties with the weights as they are.
-        return tuple(int(correct.sum()) / len(correct) for correct in self._val_correct)
+        self._val = [self._evaluator.judge(m, data.val_inputs, data.val_labels)[1] for m in models]
+        return [judged.scores for judged in self._val]
 
     def judge(self, history: Sequence[EpochMetrics]) -> None:
         """Evaluate the test samples where the epoch that has just been validated is the best so far."""
@@ -87,8 +93,8 @@ class Readouts:
             ends = self._objective == "last"  # then it costs little, and both can be compared
             if (leads or ends) and data.test_inputs is not None and data.test_labels is not None:
                 model = self.averages.models[average.span]
-                test = _bits(self._evaluator.correct(model, data.test_inputs, data.test_labels)[1])
-            self._correct[epoch] = _bits(self._val_correct[average.span]), test
+                test = self._evaluator.judge(model, data.test_inputs, data.test_labels)[1]
+            self._judged[epoch] = self._val[average.span], test
         if self._mirror and data.test_inputs is not None and data.test_labels is not None:
             model, best = self._model, plain
             if average is not None and leads:
@@ -99,36 +105,57 @@ class Readouts:
     def identity(self) -> dict[str, Any]:
         """Return what decides at which epochs averages and mirror images are judged; nothing where none are."""
         identity: dict[str, Any] = {"objective": self._objective} if self._settings.average_spans else {}
-        return identity | ({"mirror": True, "objective": self._objective} if self._mirror else {})
+        identity |= {"mirror": True, "objective": self._objective} if self._mirror else {}
+        by_metric = bool(identity) or self._settings.warmup_from == "best"
+        return identity | ({"metric": self.metric} if by_metric and self.metric != "accuracy" else {})
 
     def _is_judged(self, epoch: int) -> bool:
         return self._objective == "best" or epoch == self._settings.epochs
 
     def _best(self, history: Sequence[EpochMetrics], first: int) -> Best | None:
         """The best epoch of the weights as they are, of those from a first one on."""
-        accuracies = [metrics.val_accuracy for metrics in history if not metrics.diverged]
-        return best_epoch(accuracies, first, self._objective)
+        return best_epoch(self.curve(history), first, self._objective)
 
     def _best_average(self, history: Sequence[EpochMetrics], first: int) -> BestAverage | None:
         """The best epoch of the averaged weights, of those from a first one on."""
-        accuracies = [metrics.average_val_accuracies for metrics in history if not metrics.diverged]
-        return best_average(accuracies, first, self._objective)
+        values = [metrics.averages(self.metric) for metrics in history if not metrics.diverged]
+        return best_average(values, first, self._objective)
+
+    def curve(self, history: Sequence[EpochMetrics]) -> list[float]:
+        """Return what epochs of the weights as they are are judged by; those that diverged are left out."""
+        return [metrics.val.of(self.metric) for metrics in history if not metrics.diverged]
+
+    def _smoothed(self, found: Sequence[Scores]) -> Scores:
+        """Smooth the metrics of the epochs up to the best one as the objective is."""
+        by_metric = ([one.of(metric) for one in found] for metric in METRICS)
+        accuracy, *others = (smoothed(values, len(values), self._objective) for values in by_metric)
+        return Scores(accuracy, *(None if math.isnan(value) else value for value in others))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue."""
-        bits = {e: [None if b is None else torch.from_numpy(b) for b in both] for e, both in self._correct.items()}
-        return {"averages": self.averages.state_dict(), "correct": bits, "mirrored": dict(self._mirrored)}
+        saved = {e: [None if one is None else one.state() for one in both] for e, both in self._judged.items()}
+        parts = [{e: [one and one[part] for one in both] for e, both in saved.items()} for part in (0, 1)]
+        return {
+            "averages": self.averages.state_dict(),
+            "correct": parts[0],
+            "counts": parts[1],
+            "mirrored": dict(self._mirrored),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         self.averages.load_state_dict(state["averages"])
-        self._correct = {
-            epoch: (val.cpu().numpy(), None if test is None else test.cpu().numpy())
-            for epoch, (val, test) in state["correct"].items()
-        }
+        data, counts = self._evaluator.data, state.get("counts", {})
+        num_val, num_test = len(data.val_labels), 0 if data.test_labels is None else len(data.test_labels)
+        self._judged = {}
+        for epoch, (val, test) in state["correct"].items():
+            of_val, of_test = counts.get(epoch, (None, None))
+            tested = None if test is None else Judged.of_state(test, of_test, num_test)
+            self._judged[epoch] = Judged.of_state(val, of_val, num_val), tested
         self._mirrored = dict(state["mirrored"])
 
 
-def _bits(correct: Tensor) -> np.ndarray:
-    """Pack bools, the first one into the most significant bit."""
-    return np.packbits(correct.cpu().numpy())
+def _of_average(metrics: EpochMetrics, span: int) -> Scores:
+    """Return the validation metrics of an average after an epoch; NaN where it was not judged."""
+    found = (metrics.averages(metric) for metric in METRICS)
+    return Scores(*(values[span] if span < len(values) else math.nan for values in found))

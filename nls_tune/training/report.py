@@ -10,7 +10,7 @@ from nls_tune.metrics import EpochMetrics, ReadoutScore
 from nls_tune.runs.schemas import Status
 
 #: The key of the objective in Tune's results.
-METRIC = "best_val_accuracy"
+METRIC = "best_value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,10 @@ class TrialReport:
     """The state of a trial after an epoch. To Tune it is a flat dictionary with all of these keys.
 
     ``epoch`` is the last one, 0 before the first; ``gls_epochs``, those of the GLS phase, are the scheduler's clock.
-    ``best_val_accuracy`` is the objective, 0.0 while no epoch counts, ``best_epoch`` the epoch that a user would
+    ``best_value`` is the objective, 0.0 while no epoch counts, ``best_epoch`` the epoch that a user would
     deploy, ``readout`` which weights, and ``val_correct_at_best`` says which validation samples are right there, one
-    bit per sample (test samples likewise; None without a test set). ``plain`` is what the weights as they are have
+    bit per sample (test samples likewise; None without a test set). ``val_counts_at_best`` are the counts by class
+    there, as `ClassCounts.flat` gives them. ``plain`` is what the weights as they are have
     reached, ``average`` their best average; ``mirrored_test_accuracy`` is over images and mirror images, where that is
     asked for. ``diverged`` is about the last epoch; ``finished``: the trial has come to its end by itself.
     ``train_seconds`` are those of the epochs that it trained, without the ``epochs_reused`` from the store of warm-ups,
@@ -34,15 +35,16 @@ class TrialReport:
     epoch: int = 0
     gls_epochs: int = 0
     epochs_reused: int = 0
-    best_val_accuracy: float = 0.0
+    best_value: float = 0.0
     best_epoch: int | None = None
     readout: str | None = None
-    test_accuracy_at_best: float | None = None
     plain: ReadoutScore | None = None
     average: ReadoutScore | None = None
     mirrored_test_accuracy: float | None = None
     val_correct_at_best: bytes | None = None
     test_correct_at_best: bytes | None = None
+    val_counts_at_best: tuple[int, ...] | None = None
+    test_counts_at_best: tuple[int, ...] | None = None
     diverged: bool = False
     finished: bool = False
     train_seconds: float = 0.0
@@ -54,7 +56,12 @@ class TrialReport:
     @property
     def objective(self) -> float | None:
         """The objective; None while no epoch counts."""
-        return None if self.best_epoch is None else self.best_val_accuracy
+        return None if self.best_epoch is None else self.best_value
+
+    @property
+    def best(self) -> ReadoutScore | None:
+        """The score of the readout that is used; None while no epoch counts."""
+        return next((one for one in (self.plain, self.average) if one and one.readout == self.readout), None)
 
     @property
     def status(self) -> Status:

@@ -42,7 +42,7 @@ def probe(question: dict[str, Any]) -> dict[str, float]:
     training = Training(dataset, settings)
     training.run_epoch()  # the first one pays for what is made once
     begin = time.perf_counter()
-    training.evaluator.correct(training.model, training.data.val_inputs, training.data.val_labels)
+    training.evaluator.judge(training.model, training.data.val_inputs, training.data.val_labels)
     evaluate = time.perf_counter() - begin
     train = training.run_epoch().seconds - evaluate * (1 + len(settings.average_spans))
     return {"train": max(train, 0.0) / count, "evaluate": evaluate / _BATCH}

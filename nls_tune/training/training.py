@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,19 +15,18 @@ from torch import Tensor, nn
 from nls_tune._version import __version__
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
-from nls_tune.losses import make_loss
+from nls_tune.losses import balanced_weights, make_loss
 from nls_tune.losses.registry import check_takes_probabilities
-from nls_tune.metrics import EpochMetrics, Judging, best_epoch
+from nls_tune.metrics import AVERAGES, METRICS, EpochMetrics, Judging, Scores, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
 from nls_tune.training.compiling import Compiler, Forward, run_network
 from nls_tune.training.data import Batches, DeviceData
 from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
-from nls_tune.training.evaluation import Evaluator
-from nls_tune.training.fast_cnn import WHITENING_IMAGES, FastCNN, whitened_at_once
+from nls_tune.training.evaluation import Evaluator, Judged
 from nls_tune.training.features import FrozenNetwork
-from nls_tune.training.last_layer import freeze, set_training
-from nls_tune.training.models import build_model
+from nls_tune.training.last_layer import set_training
 from nls_tune.training.readouts import Readouts
+from nls_tune.training.starting_network import starting_network
 from nls_tune.training.streaming import Inputs
 
 _STATE_VERSION = 2
@@ -70,21 +69,10 @@ class Training:
             check_takes_probabilities(settings.loss, dataset.noise_level)
         self.data = DeviceData.load(dataset, self.device) if data is None else data
         with seeded(self._stream(0), self.device):
-            model = build_model(
-                settings.model,
-                num_classes=dataset.num_classes,
-                input_shape=dataset.input_shape,
-                weights=settings.weights,
-            )
-            if isinstance(model, FastCNN) and settings.weights is None:
-                some = torch.randperm(dataset.num_train)[:WHITENING_IMAGES]
-                model.whiten(self.data.normalised(torch.split(some, whitened_at_once(dataset.input_shape))))
+            self.network = starting_network(dataset, settings, self.data).to(self.device)
         images = len(dataset.input_shape) == 3
-        if settings.freeze:
-            freeze(model)
         self.precision = resolve_precision(settings.precision, self.device, images=images)
         self._memory_format = torch.channels_last if images else torch.contiguous_format
-        self.network = model.to(self.device)
         self.network.to(memory_format=self._memory_format)
         #: What is trained, evaluated and saved: the network, or its last layer on the features that the rest makes.
         self.model: nn.Module = self.network
@@ -97,13 +85,14 @@ class Training:
         set_training(self.model, frozen=self._frozen)
         self.history: list[EpochMetrics] = []
         self.epochs_reused = 0
-        self._val_correct: list[np.ndarray] = []
-        self._test_correct: list[np.ndarray] = []
+        self._judged: list[tuple[Judged, Judged | None]] = []
         self.evaluator = Evaluator(self.data, self.precision, self._memory_format)
         self.readouts = Readouts(self.model, settings, self.evaluator, judging)
         self.source = Batches(self.data, settings, self._memory_format)
         self.optimizer = self._new_optimizer(1)
-        self._warmup_loss = make_loss("ce").to(self.device)
+        balanced = settings.class_weights == "balanced"
+        self._weights = balanced_weights(self.data.train_labels, self.num_classes) if balanced else None
+        self._warmup_loss = make_loss("ce", class_weights=self._weights).to(self.device)
         self._transition = dataset.transition
         self._loss = self._new_loss()
         self._best_warmup: dict[str, Tensor] | None = None
@@ -124,17 +113,13 @@ class Training:
         """Whether there is nothing left to train: all epochs are done, or it diverged."""
         return self.diverged or self.epoch >= self.settings.epochs
 
-    def val_accuracies(self, epochs: int | None = None) -> list[float]:
-        """Validation accuracy of every epoch, or of the first ``epochs``, that did not diverge."""
-        return [m.val_accuracy for m in self.history[:epochs] if not m.diverged]
+    def curve(self, epochs: int | None = None) -> list[float]:
+        """Return the metric on validation after every epoch, or the first ``epochs``, that did not diverge."""
+        return self.readouts.curve(self.history[:epochs])
 
-    def correct_bits(self, epoch: int) -> tuple[bytes, bytes | None]:
-        """Return which validation and test samples a finished (1-based) epoch got right; None without a test set.
-
-        One bit per sample in the order of the split, most significant bit first (``numpy.packbits``).
-        """
-        test = self._test_correct[epoch - 1].tobytes() if self.data.test_labels is not None else None
-        return self._val_correct[epoch - 1].tobytes(), test
+    def judged(self, epoch: int) -> tuple[Judged, Judged | None]:
+        """Return what a finished (1-based) epoch makes of validation and test samples; None without a test set."""
+        return self._judged[epoch - 1]
 
     # Training
 
@@ -150,15 +135,13 @@ class Training:
             self.readouts.averages.restart()  # what the warm-up reached is not the GLS phase's
         with seeded(self._stream(epoch), self.device):
             loss_sum, num_correct = self._train_epoch(epoch)
-        val_loss, val_correct = self.evaluator.correct(self.model, self.data.val_inputs, self.data.val_labels)
-        test_correct = None
+        val_loss, val = self.evaluator.judge(self.model, self.data.val_inputs, self.data.val_labels)
+        test = None
         if self.data.test_inputs is not None and self.data.test_labels is not None:
-            _, test_correct = self.evaluator.correct(self.model, self.data.test_inputs, self.data.test_labels)
+            _, test = self.evaluator.judge(self.model, self.data.test_inputs, self.data.test_labels)
         # One transfer for everything that is a number; the step loop never waits for the device.
         finite = self._parameters_finite() & loss_sum.isfinite() & val_loss.isfinite()
         sums = torch.stack([loss_sum, num_correct, val_loss, finite.to(torch.float64)]).tolist()
-        val_bits = val_correct.cpu().numpy()
-        test_bits = None if test_correct is None else test_correct.cpu().numpy()
         num_train = len(self.data.train_labels)
         metrics = EpochMetrics(
             epoch=epoch,
@@ -166,17 +149,15 @@ class Training:
             lr=self.settings.learning_rate(epoch),
             train_loss=sums[0] / num_train,
             train_accuracy=sums[1] / num_train,
-            val_loss=sums[2] / len(val_bits),
-            val_accuracy=float(val_bits.mean()),
-            test_accuracy=None if test_bits is None else float(test_bits.mean()),
+            val_loss=sums[2] / val.num_samples,
+            **_columns("val", val),
+            **_columns("test", test),
             diverged=not sums[3],
             seconds=0.0,
             peak_memory_bytes=peak_memory_bytes(self.device),
-            average_val_accuracies=self.readouts.validate(epoch) if sums[3] else (),
+            **_average_columns(self.readouts.validate(epoch) if sums[3] else []),
         )
-        self._val_correct.append(np.packbits(val_bits))
-        if test_bits is not None:
-            self._test_correct.append(np.packbits(test_bits))
+        self._judged.append((val, test))
         if not metrics.diverged:
             self.readouts.judge([*self.history, metrics])
         self.history.append(replace(metrics, seconds=time.perf_counter() - start))
@@ -186,7 +167,7 @@ class Training:
     def _keep_best_warmup(self) -> None:
         """Copy the weights after a warm-up epoch that is the best so far, if the GLS phase is to start from it."""
         if self.settings.warmup_from == "best" and self.epoch <= self.settings.warmup_epochs:
-            best = best_epoch(self.val_accuracies())
+            best = best_epoch(self.curve())
             if best is not None and best.epoch == self.epoch:
                 self._best_warmup = {name: value.clone() for name, value in self.model.state_dict().items()}
 
@@ -263,6 +244,7 @@ class Training:
             num_classes=self.num_classes,
             num_samples=len(self.data.train_labels),
             matrix=self._transition,
+            class_weights=self._weights,
             **self.settings.loss_settings(),
         )
         return made.to(self.device)
@@ -299,8 +281,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(m) for m in self.history],
-            "val_correct": [torch.from_numpy(bits) for bits in self._val_correct],
-            "test_correct": [torch.from_numpy(bits) for bits in self._test_correct],
+            **_judged_state([[val for val, _ in self._judged], [test for _, test in self._judged if test is not None]]),
             **({"readouts": self.readouts.state_dict()} if self.readouts.identity() else {}),
             **({} if self._best_warmup is None else {"best_warmup": self._best_warmup}),
             **(
@@ -379,10 +360,39 @@ class Training:
         if "readouts" in state:
             self.readouts.load_state_dict(state["readouts"])
         self.optimizer, self.history, self._best_warmup = optimizer, history, state.get("best_warmup")
-        self._val_correct = [bits.cpu().numpy() for bits in state["val_correct"]]
-        self._test_correct = [bits.cpu().numpy() for bits in state["test_correct"]]
+        labels = self.data.val_labels, self.data.test_labels
+        val, test = (_judged(state, name, of) for name, of in zip(("val", "test"), labels, strict=True))
+        self._judged = [(one, test[epoch] if test else None) for epoch, one in enumerate(val)]
 
 
 def _metrics(values: State) -> EpochMetrics:
     """The metrics of an epoch of a saved state."""
-    return EpochMetrics(**{**values, "average_val_accuracies": tuple(values.get("average_val_accuracies", ()))})
+    return EpochMetrics(**{**values, **{name: tuple(values.get(name, ())) for name in AVERAGES.values()}})
+
+
+def _columns(split: str, judged: Judged | None) -> State:
+    """The metrics of an epoch by the names of their columns; None without a test set."""
+    scores = None if judged is None else judged.scores
+    return {f"{split}_{metric}": None if scores is None else scores.of(metric) for metric in METRICS}
+
+
+def _average_columns(scores: Sequence[Scores]) -> State:
+    """The metrics of the averaged weights by the names of their columns."""
+    return {column: tuple(one.of(metric) for one in scores) for metric, column in AVERAGES.items()}
+
+
+def _judged_state(found: list[list[Judged]]) -> State:
+    """What a saved state holds of the judged epochs: bits and counts."""
+    saved = {name: [one.state() for one in judged] for name, judged in zip(("val", "test"), found, strict=True)}
+    correct: State = {f"{name}_correct": [bits for bits, _ in states] for name, states in saved.items()}
+    return correct | {f"{name}_counts": [counts for _, counts in states] for name, states in saved.items()}
+
+
+def _judged(state: State, name: str, labels: Tensor | None) -> list[Judged]:
+    """The judged epochs of a saved state; early versions saved no counts."""
+    correct = state[f"{name}_correct"]
+    counts = state.get(f"{name}_counts", [None] * len(correct))
+    return [
+        Judged.of_state(*one, num_samples=0 if labels is None else len(labels))
+        for one in zip(correct, counts, strict=True)
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.metrics import Judging
+from nls_tune.metrics import AVERAGES, METRICS, Judging
 from nls_tune.runs.checkpoint import StoredCheckpoint, TrialCheckpoint
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nls_tune.runs.storage.store import Store
     from nls_tune.training.compiling import Compiler
     from nls_tune.training.data import DeviceData
+    from nls_tune.training.evaluation import Judged
     from nls_tune.training.training import Training
 
 #: Reports go to the driver at rungs, at the end, and otherwise this often; epochs between travel together.
@@ -149,13 +150,17 @@ class Trial:
         """The state of the trial as it was after an epoch, with the epochs since the last report."""
         training = self.training
         plain, average = training.readouts.scores(training.history[:epoch]) if self._validates else (None, None)
-        averaged = average is not None and (plain is None or average.val_accuracy > plain.val_accuracy)
-        best, val_bits, test_bits = average if averaged else plain, None, None
+        best = training.readouts.choose(plain, average)
+        val: Judged | None = None
+        test: Judged | None = None
         if best is not None:
-            val_bits, test_bits = (training.readouts if averaged else training).correct_bits(best.epoch)
+            val, test = (training if best is plain else training.readouts).judged(best.epoch)
         new = training.history[self._reported : epoch]
         if not self._validates:
-            nothing: dict[str, Any] = {"val_loss": math.nan, "val_accuracy": math.nan, "average_val_accuracies": ()}
+            nothing: dict[str, Any] = {f"val_{metric}": None for metric in METRICS} | dict.fromkeys(
+                AVERAGES.values(), ()
+            )
+            nothing |= {"val_loss": math.nan, "val_accuracy": math.nan}
             new = [replace(metrics, **nothing) for metrics in new]
         self._reported = epoch
         at_end = epoch == training.epoch
@@ -166,15 +171,16 @@ class Trial:
             epoch=epoch,
             gls_epochs=training.settings.gls_epochs(epoch),
             epochs_reused=min(training.epochs_reused, epoch),
-            best_val_accuracy=best.val_accuracy if best else 0.0,
+            best_value=best.val.of(training.readouts.metric) if best else 0.0,
             best_epoch=best.epoch if best else None,
             readout=best.readout if best else None,
-            test_accuracy_at_best=best.test_accuracy if best else None,
             plain=plain,
             average=average,
             mirrored_test_accuracy=training.readouts.mirrored(best.epoch) if best else None,
-            val_correct_at_best=val_bits,
-            test_correct_at_best=test_bits,
+            val_correct_at_best=val.bits.tobytes() if val else None,
+            test_correct_at_best=test.bits.tobytes() if test else None,
+            val_counts_at_best=_flat(val),
+            test_counts_at_best=_flat(test),
             diverged=training.diverged and at_end,
             finished=finished,
             train_seconds=sum(m.seconds for m in training.history[training.epochs_reused : epoch]),
@@ -207,3 +213,8 @@ class Trial:
         """Let others go on with the warm-up."""
         self._warmup.close()
         self._checkpoint.close()
+
+
+def _flat(judged: Judged | None) -> tuple[int, ...] | None:
+    """The counts by class; None in the states of early versions."""
+    return None if judged is None or judged.counts is None else tuple(judged.counts.flat())

@@ -153,7 +153,7 @@ def _trainable(work: Work, warmup_epochs: Sequence[int], names: Collection[DataN
         name: dataclasses.replace(work.data.load(name), inputs=first.inputs[:0], test_inputs=None) for name in names
     }
     shared = SharedSettings(
-        judging=Judging(plan.settings.objective, plan.settings.tta == "mirror"),
+        judging=Judging(plan.settings.objective, plan.settings.tta == "mirror", plan.settings.metric),
         use_gpu=slots.gpus_per_trial > 0,
         checkpoints=work.run.checkpoints,
         cpus_per_trial=slots.cpus_per_trial,

@@ -149,7 +149,8 @@ class Recorder(NotPickled, tune.Callback):
         self._work.lost.trained_again([before for before, again in known if before != again])
         state.epochs.update({metrics.epoch: metrics for metrics in report.new_epochs})
         state.epochs = {epoch: m for epoch, m in state.epochs.items() if epoch <= report.epoch}
-        accuracies = [state.epochs[epoch].val_accuracy for epoch in sorted(state.epochs)]
+        metric = self._work.plan.settings.metric
+        accuracies = [state.epochs[epoch].val.of(metric) for epoch in sorted(state.epochs)]
         self._progress.reported(state.spec.trial_id, report.epoch, report.train_seconds, accuracies)
         for tracker in self._work.trackers if new else ():
             tracker.reported(state.tracked, new)
@@ -221,7 +222,7 @@ class Recorder(NotPickled, tune.Callback):
             self._checkpoint(state).remove()
         if error is not None and status != "interrupted" and not again:
             self.failures.append(error)
-        self.view.trial_ended(trial_line(row, list(self._work.plan.space.space)))
+        self.view.trial_ended(trial_line(row, list(self._work.plan.space.space), self._work.plan.settings.metric))
 
     def _checkpoint(self, state: TrialState) -> TrialCheckpoint:
         return TrialCheckpoint(self._work.run.checkpoints / state.spec.trial_id)

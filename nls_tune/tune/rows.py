@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.metrics import EpochMetrics, ReadoutScore
+from nls_tune.metrics import METRICS, EpochMetrics, ReadoutScore, Scores
 from nls_tune.noise.confident_learning import NoiseEstimate
 from nls_tune.plan.level import cancelling_rate
 from nls_tune.runs.schemas import ON_ALL_LABELS, Row, Status, config_columns
@@ -77,19 +77,22 @@ class TrialState:
             "epochs": len(self.epochs),
             "epochs_reused": report.epochs_reused,
             "best_epoch": report.best_epoch,
-            "best_val_accuracy": report.objective,
-            "test_accuracy_at_best": report.test_accuracy_at_best,
-            "last_val_accuracy": last.val_accuracy if last and validates else None,
-            "last_test_accuracy": last.test_accuracy if last else None,
+            **_score_columns("", report.best),
+            **_last_columns("val", last.val if last and validates else None),
+            **_last_columns("test", last.test if last else None),
             "readout": report.readout,
-            **_score_columns("plain", report.plain),
-            **_score_columns("average", report.average),
+            "plain_best_epoch": report.plain and report.plain.epoch,
+            **_score_columns("plain_", report.plain),
+            "average_best_epoch": report.average and report.average.epoch,
+            **_score_columns("average_", report.average),
             "mirrored_test_accuracy": report.mirrored_test_accuracy,
             "slot": self.slot,
             "num_val": dataset.num_val if validates else 0,
             "num_test": 0 if dataset.test_labels is None else len(dataset.test_labels),
             "val_correct_at_best": report.val_correct_at_best,
             "test_correct_at_best": report.test_correct_at_best,
+            "val_counts_at_best": report.val_counts_at_best,
+            "test_counts_at_best": report.test_counts_at_best,
             "train_seconds": report.train_seconds,
             "wall_seconds": (finished_at - self.started_at).total_seconds(),
             "device": report.device,
@@ -99,10 +102,13 @@ class TrialState:
         }
 
 
-def _score_columns(name: str, score: ReadoutScore | None) -> Row:
-    """The columns of a readout; nulls where it was not judged."""
-    return {
-        f"{name}_best_epoch": score and score.epoch,
-        f"{name}_best_val_accuracy": score and score.val_accuracy,
-        f"{name}_test_accuracy_at_best": score and score.test_accuracy,
-    }
+def _score_columns(prefix: str, score: ReadoutScore | None) -> Row:
+    """The metrics of a readout at its best epoch; nulls where it was not judged."""
+    val, test = (score.val, score.test) if score else (None, None)
+    row = {f"{prefix}best_val_{metric}": val and getattr(val, metric) for metric in METRICS}
+    return row | {f"{prefix}test_{metric}_at_best": test and getattr(test, metric) for metric in METRICS}
+
+
+def _last_columns(split: str, scores: Scores | None) -> Row:
+    """The metrics of the last epoch; nulls where there are none."""
+    return {f"last_{split}_{metric}": scores and getattr(scores, metric) for metric in METRICS}

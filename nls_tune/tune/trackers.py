@@ -144,7 +144,8 @@ class WandbTracker(Tracker):
 
 def _known(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     """Return the values of some names, without those that are missing or not finite."""
-    return {name: values[name] for name in names if values[name] is not None and math.isfinite(values[name])}
+    found = {name: values.get(name) for name in names}
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def check_trackers(settings: SearchSettings) -> None:

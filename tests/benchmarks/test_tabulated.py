@@ -77,7 +77,7 @@ def test_a_point_is_the_training_that_the_package_runs(trained):
     while not training.finished:
         training.run_epoch()
     curve = trained.levels[1].curves[1][0, 1, 0]
-    assert curve.val.tolist() == pytest.approx(training.val_accuracies(), abs=0.006)
+    assert curve.val.tolist() == pytest.approx(training.curve(), abs=0.006)
     test = [m.test_accuracy for m in training.history]
     assert ((curve.test["a"] + curve.test["b"]) / 2).tolist() == pytest.approx(test, abs=0.006)
 

@@ -20,7 +20,8 @@ from nls_tune.runs.schemas import STATUSES
 
 EPOCH = {
     "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5, "test_accuracy": None,
-    "seconds": 2.0,
+    "seconds": 2.0, "val_balanced_accuracy": 0.25, "test_balanced_accuracy": None, "val_macro_f1": 0.125,
+    "test_macro_f1": None,
 }  # fmt: skip
 
 

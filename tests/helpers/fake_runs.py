@@ -216,7 +216,12 @@ class _Level:
         columns["readout"] = [None if best is None else "plain"] * n
         for name in ("best_epoch", "best_val_accuracy", "test_accuracy_at_best"):
             columns[f"plain_{name}"], columns[f"average_{name}"] = columns[name], [None] * n
-        columns["mirrored_test_accuracy"] = [None] * n
+        for name in [name for name in columns if "accuracy" in name]:
+            for metric, share in OTHER_METRICS.items():
+                values = [None if value is None else share * value for value in columns[name]]
+                columns[name.replace("accuracy", metric)] = values
+        # What is not made: mirror images, the counts by class.
+        columns |= {name: [None] * n for name in trial_schema().names if name not in columns and name not in _LAST}
         seconds = 0.05 * length
         begins = np.floor(np.arange(n) / 2) * 0.05 * self.epochs  # two slots
         columns |= {"train_seconds": seconds, "wall_seconds": seconds + 0.1}
@@ -252,10 +257,23 @@ class _Level:
             "diverged": (made["status"][of] == "diverged") & (at == length[of] - 1),
             "seconds": np.full(len(of), 0.05),
             "peak_memory_bytes": np.full(len(of), 10**8),
-            "average_val_accuracies": [[]] * len(of),
+        }
+        for metric, share in OTHER_METRICS.items():
+            columns[f"val_{metric}"] = share * val
+            columns[f"test_{metric}"] = share * columns["test_accuracy"] if size else columns["test_accuracy"]
+        columns |= {
+            field.name: [[] if pa.types.is_list(field.type) else None] * len(of)
+            for field in epoch_schema()
+            if field.name not in columns
         }
         table = pa.table({name: columns[name] for name in epoch_schema().names}, schema=epoch_schema())
         return [table.slice(int(end - k), int(k)) for end, k in zip(ends, length, strict=True)]
+
+
+#: The metrics besides accuracy, as shares of it.
+OTHER_METRICS = {"balanced_accuracy": 0.98, "macro_f1": 0.96}
+#: The columns that are made last.
+_LAST = ("train_seconds", "wall_seconds", "started_at", "finished_at")
 
 
 def arms_of(rates: np.ndarray) -> list[str]:

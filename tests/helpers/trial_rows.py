@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from nls_tune.metrics import METRICS
 from nls_tune.runs.schemas import config_columns, trial_id, trial_schema
 from nls_tune.spaces.settings import TrainingSettings
 
@@ -53,6 +54,7 @@ def trial_row(
         "plain_test_accuracy_at_best": None if test_correct is None else float(test_correct.mean()),
         **dict.fromkeys(("average_best_epoch", "average_best_val_accuracy", "average_test_accuracy_at_best")),
         "mirrored_test_accuracy": None,
+        **{name: None for name in trial_schema().names if name.endswith("_counts_at_best") or _is_other_metric(name)},
         "slot": None,
         "num_val": len(val),
         "num_test": 0 if test_correct is None else len(test_correct),
@@ -68,6 +70,10 @@ def trial_row(
     }
     identity = ("f" * 64, row["noise_level"], row["noise_seed"], training, row["stage"])
     return {"trial_id": trial_id(*identity), **row}
+
+
+def _is_other_metric(column: str) -> bool:
+    return any(metric in column for metric in METRICS[1:])
 
 
 def trials_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nls_tune import InputError
-from nls_tune.losses import LOSSES, NoisyLabelLoss, make_loss
+from nls_tune.losses import LOSSES, NoisyLabelLoss, balanced_weights, make_loss
 from nls_tune.losses.building import loss_class
 from nls_tune.losses.registry import LOSS_SETTINGS, check_loss
 
@@ -163,6 +163,54 @@ def test_the_gradient_is_that_of_the_papers_formula(name, given_settings):
             return reference(name, moved, labels, given_settings)
 
     torch.testing.assert_close(logits.grad, numeric_gradient(of, fixed), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "given_settings"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_make_a_mean_of_single_losses_over_the_sum_of_the_weights(name, given_settings, dtype):
+    logits, labels, indices = batch(dtype=dtype)
+    weights = torch.tensor([0.5, 2.0, 1.0, 4.0, 0.25])
+    rows = range(len(labels))
+    single = [
+        made(name, **given_settings).double()(logits[i : i + 1], labels[i : i + 1], indices[i : i + 1]) for i in rows
+    ]
+    found = made(name, class_weights=weights, **given_settings).double()(logits, labels, indices)
+    of = weights[labels].double()
+    expected = (torch.stack(single).double() * of).sum() / of.sum()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    alike = made(name, class_weights=torch.full((5,), 3.0), **given_settings).double()(logits, labels, indices)
+    torch.testing.assert_close(alike, made(name, **given_settings).double()(logits, labels, indices))
+
+
+@pytest.mark.parametrize("name", ["ce", "gls"])
+def test_class_weights_of_probabilities_are_those_of_their_labels(name):
+    logits, labels = torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 5
+    weights = [0.5, 1.0, 2.0, 3.0, 0.25]
+    settings = {"smooth_rate": -0.4} if name == "gls" else {}
+    loss = made(name, class_weights=weights, **settings).double()
+    sure = torch.nn.functional.one_hot(labels, 5).double()
+    torch.testing.assert_close(loss(logits, sure), loss(logits, labels))
+    torch.testing.assert_close(loss(logits, sure.roll(1, 0)), loss(logits, labels.roll(1)))
+
+
+def test_weighted_cross_entropy_is_that_of_torch():
+    logits, labels, _ = batch(dtype=torch.float32)
+    weights = torch.tensor([0.5, 2.0, 1.0, 4.0, 0.25])
+    found = made("ce", class_weights=weights)(logits, labels)
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels, weight=weights))
+
+
+def test_balanced_weights_make_up_for_the_sizes_of_the_classes():
+    labels = torch.tensor([0] * 6 + [2] * 2)
+    weights = balanced_weights(labels, 3)
+    assert weights.tolist() == pytest.approx([8 / 18, 0, 8 / 6])
+    scikit_learn = len(labels) / (2 * torch.bincount(labels)[[0, 2]])  # which counts the classes that are there
+    torch.testing.assert_close(weights[[0, 2]] * 3 / 2, scikit_learn)
+
+
+def test_a_loss_of_ones_own_takes_no_weights():
+    with pytest.raises(InputError, match="own_loss:RememberingLoss is your own; weigh in it"):
+        make_loss("own_loss:RememberingLoss", num_classes=2, num_samples=3, class_weights=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("name", LOSSES)

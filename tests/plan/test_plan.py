@@ -336,6 +336,15 @@ def test_mirror_images_are_another_search_and_need_images(digits):
         plan_of(noise=("symmetric:0.4",), tta="mirror")
 
 
+def test_another_metric_is_another_search(digits):
+    assert "metric" not in digits.identity().settings  # as in runs of earlier versions
+    assert plan_of(**DIGITS, metric="accuracy").identity() == digits.identity()
+    other = identity_of(plan_of(**DIGITS, metric="macro_f1"))
+    assert differences(identity_of(digits), other) == ["settings.metric: None -> macro_f1"]
+    with pytest.raises(InputError, match="--metric"):
+        plan_of(**DIGITS, metric="f1")
+
+
 def test_differences_name_the_key_and_both_values(digits):
     before = {"same": 1, "a": {"b": 1, "gone": 2}, "list": [1]}
     now = {"same": 1, "a": {"b": 3, "new": 4}, "list": [1, 2]}

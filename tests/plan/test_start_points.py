@@ -13,6 +13,7 @@ from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
 from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.run_json import RunJson
 
 SPACE = """
 space:
@@ -31,6 +32,7 @@ class EarlierRun:
     def __init__(self, path: Path) -> None:
         self.directory = RunDirectory(path)
         self.directory.create()
+        self.directory.write_json(RunJson(schema_version=1, status="finished"))
         self._minute = 0
 
     def add(self, level: str, rate: float, *, noise_rate: float | None = 0.4, val: float = 0.6, **more) -> None:

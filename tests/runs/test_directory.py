@@ -42,7 +42,9 @@ def epoch_row(**changes: Any) -> dict[str, Any]:
         "run_id": "r", "trial_id": "t", "noise_level": "clean", "arm": "ce", "smooth_rate": 0.0, "node": "n",
         "device": "d", "epoch": 1, "phase": "gls", "lr": 0.1, "train_loss": 0.7, "train_accuracy": 0.5,
         "val_loss": 0.6, "val_accuracy": 0.5, "test_accuracy": None, "diverged": False, "seconds": 0.1,
-        "peak_memory_bytes": 2**40, "average_val_accuracies": [0.5, 0.25],
+        "peak_memory_bytes": 2**40, "average_val_accuracies": [0.5, 0.25], "val_balanced_accuracy": 0.375,
+        "val_macro_f1": 0.25, "test_balanced_accuracy": None, "test_macro_f1": None,
+        "average_val_balanced_accuracies": [0.5, 0.125], "average_val_macro_f1s": [0.375, 0.25],
     }  # fmt: skip
     return {**row, **changes}
 
@@ -326,12 +328,15 @@ def test_columns_that_came_later_are_filled_with_their_defaults(run):
     assert row == expected
 
 
-def test_epochs_of_an_early_version_have_no_averages(run):
+def test_epochs_of_an_early_version_have_neither_averages_nor_metrics_besides_accuracy(run):
     run.write_epochs([epoch_row()])
-    rewritten(lambda t: t.drop_columns(["average_val_accuracies"]))(run.epochs / "t.parquet")
+    later = EPOCH_COLUMNS[EPOCH_COLUMNS.index("average_val_accuracies") :]
+    rewritten(lambda t: t.drop_columns(later))(run.epochs / "t.parquet")
     epochs = read_epochs(run.path)
     assert list(epochs.columns) == EPOCH_COLUMNS
-    assert [list(found) for found in epochs["average_val_accuracies"]] == [[]]
+    for name in later:
+        (found,) = epochs[name]
+        assert list(found) == [] if name.startswith("average") else np.isnan(found)
 
 
 @pytest.mark.parametrize(

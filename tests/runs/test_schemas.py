@@ -20,24 +20,36 @@ READOUTS = [
     "readout", "plain_best_epoch", "plain_best_val_accuracy", "plain_test_accuracy_at_best", "average_best_epoch",
     "average_best_val_accuracy", "average_test_accuracy_at_best", "mirrored_test_accuracy",
 ]  # fmt: skip
+OTHERS = ("balanced_accuracy", "macro_f1")
+OTHER_METRICS = [
+    *(
+        f"{readout}{name}"
+        for metric in OTHERS
+        for readout in ("", "plain_", "average_")
+        for name in (f"best_val_{metric}", f"test_{metric}_at_best")
+    ),
+    *(f"last_{split}_{metric}" for metric in OTHERS for split in ("val", "test")),
+]
+COUNTS = ["val_counts_at_best", "test_counts_at_best"]
 TRIAL_COLUMNS = [
     "run_id", "trial_id", "stage", "arm", "dataset", "num_classes", "noise_level", "noise_rate",
     "estimated_noise_rate", "noise_cancelling_rate", "smooth_rate", "warmup_epochs", "lr", *CONFIG, "seed",
     "noise_seed", "status", "error", "epochs", "epochs_reused", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, "slot", "num_val",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, *OTHER_METRICS, "slot", "num_val",
     "num_test",
-    "val_correct_at_best", "test_correct_at_best", "train_seconds", "wall_seconds", "device", "node",
+    "val_correct_at_best", "test_correct_at_best", *COUNTS, "train_seconds", "wall_seconds", "device", "node",
     "started_at", "finished_at",
 ]  # fmt: skip
 EPOCH_COLUMNS = [
     "run_id", "trial_id", "noise_level", "arm", "smooth_rate", "node", "device", "epoch", "phase", "lr",
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy", "diverged", "seconds",
-    "peak_memory_bytes", "average_val_accuracies",
+    "peak_memory_bytes", "average_val_accuracies", "val_balanced_accuracy", "test_balanced_accuracy",
+    "val_macro_f1", "test_macro_f1", "average_val_balanced_accuracies", "average_val_macro_f1s",
 ]  # fmt: skip
 NULLABLE = {
     "noise_rate", "estimated_noise_rate", "noise_cancelling_rate", "error", "best_epoch", "best_val_accuracy",
-    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, "slot", "val_correct_at_best",
-    "test_correct_at_best", "config_warmup_momentum", "config_warmup_weight_decay",
+    "test_accuracy_at_best", "last_val_accuracy", "last_test_accuracy", *READOUTS, *OTHER_METRICS, *COUNTS, "slot",
+    "val_correct_at_best", "test_correct_at_best", "config_warmup_momentum", "config_warmup_weight_decay",
     "config_weights",
 }  # fmt: skip
 
@@ -48,7 +60,8 @@ def test_the_columns_are_those_of_the_contract():
     for schema in (trial_schema(), epoch_schema()):
         assert schema.metadata[b"nls_tune.schema_version"] == str(SCHEMA_VERSION).encode()
     assert {f.name for f in trial_schema() if f.nullable} == NULLABLE
-    assert {f.name for f in epoch_schema() if f.nullable} == {"test_accuracy"}
+    others = {f"{split}_{metric}" for split in ("val", "test") for metric in OTHERS}
+    assert {f.name for f in epoch_schema() if f.nullable} == {"test_accuracy", *others}
     schema = trial_schema()
     kinds = {"config_model": pa.string(), "config_schedule": pa.string(), "config_epochs": pa.int64(),
              "config_nesterov": pa.bool_(), "config_gamma": pa.float64(), "seed": pa.int64(),

@@ -16,7 +16,7 @@ from trial_rows import trial_row
 
 from nls_tune.allocation.allocator import Allocator, Suggestion
 from nls_tune.errors import InputError
-from nls_tune.metrics import Judging, best_epoch
+from nls_tune.metrics import AVERAGES, Judging, best_epoch
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import SearchSettings, check_search_settings
@@ -232,16 +232,20 @@ class TestRungsOfAnEarlierSession:
 
     @pytest.mark.parametrize("spans", ["[]", "[1.0, 0.3]"])
     @pytest.mark.parametrize("rate", [0.0, -0.5])
-    @pytest.mark.parametrize("objective", ["best", "last", None])
-    def test_they_are_those_of_the_reports(self, tmp_path, spans, rate, objective):
+    @pytest.mark.parametrize(
+        ("objective", "metric"),
+        [("best", "accuracy"), ("last", "macro_f1"), (None, "accuracy"), (None, "balanced_accuracy")],
+    )
+    def test_they_are_those_of_the_reports(self, tmp_path, spans, rate, objective, metric):
         overrides = ("batch_size=4", "lr.high=0.5", f"average_spans={spans}")
-        plan = plan_of(overrides=overrides, objective=objective, epochs=12, train_size=100)
+        plan = plan_of(overrides=overrides, objective=objective, metric=metric, epochs=12, train_size=100)
         settings = plan.training_settings(plan.space.default(smooth_rate=rate, lr=0.2, warmup_epochs=2))
         assert settings.average_spans == tuple(json.loads(spans))
         data, judged = LevelData(plan), [settings.rung_epoch(rung) for rung in plan.rungs().levels]
         spec = data.trial(LEVEL, settings, judged_at=[epoch for epoch in judged if epoch is not None])
         dataset, device = data.load(spec.data), torch.device("cpu")
-        place = Workplace(device, "a CPU", Compiler("off"), Judging(plan.settings.objective), tmp_path, None, ())
+        judging = Judging(plan.settings.objective, metric=metric)
+        place = Workplace(device, "a CPU", Compiler("off"), judging, tmp_path, None, ())
         trial, reports = Trial(spec, dataset, DeviceData.load(dataset, device), place), []
         while not (reports and reports[-1].done):
             reports.append(trial.train())
@@ -249,7 +253,8 @@ class TestRungsOfAnEarlierSession:
         assert len(reported) >= 2
         rows = [asdict(metrics) for report in reports for metrics in report.new_epochs]
         curve = pd.DataFrame(rows)
-        curve["average_val_accuracies"] = [np.array(one) for one in curve["average_val_accuracies"]]  # as read
+        for name in AVERAGES.values():
+            curve[name] = [np.array(one) for one in curve[name]]  # as read
         assert _rung_values(plan, curve, settings) == reported
 
     def test_those_of_an_older_version_have_no_averages(self):

@@ -60,7 +60,7 @@ def test_the_gls_phase_starts_from_the_best_epoch_of_the_warm_up(twonorm):
     while not training.finished:
         training.run_epoch()
         after.append(weights_of(training))
-    best = best_epoch(training.val_accuracies(6))
+    best = best_epoch(training.curve(6))
     assert best.epoch < 6  # otherwise this shows nothing
     assert starts[1:] == [*after[:5], after[best.epoch - 1], after[6]]
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from judged import correct_bits
 from squares import squares
 from torch import nn
 
@@ -99,16 +100,16 @@ class TestBest:
                     continue
                 readout, epoch, value = expected
                 assert score.readout == ("plain" if readout == 0 else f"average:{spans[readout - 1]:g}")
-                assert (score.epoch, score.val_accuracy) == (epoch, pytest.approx(value))
+                assert (score.epoch, score.val.accuracy) == (epoch, pytest.approx(value))
                 then = watched.slow_best(range(1), epoch)
                 if readout > 0 and then is not None and value <= then[2]:
-                    assert score.test_accuracy is None  # where the weights as they are lead nobody asks
-                    assert value <= found[0].val_accuracy
+                    assert score.test is None  # where the weights as they are lead nobody asks
+                    assert value <= found[0].val.accuracy
                     continue
-                assert score.test_accuracy == pytest.approx(watched.test[epoch - 1][readout].mean())
+                assert score.test.accuracy == pytest.approx(watched.test[epoch - 1][readout].mean())
                 if readout > 0:
                     bits = tuple(np.packbits(w[epoch - 1][readout]).tobytes() for w in (watched.val, watched.test))
-                    assert training.readouts.correct_bits(epoch) == bits
+                    assert correct_bits(training.readouts, epoch) == bits
 
     def test_the_validation_accuracies_of_all_averages_are_in_the_metrics(self, watched):
         for metrics, found in zip(watched.training.history, watched.val, strict=True):
@@ -117,7 +118,7 @@ class TestBest:
     def test_averages_matter_here(self, watched):
         """Otherwise the tests above compare one number with itself."""
         plain, average = watched.training.readouts.scores(watched.training.history)
-        assert (plain.epoch, plain.val_accuracy) != (average.epoch, average.val_accuracy)
+        assert (plain.epoch, plain.val.accuracy) != (average.epoch, average.val.accuracy)
 
 
 def test_test_samples_do_not_decide(dataset):
@@ -125,9 +126,9 @@ def test_test_samples_do_not_decide(dataset):
     for trial in CASES.values():
         first, second = (Watched(data, trial, objective="best").training for data in (dataset, other))
         for one, two in zip(*(t.readouts.scores(t.history) for t in (first, second)), strict=True):
-            assert replace(one, test_accuracy=None) == replace(two, test_accuracy=None)
-            if one.test_accuracy is not None:
-                assert one.test_accuracy == pytest.approx(1 - two.test_accuracy)
+            assert replace(one, test=None) == replace(two, test=None)
+            if one.test is not None:
+                assert one.test.accuracy == pytest.approx(1 - two.test.accuracy)
 
 
 def test_no_epoch_of_the_warm_up_counts_for_a_rate_and_each_does_for_ce(dataset):
@@ -148,11 +149,11 @@ def test_where_the_last_epoch_counts_averages_are_judged_there_alone(dataset):
         plain, average = training.readouts.scores(training.history[:epochs])
         assert (plain.epoch, average) == (epochs, None)
     plain, average = training.readouts.scores(training.history)
-    assert (plain.epoch, plain.val_accuracy) == (8, training.history[-1].val_accuracy)
+    assert (plain.epoch, plain.val.accuracy) == (8, training.history[-1].val_accuracy)
     readout, epoch, value = watched.slow_best(range(1, 3), 8, last=True)
     assert average.readout == f"average:{SPANS[readout - 1]:g}"
-    assert (average.epoch, average.val_accuracy) == (epoch, value)
-    assert average.test_accuracy == pytest.approx(watched.test[-1][readout].mean())
+    assert (average.epoch, average.val.accuracy) == (epoch, value)
+    assert average.test.accuracy == pytest.approx(watched.test[-1][readout].mean())
 
 
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
@@ -168,10 +169,10 @@ def test_without_a_test_set_nothing_is_said_of_it(dataset):
     while not training.finished:
         training.run_epoch()
     for score in training.readouts.scores(training.history):
-        assert score.test_accuracy is None
+        assert score.test is None
         assert training.readouts.mirrored(score.epoch) is None
     _, average = training.readouts.scores(training.history)
-    assert training.readouts.correct_bits(average.epoch)[1] is None
+    assert correct_bits(training.readouts, average.epoch)[1] is None
 
 
 def test_what_diverged_counts_with_what_was_before(dataset):
@@ -181,7 +182,7 @@ def test_what_diverged_counts_with_what_was_before(dataset):
     assert training.epoch > 4
     assert training.history[-1].average_val_accuracies == ()
     plain, average = training.readouts.scores(training.history)
-    assert watched.slow_best(range(1), training.epoch - 1)[1:] == (plain.epoch, pytest.approx(plain.val_accuracy))
+    assert watched.slow_best(range(1), training.epoch - 1)[1:] == (plain.epoch, pytest.approx(plain.val.accuracy))
     readout, epoch, _ = watched.slow_best(range(1, 3), training.epoch - 1)
     assert (average.readout, average.epoch) == (f"average:{SPANS[readout - 1]:g}", epoch)
     last = Watched(dataset, training.settings, objective="last").training
@@ -210,7 +211,7 @@ def test_the_accuracy_over_mirror_images_is_that_of_the_mean_probability(trial):
     names = ["plain", *(f"average:{span:g}" for span in training.settings.average_spans)]
     for epochs in range(3, 7):
         found = [score for score in training.readouts.scores(training.history[:epochs]) if score is not None]
-        best = max(found, key=lambda score: score.val_accuracy)
+        best = max(found, key=lambda score: score.val.accuracy)
         assert training.readouts.mirrored(best.epoch) == pytest.approx(expected[best.epoch][names.index(best.readout)])
 
 
@@ -243,15 +244,15 @@ def test_a_report_takes_the_better_of_both_and_plain_weights_on_ties(dataset, tm
                 assert (report.readout, report.plain, report.average) == (None, None, None)
                 continue
             scores = [report.plain, report.average]
-            best = scores[0] if scores[0].val_accuracy >= scores[1].val_accuracy else scores[1]
-            found = (report.readout, report.best_epoch, report.best_val_accuracy, report.test_accuracy_at_best)
-            assert found == (best.readout, best.epoch, best.val_accuracy, best.test_accuracy)
+            best = scores[0] if scores[0].val.accuracy >= scores[1].val.accuracy else scores[1]
+            found = (report.readout, report.best_epoch, report.best_value, report.best)
+            assert found == (best.readout, best.epoch, best.val.accuracy, best)
             bits = [np.frombuffer(b, np.uint8) for b in (report.val_correct_at_best, report.test_correct_at_best)]
             val, test = (np.unpackbits(b, count=n) for b, n in zip(bits, (200, 150), strict=True))
-            assert test.mean() == pytest.approx(best.test_accuracy)
+            assert test.mean() == pytest.approx(best.test.accuracy)
             if report.best_epoch == 1:
-                assert val.mean() == pytest.approx(best.val_accuracy)
-            seen.add((best.readout.split(":")[0], scores[0].val_accuracy == scores[1].val_accuracy))
+                assert val.mean() == pytest.approx(best.val.accuracy)
+            seen.add((best.readout.split(":")[0], scores[0].val.accuracy == scores[1].val.accuracy))
     assert {("average", False), ("plain", True)} <= seen  # otherwise nothing was compared
 
 

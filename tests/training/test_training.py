@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from judged import correct_bits
 from squares import squares
 from torch import Tensor
 from torch.nn import functional
@@ -173,7 +174,7 @@ def test_a_training_that_was_stopped_and_continued_elsewhere_is_the_same_bit_by_
     assert numbers(parts[name, stop]) == numbers(whole[name])
     assert len(numbers(whole[name])) == CASES[name].epochs
     for epoch in range(1, CASES[name].epochs + 1):
-        assert parts[name, stop].correct_bits(epoch) == whole[name].correct_bits(epoch)
+        assert correct_bits(parts[name, stop], epoch) == correct_bits(whole[name], epoch)
     assert readouts(parts[name, stop]) == readouts(whole[name])
     assert_same_weights(parts[name, stop].state_dict().get("loss", {}), whole[name].state_dict().get("loss", {}))
 
@@ -467,7 +468,7 @@ def test_metrics_and_bits_are_those_of_the_predictions(case):
         val_correct = (val.argmax(1) == labels).numpy()
         test_correct = test.argmax(1).numpy() == data.test_labels
         bits = tuple(np.packbits(correct).tobytes() for correct in (val_correct, test_correct))
-        assert training.correct_bits(epoch) == bits
+        assert correct_bits(training, epoch) == bits
         kept.append(bits)
         assert metrics.val_accuracy == val_correct.mean()
         assert metrics.test_accuracy == test_correct.mean()
@@ -478,19 +479,19 @@ def test_metrics_and_bits_are_those_of_the_predictions(case):
         assert metrics.seconds > 0
         assert metrics.peak_memory_bytes > 2**20
         assert 0 <= metrics.train_accuracy <= 1
-    assert [training.correct_bits(epoch) for epoch in (1, 2, 3)] == kept
+    assert [correct_bits(training, epoch) for epoch in (1, 2, 3)] == kept
     assert [m.epoch for m in training.history] == [1, 2, 3]
-    assert training.val_accuracies() == [m.val_accuracy for m in training.history]
+    assert training.curve() == [m.val_accuracy for m in training.history]
 
 
 def test_without_a_test_set_nothing_is_said_of_it(twonorm):
     data = replace(twonorm, test_inputs=None, test_labels=None)
     training = trained(data, flat(), 2)
     assert [m.test_accuracy for m in training.history] == [None, None]
-    assert training.correct_bits(1)[1] is None
+    assert correct_bits(training, 1)[1] is None
     again = Training(data, flat())
     again.load_state_dict(training.state_dict())
-    assert again.correct_bits(2) == training.correct_bits(2)
+    assert correct_bits(again, 2) == correct_bits(training, 2)
     with_test = trained(twonorm, flat(), 2)
     assert_same_weights(weights(training), weights(with_test))
 
@@ -536,7 +537,7 @@ def test_divergence_is_an_outcome_that_is_saved(twonorm):
     assert 2 < training.epoch < 40
     assert [m.diverged for m in training.history] == [False] * (training.epoch - 1) + [True]
     # NaN logits score one class: an accuracy that must not count.
-    assert len(training.val_accuracies()) == training.epoch - 1
+    assert len(training.curve()) == training.epoch - 1
     again = Training(twonorm, training.settings)
     again.load_state_dict(training.state_dict())
     for ended in (training, again):
@@ -608,7 +609,7 @@ def test_the_probabilities_are_those_of_the_predictions(case):
     assert (found.dtype, found.shape) == (torch.float32, (dataset.num_val, dataset.num_classes))
     torch.testing.assert_close(found.sum(1), torch.ones(dataset.num_val))
     correct = (found.argmax(1) == training.data.val_labels).numpy()
-    np.testing.assert_array_equal(np.packbits(correct), np.frombuffer(training.correct_bits(1)[0], np.uint8))
+    np.testing.assert_array_equal(np.packbits(correct), np.frombuffer(correct_bits(training, 1)[0], np.uint8))
     training.model.train()  # whatever mode the model is in
     torch.testing.assert_close(training.predict_probabilities(training.data.val_inputs), found)
 
@@ -619,7 +620,7 @@ def test_flat_inputs_are_evaluated_alike_whatever_the_batch(twonorm, monkeypatch
         monkeypatch.setattr("nls_tune.training.evaluation._BATCH", size)
         training = trained(twonorm, flat(), 1)
         metrics = training.history[0]
-        found.append((metrics.val_accuracy, metrics.test_accuracy, training.correct_bits(1), metrics.val_loss))
+        found.append((metrics.val_accuracy, metrics.test_accuracy, correct_bits(training, 1), metrics.val_loss))
     assert found[0][:3] == found[1][:3]
     assert found[0][3] == pytest.approx(found[1][3], rel=1e-6)  # a sum of other parts: its last bits may differ
 

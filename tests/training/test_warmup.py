@@ -20,6 +20,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from judged import correct_bits
 from squares import squares
 
 from nls_tune import InputError, TrainingSettings, load_dataset
@@ -190,7 +191,7 @@ class TestSameNumbers:
             for score in filter(None, scores):
                 assert taken.readouts.mirrored(score.epoch) == alone.readouts.mirrored(score.epoch)
         epoch = scores[1].epoch
-        assert taken.readouts.correct_bits(epoch) == alone.readouts.correct_bits(epoch)
+        assert correct_bits(taken.readouts, epoch) == correct_bits(alone.readouts, epoch)
         for one, two in zip(taken.readouts.averages.models, alone.readouts.averages.models, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 

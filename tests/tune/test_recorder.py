@@ -15,7 +15,7 @@ import pytest
 from estimates import estimate_of
 
 from nls_tune import read_epochs, read_trials
-from nls_tune.metrics import EpochMetrics, ReadoutScore
+from nls_tune.metrics import EpochMetrics, ReadoutScore, Scores
 from nls_tune.plan.level_data import LevelData
 from nls_tune.runs.checkpoint import TrialCheckpoint
 from nls_tune.runs.directory import RunDirectory
@@ -109,10 +109,12 @@ def epoch(number: int, **changes: Any) -> dict[str, Any]:
 def report(epochs: range, **changes: Any) -> dict[str, Any]:
     last = epochs[-1]
     counts = last > 1
+    scores = ReadoutScore("plain", last, Scores(0.5 + last / 100, 0.4, 0.3), Scores(0.8 + last / 100, 0.75, 0.7))
     found = TrialReport(
         device="a CPU", node="here", epoch=last, gls_epochs=max(0, last - 1), finished=last == 6,
-        best_val_accuracy=0.5 + last / 100 if counts else 0.0, best_epoch=last if counts else None,
-        test_accuracy_at_best=0.8 + last / 100 if counts else None,
+        best_value=0.5 + last / 100 if counts else 0.0, best_epoch=last if counts else None,
+        readout="plain" if counts else None, plain=scores if counts else None,
+        val_counts_at_best=(2000, 2000, 2100, 1900, 1050, 950) if counts else None,
         val_correct_at_best=np.packbits(np.arange(4000) % 2 == 0).tobytes() if counts else None,
         test_correct_at_best=np.packbits(np.arange(10_000) % 4 > 0).tobytes() if counts else None,
         train_seconds=2.0 * last, new_epochs=tuple(EpochMetrics(**epoch(number)) for number in epochs),
@@ -145,6 +147,10 @@ def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
     assert {name: row[name] for name in expected} == expected
     assert pd.isna(row["error"])
     assert len(row["val_correct_at_best"]) == 500
+    assert row["val_counts_at_best"].tolist() == [2000, 2000, 2100, 1900, 1050, 950]
+    others = {"best_val_balanced_accuracy": 0.4, "best_val_macro_f1": 0.3, "test_balanced_accuracy_at_best": 0.75,
+              "test_macro_f1_at_best": 0.7}  # fmt: skip
+    assert {name: row[name] for name in others} == others
     assert before <= row["started_at"] <= row["finished_at"] <= datetime.now(UTC) + timedelta(seconds=1)
     assert settings_of(row) == tiny_plan.training_settings(tiny_plan.space.default(smooth_rate=-4.0))
     assert not checkpoint.folder.exists()
@@ -164,7 +170,10 @@ def test_the_row_of_a_trial_that_finished(driven, tiny_plan):
 
 
 def test_a_row_says_what_weights_and_averages_have_reached(driven):
-    plain, average = ReadoutScore("plain", 4, 0.5, 0.7), ReadoutScore("average:0.2", 6, 0.5625, None)
+    plain, average = (
+        ReadoutScore("plain", 4, Scores(0.5, 0.25, 0.125), Scores(0.7, 0.6, 0.5)),
+        ReadoutScore("average:0.2", 6, Scores(0.5625, 0.5, 0.375), None),
+    )
     scores = {"plain": astuple(plain), "average": astuple(average), "mirrored_test_accuracy": 0.875}
     averages = (0.25, 0.5625)
     trial = driven.trial()
@@ -178,7 +187,8 @@ def test_a_row_says_what_weights_and_averages_have_reached(driven):
     expected = {
         "readout": "average:0.2", "plain_best_epoch": 4, "plain_best_val_accuracy": 0.5,
         "plain_test_accuracy_at_best": 0.7, "average_best_epoch": 6, "average_best_val_accuracy": 0.5625,
-        "mirrored_test_accuracy": 0.875,
+        "mirrored_test_accuracy": 0.875, "best_val_macro_f1": 0.375, "average_best_val_balanced_accuracy": 0.5,
+        "plain_best_val_macro_f1": 0.125, "plain_test_balanced_accuracy_at_best": 0.6,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
     assert pd.isna(row["average_test_accuracy_at_best"])
@@ -199,9 +209,10 @@ def test_the_row_of_a_trial_on_all_labels(driven):
     trial = driven.trial()
     trial.config["stage"] = "confirm_all"
     nothing = {
-        "best_val_accuracy": 0.0,
+        "best_value": 0.0,
         "best_epoch": None,
-        "test_accuracy_at_best": None,
+        "readout": None,
+        "plain": None,
         "val_correct_at_best": None,
         "test_correct_at_best": None,
     }
@@ -290,7 +301,7 @@ def test_a_trial_that_diverged_in_its_warm_up_has_no_best_epoch(driven):
 def test_a_trial_that_waits_for_a_warm_up_is_interrupted_and_then_reuses_it(driven):
     trial = driven.trial()
     driven.start(trial)
-    waiting = {"epoch": 0, "best_epoch": None, "best_val_accuracy": 0.0, "new_epochs": [], "train_seconds": 0}
+    waiting = {"epoch": 0, "best_epoch": None, "best_value": 0.0, "new_epochs": [], "train_seconds": 0}
     driven.report(trial, range(0, 1), **waiting, epochs_reused=0)
     assert len(read_epochs(driven.run.path)) == 0
     assert driven.progress.seconds_left() is None

@@ -189,14 +189,14 @@ class TestTrainingTrainable:
 
     def test_in_the_warm_up_nothing_counts(self, make):
         first, *_, last = reports_of(make(config(judged_at=(1, 2, 3))))
-        assert (first["best_val_accuracy"], first["best_epoch"], first["val_correct_at_best"]) == (0.0, None, None)
+        assert (first["best_value"], first["best_epoch"], first["val_correct_at_best"]) == (0.0, None, None)
         assert last["best_epoch"] > 2
-        assert last["best_val_accuracy"] > 0
+        assert last["best_value"] > 0
 
     def test_divergence_ends_a_trial_without_an_error(self, make):
         last = reports_of(make(config(lr=1e30, warmup_lr=1e30)))[-1]
         assert (last["diverged"], last["done"], last["epoch"]) == (True, True, 1)
-        assert last["best_val_accuracy"] == 0.0
+        assert last["best_value"] == 0.0
 
     def test_a_trial_that_is_stopped_goes_on_where_it_was(self, make, tmp_path, uninterrupted):
         first = make(config(judged_at=(1, 2, 3, 4)))
@@ -284,7 +284,7 @@ class TestTrainingTrainable:
         assert TrialCheckpoint(tmp_path / "abc").read_trial() == TrialSpec.from_config(described)
 
 
-JUDGED = ("epoch", "best_val_accuracy", "best_epoch", "val_correct_at_best", "test_correct_at_best", "diverged",
+JUDGED = ("epoch", "best_value", "best_epoch", "val_correct_at_best", "test_correct_at_best", "diverged",
           "finished")  # fmt: skip
 
 
@@ -371,10 +371,12 @@ class TestOnAllLabels:
         assert (last["epoch"], last["done"], last["finished"], last["diverged"]) == (4, True, True, False)
         assert not any(report["done"] for report in reports[:-1])
         for report in reports:
-            assert (report["best_epoch"], report["best_val_accuracy"]) == (None, 0.0)
+            assert (report["best_epoch"], report["best_value"]) == (None, 0.0)
             assert report["val_correct_at_best"] is report["test_correct_at_best"] is None
         epochs = without_times(epochs_of(reports))
         assert all(math.isnan(e.pop("val_loss")) and math.isnan(e.pop("val_accuracy")) for e in epochs)
+        others = [e.pop(name) for e in epochs for name in ("val_balanced_accuracy", "val_macro_f1")]
+        assert others == [None] * len(others)
         kept = [{k: v for k, v in e.items() if k in epochs[0]} for e in without_times(uninterrupted[:4])]
         assert epochs == kept
 
@@ -433,7 +435,7 @@ def test_a_process_outlives_a_trial_that_runs_out_of_memory(make, uninterrupted,
     ordinary = before or make(trial("other")).step()
     assert report.keys() == ordinary.keys()
     if before is not None:
-        assert report["best_val_accuracy"] == before["best_val_accuracy"]
+        assert report["best_value"] == before["best_value"]
     trainable.cleanup()
     assert TrialCheckpoint(tmp_path / "large").load(CPU) is None  # in the middle of an epoch
     assert trainable.reset_config(trial("next"))

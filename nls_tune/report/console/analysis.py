@@ -22,7 +22,7 @@ from nls_tune.report.run_tables import (
     differences_table,
 )
 from nls_tune.report.table import Column, Table, numbers, table_of, words
-from nls_tune.report.text import amount, duration, paused, percent, rate
+from nls_tune.report.text import amount, duration, of_metric, paused, percent, rate
 from nls_tune.report.words import all_labels_sentence, verdict_words
 
 
@@ -71,7 +71,7 @@ def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
         _heading("Rate to use against noise", console)
         _print_rates(found.rate_against_noise, console)
     if found.importances:
-        _heading("Which settings matter for validation accuracy", console)
+        _heading(of_metric("Which settings matter for validation accuracy", [found.run.content.metric]), console)
         _print_importances(found.importances, console)
     if found.allocation is not None:
         _heading("Where the time went", console)

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from nls_tune.report.console.sparkline import sparkline
-from nls_tune.report.text import duration, percent, printable, rate
+from nls_tune.report.text import duration, of_metric, percent, printable, rate
 from nls_tune.runs.progress import LevelProgress, RunningTrial, SearchProgress
 from nls_tune.runs.schemas import Status
 from nls_tune.spaces.settings import RATE_ARMS, ordered_arms
@@ -109,7 +109,8 @@ def picture(
         budget = progress.budget.left()
         facts.append(f", {tail}" if budget is None else f", {tail} (time budget: {duration(budget)})")
     bar = ProgressBar(total=max(1, progress.num_total), completed=progress.num_ended, width=60)
-    note = Text(f"{', '.join(_arms(progress))}: best validation accuracy (noisy) of completed trials", style="dim")
+    what = of_metric("best validation accuracy (noisy) of completed trials", [progress.metric])
+    note = Text(f"{', '.join(_arms(progress))}: {what}", style="dim")
     width = _name_width(progress)
     sections = {
         "levels": _levels(progress, width),
@@ -188,7 +189,9 @@ def _curves(progress: SearchProgress, width: int, ascii_only: bool) -> _Section:
     for name, level in progress.levels.items():
         if (line := _curve(level, ascii_only)) is not None:
             rows.append(Text(f"{_name(name, width)} {line}"))
-    return _Section(Text("best so far: validation accuracy epoch by epoch", style="bold"), rows)
+    return _Section(
+        Text(of_metric("best so far: validation accuracy epoch by epoch", [progress.metric]), style="bold"), rows
+    )
 
 
 def _curve(level: LevelProgress, ascii_only: bool) -> str | None:

@@ -14,7 +14,7 @@ from nls_tune.plan.transition import transition_source
 from nls_tune.report.console.estimates import print_annotators
 from nls_tune.report.console.tables import print_line, print_table
 from nls_tune.report.table import Table, numbers, words
-from nls_tune.report.text import amount, configuration, duration, number, percent, printable, rate
+from nls_tune.report.text import amount, configuration, duration, number, of_metric, percent, printable, rate
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from nls_tune.spaces.reading import find_preset
 from nls_tune.spaces.settings import RATE_ARMS
@@ -46,6 +46,8 @@ def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: Epoch
     if (seconds := plan.settings.time_budget) is not None:
         then = "; the confirmation follows and is not counted" if plan.confirm_seeds() else ""
         lines.append(f"The search ends after {duration(seconds)} at the latest, all sessions of the run together{then}")
+    if (metric := plan.settings.metric) != "accuracy":
+        lines.append(of_metric("Validation accuracy selects epochs, weights and configurations", [metric]))
     lines += [_confirmation(plan), *_cost(plan, slots, epoch_time)]
     if plan.shares_warmups:
         lines.append("CE warm-ups are trained once and shared")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from nls_tune.analysis.verdicts import Verdict
 from nls_tune.report.console.tables import print_line, print_wrapped
-from nls_tune.report.words import METHODS_NOTE, methods_table, summary_line, table_note, verdict_table, verdict_words
+from nls_tune.report.words import methods_table, summary_line, table_note, verdict_table, verdict_words
 
 
 def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
@@ -33,4 +33,4 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     if (methods := methods_table(verdicts)).rows:
         print_line("\nThe methods", console, "bold")
         print_wrapped(methods, console)
-        print_line(METHODS_NOTE, console, "dim")
+        print_line(methods.note or "", console, "dim")

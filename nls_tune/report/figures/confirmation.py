@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from nls_tune.report.figures.style import ARM_COLOURS, ARM_MARKERS, DOUBLE, MUTED, level_label, percentages
-from nls_tune.report.text import number, rate_name, seed_count
+from nls_tune.report.text import number, of_metric, rate_name, seed_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def confirmation(run: RunAnalysis) -> Figure | str:
         percentages(axis, "x", signed=signed, bins=6)
         axis.grid(visible=False, axis="y")
     right.axvline(0.0, color=MUTED, linewidth=0.8, zorder=1)
-    left.set_xlabel("test accuracy at the best epoch, %")
+    left.set_xlabel(of_metric("test accuracy at the best epoch, %", (level.metric for level in levels)))
     right.set_xlabel("difference to the strongest CE, points")
     seeds = seed_count(c for level in levels for c in level.configurations)
     figure.suptitle(f"Confirmation with {seeds}: means with 95 % t intervals; ★ what to use")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nls_tune.report.text import number, printable, seed_count
+from nls_tune.report.text import number, of_metric, printable, seed_count
 from nls_tune.report.words import FINDINGS, test_text
 from nls_tune.spaces.settings import RATE_ARMS
 
@@ -51,6 +51,7 @@ def latex_table(run: RunAnalysis) -> str | None:
             "$\\Delta$: that minus the test accuracy of the strongest cross-entropy (CE), paired by seed, in points, "
             "$\\pm$ half of its 95\\,\\% $t$ interval. Verdicts are corrected over all levels and methods (Holm)."
         )
+    caption = of_metric(caption, [run.run.content.metric])
     lines = [
         f"% Made by nls-tune from the run {latex_text(run.run.name)}; needs \\usepackage{{booktabs}}.",
         r"\begin{table}",

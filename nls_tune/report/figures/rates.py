@@ -13,6 +13,7 @@ from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.figures import style
 from nls_tune.report.rate_scale import rate_position, rate_positions
+from nls_tune.report.text import of_metric
 from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
     if not curves:
         return "no search trial has run to its end"
     arms = {summary.noise_level: summary.arms for summary in run.summaries}
+    metrics = [run.run.content.metric]
     has_test = any(point.test_accuracy is not None for curve in curves for point in curve.points)
     figure, columns = _panels(len(curves), [1.35, 1.35] if has_test else [1.6])
     rates = [0.0, *(point.smooth_rate for curve in curves for point in curve.points)]
@@ -55,10 +57,11 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         column[-1].set_xlabel("smooth rate r")
         spec = column[0].get_subplotspec()
         if spec is not None and spec.is_first_col():
-            column[-1].set_ylabel("validation accuracy, %\n(noisy labels)")
+            column[-1].set_ylabel(of_metric("validation accuracy, %\n(noisy labels)", metrics))
             if has_test:
-                column[0].set_ylabel("test accuracy, %\n(clean labels)")
-    figure.suptitle("Accuracy against smooth rate, spaced by log(1 − r), for each noise level")
+                column[0].set_ylabel(of_metric("test accuracy, %\n(clean labels)", metrics))
+    title = "Accuracy against smooth rate, spaced by log(1 − r), for each noise level"
+    figure.suptitle(of_metric(title, metrics))
     _legend_below(figure, [axis for column in columns for axis in column])
     return figure
 

@@ -23,12 +23,14 @@ from nls_tune.report.html.plots.rate_curves import rate_curve_plot
 from nls_tune.report.html.tables import PageTable, trials_table
 from nls_tune.report.run_tables import (
     arms_table,
+    classes_table,
     comparison_table,
     confirmation_table,
     costs_table,
     differences_table,
     searched_settings,
 )
+from nls_tune.report.text import of_metric
 from nls_tune.report.words import methods_table
 
 
@@ -91,6 +93,7 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
         ),
         _confirmation(found, prefix),
         *_annotators(found, prefix),
+        _classes(found, prefix),
         _chosen(
             f"{prefix}curves",
             "Learning curves: memorisation",
@@ -145,7 +148,8 @@ def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
     table = arms_table(found.summaries)
     tables = (PageTable(f"{prefix}arms", "Selected trial of each arm", table),) if table.rows else ()
     empty = nothing or (None if plots or tables else "No search trial has been completed.")
-    return Section(f"{prefix}rates", "Accuracy against smooth rate", _all(*plots), tables=tables, empty=empty)
+    title = of_metric("Accuracy against smooth rate", [found.run.content.metric])
+    return Section(f"{prefix}rates", title, _all(*plots), tables=tables, empty=empty)
 
 
 def _confirmation(found: RunAnalysis, prefix: str) -> Section:
@@ -183,6 +187,12 @@ def _annotators(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
     return (Section(key, title, panels, choose=choose, tables=tables, chooser="Annotator"),)
 
 
+def _classes(found: RunAnalysis, prefix: str) -> Section:
+    table = PageTable(f"{prefix}per-class", "Each class", classes_table(found.per_class), long=True)
+    empty = None if found.per_class else "Nothing is recommended, or an early version recorded no counts by class."
+    return Section(f"{prefix}classes", "Each class", tables=(table,) if found.per_class else (), empty=empty)
+
+
 def _importances(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
     plots = _plots(found.importances, f"{prefix}matters", importances_plot)
     empty = nothing or (None if plots else "No search trial has ended.")
@@ -198,5 +208,6 @@ def _allocation(found: RunAnalysis, prefix: str) -> Section:
 
 
 def _trials(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
-    tables = () if nothing else (trials_table(f"{prefix}trials", found.run.trials, searched_settings(found.summaries)),)
+    others, metric = searched_settings(found.summaries), found.run.content.metric
+    tables = () if nothing else (trials_table(f"{prefix}trials", found.run.trials, others, metric=metric),)
     return Section(f"{prefix}all-trials", "All trials", tables=tables, empty=nothing)

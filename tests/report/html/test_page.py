@@ -299,12 +299,12 @@ def test_what_stands_under_a_plot_is_said_in_words_too(page):
 def test_a_run_without_trials_says_so_everywhere():
     run = make_run(LEVELS, status="running")
     content = RunJson.model_validate({"schema_version": 1, "status": "running"})
-    lists = "verdicts summaries confirmations rate_curves learning_curves interactions importances"
+    lists = "verdicts summaries confirmations rate_curves learning_curves interactions importances per_class"
     empty = {**dict.fromkeys(lists.split(), ()), "rate_against_noise": None, "allocation": None}
     run = replace(run, **empty, run=replace(run.run, trials=run.run.trials.iloc[:0], content=content))
     page = Page(render_page(Analysis((run,), None)))
     assert page.figures == {}
-    assert sum(a.get("class") == "empty" for _, a in page.elements) == 9
+    assert sum(a.get("class") == "empty" for _, a in page.elements) == 10
     assert "This run goes on" in page.text
     assert not re.search(r"\bNone\b|\bnan\b|\binf\b", page.text)
 

@@ -8,7 +8,7 @@ from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
-from nls_tune.report.text import percent, points
+from nls_tune.report.text import of_metric, percent, points
 
 
 def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
@@ -17,7 +17,7 @@ def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
         _plot(
             comparison,
             False,
-            "Accuracy of what each run says to use",
+            of_metric("Accuracy of what each run says to use", comparison.metrics),
             "Each marker is what a run says to use, on clean test labels: filled, the mean over fresh seeds "
             "with its 95 % interval; open, the single trial of the search, which luck flatters.",
         ),
@@ -40,7 +40,7 @@ def _plot(comparison: Comparison, is_gain: bool, title: str, reading: str) -> Pl
     rows = [common.plotly_text(level.noise_level) for level in comparison.levels]
     axis = "Test accuracy minus the strongest CE, points" if is_gain else "Test accuracy at the best epoch, %"
     xaxis = {
-        "title": {"text": axis},
+        "title": {"text": of_metric(axis, comparison.metrics)},
         "zeroline": is_gain,
         "zerolinecolor": "@ink",
         "rangemode": "tozero" if is_gain else "normal",

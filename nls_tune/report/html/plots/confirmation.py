@@ -9,7 +9,7 @@ from nls_tune.analysis.statistics import SampleMean
 from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.html.plots.theme import ARM_COLOURS
-from nls_tune.report.text import configuration, percent, rate_name
+from nls_tune.report.text import configuration, of_metric, percent, rate_name
 from nls_tune.report.words import choice_marks
 
 _READING = (
@@ -24,6 +24,7 @@ def confirmation_plot(key: str, level: LevelConfirmation) -> Plot:
     has_test = any(found.test_at_best for found in level.configurations)
     means = [found.test_at_best if has_test else found.validation for found in level.configurations]
     what = "Test accuracy (clean labels), %" if has_test else "Validation accuracy (noisy labels), %"
+    what, accuracy = (of_metric(text, [level.metric]) for text in (what, "accuracy"))
     rows = list(range(len(means)))
     strongest = None if level.strongest_ce is None else means[level.strongest_ce]
     lines = (
@@ -47,13 +48,13 @@ def confirmation_plot(key: str, level: LevelConfirmation) -> Plot:
     }
     one = sum(len(found.seeds) < 2 for found in level.configurations)
     note = common.joined(
-        None if has_test else "There is no test set, so this is validation accuracy.",
+        None if has_test else f"There is no test set, so this is validation {accuracy}.",
         f"{one} of {len(rows)} configurations have one seed, which has no interval." if one else None,
         "The dashed line is the strongest cross-entropy." if strongest else None,
     )
     title = f"{level.noise_level}: over fresh seeds"
     parts = [_in_words(level, row, mean) for row, mean in zip(rows, means, strict=True)]
-    summary = f"{'Test' if has_test else 'Validation'} accuracy: {'; '.join(parts)}."
+    summary = f"{'Test' if has_test else 'Validation'} {accuracy}: {'; '.join(parts)}."
     return Plot(key, title, _READING, summary, figure, 130 + 46 * len(rows), note)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nls_tune.analysis.importances import LevelImportances
 from nls_tune.report.html.plots.common import Figure, Plot, layout, percentages, plotly_text
-from nls_tune.report.text import percent
+from nls_tune.report.text import of_metric, percent
 
 _READING = (
     "Longer bars matter more for validation accuracy; the two methods ask different questions, and where they disagree "
@@ -14,9 +14,9 @@ _READING = (
 
 def importances_plot(key: str, level: LevelImportances) -> Plot:
     """Draw the importances of one noise level."""
-    title = f"{level.noise_level}: what matters"
+    title, reading = f"{level.noise_level}: what matters", of_metric(_READING, [level.metric])
     if not level.importances:
-        return Plot.empty(key, title, _READING, f"{(level.reason or 'There are none').rstrip('.')}.")
+        return Plot.empty(key, title, reading, f"{(level.reason or 'There are none').rstrip('.')}.")
     ordered = level.importances[::-1]  # plotly's axis grows upwards
     settings = [plotly_text(found.setting) for found in ordered]
 
@@ -50,4 +50,4 @@ def importances_plot(key: str, level: LevelImportances) -> Plot:
     parts = [f"{v.setting} {percent(v.ped_anova, 0)} (fANOVA {percent(v.fanova, 0)})" for v in level.importances]
     summary = f"PED-ANOVA over {level.num_trials} completed trials: {', '.join(parts)}."
     note = f"From {level.num_trials:,} completed trials."
-    return Plot(key, title, _READING, summary, figure, 150 + 55 * len(ordered), note)
+    return Plot(key, title, reading, summary, figure, 150 + 55 * len(ordered), note)

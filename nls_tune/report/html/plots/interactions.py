@@ -8,7 +8,7 @@ from nls_tune.analysis.interactions import Interaction, InteractionPoint
 from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_positions
-from nls_tune.report.text import number, percent, rate
+from nls_tune.report.text import number, of_metric, percent, rate
 
 _NAMES = {
     "lr": ("learning rate", "Learning rate of the GLS phase (log)"),
@@ -32,10 +32,11 @@ _HOVER = (
 
 def interaction_plot(key: str, found: Interaction) -> Plot:
     """Draw one interaction."""
+    reading = of_metric(_READING, [found.metric])
     short, axis_title = _NAMES[found.setting]
     title = f"{found.noise_level}: rate and {short}"
     if few := common.too_few(sum(point.status == "completed" for point in found.points)):
-        return Plot.empty(key, title, _READING, few)
+        return Plot.empty(key, title, reading, few)
     is_log = found.setting == "lr"
     points = common.thinned(found.points)
     data = [_cells(found, is_log)]
@@ -50,7 +51,7 @@ def interaction_plot(key: str, found: Interaction) -> Plot:
         ),
     }
     note = common.thinning_note(len(points), len(found.points), "trials")
-    return Plot(key, title, _READING, _summary(found, short), figure, 440, note)
+    return Plot(key, title, reading, _summary(found, short), figure, 440, note)
 
 
 def _position(value: float, is_log: bool) -> float:

@@ -8,7 +8,7 @@ from nls_tune.analysis.learning_curves import LearningCurve, LevelCurves
 from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.html.plots.theme import ARM_COLOURS, ARM_DASHES, ARM_SYMBOLS
-from nls_tune.report.text import number, percent, rate, rate_name
+from nls_tune.report.text import number, of_metric, percent, rate, rate_name
 
 _READING = (
     "A network that memorises wrong labels goes on rising on training while test falls: compare each curve's star "
@@ -46,6 +46,9 @@ def learning_curves_plot(key: str, level: LevelCurves) -> Plot:
         if shown < level.num_trials
         else None,
         None if len(panels) == len(_PANELS) else "There is no test set.",
+        None
+        if level.metric == "accuracy"
+        else f"Test and validation show {of_metric('accuracy', [level.metric])}, training accuracy.",
         f"Others are drawn at {MAX_FAINT_EPOCHS} of their epochs."
         if any(len(curve.epochs) > MAX_FAINT_EPOCHS for curve in others)
         else None,

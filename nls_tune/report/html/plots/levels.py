@@ -8,7 +8,7 @@ from nls_tune.analysis.confirmation import LevelConfirmation
 from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_positions
-from nls_tune.report.text import configuration, percent, rate_name
+from nls_tune.report.text import configuration, of_metric, percent, rate_name
 
 _TITLE = "Test accuracy against smooth rate"
 _READING = (
@@ -24,18 +24,23 @@ _NONE = (
 
 def levels_plot(key: str, levels: Sequence[LevelConfirmation]) -> Plot:
     """Draw the confirmed configurations of all noise levels of a run."""
+    metrics = [level.metric for level in levels]
+    title, reading = of_metric(_TITLE, metrics), of_metric(_READING, metrics)
     traces = [trace for i, level in enumerate(levels) if (trace := _trace(level, i)) is not None]
     if not traces:
-        return Plot.empty(key, _TITLE, _READING, _NONE)
+        return Plot.empty(key, title, reading, _NONE)
     shown = [found for level in levels for found in level.configurations]
     means = [found.test_at_best for found in shown if found.test_at_best is not None]
     ends = common.percentages(end for mean in means for end in (mean.low, mean.mean, mean.high))
     look = common.layout(
         xaxis=common.rate_axis(found.config["smooth_rate"] for found in shown),
-        yaxis={"title": {"text": "Test accuracy (clean labels), %"}, "range": common.fitted_range(ends, 1.0)},
+        yaxis={
+            "title": {"text": of_metric("Test accuracy (clean labels), %", metrics)},
+            "range": common.fitted_range(ends, 1.0),
+        },
         showlegend=True,
     )
-    return Plot(key, _TITLE, _READING, _summary(levels), {"data": traces, "layout": look}, 440)
+    return Plot(key, title, reading, _summary(levels), {"data": traces, "layout": look}, 440)
 
 
 def _trace(level: LevelConfirmation, index: int) -> Figure | None:
@@ -70,4 +75,5 @@ def _summary(levels: Sequence[LevelConfirmation]) -> str:
         ]
         if reached:
             parts.append(f"{level.noise_level}: {', '.join(reached)}")
-    return f"Test accuracy over fresh seeds. {'; '.join(parts)}."
+    what = of_metric("Test accuracy", (level.metric for level in levels))
+    return f"{what} over fresh seeds. {'; '.join(parts)}."

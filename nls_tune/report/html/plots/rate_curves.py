@@ -10,7 +10,7 @@ from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.html.plots import common
 from nls_tune.report.html.plots.common import Figure, Plot
 from nls_tune.report.rate_scale import rate_position, rate_positions
-from nls_tune.report.text import number, percent, rate
+from nls_tune.report.text import number, of_metric, percent, rate
 from nls_tune.spaces.settings import RATE_ARMS
 
 _READING = (
@@ -44,7 +44,7 @@ class _Panel:
 
 def rate_curve_plot(key: str, curve: RateCurve, summary: LevelSummary | None) -> Plot:
     """Draw the curve of one noise level; its summary says where CE stands."""
-    title = f"{curve.noise_level}: accuracy against smooth rate"
+    title = f"{curve.noise_level}: {of_metric('accuracy against smooth rate', [curve.metric])}"
     left_out = f"{curve.num_left_out:,} trials that were stopped, diverged or failed are not drawn."
     note = left_out if curve.num_left_out else None
     if few := common.too_few(len(curve.points)):
@@ -134,9 +134,10 @@ def _mark_noise_cancelling(found: Figure, noise_cancelling_rate: float) -> None:
 
 def _summary(curve: RateCurve, ce: ArmSummary | None) -> str:
     best = max(curve.points, key=lambda point: point.val_accuracy)
+    what = of_metric("validation accuracy", [curve.metric])
     text = (
         f"{len(curve.points)} trials with rates from {rate(curve.points[0].smooth_rate)} to "
-        f"{rate(curve.points[-1].smooth_rate)}; the highest validation accuracy is {percent(best.val_accuracy)} at "
+        f"{rate(curve.points[-1].smooth_rate)}; the highest {what} is {percent(best.val_accuracy)} at "
         f"rate {rate(best.smooth_rate)}{_test(best.test_accuracy)}"
     )
     if ce is not None:
