@@ -89,7 +89,9 @@ def test_the_doctor_starts_ray_here(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "no such address", "127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "address", [pytest.param(f"127.0.0.1:{free_port()}", id="free port"), "no such address", "127.0.0.1:port"]
+)
 def test_an_address_without_a_cluster_is_refused(tmp_path, address):
     done = run_search(*ARGUMENTS, "--out", "run", "--address", address, folder=tmp_path, env=ENVIRONMENT)
     assert done.has_failed_in_one_line(), done
