@@ -32,6 +32,7 @@ from nls_tune.training.warmup import SharedWarmup, check_store, warmup_key
 
 #: Another value of every setting that shapes a warm-up, and of every other setting.
 SHAPING = {
+    "class_weights": "balanced",
     "model": "cnn9", "warmup_lr": 0.2, "warmup_milestones": (3,), "warmup_gamma": 0.3, "optimizer": "adamw",
     "momentum": 0.5, "nesterov": False, "weight_decay": 0.0, "batch_size": 50, "crop_padding": 2, "flip": True,
     "cutout": 3, "clip_norm": 1.0, "precision": "bfloat16", "seed": 1,

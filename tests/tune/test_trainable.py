@@ -445,7 +445,7 @@ def test_a_process_outlives_a_trial_that_runs_out_of_memory(make, uninterrupted,
 
 def test_a_trial_that_cannot_even_begin_says_so_in_its_report(make, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("nls_tune.training.training.build_model", run_out)
+        patch.setattr("nls_tune.training.training.starting_network", run_out)
         trainable = make(trial("first"))
         first = trainable.step()
         assert trainable.reset_config(trial("second"))
