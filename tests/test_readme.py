@@ -37,13 +37,13 @@ def test_no_sentence_has_more_than_35_words():
 
 def test_the_first_lines_set_up_search_report_and_test():
     assert LINES[:5] == [
-        *SETUP, "python -m nls_tune.search --out runs/first", "nls-tune report runs/first", "python -m pytest",
+        *SETUP, "python -m nls_tune.search --out runs/first", "nls-tune report runs/first", "python -m pytest -n 2",
     ]  # fmt: skip
 
 
 def test_every_line_is_run_by_a_test_or_by_ci():
     assert {block.kind for block in BLOCKS} == {"bash", "python", "text"}
-    known = {*SETUP, "python -m pytest", "nls-tune report runs/first", *SEARCHES, *EXAMPLES}
+    known = {*SETUP, "python -m pytest -n 2", "nls-tune report runs/first", *SEARCHES, *EXAMPLES}
     assert [line for line in LINES if line not in known] == []
     for line in EXAMPLES:
         _, program, *arguments = shlex.split(line)
