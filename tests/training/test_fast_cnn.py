@@ -78,7 +78,7 @@ def test_whitening_does_not_depend_on_how_images_are_cut_into_parts():
 
 
 def test_a_training_whitens_its_own_images_which_seed_and_data_decide(monkeypatch):
-    monkeypatch.setattr("nls_tune.training.training.WHITENING_IMAGES", 8)
+    monkeypatch.setattr("nls_tune.training.starting_network.WHITENING_IMAGES", 8)
     data = squares(side=16)
 
     def whitening(**changes) -> Tensor:
@@ -89,7 +89,7 @@ def test_a_training_whitens_its_own_images_which_seed_and_data_decide(monkeypatc
     assert not torch.equal(first, whitening(seed=1))
     dark = replace(data, inputs=(data.inputs // 2).astype(np.uint8))
     assert not torch.equal(first, Training(dark, settings()).model.whitening.weight)
-    monkeypatch.setattr("nls_tune.training.training.WHITENING_IMAGES", 5000)
+    monkeypatch.setattr("nls_tune.training.starting_network.WHITENING_IMAGES", 5000)
     training = Training(data, settings())
     expected = network()
     expected.whiten([normalise(training.data.train_inputs, training.data.mean, training.data.std)])
