@@ -61,8 +61,8 @@ class SearchSettings:
         Flag(
             "Noise levels, comma-separated: clean, symmetric:0.4, pairflip:0.3, asymmetric:0.3, instance:0.4, "
             "matrix:FILE, human:worst (or aggre, random1, random2, random3; cifar100n: human:noisy). By default those "
-            "of the dataset; for your own data given, the labels as they are, or with --annotators majority (others: "
-            "soft, dawid-skene, annotator:NAME).",
+            "of the dataset; for your own data given, the labels as they are, or, of several --annotators, majority "
+            "(others: soft, dawid-skene, annotator:NAME).",
             _WHAT,
             read=read_list,
         ),

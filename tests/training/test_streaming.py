@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from judged import correct_bits
 from squares import squares
 
 from nls_tune import TrainingSettings
@@ -55,7 +56,7 @@ def trained(dataset: NoisyDataset, some: TrainingSettings, stream: str | None, m
 def facts(training: Training) -> list[object]:
     history = [replace(metrics, seconds=0.0, peak_memory_bytes=0) for metrics in training.history]
     best = training.readouts.scores(training.history)
-    bits = [training.correct_bits(epoch) for epoch in range(1, training.epoch + 1)]
+    bits = [correct_bits(training, epoch) for epoch in range(1, training.epoch + 1)]
     mirrored = [training.readouts.mirrored(epoch) for epoch in range(1, training.epoch + 1)]
     return [history, best, bits, mirrored]
 
