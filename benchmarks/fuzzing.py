@@ -59,7 +59,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import DEFAULT_KEY, read_parts
 from nls_tune.runs.parts_copy import COPY, SETTLED_NS, read_folder
 from nls_tune.runs.reading import load_run
-from nls_tune.runs.schemas import settings_of, trial_schema
+from nls_tune.runs.schemas import epoch_schema, settings_of, trial_schema
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.runs.watched import WatchedRun
 from nls_tune.spaces.reading import load_space
@@ -210,6 +210,11 @@ def _read_run(path: Path) -> tuple[Any, bool]:
     return _digest(str(rows)), bool(found.problems)
 
 
+def _defaults(schema: pa.Schema) -> dict[str, Any]:
+    """Return what stands in the columns that came after the run was made."""
+    return {f.name: json.loads((f.metadata or {}).get(DEFAULT_KEY, b"null")) for f in schema}
+
+
 def _kinds_of_run(path: Path) -> Iterator[Kind]:
     source, run = load_run(RUN), RunDirectory(path)
     run.create()
@@ -217,10 +222,9 @@ def _kinds_of_run(path: Path) -> Iterator[Kind]:
     rows = [row for row in pq.read_table(RUN / "trials").to_pylist() if row["status"] == "completed"][:2]
     table = pq.read_table(RUN / "epochs")
     for row in rows:
-        later = {f.name: json.loads((f.metadata or {}).get(DEFAULT_KEY, b"null")) for f in trial_schema()}
-        run.write_trial({**later, **row})
+        run.write_trial({**_defaults(trial_schema()), **row})
         own = table.filter(pa.compute.equal(table["trial_id"], row["trial_id"])).to_pylist()
-        run.write_epochs([{"average_val_accuracies": [], **epoch} for epoch in own])
+        run.write_epochs([{**_defaults(epoch_schema()), **epoch} for epoch in own])
     for name, part in (("part of trials", run.trials), ("part of epochs", run.epochs)):
         yield Kind(name, part / f"{rows[0]['trial_id']}.parquet", lambda: _read_run(path))
     yield Kind("run.json", run.run_json, lambda: _read_run(path))

@@ -153,7 +153,7 @@ def test_a_trials_name_changes_with_its_data_its_stage_and_every_setting():
         "crop_padding": 1, "flip": True, "cutout": 1, "clip_norm": 1.0, "precision": "float32", "seed": 1,
         "norm_bias_lr_factor": 64.0, "padding_mode": "reflect", "alternate_flip": True, "average_spans": (0.5,),
         "warmup_momentum": 0.5, "warmup_weight_decay": 0.5, "warmup_from": "best",
-        "weights": "default", "freeze": True,
+        "weights": "default", "freeze": True, "class_weights": "balanced",
         "loss": "elr", "transition": "true_noise", "bootstrap_kind": "soft", "gce_q": 0.25, "sce_alpha": 0.25,
         "sce_beta": 0.25, "nce_rce_alpha": 0.25, "nce_rce_beta": 0.25, "elr_lambda": 0.25, "elr_beta": 0.25,
         "ce_eps_mae_alpha": 0.25, "ce_eps_mae_beta": 0.25, "ce_eps_mae_m": 0.25, "bootstrap_beta": 0.25,
