@@ -18,7 +18,7 @@ BLANK_SEAL = _MARK + _NO_DIGITS
 
 
 def seal(content: bytearray | memoryview, at: int) -> None:
-    """Write the checksum of a content into its ``BLANK_SEAL``, which begins at byte ``at``.
+    """Write the checksum of a content into its ``BLANK_SEAL``, which begins at byte ``at`` and is the last one there.
 
     It is the CRC-32 of all bytes, with the blank seal in its place. It finds damage by disks, transfers and hasty hands
     at the speed of reading, and is no protection from people who mean it.
