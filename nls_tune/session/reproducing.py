@@ -68,7 +68,7 @@ def reproduce(
         console: Where to print.
 
     Raises:
-        InputError: For an unknown name, a value out of range, or a folder of another table.
+        InputError: For an unknown name, a value out of range, or a folder that holds runs of other settings.
     """
     if minutes is not None and not 0 < minutes < float("inf"):
         raise InputError(f"--minutes must be above 0, got {minutes:g}; leave it out for no limit")
