@@ -50,6 +50,7 @@ def measure(dataset: str, noise: str, arguments: argparse.Namespace) -> dict[str
         "dataset": dataset,
         "noise_level": noise,
         "model": training.model,
+        "preset": arguments.preset,
         "epochs": training.epochs,
         "folds": arguments.folds,
         "best_epochs": said.best_epochs,
@@ -127,7 +128,8 @@ def main() -> None:
         result = {
             "what": "labels that are probably wrong, against clean ones",
             "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            **{key: value for key, value in provenance().items() if key in ("command", "versions", "hardware")},
+            "command": "suspects.py",
+            **{key: value for key, value in provenance().items() if key in ("versions", "hardware")},
             "measurements": list(rows.values()),
         }
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
