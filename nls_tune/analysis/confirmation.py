@@ -145,7 +145,7 @@ def confirmations(
     for level, of_level in by_level(rows, levels):
         names = searched_settings(trials[trials["noise_level"] == level])
         found.append(_confirmation(level, of_level, on_all[on_all["noise_level"] == level], names, metric))
-    return _correct_over_levels(found)
+    return correct_over_levels(found)
 
 
 def _confirmation(
@@ -291,8 +291,11 @@ def _claims(found: LevelConfirmation) -> list[int]:
     ]
 
 
-def _correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
-    """Correct the p values of the methods' best configurations on validation: they are the claims that a run makes."""
+def correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfirmation, ...]:
+    """Correct the p values of the methods' best configurations on validation: they are the claims that are made.
+
+    The levels may be those of one run, or of several runs that one table shows.
+    """
     num_claims = count_claims(found)
     made = [claim for level in found for i in _claims(level) if (claim := level.comparisons[i]) is not None]
     none_made = [1.0] * (num_claims - len(made))

@@ -1,15 +1,16 @@
-"""What each method of a run with one noise level has reached over fresh seeds: a row of a table."""
+"""What each method has reached over fresh seeds in runs of one noise level each: the rows of a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import ConfirmedConfiguration
+from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, correct_over_levels
 from nls_tune.analysis.rows import have_settings
 from nls_tune.analysis.statistics import SampleMean, sample_mean
-from nls_tune.analysis.verdicts import Finding, find
+from nls_tune.analysis.verdicts import Choice, Finding, Findings, find
 from nls_tune.runs import Run
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class MethodResult:
         test: At the best epoch by noisy validation, with the weights, plain or averaged, that were better there; on all
             labels after the last epoch, if the run was confirmed so.
         difference: ``test`` minus that of the strongest CE, seed by seed; None for CE itself.
-        proven: Whether the difference on the split is proven, corrected over the methods.
+        proven: Whether the difference on the split is proven, corrected over the methods and rows of the table.
         plain: At the best epoch of the weights as they are, on the split.
         average: At the best epoch of averaged weights, on the split.
     """
@@ -48,17 +49,28 @@ class TableRowResult:
     methods: tuple[MethodResult, ...]
 
 
-def table_row(run: Run) -> TableRowResult:
-    """Return what a run says; without methods where nothing is confirmed on clean test labels yet."""
-    found = find(run)
-    finding = found.verdicts[0].finding if found.verdicts else None
-    if not found.confirmations:
-        return TableRowResult(finding, ())
-    level, rows, results = (
-        found.confirmations[0],
-        run.trials[run.trials["stage"] == "confirm"],
-        dict[str, MethodResult](),
+def table_rows(runs: Sequence[Run]) -> tuple[TableRowResult, ...]:
+    """Return what runs of one noise level each say, with p values corrected over all of them and their methods.
+
+    A row has no methods where nothing is confirmed on clean test labels yet.
+    """
+    found = [find(run) for run in runs]
+    corrected = iter(correct_over_levels([one.confirmations[0] for one in found if one.confirmations]))
+    return tuple(
+        _table_row(run, one, next(corrected) if one.confirmations else None)
+        for run, one in zip(runs, found, strict=True)
     )
+
+
+def _table_row(run: Run, found: Findings, level: LevelConfirmation | None) -> TableRowResult:
+    verdict = found.verdicts[0] if found.verdicts else None
+    if verdict is None or level is None:
+        return TableRowResult(verdict.finding if verdict else None, ())
+    finding = verdict.finding
+    if finding in ("better", "worse") and not _is_proven(level, verdict.rate):
+        finding = "no_proven_difference"  # it was proven for its run alone
+    rows = run.trials[run.trials["stage"] == "confirm"]
+    results: dict[str, MethodResult] = {}
     for index, configuration in enumerate(level.configurations):
         arm = configuration.arm
         if arm in results or (arm == "ce" and index != level.strongest_ce):
@@ -78,6 +90,15 @@ def table_row(run: Run) -> TableRowResult:
             average=_readout(rows, configuration, "average"),
         )
     return TableRowResult(finding, tuple(results.values()))
+
+
+def _is_proven(level: LevelConfirmation, choice: Choice | None) -> bool:
+    """Whether the difference of a choice to the strongest CE is proven."""
+    return any(
+        comparison is not None and comparison.proven
+        for one, comparison in zip(level.configurations, level.comparisons, strict=True)
+        if choice is not None and (one.arm, one.config) == (choice.arm, choice.config)
+    )
 
 
 def _readout(rows: pd.DataFrame, configuration: ConfirmedConfiguration, readout: str) -> SampleMean | None:

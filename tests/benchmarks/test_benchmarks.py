@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -134,3 +135,20 @@ def test_a_pair_of_the_race_of_qualities_starts_alike_and_sees_the_same_batches(
         for (inputs, labels), (others, their_labels) in zip(batches, loop.train_loader, strict=True):
             assert torch.equal(labels, their_labels)
             torch.testing.assert_close(inputs, others, rtol=0, atol=1e-5, check_stride=False)
+
+
+@pytest.mark.parametrize("losses", [0, 4])
+def test_simulated_runs_are_decided_as_findings_decides_them(losses):
+    claims = importlib.import_module("false_claims")
+    said = [claims.disagreements(np.random.default_rng(seed), 2, 5, 2, 2, losses) for seed in range(3)]
+    assert said == [0, 0, 0]
+
+
+def test_simulated_gains_are_found_and_none_is_claimed_too_often():
+    claims = importlib.import_module("false_claims")
+    found = [
+        claims.is_better(*claims.simulate(np.random.default_rng(0), 500, 2, 5, 0.003, "normal", gain, losses=4), 4)
+        for gain in (0.0, 0.02)
+    ]
+    assert claims._share(found[0]) <= 0.08  # 5 %, and three standard errors of 500 runs
+    assert found[1].all(axis=(1, 2)).mean() > 0.9

@@ -6,10 +6,13 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 from fake_runs import write_fake_run, write_raw
 
+from nls_tune.analysis.method_results import table_rows
 from nls_tune.errors import InputError
+from nls_tune.runs.reading import load_trials
 from nls_tune.session import reproducing
 from nls_tune.session.conclusion import SearchResult
 from nls_tune.session.reproducing import reproduce
@@ -84,6 +87,27 @@ def test_files_say_what_was_measured_and_what_was_published(table, searches, tmp
     latex = (tmp_path / "out" / "table.tex").read_text()
     assert latex.count(r"\begin{tabular}") == 2
     assert "lr.low" not in latex
+
+
+def test_what_one_row_proves_alone_is_corrected_over_all_rows(tmp_path):
+    runs = []
+    for level in ("symmetric:0.1", "symmetric:0.2", "symmetric:0.3"):
+        write_fake_run(tmp_path / level, levels=(level,), trials=12, confirm_seeds=8)
+        run = load_trials(tmp_path / level)
+        rows = run.trials.copy()
+        confirmed = rows["stage"] == "confirm"
+        ce = rows[confirmed & (rows["arm"] == "ce")].groupby("seed")["test_accuracy_at_best"].max()
+        gains = 0.004 + 0.004 * np.linspace(-1.5, 1.5, 8) / 1.05  # t = 2.75, p = 0.03
+        positive = confirmed & (rows["arm"] == "positive")
+        rows.loc[positive, "best_val_accuracy"] = 0.99
+        rows.loc[positive, "test_accuracy_at_best"] = rows["seed"].map(ce + gains)
+        rows.loc[confirmed & (rows["arm"] == "ce"), "test_accuracy_at_best"] = rows["seed"].map(ce)
+        runs.append(dataclasses.replace(run, trials=rows))
+    alone, together = table_rows(runs[:1]), table_rows(runs)
+    assert [row.finding for row in alone] == ["better"]
+    assert [found.proven for found in alone[0].methods] == [False, True, False]
+    assert [row.finding for row in together] == ["no_proven_difference"] * 3
+    assert not any(found.proven for row in together for found in row.methods)
 
 
 def test_the_arithmetic_counts_every_epoch_that_was_trained(table, searches, tmp_path):
