@@ -13,6 +13,7 @@ from nls_tune.analysis.learning_curves import LevelCurves, learning_curves
 from nls_tune.analysis.per_class import LevelClasses, per_class
 from nls_tune.analysis.rate_against_noise import RateAgainstNoise, rate_against_noise
 from nls_tune.analysis.rate_curves import RateCurve, rate_curves
+from nls_tune.analysis.rate_sweep import RateSweep, rate_sweeps
 from nls_tune.analysis.verdicts import Findings, find
 from nls_tune.datasets.class_names import class_names
 from nls_tune.runs import Run
@@ -30,6 +31,7 @@ class RunAnalysis(Findings):
     importances: tuple[LevelImportances, ...]
     allocation: Allocation | None
     per_class: tuple[LevelClasses, ...] = ()
+    rate_sweeps: tuple[RateSweep, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,7 @@ def _analyze(run: Run) -> RunAnalysis:
         importances=importances(trials, levels, metric),
         allocation=allocation(trials, levels, run.content.sessions),
         per_class=per_class(trials, found.verdicts, _class_names(run)),
+        rate_sweeps=rate_sweeps(trials, levels, metric),
     )
 
 

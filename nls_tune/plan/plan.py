@@ -22,6 +22,7 @@ from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import DATA_SETTINGS, SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
+from nls_tune.plan.sweep import sweep_rates
 from nls_tune.plan.transition import check_losses, transition_source
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
@@ -36,7 +37,7 @@ USUAL_RATE = 0.1
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
-    "confirm_on", "warmup_store", "time_budget", "max_concurrent", "trial_timeout", "tensorboard", "mlflow",
+    "confirm_on", "sweep", "warmup_store", "time_budget", "max_concurrent", "trial_timeout", "tensorboard", "mlflow",
     "wandb", "storage",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
@@ -82,6 +83,16 @@ class SearchPlan:
         configurations = sum(len(level.quotas) + ("ce" in level.quotas) for level in self.levels)
         stages = 2 if self.settings.confirm_on == "all" else 1
         return stages * configurations * len(self.confirm_seeds())
+
+    @property
+    def sweep_rates(self) -> tuple[float, ...]:
+        """The rates of the sweep at every level; none without one."""
+        return () if self.settings.sweep is None else sweep_rates(self.space, self.settings.sweep)
+
+    @property
+    def num_sweep_trials(self) -> int:
+        """Trials of the sweep at most."""
+        return len(self.sweep_rates) * len(self.levels) * len(self.confirm_seeds())
 
     def rungs(self) -> Rungs:
         """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""
@@ -246,6 +257,8 @@ def make_plan(
         for dataset in datasets
     ]
     check_losses(space, plans)
+    if settings.sweep is not None:
+        sweep_rates(space, settings.sweep)
     for corner in space.corner_settings():
         check_fit(corner, min(dataset.num_train for dataset in datasets), info.input_shape)
     notes = (*(() if source.own is None else source.own.notes), *plan_notes(space, plans, settings))

@@ -200,6 +200,10 @@ class SearchSettings:
             _BUDGET,
         ),
     ] = "split"
+    sweep: Annotated[
+        int | None, Ge(3), Le(99),
+        Flag("Rates, from end to end of their range, to train with the confirmation's seeds.", _BUDGET, metavar="N"),
+    ] = None  # fmt: skip
     data_dir: Annotated[
         Path | None, Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.", _WHERE)
     ] = None

@@ -65,7 +65,11 @@ def load_plan_space(settings: SearchSettings, preset: str | None, own: DatasetIn
             "--confirm-on all leaves no validation samples to find the best epoch of the warm-up; "
             "confirm on the split, or --set warmup_from=last"
         )
-    asked = {"--noise-draws": settings.noise_draws, "--confirm-on all": settings.confirm_on == "all"}
+    asked = {
+        "--noise-draws": settings.noise_draws,
+        "--confirm-on all": settings.confirm_on == "all",
+        "--sweep": settings.sweep,
+    }
     if flags := [flag for flag, given in asked.items() if given and space.budget.confirm_seeds == 0]:
         raise InputError(f"{flags[0]} needs a confirmation, and --confirm-seeds is 0; raise it, or leave one out")
     return space

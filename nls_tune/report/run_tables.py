@@ -11,6 +11,7 @@ from nls_tune.analysis.comparison import Comparison, RunAtLevel
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.per_class import ClassResult, LevelClasses
+from nls_tune.analysis.rate_sweep import RateSweep, SweptRate
 from nls_tune.report.table import Column, Table, table_of, words
 from nls_tune.report.text import (
     NONE,
@@ -172,6 +173,30 @@ def confirmation_table(levels: Sequence[LevelConfirmation]) -> Table:
         "its own, this draw of the noise. The same seeds choose the best configuration, by validation, and test it."
     )
     return table_of(entries, columns, of_metric(note, (level.metric for level in levels)))
+
+
+def sweep_table(sweeps: Sequence[RateSweep]) -> Table:
+    """Return the rates of a sweep with their differences to rate 0."""
+    entries = [(sweep, i, rate) for sweep in sweeps for i, rate in enumerate(sweep.rates)]
+    columns: Columns[tuple[RateSweep, int, SweptRate]] = [
+        (Column("noise level", "text"), lambda at: at[0].noise_level),
+        (Column("best", "text"), lambda at: "*" if at[1] == at[0].best else ""),
+        *setting_columns(_swept_config),
+        (Column("seeds"), lambda at: str(at[2].validation.num_seeds)),
+        (Column("val %"), lambda at: mean_text(at[2].validation)),
+        (Column("test %"), lambda at: mean_text(at[2].test)),
+        (Column("against rate 0, points"), lambda at: interval(at[2].difference)),
+    ]
+    note = (
+        "Means ± standard deviation over fresh seeds, at the best epoch; *: the highest mean on noisy validation. Each "
+        "rate has the settings of the best search trial near it. The intervals are those of single rates: no gain is "
+        "proven by the best of many, the confirmation does that."
+    )
+    return table_of(entries, columns, of_metric(note, (sweep.metric for sweep in sweeps)))
+
+
+def _swept_config(at: tuple[RateSweep, int, SweptRate]) -> Mapping[str, Any]:
+    return at[2].config
 
 
 def _confirmed_config(at: _Confirmed) -> Mapping[str, Any]:

@@ -74,7 +74,12 @@ def amount(count: int, noun: str) -> str:
 
 def seed_count(configurations: Iterable[ConfirmedConfiguration]) -> str:
     """Write how many fresh seeds some configurations, at least one, were confirmed with."""
-    counts = {len(found.seeds) for found in configurations}
+    return seed_range(len(found.seeds) for found in configurations)
+
+
+def seed_range(numbers: Iterable[int]) -> str:
+    """Write numbers of fresh seeds, at least one, as one: ``5 fresh seeds``, ``2 to 5 fresh seeds``."""
+    counts = set(numbers)
     return amount(max(counts), "fresh seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} fresh seeds"
 
 

@@ -21,8 +21,8 @@ from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 Row = dict[str, Any]
 SCHEMA_VERSION = 1
 
-#: What a trial is for: the search, its confirmation, or its confirmation on all labels.
-Stage = Literal["search", "confirm", "confirm_all"]
+#: What a trial is for: the search, its confirmation, its confirmation on all labels, or the sweep over rates.
+Stage = Literal["search", "confirm", "confirm_all", "sweep"]
 #: How a trial can end.
 Status = Literal["completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted"]
 STATUSES: tuple[Status, ...] = typing.get_args(Status)

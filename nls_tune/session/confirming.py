@@ -142,7 +142,7 @@ def _done(trials: pd.DataFrame) -> set[str]:
 
 
 def confirm(work: Work, missing: Missing = missing_trials) -> Literal["finished", "interrupted"]:
-    """Run what a finished search lacks of its confirmation: ``missing_trials``, or ``missing_on_all_labels``."""
+    """Run what a finished search lacks of its confirmation, or of what follows, by what lists the missing trials."""
     from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
     from nls_tune.tune.recorder import Recorder
 

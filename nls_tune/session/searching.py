@@ -34,7 +34,7 @@ def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None
     """Return the progress of a search that has not started, by default without a limit of time."""
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
     epochs = plan.space.budget.epochs
-    after = plan.num_confirm_trials * epochs
+    after = (plan.num_confirm_trials + plan.num_sweep_trials) * epochs
     return SearchProgress(
         levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after, metric=plan.settings.metric
     )

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from nls_tune.tune.cluster import Slots
 
 #: What a stage is called on the screen; the search needs no heading.
-_HEADINGS = {"confirm": "Confirmation with {} fresh seeds", "confirm_all": "Confirmation on all labels"}
+_HEADINGS = {
+    "confirm": "Confirmation with {} fresh seeds", "confirm_all": "Confirmation on all labels",
+    "sweep": "Sweep over rates with {} fresh seeds",
+}  # fmt: skip
 
 
 @with_settings
@@ -239,14 +242,14 @@ class Session:
 
     def is_complete(self) -> bool:
         """Return whether search and confirmation have nothing left to do."""
-        from nls_tune.session.confirming import missing_on_all_labels, missing_trials
+        from nls_tune.session.sweeping import AFTER_SEARCH
 
         content, trials = self._content, read_trials(self.run.path)
         if content.status != "finished" or content.search_trials != count_search_trials(trials):
             return False
         if content.ended_by == "time_budget" and not self._budget.used_up():
             return False  # there is more time than there was
-        return not any(missing(self._plan, self._data, trials) for missing in (missing_trials, missing_on_all_labels))
+        return not any(missing(self._plan, self._data, trials) for missing in AFTER_SEARCH)
 
     def announce(self) -> None:
         """Complete the plan with the estimates of the noise, and print it."""
@@ -336,13 +339,11 @@ class Session:
             self.run.remove_warmups()  # the confirmation has other seeds
 
     def confirm(self) -> None:
-        """Train again with fresh seeds what the search has selected, unless the search was interrupted."""
-        from nls_tune.session.confirming import confirm, missing_on_all_labels, missing_trials
+        """Train again with fresh seeds what the search has selected, and the sweep, unless it was interrupted."""
+        from nls_tune.session.confirming import confirm
+        from nls_tune.session.sweeping import AFTER_SEARCH
 
-        stages = [missing_trials] if self._plan.confirm_seeds() else []
-        if stages and self.settings.confirm_on == "all":
-            stages.append(missing_on_all_labels)
-        for missing in stages:
+        for missing in AFTER_SEARCH:
             if self._outcome == "finished":
                 self._outcome = confirm(self._work, missing)
         if self._outcome == "finished":

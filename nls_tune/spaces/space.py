@@ -132,7 +132,8 @@ class SearchSpace(BaseModel):
         return self
 
     @property
-    def _rate(self) -> FloatParameter | ChoiceParameter:
+    def rate(self) -> FloatParameter | ChoiceParameter:
+        """The parameter of the smooth rate."""
         return cast("FloatParameter | ChoiceParameter", self.space["smooth_rate"])  # an int is refused above
 
     def with_values(self, name: str, values: Mapping[str, str]) -> SearchSpace:
@@ -156,7 +157,7 @@ class SearchSpace(BaseModel):
 
     def has_arm(self, arm: Arm) -> bool:
         """Whether an arm has configurations: one of the rate only where smooth_rate reaches into it."""
-        rate = self._rate
+        rate = self.rate
         if arm not in RATE_ARMS:
             return True
         if isinstance(rate, ChoiceParameter):
@@ -230,7 +231,7 @@ class SearchSpace(BaseModel):
 
     def clip_rate(self, rate: float) -> float:
         """Move a rate into the space: to the nearest end of a range, the nearest value of a choice."""
-        parameter = self._rate
+        parameter = self.rate
         if isinstance(parameter, ChoiceParameter):
             return float(min(parameter.values, key=lambda v: abs(v - rate)))
         return min(max(rounded(rate), parameter.low), parameter.high)

@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 from nls_tune import run_search
+from nls_tune.analysis import analyze
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
+from nls_tune.runs import load_run
 from nls_tune.runs.reading import read_epochs, read_trials
 from nls_tune.session.confirming import missing_trials
 
@@ -88,7 +90,7 @@ def continued(run):
     result, _ = run
     before = read_trials(result.run).set_index("trial_id")
     console = Console(record=True, width=120, file=io.StringIO())
-    more = {"confirm_seeds": 3, "confirm_on": "all"}
+    more = {"confirm_seeds": 3, "confirm_on": "all", "sweep": 5}
     again = run_search("twonorm", **SETTINGS, **more, out=result.run, console=console)
     return before, again, read_trials(result.run).set_index("trial_id"), console.export_text()
 
@@ -99,6 +101,23 @@ def test_more_seeds_are_added_and_nothing_runs_twice(continued):
     assert set(confirm.seed) == {1, 2, 3}
     assert (confirm.groupby("seed").size() == confirm.groupby("seed").size().iloc[0]).all()
     pd.testing.assert_frame_equal(after.loc[before.index], before, check_dtype=False)
+
+
+def test_a_finished_run_goes_on_with_a_sweep_over_rates(continued):
+    _, again, trials, screen = continued
+    assert "Sweep over rates with 3 fresh seeds" in screen
+    fresh = trials[trials.stage.isin(["sweep", "confirm"])]
+    for level, rows in fresh.groupby("noise_level"):
+        seeds = rows.groupby("smooth_rate").seed.agg(set)
+        assert {-8.0, -2.475, 0.0} <= set(seeds.index), level
+        assert all(found == {1, 2, 3} for found in seeds)
+    swept = trials[trials.stage == "sweep"]
+    assert len(swept) <= 2 * 3 * 3
+    assert not (swept.status == "stopped").any()
+    drawn = swept[swept.noise_level == "symmetric:0.4"]
+    assert (drawn.noise_seed == drawn.seed).all()
+    (sweep, *_) = analyze([load_run(again.run)]).runs[0].rate_sweeps
+    assert sweep.rates[-1].smooth_rate == 0
 
 
 def test_a_finished_run_goes_on_with_all_labels(continued):

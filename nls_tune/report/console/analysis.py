@@ -20,6 +20,7 @@ from nls_tune.report.run_tables import (
     confirmation_table,
     costs_table,
     differences_table,
+    sweep_table,
 )
 from nls_tune.report.table import Column, Table, numbers, table_of, words
 from nls_tune.report.text import amount, duration, of_metric, paused, percent, rate
@@ -67,6 +68,9 @@ def _print_run(found: RunAnalysis, console: Console, details: bool) -> None:
         for level in found.confirmations:
             if sentence := all_labels_sentence(level):
                 print_line(sentence, console)
+    if found.rate_sweeps:
+        _heading("Rates over fresh seeds", console)
+        print_levels(sweep_table(found.rate_sweeps), console)
     if found.rate_against_noise is not None:
         _heading("Rate to use against noise", console)
         _print_rates(found.rate_against_noise, console)

@@ -23,7 +23,12 @@ from nls_tune.runs.schemas import Status
 from nls_tune.spaces.settings import RATE_ARMS, ordered_arms
 
 #: The names of the stages on screens.
-STAGE_NAMES = {"search": "search", "confirm": "confirmation", "confirm_all": "confirmation on all labels"}
+STAGE_NAMES = {
+    "search": "search",
+    "confirm": "confirmation",
+    "confirm_all": "confirmation on all labels",
+    "sweep": "sweep over rates",
+}
 _FAILED: tuple[Status, ...] = ("failed", "out_of_memory", "interrupted")
 #: Widths in characters: the longest name of a level that is shown whole, and the curves.
 _LEVEL_WIDTH = 16

@@ -82,13 +82,14 @@ def _confirmation(plan: SearchPlan) -> str:
         f"{amount(len(seeds), 'fresh seed')} each"
         + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
         + ("; then on all labels" if plan.settings.confirm_on == "all" else "")
+        + (f"; then {amount(len(plan.sweep_rates), 'rate')} with them" if plan.sweep_rates else "")
     )
 
 
 def _cost(plan: SearchPlan, slots: int, epoch_time: EpochTime | None) -> Iterator[str]:
     """Say how many epochs search and confirmation train at most, and how long that takes."""
     epochs = plan.space.budget.epochs
-    stages = {"search": plan.num_trials, "confirmation": plan.num_confirm_trials}
+    stages = {"search": plan.num_trials, "confirmation": plan.num_confirm_trials, "sweep": plan.num_sweep_trials}
     stages = {name: trials for name, trials in stages.items() if trials}
     counts = [f"{trials * epochs:,} in the {name}" for name, trials in stages.items()]
     yield f"Epochs to train, at most: {', '.join(counts)}"

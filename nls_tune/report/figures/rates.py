@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.figures import style
+from nls_tune.report.figures.panels import MOST_COLUMNS, PANEL_INCHES, USUAL_RATE, legend_below, mark_theory, panels
+from nls_tune.report.figures.sweep import accuracy_over_rates
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import of_metric
 from nls_tune.spaces.settings import RATE_ARMS
@@ -23,26 +23,24 @@ if TYPE_CHECKING:
 
 #: A point this many times further below the median than the best is above it is marked at the lower edge.
 _FAR = 8.0
-#: The most panels side by side, and the width of all of them.
-_MOST_COLUMNS, _PANEL_INCHES = 5, 5.5
 #: More markers than this become pixels in SVG and PDF files.
 _MOST_VECTORS = 2000
-#: Noise-cancelling rates down to twice this one are always in sight.
-_USUAL = -4.0
 
 
 def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
-    """Draw the trials of each level with the local mean, CE's level and the noise-cancelling rate."""
+    """Draw the rates of a sweep; without one the trials of each level with the local mean, and CE's level."""
+    if run.rate_sweeps:
+        return accuracy_over_rates(run.rate_sweeps)
     curves = [curve for curve in run.rate_curves if curve.points]
     if not curves:
         return "no search trial has run to its end"
     arms = {summary.noise_level: summary.arms for summary in run.summaries}
     metrics = [run.run.content.metric]
     has_test = any(point.test_accuracy is not None for curve in curves for point in curve.points)
-    figure, columns = _panels(len(curves), [1.35, 1.35] if has_test else [1.6])
+    figure, columns = panels(len(curves), [1.35, 1.35] if has_test else [1.6])
     rates = [0.0, *(point.smooth_rate for curve in curves for point in curve.points)]
     cancelling = [curve.noise_cancelling_rate for curve in curves if curve.noise_cancelling_rate is not None]
-    rates += [rate for rate in cancelling if rate >= 2 * min([*rates, _USUAL])]
+    rates += [rate for rate in cancelling if rate >= 2 * min([*rates, USUAL_RATE])]
     for curve, column in zip(curves, columns, strict=True):
         ce = arms.get(curve.noise_level, {}).get("ce")
         tests = [(p, p.test_accuracy) for p in curve.points if p.test_accuracy is not None]
@@ -52,7 +50,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(style.level_label(curve.noise_level))
         for axis in column:
-            style.label_rates(axis, "x", rates, inches=_PANEL_INCHES / len(columns[:_MOST_COLUMNS]))
+            style.label_rates(axis, "x", rates, inches=PANEL_INCHES / len(columns[:MOST_COLUMNS]))
             axis.tick_params(labelbottom=axis is column[-1])
         column[-1].set_xlabel("smooth rate r")
         spec = column[0].get_subplotspec()
@@ -62,33 +60,8 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
                 column[0].set_ylabel(of_metric("test accuracy, %\n(clean labels)", metrics))
     title = "Accuracy against smooth rate, spaced by log(1 − r), for each noise level"
     figure.suptitle(of_metric(title, metrics))
-    _legend_below(figure, [axis for column in columns for axis in column])
+    legend_below(figure, [axis for column in columns for axis in column])
     return figure
-
-
-def _panels(num: int, heights: list[float]) -> tuple[Figure, list[list[Axes]]]:
-    """Make a figure with a column of panels of these heights per noise level; more than fit go on below."""
-    blocks = math.ceil(num / _MOST_COLUMNS)
-    columns, rows = math.ceil(num / blocks), len(heights)
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(style.DOUBLE, blocks * sum(heights) + 0.75), layout=layout)
-    grid = figure.subplots(blocks * rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights * blocks})
-    axes = [[grid[i // columns * rows + row, i % columns] for row in range(rows)] for i in range(blocks * columns)]
-    for axis in (axis for unused in axes[num:] for axis in unused):
-        axis.set_visible(False)
-    return figure, axes[:num]
-
-
-def _legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Put one legend for all panels below them; each name stands there once."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)), columnspacing=1.4,
-        handletextpad=0.5,
-    )  # fmt: skip
 
 
 def _panel(
@@ -98,11 +71,7 @@ def _panel(
     smoothed: SmoothedCurve | None,
     ce_level: float | None,
 ) -> None:
-    if curve.noise_cancelling_rate is not None:
-        axis.axvline(
-            rate_position(curve.noise_cancelling_rate), color=style.THEORY, linestyle=(0, (1, 1.2)), linewidth=1.3,
-            zorder=1, label="noise-cancelling rate",
-        )  # fmt: skip
+    mark_theory(axis, curve.noise_cancelling_rate)
     if ce_level is not None:
         axis.axhline(
             ce_level, color=style.ARM_COLOURS["ce"], linestyle=(0, (4, 2)), linewidth=0.9, zorder=2, label="selected CE"
@@ -163,7 +132,7 @@ def best_rate_against_noise(run: RunAnalysis) -> Figure | str:
             if mine:
                 _best_rates(axis, mine, known)
     rates = [level.smooth_rate for level, _ in placed]
-    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*rates, _USUAL])]
+    theory = [rate for rate in found.theory_rates if rate >= 2 * min([*rates, USUAL_RATE])]
     style.label_rates(axis, "y", [0.0, *rates, *theory], inches=2.0)
     style.percentages(axis, "x", bins=6)
     axis.set_xlabel("noise rate (share of wrong labels), %")

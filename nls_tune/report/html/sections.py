@@ -20,6 +20,7 @@ from nls_tune.report.html.plots.learning_curves import learning_curves_plot
 from nls_tune.report.html.plots.levels import levels_plot
 from nls_tune.report.html.plots.rate_against_noise import rate_against_noise_plot
 from nls_tune.report.html.plots.rate_curves import rate_curve_plot
+from nls_tune.report.html.plots.rate_sweep import rate_sweep_plot
 from nls_tune.report.html.tables import PageTable, trials_table
 from nls_tune.report.run_tables import (
     arms_table,
@@ -29,6 +30,7 @@ from nls_tune.report.run_tables import (
     costs_table,
     differences_table,
     searched_settings,
+    sweep_table,
 )
 from nls_tune.report.text import of_metric
 from nls_tune.report.words import methods_table
@@ -145,8 +147,11 @@ def _rates(found: RunAnalysis, prefix: str, nothing: str | None) -> Section:
         rate_curve_plot(f"{prefix}rate-{i}", curve, summaries.get(curve.noise_level))
         for i, curve in enumerate(found.rate_curves)
     )
+    plots = (*_plots(found.rate_sweeps, f"{prefix}swept", rate_sweep_plot), *plots)
     table = arms_table(found.summaries)
     tables = (PageTable(f"{prefix}arms", "Selected trial of each arm", table),) if table.rows else ()
+    if found.rate_sweeps:
+        tables = (PageTable(f"{prefix}sweep", "Rates over fresh seeds", sweep_table(found.rate_sweeps)), *tables)
     empty = nothing or (None if plots or tables else "No search trial has been completed.")
     title = of_metric("Accuracy against smooth rate", [found.run.content.metric])
     return Section(f"{prefix}rates", title, _all(*plots), tables=tables, empty=empty)

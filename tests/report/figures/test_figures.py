@@ -20,8 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
+from sweeps import swept_trials
 
 from nls_tune.analysis.analysis import Analysis, analyze
+from nls_tune.analysis.rate_sweep import rate_sweeps
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
 from nls_tune.errors import InputError
@@ -72,6 +74,26 @@ def test_accuracy_against_rate_has_the_points_the_mean_the_band_and_both_lines(a
             assert set(lines(axis, "noise-cancelling rate")[0][:, 0]) == {rate_position(curve.noise_cancelling_rate)}
             low, high = axis.get_xlim()
             assert low < rate_position(-4) < rate_position(0.6) < high
+
+
+def test_a_sweep_takes_the_place_of_the_trials(analysis):
+    (run,) = analysis.runs
+    (sweep,) = rate_sweeps(swept_trials())
+    figure = draw_figures(Analysis((replace(run, rate_sweeps=(sweep,)),), None)).figures["accuracy_against_rate"]
+    by_split = [[rate.test for rate in sweep.rates], [rate.validation for rate in sweep.rates]]
+    for axis, means in zip(figure.axes, by_split, strict=True):
+        marked = [line.get_xydata() for line in axis.get_lines() if line.get_marker() in ("D", "s", "o")]
+        points = dict(np.concatenate(marked).tolist())
+        assert points == {
+            rate_position(rate.smooth_rate): pytest.approx(mean.mean)
+            for rate, mean in zip(sweep.rates, means, strict=True)
+        }
+        low, high = axis.get_ylim()
+        assert all(low < mean.low < mean.high < high for mean in means)
+        (best,), (ce,) = lines(axis, "best by validation"), lines(axis, "CE (r = 0)")
+        assert best[0][0] == rate_position(-1.0)
+        assert ce[0][1] == pytest.approx(means[2].mean)
+        assert lines(axis, "noise-cancelling rate")
 
 
 def test_rates_to_use_stand_at_their_noise_beside_theory(analysis, drawn):

@@ -20,8 +20,10 @@ from analyses import EPOCHS, HOSTILE, make_analysis, make_comparison, make_run
 from fake_runs import write_fake_run
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sweeps import swept_trials
 
 from nls_tune.analysis.analysis import Analysis
+from nls_tune.analysis.rate_sweep import rate_sweeps
 from nls_tune.analysis.statistics import sample_mean
 from nls_tune.cli.exit import run_app
 from nls_tune.cli.main import app
@@ -130,6 +132,30 @@ def test_every_number_of_the_rate_curves_is_the_dataclass(page, analysis):
         assert levels == [percentages([ce.val_accuracy] * 2), percentages([ce.test_accuracy_at_best] * 2)]
         line = page.figures[f"rate-{k}"]["layout"]["shapes"][0]
         assert line["x0"] == line["x1"] == pytest.approx(-math.log(1 - curve.noise_cancelling_rate), abs=1e-4)
+
+
+def test_a_sweep_stands_before_the_trials_with_its_intervals_and_its_table(analysis):
+    (sweep,) = rate_sweeps(swept_trials())
+    page = Page(render_page(Analysis((replace(analysis.runs[0], rate_sweeps=(sweep,)),), None)))
+    keys = list(page.figures)
+    assert keys.index("swept-0") < keys.index("rate-0")
+    figure = page.figures["swept-0"]
+    drawn = {
+        x: (y, up)
+        for trace in figure["data"]
+        if trace["mode"] == "markers"
+        for x, y, up in zip(trace["x"], trace["y"], trace["error_y"]["array"], strict=True)
+    }
+    assert drawn == {
+        rate_position(rate.smooth_rate): (
+            round(100 * rate.test.mean, 2), pytest.approx(100 * (rate.test.high - rate.test.mean), abs=0.02)
+        )
+        for rate in sweep.rates
+    }  # fmt: skip
+    assert [shape["x0"] for shape in figure["layout"]["shapes"]] == [rate_position(-1.0), rate_position(-4.0), 0]
+    table = page.tables["sweep"]
+    assert [row[1] for row in table if row[0] == "symmetric:0.4"] == ["", "*", "", ""]
+    assert "+2.00 [" in table[1][-1] or "+2.00" in table[1][-1]
 
 
 def test_learning_curves_are_the_dataclass_epoch_by_epoch(page, analysis):

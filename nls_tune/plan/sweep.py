@@ -1,0 +1,50 @@
+"""The rates of a sweep: from one end of the searched range to the other."""
+
+from __future__ import annotations
+
+import math
+
+from nls_tune.errors import InputError
+from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, rounded
+from nls_tune.spaces.settings import arm_of
+from nls_tune.spaces.space import SearchSpace
+
+
+def sweep_rates(space: SearchSpace, num: int) -> tuple[float, ...]:
+    """Return ``num`` rates, ascending and evenly spaced in log(1 - r), 0 among them where it is searched.
+
+    Of a list of rates as many are taken, evenly by their order, or all where there are fewer. Rates of arms that the
+    space leaves out are left out.
+
+    Raises:
+        InputError: If that leaves fewer than three.
+    """
+    parameter, arms = space.rate, set(space.used_arms())
+    if isinstance(parameter, ChoiceParameter):
+        values = sorted(float(value) for value in parameter.values if arm_of(float(value)) in arms)
+    else:
+        values = [value for value in _even(parameter, num) if arm_of(value) in arms]
+    if len(values) < 3:
+        raise InputError(
+            f"--sweep needs three rates or more, the arms {', '.join(sorted(arms))} of space {space.name} leave "
+            f"{len(values)}; leave it out, or search gls and ce"
+        )
+    if len(values) <= num:
+        return tuple(values)
+    chosen = {round(i * (len(values) - 1) / (num - 1)) for i in range(num)}
+    found = [values[i] for i in sorted(chosen)]
+    return tuple(_with_zero(found) if 0.0 in values else found)
+
+
+def _even(parameter: FloatParameter, num: int) -> list[float]:
+    ends = [math.log1p(-min(rate, 0.99)) for rate in (parameter.low, parameter.high)]
+    steps = [ends[0] + i * (ends[1] - ends[0]) / (num - 1) for i in range(num)]
+    values = [rounded(-math.expm1(step)) for step in steps]
+    values[0], values[-1] = parameter.low, min(parameter.high, 0.99)
+    return _with_zero(values) if parameter.low <= 0 <= parameter.high else values
+
+
+def _with_zero(values: list[float]) -> list[float]:
+    """Put 0 in the place of the rate that is nearest to it on the scale of log(1 - r)."""
+    nearest = min(range(len(values)), key=lambda i: abs(math.log1p(-values[i])))
+    return [*values[:nearest], 0.0, *values[nearest + 1 :]]
