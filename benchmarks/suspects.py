@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from nls_tune.machine.provenance import provenance
-from nls_tune.noise.anchors import Z95, estimate_from_anchors
+from nls_tune.noise.anchors import bracket, estimate_from_anchors
 from nls_tune.noise.confident_learning import DEFAULT_FOLDS, estimate_transition
 from nls_tune.noise.label_issues import find_label_issues
 from nls_tune.plan.plan import make_plan
@@ -91,9 +91,7 @@ def finds(noisy: NDArray[Any], clean: NDArray[Any], probabilities: NDArray[Any])
             "its margin to the most probable other class": average_precision(wrong, others.max(axis=1) - own),
         },
         "noise_rate": anchors.noise_rate,
-        "low": max(0.0, anchors.noise_rate - Z95 * anchors.error),
-        "high": max(anchors.noise_rate + Z95 * anchors.error, upper.high),
-        "is_weak": anchors.is_weak,
+        **bracket(anchors, upper)._asdict(),
     }
 
 

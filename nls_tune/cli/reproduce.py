@@ -53,7 +53,9 @@ def reproduce(table: _Table, *, rows: _Rows = None, minutes: _Minutes = None, ou
         rows=[name.strip() for name in rows.split(",")] if rows else (),
         minutes=minutes,
         changes={
-            name: value for name, value in flags.items() if value not in (None, (), getattr(SearchSettings, name))
+            name: value
+            for name, value in flags.items()
+            if value not in (None, ()) and str(value) != str(getattr(SearchSettings, name))
         },
         console=console,
     )

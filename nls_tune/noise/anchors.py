@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nls_tune.noise.confident_learning import checked_probabilities
+from nls_tune.noise.confident_learning import TransitionEstimate, checked_probabilities
 
 #: The shares of each predicted class that are counted: few, which is nearer to the truth, and more, which tells whether
 #: the network is sure enough.
@@ -25,6 +26,8 @@ LEAST_ANCHORS = 400
 Z95 = 1.96
 #: Standard errors within which the two figures agree, and the least difference that is one.
 _ERRORS, _TOLERANCE = 2.0, 0.02
+#: The most that the rate of confident learning may lie above that of the anchors.
+_WIDEST = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,27 @@ def estimate_from_anchors(probabilities: ArrayLike, labels: ArrayLike) -> Anchor
     (rate, error), (wider_rate, wider_error) = (_rate(counts, sizes) for counts in (few, more))
     largest = max(_TOLERANCE, _ERRORS * math.hypot(error, wider_error))
     return AnchorEstimate(rate, error, wider_rate, wider_rate - rate > largest, _matrix(more))
+
+
+class Bracket(NamedTuple):
+    """Between which rates the truth lies most likely, and whether that is too wide to say more."""
+
+    low: float
+    high: float
+    is_weak: bool
+
+
+def bracket(anchors: AnchorEstimate, upper: TransitionEstimate) -> Bracket:
+    """Return where the noise lies: from the anchors' lower end to the rate of confident learning.
+
+    Anchors have too little noise where people err on the samples that a network finds hard, and confident learning
+    takes a network's errors for noise. Where it finds much more, either may be so, and nothing is known but the two
+    ends: on CIFAR-10N worst they are 26 and 44 %, and the truth is 40 %.
+    """
+    margin = Z95 * anchors.error
+    high = min(1.0, max(anchors.noise_rate + margin, upper.high))
+    is_weak = anchors.is_weak or high - anchors.noise_rate > _WIDEST
+    return Bracket(max(0.0, anchors.noise_rate - margin), high, is_weak)
 
 
 def _counts(

@@ -50,11 +50,12 @@ class NoiseEstimate:
     ``noise_rate`` and the transition ``matrix``, K rows (clean class) of K (noisy class), are counted among the anchors
     of ``num_samples`` labels, training and validation (``noise.anchors``). The truth lies most likely from ``low``, the
     lower end of their error, to ``high``, the rate that confident learning finds, which takes the models' errors for
-    noise. ``is_weak`` says that the models err even where they are surest: the rate is too high then, nobody knows by
-    how much. True values are None where clean labels are unknown, the ``noise_cancelling_rate`` where none exists. Each
-    of ``folds`` models was trained on all samples but one part, whose noisy labels it predicts at its epoch of
-    ``best_epochs`` with the ``accuracy``. Estimates of earlier versions are those of confident learning. Those by the
-    labels of several annotators have no folds, and their interval is the sampling error alone.
+    noise. ``is_weak`` says that the models err even where they are surest, or that the upper end lies far above the
+    rate: nothing is known then but the two ends. True values are None where clean labels are unknown, the
+    ``noise_cancelling_rate`` where none exists. Each of ``folds`` models was trained on all samples but one part, whose
+    noisy labels it predicts at its epoch of ``best_epochs`` with the ``accuracy``. Estimates of earlier versions are
+    those of confident learning. Those by the labels of several annotators have no folds, and their interval is the
+    sampling error alone.
     """
 
     dataset: str

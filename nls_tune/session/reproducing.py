@@ -32,6 +32,8 @@ from nls_tune.tune.interrupts import InterruptedRunError
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: Settings that say where a table is filled, not with what.
+_PLACES = {"data_dir", "trials_per_gpu", "max_concurrent", "address"}
 #: Three forward passes: one forward, and twice as much backward.
 _PASSES = 3
 
@@ -134,7 +136,7 @@ def write_table(
         *(f"- Published, {figures.what}: {figures.source}" for figures in table.published),
         *(["", "What fills the rest:", "", *missing] if missing else []), "",
     ]  # fmt: skip
-    known = provenance()
+    known, other = provenance(), {key: value for key, value in changes.items() if key not in _PLACES}
     evidence: dict[str, object] = {
         "what": table.title,
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -142,7 +144,7 @@ def write_table(
         "versions": known["versions"],
         "hardware": known["hardware"],
         "git_commit": known["git_commit"],
-        "changes": changes,
+        "changes": other,
         "published": [figures.model_dump() for figures in table.published],
         "rows": [asdict(row) for row in rows],
     }
@@ -158,11 +160,11 @@ def _about(changes: Given) -> str:
         "Measured: test accuracy in %, mean ± standard deviation over fresh seeds; every method has the same network, "
         "trials and epochs, and was chosen on noisy validation labels. Verdict: that of the best rate or loss against "
         "the strongest cross-entropy; what is proven is corrected over all rows and methods. Minutes and PFLOP: all "
-        "trainings of the row, on the machine of table.json."
+        "trainings of the row, on the machine of table.json. Plain and averaged weights: each at its own best epoch; "
+        "averaged ones are judged on test where they validate better, so that many a method has no mean of them."
     )
-    if not changes:
-        return text
-    return f"{text} Settings that are not those of the table: {shlex.join(_flags(changes))}."
+    other = {name: value for name, value in changes.items() if name not in _PLACES}
+    return f"{text} Settings that are not those of the table: {shlex.join(_flags(other))}." if other else text
 
 
 def _filled(

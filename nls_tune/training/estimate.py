@@ -9,7 +9,7 @@ import torch
 from nls_tune.datasets import NoisyDataset
 from nls_tune.errors import InputError
 from nls_tune.noise import noise_cancelling_rate, noise_rate, transition_matrix
-from nls_tune.noise.anchors import Z95, estimate_from_anchors
+from nls_tune.noise.anchors import bracket, estimate_from_anchors
 from nls_tune.noise.confident_learning import DEFAULT_FOLDS, NoiseEstimate, as_tuples, estimate_transition
 from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.settings import TrainingSettings
@@ -51,7 +51,7 @@ def estimate_noise(
     noisy = dataset.noisy_labels[samples]
     anchors = estimate_from_anchors(probabilities, noisy)
     upper = estimate_transition(probabilities, noisy, seed=settings.seed)
-    margin = Z95 * anchors.error
+    ends = bracket(anchors, upper)
     clean = None if dataset.clean_labels is None else dataset.clean_labels[samples]
     return NoiseEstimate(
         dataset=dataset.name,
@@ -59,8 +59,8 @@ def estimate_noise(
         num_classes=dataset.num_classes,
         num_samples=len(samples),
         noise_rate=anchors.noise_rate,
-        low=max(0.0, anchors.noise_rate - margin),
-        high=min(1.0, max(anchors.noise_rate + margin, upper.high)),
+        low=ends.low,
+        high=ends.high,
         matrix=as_tuples(anchors.matrix),
         noise_cancelling_rate=_rate_or_none(anchors.noise_rate, dataset.num_classes),
         accuracy=float((probabilities.argmax(axis=1) == noisy).mean()),
@@ -70,7 +70,7 @@ def estimate_noise(
         folds=folds,
         best_epochs=said.best_epochs,
         seconds=time.perf_counter() - start,
-        is_weak=anchors.is_weak,
+        is_weak=ends.is_weak,
     )
 
 

@@ -1,5 +1,7 @@
 """Noise counted among the surest samples: what it recovers, where models err, and when it says that it cannot tell."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from nls_tune.errors import InputError
 from nls_tune.noise import apply_transition, pairflip_matrix, symmetric_matrix
-from nls_tune.noise.anchors import estimate_from_anchors
+from nls_tune.noise.anchors import bracket, estimate_from_anchors
 from nls_tune.noise.confident_learning import estimate_transition
 
 
@@ -47,6 +49,34 @@ def test_errors_of_a_weak_model_do_not_look_like_noise(noise):
 def test_a_model_that_errs_where_it_is_surest_is_weak():
     clean = np.random.default_rng(1).integers(10, size=50_000)
     assert estimate_from_anchors(model_of(clean, 10, 1.0, 3), clean).is_weak
+
+
+@pytest.mark.parametrize(("upper", "weak"), [(0.0, False), (0.13, False), (0.25, True)])
+def test_the_bracket_ends_where_confident_learning_does_and_a_wide_one_says_nothing(upper, weak):
+    clean = np.random.default_rng(1).integers(4, size=20_000)
+    noisy = apply_transition(clean, symmetric_matrix(4, 0.1), 2)
+    anchors = estimate_from_anchors(np.eye(4)[clean], noisy)
+    confident = dataclasses.replace(estimate_transition(np.eye(4)[clean], noisy, num_resamples=2), high=upper)
+    found = bracket(anchors, confident)
+    assert found.is_weak == weak
+    assert found.low == pytest.approx(anchors.noise_rate - 1.96 * anchors.error)
+    assert found.high == pytest.approx(max(upper, anchors.noise_rate + 1.96 * anchors.error))
+
+
+def test_noise_that_lies_on_hard_samples_is_called_unknown():
+    """Half of the samples are easy and have 20 % noise; on the others, which have 60 %, the model errs as often."""
+    rng = np.random.default_rng(1)
+    clean, hard = rng.integers(10, size=50_000), rng.random(50_000) < 0.5
+    noisy = np.where(rng.random(50_000) < np.where(hard, 0.6, 0.2), (clean + rng.integers(1, 10, 50_000)) % 10, clean)
+    predicted = np.where(hard & (rng.random(50_000) < 0.6), rng.integers(10, size=50_000), clean)
+    probabilities = np.full((50_000, 10), 0.05)
+    probabilities[np.arange(50_000), predicted] = np.where(hard, 0.8, 0.9)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    anchors, confident = estimate_from_anchors(probabilities, noisy), estimate_transition(probabilities, noisy)
+    found = bracket(anchors, confident)
+    assert anchors.noise_rate == pytest.approx(0.2, abs=0.05)
+    assert found.is_weak
+    assert found.low < 0.4 < found.high
 
 
 def test_it_is_the_count_of_other_labels_among_the_surest():

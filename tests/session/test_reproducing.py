@@ -11,6 +11,8 @@ import pytest
 from fake_runs import write_fake_run, write_raw
 
 from nls_tune.analysis.method_results import table_rows
+from nls_tune.cli.exit import run_app
+from nls_tune.cli.main import app
 from nls_tune.errors import InputError
 from nls_tune.runs.reading import load_trials
 from nls_tune.session import reproducing
@@ -87,6 +89,13 @@ def test_files_say_what_was_measured_and_what_was_published(table, searches, tmp
     latex = (tmp_path / "out" / "table.tex").read_text()
     assert latex.count(r"\begin{tabular}") == 2
     assert "lr.low" not in latex
+
+
+def test_where_it_is_filled_is_no_setting_of_the_table(table, searches, tmp_path):
+    reproduce(table, out=tmp_path / "out", changes={"data_dir": tmp_path, "max_concurrent": 1, "address": "auto"})
+    assert searches[0][0].max_concurrent == 1
+    assert "not those of the table" not in (tmp_path / "out" / "table.md").read_text()
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["changes"] == {}
 
 
 def test_what_one_row_proves_alone_is_corrected_over_all_rows(tmp_path):
@@ -191,3 +200,9 @@ def test_a_file_in_the_way_is_said(table, tmp_path):
 def test_what_is_reported_is_plain_data(table, searches, tmp_path):
     done = reproduce(table, out=tmp_path / "out")
     json.dumps([dataclasses.asdict(row) for row in done.rows])
+
+
+def test_the_command_changes_nothing_that_was_not_given(table, searches, tmp_path, capsys):
+    assert run_app(app, ["reproduce", table, "--rows", "low", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["changes"] == {}
+    assert "1 of 2 rows are not filled" in capsys.readouterr().out

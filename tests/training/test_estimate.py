@@ -165,8 +165,8 @@ def test_bad_input_is_one_line(capsys, arguments, parts):
 
 
 def test_models_that_err_where_they_are_surest_are_too_weak_to_say(capsys):
-    weak = estimate_of("given", noise_rate=0.3, high=0.4, is_weak=True)
+    weak = estimate_of("given", noise_rate=0.3, low=0.2, high=0.4, is_weak=True)
     print_estimate(weak, Console())
     out = capsys.readouterr().out
-    assert "noise rate   the models are too weak to say, at most 40.0 %" in out
+    assert "noise rate   the models are too weak to say, between 20.0 and 40.0 %" in out
     assert "smooth rate  none: the noise is not known well enough" in out

@@ -82,7 +82,8 @@ def _models(estimate: NoiseEstimate) -> list[str]:
 
 def _with_interval(estimate: NoiseEstimate) -> str:
     if estimate.is_weak:
-        return f"the models are too weak to say, at most {percent(estimate.high)}"
+        ends = f"{100 * estimate.low:.1f} and {percent(estimate.high)}"
+        return f"the models are too weak to say, between {ends}"
     return f"{percent(estimate.noise_rate)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
