@@ -1,13 +1,15 @@
-"""Keeps a run as evidence and draws README's figure of it.
+"""Keeps runs as evidence and draws the figures of them that README and the site show.
 
-Make the run with ``python -m nls_tune.search --num-trials 40 --scheduler none --confirm-seeds 5 --out RUN``: without a
-scheduler every trial that does not diverge runs to its end, so that every rate has accuracies to show. Then
-``python benchmarks/readme_figure.py RUN``; without a run the kept one is drawn again.
+``default_run``, the embedded default with a sweep: ``python -m nls_tune.search --sweep 13 --out RUN``.
+``twonorm_run``: ``python -m nls_tune.search --dataset twonorm --num-trials 40 --scheduler none --confirm-seeds 5 --out
+RUN``: without a scheduler every trial that does not diverge runs to its end, so that every rate has accuracies to show.
+Then ``python benchmarks/readme_figure.py NAME RUN``; without a run the kept one is drawn again.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,25 +22,37 @@ from nls_tune.report.figures import write_figures
 from nls_tune.report.text import points
 from nls_tune.report.words import summary_line
 from nls_tune.runs import load_runs
+from nls_tune.runs.directory import RunDirectory
+from nls_tune.runs.parts import sealed_parquet
 
-EVIDENCE = Path(__file__).parent / "evidence" / "twonorm_run"
-FIGURE = Path(__file__).parents[1] / "docs" / "accuracy_against_rate.png"
+EVIDENCE = Path(__file__).parent / "evidence"
+DOCS = Path(__file__).parents[1] / "docs"
+#: The kept runs, and the figures of accuracy against rate that are drawn of them.
+FIGURES = {"default_run": DOCS / "accuracy_against_rate.png", "twonorm_run": DOCS / "twonorm_rates.png"}
 
 
-def keep(run: Path) -> None:
+def keep(run: Path, place: Path) -> None:
     """Copy run.json and the rows of a run, one part file each instead of one a trial."""
     for name in ("trials", "epochs"):
         parts = [str(path) for path in sorted((run / name).glob("[!.]*.parquet"))]
         table = ds.dataset(parts).to_table()
-        (EVIDENCE / name).mkdir(parents=True, exist_ok=True)
+        (place / name).mkdir(parents=True, exist_ok=True)
         table = table.replace_schema_metadata(pq.read_schema(parts[0]).metadata)
-        pq.write_table(table, EVIDENCE / name / "all.parquet", compression="zstd", write_statistics=False)
-    shutil.copy(run / "run.json", EVIDENCE / "run.json")
+        content = sealed_parquet(table, compression="zstd", write_statistics=False)
+        (place / name / "all.parquet").write_bytes(content)
+    kept = RunDirectory(run).read_json()
+    for session in kept.sessions:  # what belongs to this machine
+        session.folder = None
+        words = shlex.split(session.command or "")
+        if "--out" in words:
+            del words[words.index("--out") : words.index("--out") + 2]
+        session.command = shlex.join(words)
+    RunDirectory(place).write_json(kept)
 
 
 def sentence() -> str:
-    """Say what the figure supports."""
-    verdicts = analyze(load_runs([EVIDENCE])).runs[0].verdicts
+    """Say what the figure of twonorm supports."""
+    verdicts = analyze(load_runs([EVIDENCE / "twonorm_run"])).runs[0].verdicts
     compared = [found for found in verdicts if found.difference is not None and found.detectable is not None]
     differences = [found.difference.mean for found in compared]
     sizes = [100 * found.detectable for found in compared]
@@ -50,17 +64,19 @@ def sentence() -> str:
 
 
 def main() -> None:
-    """Keep, draw and print the sentence."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Keep, draw and print what is proven."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("name", choices=FIGURES, help="the name of the kept run")
     parser.add_argument("run", type=Path, nargs="?", help="a run directory to keep; by default the kept one is drawn")
     options = parser.parse_args()
+    place, figure = EVIDENCE / options.name, FIGURES[options.name]
     if options.run is not None:
-        keep(options.run)
+        keep(options.run, place)
+    found = analyze(load_runs([place]))
     with tempfile.TemporaryDirectory() as folder:
-        write_figures(analyze(load_runs([EVIDENCE])), Path(folder))
-        FIGURE.parent.mkdir(exist_ok=True)
-        shutil.copy(Path(folder) / FIGURE.name, FIGURE)
-    print(sentence())
+        write_figures(found, Path(folder))
+        shutil.copy(Path(folder) / "accuracy_against_rate.png", figure)
+    print(summary_line(found.runs[0].verdicts))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def own_environment(suite_cache: Path):
 def tiny_plan() -> SearchPlan:
     """A plan of four short trials at one noise level, without ASHA."""
     settings = check_search_settings(
+        dataset="twonorm",
         noise=("symmetric:0.4",),
         preset="cpu",
         epochs=6,

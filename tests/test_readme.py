@@ -63,7 +63,7 @@ def test_links_lead_somewhere():
 
 def test_the_answer_is_that_of_the_run_in_the_picture(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
-    assert run_app(main.app, ["analyze", str(REPOSITORY / "benchmarks" / "evidence" / "twonorm_run")]) == 0
+    assert run_app(main.app, ["analyze", str(REPOSITORY / "benchmarks" / "evidence" / "default_run")]) == 0
     said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     (shown,) = (block for block in BLOCKS if block.kind == "text")
     assert [line for line in shown.code.splitlines() if line not in said] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -72,7 +72,10 @@ class ReproductionTable(BaseModel):
             InputError: For an unknown setting or a value out of range.
         """
         row = self.rows[name]
-        given = {**self.settings, **row.settings, **changes}
+        parts = (self.settings, row.settings, changes)
+        given = {key: value for part in parts for key, value in part.items()}
+        # A change of the space does not undo those of the table.
+        given["overrides"] = [one for part in parts for one in cast("Sequence[str]", part.get("overrides", ()))]
         return check_search_settings(**{**given, "dataset": row.dataset, "noise": (row.noise,), "out": out})
 
 

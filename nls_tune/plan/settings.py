@@ -51,11 +51,11 @@ class SearchSettings:
     dataset: Annotated[
         str,
         Flag(
-            "Name of the dataset: twonorm, waveform, digits, cifar10, cifar100, cifar10n, cifar100n. "
-            "By default twonorm.",
+            "Name of the dataset: digits, twonorm, waveform, cifar10, cifar100, cifar10n, cifar100n. "
+            "By default digits.",
             _WHAT,
         ),
-    ] = "twonorm"
+    ] = "digits"
     noise: Annotated[
         tuple[str, ...] | None,
         Flag(

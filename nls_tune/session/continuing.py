@@ -140,6 +140,8 @@ def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettin
     if sources := {"images", "table", "arrays"} & given.keys():  # the data lie elsewhere now
         kept = {name: value for name, value in kept.items() if name not in {"images", "table", "arrays"} - sources}
     values = {**kept, **given}
+    if not {"dataset", "images", "table", "arrays"} & values.keys():  # defaults are not kept, and that one has changed
+        values["dataset"] = content.identity.settings["dataset"]
     for name, value in values.items():
         if isinstance(value, str) and _HIDDEN in value:
             flag = flag_name(name, flags_of_settings()[name][1])

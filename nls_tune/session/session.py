@@ -40,7 +40,7 @@ _HEADINGS = {
 
 @with_settings
 def run_search(
-    dataset: str | Data = "twonorm",
+    dataset: str | Data = "digits",
     *,
     noise: str | Sequence[str] | None = None,
     space: str | Path | None = None,

@@ -120,7 +120,17 @@ class TestDryRun:
             "import sys; from nls_tune.cli.exit import run_app; from nls_tune.search import app; "
             "code = run_app(app); print('ray' in sys.modules); sys.exit(code)"
         )
-        arguments = ("--noise", "symmetric:0.2,clean", "--num-trials", "8", "--epochs", "12", "--dry-run")
+        arguments = (
+            "--dataset",
+            "twonorm",
+            "--noise",
+            "symmetric:0.2,clean",
+            "--num-trials",
+            "8",
+            "--epochs",
+            "12",
+            "--dry-run",
+        )
         cache = tmp_path / "cache"
         done = run(sys.executable, "-c", code, *arguments, folder=tmp_path, env={"XDG_CACHE_HOME": str(cache)})
         assert (done.code, done.err) == (0, "")
@@ -133,7 +143,7 @@ class TestDryRun:
         assert rows["clean"] == ["0.0", "%", "0", "2", "2", "4"]
 
     def test_scaled_warm_ups_are_shown_and_an_arm_that_goes_empty_is_said(self, capsys):
-        assert run_app(app, ["--epochs", "12", "--num-trials", "1", "--dry-run"]) == 0
+        assert run_app(app, ["--dataset", "twonorm", "--epochs", "12", "--num-trials", "1", "--dry-run"]) == 0
         out = capsys.readouterr().out
         assert "warmup_epochs: 0 to 3 (default 1)" in out  # 0 to 10, default 4, at 40 epochs
         notes = [line for line in out.splitlines() if line.startswith("Note: ")]

@@ -71,7 +71,18 @@ class TestAnotherMachine:
         assert "2 at a time" in text
 
     def test_without_a_measured_epoch_no_time_is_said(self, said, tmp_path):
-        arguments = ("--noise", "clean,symmetric:0.4", "--num-trials", "8", "--epochs", "10", "--confirm-seeds", "3")
+        arguments = (
+            "--dataset",
+            "twonorm",
+            "--noise",
+            "clean,symmetric:0.4",
+            "--num-trials",
+            "8",
+            "--epochs",
+            "10",
+            "--confirm-seeds",
+            "3",
+        )
         text = said(search, *arguments, "--dry-run", "--assume-gpus", "1")
         # Two levels with three arms each, and CE at the defaults.
         assert "Epochs to train, at most: 160 in the search, 240 in the confirmation" in text
@@ -90,6 +101,7 @@ class TestAnotherMachine:
             run.write_trial(trial_row(settings, minute=minute, epochs=10, epochs_reused=2, train_seconds=12.0 * minute))
         run.write_trial(trial_row({"model": "cnn9"}, minute=3, train_seconds=1000.0))
         arguments = (
+            "--dataset", "twonorm",
             "--noise", "clean", "--num-trials", "10", "--epochs", "20", "--train-size", "500", "--confirm-seeds", "1",
             "--out", str(run.path), "--dry-run", "--assume-gpus", "4",
         )  # fmt: skip
@@ -103,7 +115,7 @@ class TestAnotherMachine:
 
 def test_the_defaults_of_the_help_are_those_of_the_settings(said):
     text = said(search, "--help")
-    assert "By default twonorm" in text
+    assert "By default digits" in text
     for name in ("preset", "sampler", "trials_per_gpu"):
         assert f"[default: {getattr(SearchSettings, name)}]" in text
 

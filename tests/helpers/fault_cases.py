@@ -38,7 +38,20 @@ from nls_tune.errors import InputError
 from nls_tune.runs.audit import audit_run
 
 LEVEL = "symmetric:0.4"
-COMMON = ("--noise", LEVEL, "--preset", "cpu", "--train-size", "500", "--confirm-seeds", "0", "--epochs", "300")
+COMMON = (
+    "--dataset",
+    "twonorm",
+    "--noise",
+    LEVEL,
+    "--preset",
+    "cpu",
+    "--train-size",
+    "500",
+    "--confirm-seeds",
+    "0",
+    "--epochs",
+    "300",
+)
 #: Seconds until a search that must end counts as hanging.
 LONGEST = 600.0
 MOST_SESSIONS = 60
@@ -389,6 +402,7 @@ def version_before(search: Search, rng: random.Random) -> None:
     """Go on with a run that version 0.1 had begun."""
     shutil.copytree(REPOSITORY / "tests" / "data" / "run_0.1" / "interrupted", search.run)
     search.arguments = (
+        "--dataset", "twonorm",
         "--noise", "symmetric:0.2,symmetric:0.4", "--num-trials", "6", "--epochs", "30", "--train-size", "1000",
         "--preset", "cpu", "--confirm-seeds", "0", "--set", "clip_norm=0", "--set", "average_spans=[]", "--out", "run",
     )  # fmt: skip

@@ -14,6 +14,7 @@ from nls_tune.runs.watched import WatchedRun
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
 #: Six trials at each of two levels; ASHA stops some 4, 8 or 16 epochs after their warm-up.
 ARGUMENTS = (
+    "--dataset", "twonorm",
     "--noise", ",".join(LEVELS), "--epochs", "24", "--num-trials", "6", "--train-size", "500", "--preset", "cpu",
     "--confirm-seeds", "0",
 )  # fmt: skip

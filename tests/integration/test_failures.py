@@ -14,7 +14,20 @@ from nls_tune import read_epochs, read_trials
 pytestmark = pytest.mark.timeout(180)
 LEVEL = "symmetric:0.4"
 EPOCHS = 80
-COMMON = ("--noise", LEVEL, "--train-size", "500", "--preset", "cpu", "--confirm-seeds", "0", "--out", "run")
+COMMON = (
+    "--dataset",
+    "twonorm",
+    "--noise",
+    LEVEL,
+    "--train-size",
+    "500",
+    "--preset",
+    "cpu",
+    "--confirm-seeds",
+    "0",
+    "--out",
+    "run",
+)
 
 
 @dataclass(frozen=True)

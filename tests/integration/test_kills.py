@@ -26,7 +26,13 @@ space:
 fixed: {model: mlp, warmup_lr: 0.01, batch_size: 100}
 budget: {trials: 16, epochs: 100, grace_epochs: 10}
 """
-SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "train_size": 1000, "preset": "cpu", "confirm_seeds": 0}
+SETTINGS = {
+    "dataset": "twonorm",
+    "noise": ("symmetric:0.2", "symmetric:0.4"),
+    "train_size": 1000,
+    "preset": "cpu",
+    "confirm_seeds": 0,
+}
 
 
 def arguments_of(sampler: str, folder) -> tuple[list[str], dict]:

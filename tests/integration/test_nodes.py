@@ -16,6 +16,7 @@ from nls_tune.tune.preflight import ask_nodes
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(400)]
 #: Trials of some seconds, so that a node is lost in the middle of some.
 ARGUMENTS = (
+    "--dataset", "twonorm",
     "--noise", "symmetric:0.4", "--epochs", "60", "--num-trials", "4", "--train-size", "1000", "--preset", "cpu",
     "--scheduler", "none", "--confirm-seeds", "0", "--out", "run",
 )  # fmt: skip

@@ -18,6 +18,7 @@ OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "interrupted"
 #: The command that made the run, but with no confirmation, which would train 14 more trials; and without what the space
 #: of later versions has besides.
 ARGUMENTS = (
+    "--dataset", "twonorm",
     "--noise", "symmetric:0.2,symmetric:0.4", "--num-trials", "6", "--epochs", "30", "--train-size", "1000",
     "--preset", "cpu", "--confirm-seeds", "0", "--set", "clip_norm=0", "--set", "average_spans=[]", "--out", "run",
 )  # fmt: skip

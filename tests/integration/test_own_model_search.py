@@ -15,6 +15,7 @@ def build(num_classes, input_shape):
     return nn.Sequential(nn.Linear(input_shape[0], 8), nn.ReLU(), nn.Linear(8, num_classes))
 """
 SEARCH = (
+    "--dataset", "twonorm",
     "--noise", "symmetric:0.4", "--model", "mymodels:build", "--num-trials", "3", "--epochs", "3",
     "--train-size", "200", "--confirm-seeds", "0", "--out", "run",
 )  # fmt: skip

@@ -26,6 +26,7 @@ from nls_tune.tune.trainable import TrainingTrainable
 pytestmark = pytest.mark.timeout(240)
 RESOURCES = {"CPU": 4, "GPU": 1}
 SETTINGS = {
+    "dataset": "twonorm",
     "noise": ["symmetric:0.4"], "num_trials": 3, "epochs": 6, "train_size": 500, "confirm_seeds": 0,
     "preset": "cpu", "scheduler": "none", "trials_per_gpu": 3,
 }  # fmt: skip

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.timeout(400)
 EPOCHS = 160
 #: Six trials that ASHA does not stop; two run at a time, each for some seconds.
 ARGUMENTS = (
+    "--dataset", "twonorm",
     "--noise", "symmetric:0.4", "--epochs", str(EPOCHS), "--num-trials", "6", "--train-size", "500",
     "--scheduler", "none", "--confirm-seeds", "0", "--preset", "cpu", "--out", "run",
 )  # fmt: skip

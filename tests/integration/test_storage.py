@@ -22,6 +22,7 @@ from nls_tune.runs.storage.store import Store
 pytestmark = pytest.mark.timeout(400)
 #: Four trials that nothing stops; two run at a time, each for a second or two.
 ARGUMENTS = (
+    "--dataset", "twonorm",
     "--noise", "symmetric:0.4", "--epochs", "60", "--num-trials", "4", "--train-size", "500", "--scheduler", "none",
     "--confirm-seeds", "0", "--out", "run",
 )  # fmt: skip

@@ -75,7 +75,18 @@ def test_installed_it_plans_and_searches_anywhere_with_a_live_table_in_a_termina
     env = {"PYTHONPATH": str(installed)}
     planned = run_search("--dry-run", folder=tmp_path, env=env)
     assert (planned.code, planned.err) == (0, "")
-    arguments = ("--noise", "symmetric:0.4", "--epochs", "20", "--num-trials", "4", "--train-size", "500")
+    arguments = (
+        "--dataset",
+        "twonorm",
+        "--noise",
+        "symmetric:0.4",
+        "--epochs",
+        "20",
+        "--num-trials",
+        "4",
+        "--train-size",
+        "500",
+    )
     code, text = run_in_terminal((*SEARCH, *arguments, "--confirm-seeds", "0", "--out", "run"), tmp_path, env)
     assert code == 0, text
     assert len(read_trials(tmp_path / "run")) == 4

@@ -23,7 +23,7 @@ DIGITS = {"dataset": "digits", "noise": ("symmetric:0.4",), "train_size": 200, "
 
 
 def plan_of(num_gpus: float = 0, **settings):
-    return make_plan(check_search_settings(**settings), num_gpus, progress=False)
+    return make_plan(check_search_settings(**{"dataset": "twonorm", **settings}), num_gpus, progress=False)
 
 
 def identity_of(plan):
@@ -280,7 +280,7 @@ def test_identity_and_facts_survive_json(digits):
     assert RunIdentity.model_validate_json(digits.identity().model_dump_json()) == digits.identity()
     (facts,) = [RunLevel.model_validate_json(level.model_dump_json()) for level in digits.run_levels()]
     assert (facts.noise_level, facts.num_train, facts.num_val) == ("symmetric:0.4", 200, 144)
-    assert facts.trials == {"ce": 5, "positive": 10, "negative": 5}
+    assert facts.trials == {"ce": 6, "positive": 12, "negative": 6}
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_identity_and_facts_survive_json(digits):
         ({"seed": 1}, ["seed: 0 -> 1", "fingerprints.symmetric:0.4"]),
         ({"noise_seed": 1}, ["noise_seed: 0 -> 1", "fingerprints.symmetric:0.4"]),
         ({"objective": "last"}, ["objective: best -> last"]),
-        ({"num_trials": 9}, ["budget.trials: 20 -> 9"]),
+        ({"num_trials": 9}, ["budget.trials: 24 -> 9"]),
         ({"epochs": 10}, ["budget.epochs: 40 -> 10"]),
         ({"train_size": 100}, ["budget.train_size: 200 -> 100"]),
         ({"overrides": ("batch_size=16",)}, ["fixed.batch_size: 32 -> 16"]),
@@ -313,7 +313,7 @@ def test_what_decides_the_results_may_not_differ(digits, changes, words):
             "level_weight": ("symmetric:0.4=1",),  # what it is anyway
         },
         # The same in other words.
-        {"noise": ("Symmetric:0.40",), "preset": "cpu", "space": "digits", "num_trials": 20},
+        {"noise": ("Symmetric:0.40",), "preset": "cpu", "space": "digits", "num_trials": 24},
     ],
 )
 def test_what_may_differ(digits, changes):

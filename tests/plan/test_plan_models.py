@@ -46,7 +46,7 @@ def test_networks_of_this_package_need_no_process(monkeypatch):
 
 
 def test_a_plan_names_a_users_network_by_what_it_is():
-    settings = check_search_settings(overrides=("model=mine:build",), num_trials=3, train_size=200)
+    settings = check_search_settings(dataset="twonorm", overrides=("model=mine:build",), num_trials=3, train_size=200)
     plan = make_plan(settings, 0)
     name, _, fingerprint = plan.training_settings(plan.space.default()).model.partition("@")
     assert (name, len(fingerprint)) == ("mine:build", 8)

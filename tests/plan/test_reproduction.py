@@ -50,6 +50,11 @@ def test_changes_go_before_the_settings_of_table_and_row(tmp_path):
     assert (changed.epochs, changed.num_trials, changed.out) == (6, 6, tmp_path / "x")
 
 
+def test_changes_of_the_space_do_not_undo_those_of_the_table():
+    search = load_table("digits").search_of("digits-pairflip-0.3", Path("out"), {"overrides": ("lr.low=0.001",)})
+    assert search.overrides == ("model=small_cnn", "lr.low=0.001")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -56,6 +56,7 @@ def make(tmp_path, earlier):
 
     def plan(noise: str = "symmetric:0.4", **changes) -> SearchPlan:
         given = {
+            "dataset": "twonorm",
             "noise": tuple(noise.split(",")),
             "space": str(tmp_path / "space.yaml"),
             "train_size": 500,

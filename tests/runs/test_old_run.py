@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 OLD = Path(__file__).parents[1] / "data" / "run_0.1" / "finished"
 #: The command that made the run.
 ARGUMENTS = (
+    "--dataset", "twonorm",
     "--noise", "symmetric:0.2,symmetric:0.4", "--num-trials", "6", "--epochs", "5", "--train-size", "400",
     "--confirm-seeds", "2", "--preset", "cpu", "--estimate-noise",
     "--set", "clip_norm=0", "--set", "average_spans=[]",  # what the space of later versions has besides

@@ -170,7 +170,7 @@ def test_a_session_copies_what_has_finished_and_nothing_on_the_way(run, monkeypa
         (folder / COPY).unlink()
     monkeypatch.setattr("nls_tune.session.searching.execute", lambda *arguments: ended_by)
     monkeypatch.setattr("nls_tune.session.confirming.confirm", lambda *arguments, **options: confirmed)
-    settings = check_search_settings(out=run.path, num_trials=4, train_size=500)
+    settings = check_search_settings(dataset="twonorm", out=run.path, num_trials=4, train_size=500)
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "is_complete", lambda self: False)
         patch.setattr("nls_tune.tune.starting.ray_session", lambda address: nullcontext({"CPU": 1.0}))

@@ -18,7 +18,15 @@ LEVELS = ("symmetric:0.4", "clean")
 
 
 def plan_of(**settings) -> SearchPlan:
-    given = {"noise": LEVELS, "preset": "cpu", "epochs": 6, "train_size": 500, "confirm_seeds": 2, **settings}
+    given = {
+        "dataset": "twonorm",
+        "noise": LEVELS,
+        "preset": "cpu",
+        "epochs": 6,
+        "train_size": 500,
+        "confirm_seeds": 2,
+        **settings,
+    }
     return make_plan(check_search_settings(**given), 0, progress=False)
 
 

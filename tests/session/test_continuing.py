@@ -21,7 +21,13 @@ from nls_tune.session import session
 from nls_tune.session.beginning import begin_run
 from nls_tune.session.continuing import settings_of_run, standing, stored_settings
 
-SETTINGS: dict[str, Any] = {"noise": ("symmetric:0.4",), "preset": "cpu", "epochs": 6, "train_size": 500}
+SETTINGS: dict[str, Any] = {
+    "dataset": "twonorm",
+    "noise": ("symmetric:0.4",),
+    "preset": "cpu",
+    "epochs": 6,
+    "train_size": 500,
+}
 
 
 def plan_of(**changes: Any) -> SearchPlan:
@@ -121,6 +127,13 @@ class TestStoredSettings:
         expected = check_search_settings(**SETTINGS, num_trials=8, time_budget=3600.0, data_dir="data", out=run.path)
         assert settings == expected
         assert Path.cwd() == there
+
+    def test_the_dataset_is_that_of_the_run_where_its_session_kept_none(self, run):
+        """Defaults are not kept, and the default dataset was another one in earlier versions."""
+        content = self.begun(run).read_json()
+        del content.sessions[-1].settings["dataset"]
+        run.write_json(content)
+        assert settings_of_run(run, {}).dataset == "twonorm"
 
     def test_a_password_is_asked_for(self, run):
         self.begun(run, mlflow="http://me:secret@host:5000")

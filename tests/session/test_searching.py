@@ -135,7 +135,9 @@ def resumed(tiny_plan, tmp_path) -> Resumed:
 
 
 def plan_of(**settings: Any) -> SearchPlan:
-    checked = check_search_settings(**{"noise": (LEVEL,), "preset": "cpu", "train_size": 500, **settings})
+    checked = check_search_settings(
+        **{"dataset": "twonorm", "noise": (LEVEL,), "preset": "cpu", "train_size": 500, **settings}
+    )
     return make_plan(checked, 0, progress=False)
 
 

@@ -23,7 +23,13 @@ from nls_tune.session import session
 from nls_tune.spaces.settings import TrainingSettings
 from nls_tune.tune.cluster import Slots
 
-SETTINGS = {"noise": ("symmetric:0.2", "symmetric:0.4"), "num_trials": 4, "epochs": 6, "train_size": 500}
+SETTINGS = {
+    "dataset": "twonorm",
+    "noise": ("symmetric:0.2", "symmetric:0.4"),
+    "num_trials": 4,
+    "epochs": 6,
+    "train_size": 500,
+}
 SLOTS = Slots(count=1, cpus_per_trial=1, gpus_per_trial=0)
 
 

@@ -19,7 +19,15 @@ TRIALS = [(-7.0, 0.001, 0.6), (-6.0, 0.002, 0.7), (-5.0, 0.003, 0.65), (0.0, 0.0
 
 
 def plan_of(**settings):
-    given = {"noise": (LEVEL,), "preset": "cpu", "epochs": 6, "train_size": 500, "confirm_seeds": 2, "sweep": 5}
+    given = {
+        "dataset": "twonorm",
+        "noise": (LEVEL,),
+        "preset": "cpu",
+        "epochs": 6,
+        "train_size": 500,
+        "confirm_seeds": 2,
+        "sweep": 5,
+    }
     return make_plan(check_search_settings(**{**given, **settings}), 0, progress=False)
 
 

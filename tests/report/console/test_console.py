@@ -96,7 +96,7 @@ def test_the_plan_says_what_will_run(plan):
     text = printed(print_plan, plan, 4)
     for part in (
         "digits", "300 training", "144 validation (noisy labels)", "359 test samples", "10 classes",
-        "no preset (no GPU found, the space has no preset cpu), model small_cnn",
+        "no preset (no GPU found, the space has no preset cpu), model mlp",
         "2 noise levels, 16 trials of 20 epochs",
         "ASHA stops trials 3, 6, 12 epochs after their warm-up",
         "4 at a time", "smooth_rate: -8 to 0.8, uniform in log(1 − r) (default -0.5)",
@@ -163,7 +163,9 @@ def test_how_much_was_reused_is_said_in_one_line():
 
 
 def test_a_plan_says_its_time_budget_and_where_start_points_come_from():
-    plan = make_plan(check_search_settings(noise=("symmetric:0.4",), num_trials=4), 0, progress=False)
+    plan = make_plan(
+        check_search_settings(dataset="twonorm", noise=("symmetric:0.4",), num_trials=4), 0, progress=False
+    )
     config = {"smooth_rate": -2.0, "warmup_epochs": 3, "lr": 0.01}
     warm = (WarmPoint("negative", config, "symmetric:0.3"), WarmPoint("ce", {**config, "smooth_rate": 0.0}, "clean"))
     settings = check_search_settings(time_budget="90s", warm_start="runs/earlier")
@@ -207,7 +209,7 @@ def test_the_plan_shows_an_estimate_beside_the_truth_which_is_the_prior(tiny_pla
 
 def test_the_plan_says_that_an_estimate_is_the_prior(monkeypatch):
     hide_the_truth(monkeypatch)
-    settings = check_search_settings(noise=("symmetric:0.2", "symmetric:0.4"), train_size=500)
+    settings = check_search_settings(dataset="twonorm", noise=("symmetric:0.2", "symmetric:0.4"), train_size=500)
     plan = make_plan(settings, 0, progress=False)
     text = printed(print_plan, plan, 2)
     assert "Before the trials the noise is estimated, and its noise-cancelling rate becomes a start point\n" in text
@@ -221,7 +223,7 @@ def test_the_plan_says_that_the_models_of_an_estimate_are_too_weak(monkeypatch):
     hide_the_truth(monkeypatch)
     weak = estimate_of("symmetric:0.4", is_weak=True)
     for methods, warned in ((("ce", "gls"), False), (("ce", "forward"), True)):
-        settings = check_search_settings(noise=("symmetric:0.4",), train_size=500, methods=methods)
+        settings = check_search_settings(dataset="twonorm", noise=("symmetric:0.4",), train_size=500, methods=methods)
         text = printed(print_plan, make_plan(settings, 0, progress=False).with_estimate(weak), 2)
         assert rows_of(text)["symmetric:0.4"][2:5] == ["too", "weak", "–"]
         assert "too weak, so no start point holds a noise-cancelling rate\n" in text
