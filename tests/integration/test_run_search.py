@@ -21,7 +21,14 @@ from nls_tune.session.reproducing import reproduce
 from nls_tune.tune.adapters import ListSearcher, WorkerSavingScheduler
 
 pytestmark = pytest.mark.timeout(150)
-SETTINGS = {"noise": ["symmetric:0.4"], "num_trials": 4, "epochs": 6, "train_size": 500, "confirm_seeds": 0}
+SETTINGS = {
+    "dataset": "twonorm",
+    "noise": ["symmetric:0.4"],
+    "num_trials": 4,
+    "epochs": 6,
+    "train_size": 500,
+    "confirm_seeds": 0,
+}
 FOUND = {**SETTINGS, "overrides": {"lr.low": 1e-3, "momentum": 0.8}}
 
 
@@ -32,7 +39,7 @@ def found(session, tmp_path_factory) -> SearchResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         patch.chdir(out.parent)
-        return run_search("twonorm", out=out, tensorboard=True, mlflow="file:store", **FOUND)
+        return run_search(out=out, tensorboard=True, mlflow="file:store", **FOUND)
 
 
 def test_it_returns_what_the_command_prints(found):
@@ -126,7 +133,7 @@ def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
     before = read_trials(path).set_index("trial_id").sort_index()
     lost = before.index[0]
     (path / "trials" / f"{lost}.parquet").unlink()
-    again = run_search("twonorm", out=path, **FOUND)
+    again = run_search(out=path, **FOUND)
     assert again.status == "finished"
     after = read_trials(path).set_index("trial_id").sort_index()
     assert after.index.equals(before.index)
@@ -136,7 +143,7 @@ def test_a_row_that_somebody_removed_is_run_again(found, session, tmp_path):
 
 def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, monkeypatch):
     hide_the_truth(monkeypatch)
-    result = run_search("twonorm", out=tmp_path / "run", **SETTINGS)
+    result = run_search(out=tmp_path / "run", **SETTINGS)
     assert result.status == "finished"
     rows = read_trials(result.run)
     assert rows[["noise_rate", "noise_cancelling_rate"]].isna().all(axis=None)
@@ -150,7 +157,7 @@ def test_unknown_noise_is_estimated_and_its_rate_is_tried(session, tmp_path, mon
     monkeypatch.setattr(
         "nls_tune.session.estimating.estimate_level", lambda *arguments, **more: pytest.fail("estimated again")
     )
-    assert run_search("twonorm", out=tmp_path / "run", **SETTINGS) == result
+    assert run_search(out=tmp_path / "run", **SETTINGS) == result
 
 
 def test_too_many_cpus_for_the_callers_session(session, tmp_path, monkeypatch):
