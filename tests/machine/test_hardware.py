@@ -199,7 +199,7 @@ class TestCommand:
                 "nls_tune.tune.starting.ray_session", lambda address: pytest.fail("Ray was to be started")
             )
             monkeypatch.chdir(tmp_path)
-            done = Done(run_app(app, ["--out", "run", *arguments]), *capfd.readouterr())
+            done = Done(run_app(app, ["--dataset", "twonorm", "--out", "run", *arguments]), *capfd.readouterr())
             assert not (tmp_path / "run").exists()
             return done
 
