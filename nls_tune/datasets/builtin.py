@@ -6,7 +6,11 @@ stored as float32, which hides the last bit in which the mathematical libraries 
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nls_tune.datasets.registry import DatasetInfo
 from nls_tune.datasets.source import Source, make_source
@@ -54,16 +58,26 @@ def _cut(info: DatasetInfo, inputs: np.ndarray, labels: np.ndarray) -> Source:
     return make_source(info, inputs[:end], labels[:end], inputs[end:], labels[end:])
 
 
+def _digits_table() -> NDArray[np.int64]:
+    """The rows of scikit-learn's file, 64 pixels and the label each; without an import of it, which takes a second."""
+    found = importlib.util.find_spec("sklearn")
+    file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz" if found and found.origin else None
+    if file is not None and file.is_file():
+        return np.loadtxt(file, delimiter=",").astype(np.int64)
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    return np.column_stack([bunch.data, bunch.target]).astype(np.int64)
+
+
 def load_digits(info: DatasetInfo) -> Source:
     """Load the digits of scikit-learn, scaled from 0..16 to 0..255.
 
     The test set is a stratified fifth, always the same; both parts keep the order of scikit-learn.
     """
-    from sklearn import datasets  # takes a second to import, and only this dataset needs it
-
-    bunch = datasets.load_digits()
-    images = (bunch.images.astype(np.int64) * 255 + 8) // 16
-    inputs, labels = images.astype(np.uint8)[:, None], bunch.target.astype(np.int64)
+    table = _digits_table()
+    images = (table[:, :-1].reshape(-1, *info.input_shape) * 255 + 8) // 16
+    inputs, labels = images.astype(np.uint8), table[:, -1]
     order = stratified_order(labels, np.random.Generator(np.random.PCG64(_DIGITS_TEST_SEED)))
     test, labelled = np.sort(order[: info.num_test]), np.sort(order[info.num_test :])
     return make_source(info, inputs[labelled], labels[labelled], inputs[test], labels[test])

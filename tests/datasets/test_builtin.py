@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from nls_tune.datasets import load_source
+from nls_tune.datasets import builtin, load_source
 
 # A change of one of these is a change of the data: results of earlier runs can then not be compared.
 FINGERPRINTS = {
@@ -53,6 +53,12 @@ def test_classes_are_equally_likely(name):
 
 def pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
     return sorted((image.tobytes(), label) for image, label in zip(images, labels.tolist(), strict=True))
+
+
+def test_without_its_file_the_digits_come_from_scikit_learn_itself(monkeypatch):
+    expected = builtin._digits_table()
+    monkeypatch.setattr(builtin.importlib.util, "find_spec", lambda name: None)
+    np.testing.assert_array_equal(builtin._digits_table(), expected)
 
 
 def test_digits_are_those_of_scikit_learn_scaled_to_bytes():
