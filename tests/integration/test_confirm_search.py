@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from nls_tune import run_search
-from nls_tune.analysis import analyze
+from nls_tune.analysis.analysis import analyze
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings

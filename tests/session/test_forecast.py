@@ -42,7 +42,7 @@ def test_an_epoch_takes_the_mean_over_as_many_processes_as_trials_run_at_once(as
     assert found is not None
     assert found.seconds == pytest.approx(50_000 * 0.0015 + 1500 * 0.0002)
     assert [(question["threads"], question["input_shape"]) for question in asked] == [(3, [3, 32, 32])] * 2
-    assert asked[0]["settings"]["model"] == "small_cnn"
+    assert asked[0]["settings"]["model"] == "mlp"
 
 
 @pytest.mark.parametrize("plan", [plan_of(5_000), plan_of(50_000, (20,))])
