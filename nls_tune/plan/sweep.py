@@ -9,6 +9,9 @@ from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, rounded
 from nls_tune.spaces.settings import arm_of
 from nls_tune.spaces.space import SearchSpace
 
+#: log(1 - r) ends at 1: nearer rates count as this one.
+_LARGEST = 0.99
+
 
 def sweep_rates(space: SearchSpace, num: int) -> tuple[float, ...]:
     """Return ``num`` rates, ascending and evenly spaced in log(1 - r), 0 among them where it is searched.
@@ -37,14 +40,14 @@ def sweep_rates(space: SearchSpace, num: int) -> tuple[float, ...]:
 
 
 def _even(parameter: FloatParameter, num: int) -> list[float]:
-    ends = [math.log1p(-min(rate, 0.99)) for rate in (parameter.low, parameter.high)]
+    ends = [math.log1p(-min(rate, _LARGEST)) for rate in (parameter.low, parameter.high)]
     steps = [ends[0] + i * (ends[1] - ends[0]) / (num - 1) for i in range(num)]
     values = [rounded(-math.expm1(step)) for step in steps]
-    values[0], values[-1] = parameter.low, min(parameter.high, 0.99)
+    values[0], values[-1] = parameter.low, min(parameter.high, _LARGEST)
     return _with_zero(values) if parameter.low <= 0 <= parameter.high else values
 
 
 def _with_zero(values: list[float]) -> list[float]:
     """Put 0 in the place of the rate that is nearest to it on the scale of log(1 - r)."""
-    nearest = min(range(len(values)), key=lambda i: abs(math.log1p(-values[i])))
+    nearest = min(range(len(values)), key=lambda i: abs(math.log1p(-min(values[i], _LARGEST))))
     return [*values[:nearest], 0.0, *values[nearest + 1 :]]

@@ -39,19 +39,9 @@ from nls_tune.runs.audit import audit_run
 
 LEVEL = "symmetric:0.4"
 COMMON = (
-    "--dataset",
-    "twonorm",
-    "--noise",
-    LEVEL,
-    "--preset",
-    "cpu",
-    "--train-size",
-    "500",
-    "--confirm-seeds",
-    "0",
-    "--epochs",
-    "300",
-)
+    "--dataset", "twonorm", "--noise", LEVEL, "--preset", "cpu", "--train-size", "500", "--confirm-seeds", "0",
+    "--epochs", "300",
+)  # fmt: skip
 #: Seconds until a search that must end counts as hanging.
 LONGEST = 600.0
 MOST_SESSIONS = 60

@@ -15,19 +15,9 @@ pytestmark = pytest.mark.timeout(180)
 LEVEL = "symmetric:0.4"
 EPOCHS = 80
 COMMON = (
-    "--dataset",
-    "twonorm",
-    "--noise",
-    LEVEL,
-    "--train-size",
-    "500",
-    "--preset",
-    "cpu",
-    "--confirm-seeds",
-    "0",
-    "--out",
-    "run",
-)
+    "--dataset", "twonorm", "--noise", LEVEL, "--train-size", "500", "--preset", "cpu", "--confirm-seeds", "0",
+    "--out", "run",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,9 @@ from nls_tune.runs.directory import RunDirectory
 pytestmark = pytest.mark.timeout(600)
 LEVEL = "symmetric:0.4"
 COMMON = (
-    "--dataset",
-    "twonorm",
-    "--noise",
-    LEVEL,
-    "--preset",
-    "cpu",
-    "--confirm-seeds",
-    "0",
-    "--scheduler",
-    "none",
-    "--out",
-    "run",
-)
+    "--dataset", "twonorm", "--noise", LEVEL, "--preset", "cpu", "--confirm-seeds", "0", "--scheduler", "none",
+    "--out", "run",
+)  # fmt: skip
 #: Trials that go on until something ends them.
 LONG = (*COMMON, "--train-size", "2000", "--epochs", "20000", "--num-trials", "4")
 SHORT = (*COMMON, "--train-size", "500", "--epochs", "300", "--num-trials", "4")

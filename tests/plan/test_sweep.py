@@ -55,6 +55,10 @@ def test_of_a_list_as_many_are_taken(num, expected, tmp_path):
     assert list(sweep_rates(choices(tmp_path, [0, 0.5, -4, -1, 0.2]), num)) == expected
 
 
+def test_a_list_may_hold_1(tmp_path):
+    assert list(sweep_rates(choices(tmp_path, [0, 0.5, 1, -4]), 3)) == [-4, 0, 1]
+
+
 def test_too_few_rates_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"--sweep needs three rates or more.*leave 2; leave it out"):
         sweep_rates(choices(tmp_path, [0, 0.5]), 5)

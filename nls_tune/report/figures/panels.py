@@ -11,9 +11,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nls_tune.report.figures import style
 from nls_tune.report.rate_scale import rate_position
+from nls_tune.report.text import of_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from nls_tune.metrics import Metric
 
     #: The panels of each noise level, the upper one first.
     Columns = list[list[Axes]]
@@ -35,6 +38,19 @@ def panels(num: int, heights: list[float]) -> tuple[Figure, Columns]:
     for axis in (axis for unused in axes[num:] for axis in unused):
         axis.set_visible(False)
     return figure, axes[:num]
+
+
+def label_panels(columns: Columns, column: list[Axes], rates: Sequence[float], metrics: Sequence[Metric]) -> None:
+    """Label the axes of a level: rates below, validation accuracy in the last panel, test in the one above, if any."""
+    for axis in column:
+        style.label_rates(axis, "x", rates, inches=PANEL_INCHES / len(columns[:MOST_COLUMNS]))
+        axis.tick_params(labelbottom=axis is column[-1])
+    column[-1].set_xlabel("smooth rate r")
+    spec = column[0].get_subplotspec()
+    if spec is not None and spec.is_first_col():
+        column[-1].set_ylabel(of_metric("validation accuracy, %\n(noisy labels)", metrics))
+        if len(column) > 1:
+            column[0].set_ylabel(of_metric("test accuracy, %\n(clean labels)", metrics))
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:

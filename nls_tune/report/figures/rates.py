@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from nls_tune.analysis.rate_against_noise import BestRate
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.report.figures import style
-from nls_tune.report.figures.panels import MOST_COLUMNS, PANEL_INCHES, USUAL_RATE, legend_below, mark_theory, panels
+from nls_tune.report.figures.panels import USUAL_RATE, label_panels, legend_below, mark_theory, panels
 from nls_tune.report.figures.sweep import accuracy_over_rates
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import of_metric
@@ -49,15 +49,7 @@ def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
             _panel(column[0], curve, tests, curve.test, ce.test_accuracy_at_best if ce else None)
         _panel(column[-1], curve, values, curve.validation, ce.val_accuracy if ce else None)
         column[0].set_title(style.level_label(curve.noise_level))
-        for axis in column:
-            style.label_rates(axis, "x", rates, inches=PANEL_INCHES / len(columns[:MOST_COLUMNS]))
-            axis.tick_params(labelbottom=axis is column[-1])
-        column[-1].set_xlabel("smooth rate r")
-        spec = column[0].get_subplotspec()
-        if spec is not None and spec.is_first_col():
-            column[-1].set_ylabel(of_metric("validation accuracy, %\n(noisy labels)", metrics))
-            if has_test:
-                column[0].set_ylabel(of_metric("test accuracy, %\n(clean labels)", metrics))
+        label_panels(columns, column, rates, metrics)
     title = "Accuracy against smooth rate, spaced by log(1 − r), for each noise level"
     figure.suptitle(of_metric(title, metrics))
     legend_below(figure, [axis for column in columns for axis in column])

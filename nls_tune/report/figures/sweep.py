@@ -6,14 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nls_tune.report.figures import style
-from nls_tune.report.figures.panels import (
-    MOST_COLUMNS,
-    PANEL_INCHES,
-    USUAL_RATE,
-    legend_below,
-    mark_theory,
-    panels,
-)
+from nls_tune.report.figures.panels import USUAL_RATE, label_panels, legend_below, mark_theory, panels
 from nls_tune.report.rate_scale import rate_position, rate_positions
 from nls_tune.report.text import of_metric, seed_range
 from nls_tune.spaces.settings import RATE_ARMS
@@ -26,8 +19,6 @@ if TYPE_CHECKING:
 
     from nls_tune.analysis.rate_sweep import RateSweep
     from nls_tune.analysis.statistics import SampleMean
-    from nls_tune.metrics import Metric
-    from nls_tune.report.figures.panels import Columns
 
 
 def accuracy_over_rates(sweeps: Sequence[RateSweep]) -> Figure:
@@ -43,26 +34,12 @@ def accuracy_over_rates(sweeps: Sequence[RateSweep]) -> Figure:
             _panel(column[0], sweep, [rate.test for rate in sweep.rates])
         _panel(column[-1], sweep, [rate.validation for rate in sweep.rates])
         column[0].set_title(style.level_label(sweep.noise_level))
-        _label_axes(columns, column, rates, metrics, has_test=has_test)
+        label_panels(columns, column, rates, metrics)
     seeds = seed_range(rate.validation.num_seeds for sweep in sweeps for rate in sweep.rates)
     title = f"Accuracy against smooth rate, spaced by log(1 − r): means of {seeds} with 95 % t intervals"
     figure.suptitle(of_metric(title, metrics))
     legend_below(figure, [axis for column in columns for axis in column])
     return figure
-
-
-def _label_axes(
-    columns: Columns, column: list[Axes], rates: list[float], metrics: Sequence[Metric], *, has_test: bool
-) -> None:
-    for axis in column:
-        style.label_rates(axis, "x", rates, inches=PANEL_INCHES / len(columns[:MOST_COLUMNS]))
-        axis.tick_params(labelbottom=axis is column[-1])
-    column[-1].set_xlabel("smooth rate r")
-    spec = column[0].get_subplotspec()
-    if spec is not None and spec.is_first_col():
-        column[-1].set_ylabel(of_metric("validation accuracy, %\n(noisy labels)", metrics))
-        if has_test:
-            column[0].set_ylabel(of_metric("test accuracy, %\n(clean labels)", metrics))
 
 
 def _panel(axis: Axes, sweep: RateSweep, means: Sequence[SampleMean | None]) -> None:
