@@ -71,6 +71,11 @@ def until(page, expression: str) -> None:
         page.wait_for_timeout(30)
 
 
+def reload(page) -> None:
+    page.reload()
+    page.wait_for_selector("html[data-ready]", state="attached")
+
+
 def column(page, table: str, index: int) -> list[str]:
     script = """([id, i]) => [...document.querySelectorAll(`#${id} tbody tr`)].filter((r) => !r.hidden)
         .map((r) => r.cells[i].textContent.trim())"""
@@ -259,8 +264,11 @@ def test_dark_follows_the_system_and_the_button_and_is_remembered(plain):
     assert colours() == expected("dark")
     page.get_by_role("button", name="Switch to the light theme").press("Enter")
     assert colours() == expected("light")
-    page.reload()
-    page.wait_for_selector("html[data-ready]", state="attached")
+    # The browser stores it some time after the script did: on a busy machine a reload may come first.
+    until(page, "localStorage.getItem('nls-tune-theme') === 'light'")
+    reload(page)
+    until(page, "localStorage.getItem('nls-tune-theme') === 'light'")
+    reload(page)
     assert colours() == expected("light")
     page.emulate_media(color_scheme="light")
     page.get_by_role("button", name="Switch to the dark theme").click()
