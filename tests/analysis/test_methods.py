@@ -2,43 +2,15 @@
 
 import numpy as np
 import pytest
-from test_verdicts import CE, SIX, one, trials_frame
-from trial_rows import trial_row
+from method_rows import CE, SIX, rows, searched
+from test_verdicts import one
+from trial_rows import trials_frame
 
 from nls_tune.analysis.confirmation import best_of_methods, confirmations, count_claims
 from nls_tune.analysis.level_summaries import level_summaries
 from nls_tune.analysis.rate_curves import rate_curves
 from nls_tune.report.run_tables import arms_table, confirmation_table
 from nls_tune.report.words import methods_table, summary_line, verdict_table, verdict_words
-
-SETTINGS = {
-    "ce": {"smooth_rate": 0.0},
-    "negative": {"smooth_rate": -2.0},
-    "gce": {"loss": "gce", "gce_q": 0.5},
-    "elr": {"loss": "elr"},
-}
-VALIDATION = {"ce": 0.75, "negative": 0.78, "gce": 0.8, "elr": 0.72}
-GAIN = {"ce": 0 * SIX, "negative": SIX - 0.023, "gce": SIX, "elr": -SIX}
-
-
-def searched(arms=tuple(SETTINGS)):
-    return [
-        trial_row(SETTINGS[arm], best_val_accuracy=VALIDATION[arm], minute=i, num_test=1000, test_accuracy_at_best=0.9)
-        for i, arm in enumerate(arms)
-    ]
-
-
-def rows(arms=tuple(SETTINGS)):
-    confirmed = [
-        trial_row(
-            {**SETTINGS[arm], "seed": seed + 1}, stage="confirm", minute=900 + seed, num_test=1000,
-            best_val_accuracy=VALIDATION[arm], test_accuracy_at_best=float(CE[seed] + GAIN[arm][seed]),
-            last_test_accuracy=0.9,
-        )
-        for arm in arms
-        for seed in range(len(SIX))
-    ]  # fmt: skip
-    return searched(arms) + confirmed
 
 
 def test_every_method_has_its_finding_and_the_best_is_used():
