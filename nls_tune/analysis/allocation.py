@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: In the order in which a run has them.
-_STAGES = ("search", "confirm", "confirm_all", "sweep")
+_STAGES = ("search", "confirm", "confirm_all", "sweep_search", "sweep")
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ _Out = Annotated[
 
 
 @with_flags(
-    "methods", "preset", "overrides", "num_trials", "epochs", "train_size", "confirm_seeds", "sweep", "data_dir",
-    "max_concurrent", "trials_per_gpu", "address", "seed",
+    "methods", "preset", "overrides", "num_trials", "epochs", "train_size", "confirm_seeds", "sweep",
+    "sweep_trials", "data_dir", "max_concurrent", "trials_per_gpu", "address", "seed",
 )  # fmt: skip
 def reproduce(table: _Table, *, rows: _Rows = None, minutes: _Minutes = None, out: _Out = None, **flags: Any) -> int:
     """Fill a table of published figures: per row a search with every method, and its confirmation.

@@ -20,8 +20,8 @@ _HELP = {
 
 
 @with_flags(
-    "num_trials", "time_budget", "confirm_seeds", "sweep", "max_concurrent", "trial_timeout", "data_dir", "images",
-    "table", "arrays", "address", "out", "storage", "mlflow", "wandb", help_=_HELP,
+    "num_trials", "time_budget", "confirm_seeds", "sweep", "sweep_trials", "max_concurrent", "trial_timeout",
+    "data_dir", "images", "table", "arrays", "address", "out", "storage", "mlflow", "wandb", help_=_HELP,
 )  # fmt: skip
 def resume(run: _Run, *, dry_run: _DryRun = False, **flags: Any) -> int:
     """Go on with a search: with the settings of its last session, and what is given here.

@@ -37,8 +37,8 @@ USUAL_RATE = 0.1
 #: Settings that say where and how fast a run computes, not what: they may differ when it is resumed.
 _MAY_DIFFER = {
     "data_dir", "out", "trials_per_gpu", "cpus_per_trial", "compile", "address", "confirm_seeds",
-    "confirm_on", "sweep", "warmup_store", "time_budget", "max_concurrent", "trial_timeout", "tensorboard", "mlflow",
-    "wandb", "storage",
+    "confirm_on", "sweep", "sweep_trials", "warmup_store", "time_budget", "max_concurrent", "trial_timeout",
+    "tensorboard", "mlflow", "wandb", "storage",
 }  # fmt: skip
 #: Settings that have gone into the search space or the splits, and are compared there or by fingerprint.
 _IN_SPACE = {"space", "preset", "overrides", "methods", "num_trials", "epochs", "train_size", "val_fraction"}
@@ -91,8 +91,9 @@ class SearchPlan:
 
     @property
     def num_sweep_trials(self) -> int:
-        """Trials of the sweep at most."""
-        return len(self.sweep_rates) * len(self.levels) * len(self.confirm_seeds())
+        """Trials of the sweep at most: those that choose the settings of its rates, and those with fresh seeds."""
+        each = self.settings.sweep_trials + len(self.confirm_seeds())
+        return len(self.sweep_rates) * len(self.levels) * each
 
     def rungs(self) -> Rungs:
         """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""

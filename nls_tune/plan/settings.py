@@ -204,6 +204,10 @@ class SearchSettings:
         int | None, Ge(3), Le(99),
         Flag("Rates, from end to end of their range, to train with the confirmation's seeds.", _BUDGET, metavar="N"),
     ] = None  # fmt: skip
+    sweep_trials: Annotated[
+        int, Ge(0), Le(99),
+        Flag("Settings to try for each rate of a sweep; 0 takes those of the search's best trial near it.", _BUDGET),
+    ] = 6  # fmt: skip
     data_dir: Annotated[
         Path | None, Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.", _WHERE)
     ] = None

@@ -1,9 +1,12 @@
-"""The rates of a sweep: from one end of the searched range to the other."""
+"""What a sweep tries: rates from one end of the searched range to the other, and settings for each."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from nls_tune.allocation.allocator import Config
 from nls_tune.errors import InputError
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, rounded
 from nls_tune.spaces.settings import arm_of
@@ -37,6 +40,22 @@ def sweep_rates(space: SearchSpace, num: int) -> tuple[float, ...]:
     chosen = {round(i * (len(values) - 1) / (num - 1)) for i in range(num)}
     found = [values[i] for i in sorted(chosen)]
     return tuple(_with_zero(found) if 0.0 in values else found)
+
+
+def spread_settings(space: SearchSpace, num: int, seed: int) -> tuple[Config, ...]:
+    """Return ``num`` configurations of rate 0 whose searched settings are spread over their ranges.
+
+    A Latin hypercube: every range is cut into ``num`` parts on its scale, and each part's middle is used once.
+    Settings that few values make equal stand there once.
+    """
+    rng, parameters = np.random.default_rng(seed), space.parameters("ce")
+    columns = {
+        name: [parameters[name].at((part + 0.5) / num) for part in rng.permutation(num)]
+        for name in parameters
+        if name != "smooth_rate"
+    }
+    found = [space.default(smooth_rate=0.0, **{name: columns[name][i] for name in columns}) for i in range(num)]
+    return tuple(config for i, config in enumerate(found) if config not in found[:i])
 
 
 def _even(parameter: FloatParameter, num: int) -> list[float]:

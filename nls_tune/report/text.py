@@ -128,7 +128,8 @@ def configuration(config: Mapping[str, Any]) -> str:
 def trial_line(row: Mapping[str, Any], names: Sequence[str], metric: Metric = "accuracy") -> str:
     """Say in one line what a trial was and how it ended, from its row of ``trials/`` and the searched settings."""
     on_all, columns = row["stage"] == ON_ALL_LABELS, objective_columns(metric)
-    seed = ("" if row["stage"] == "search" else f" seed {row['seed']}") + (" on all labels" if on_all else "")
+    seed = "" if row["stage"] in ("search", "sweep_search") else f" seed {row['seed']}"
+    seed += " on all labels" if on_all else ""
     mine = [name for name in names if LOSS_SETTINGS.get(name, row["arm"]) == row["arm"]]
     config = {name: row[name] if name in row else row[f"config_{name}"] for name in mine}
     config |= {} if row["arm"] in RATE_ARMS else {"loss": row["arm"]}

@@ -21,8 +21,9 @@ from nls_tune.spaces.settings import OWN_COLUMNS, TrainingSettings, column_of
 Row = dict[str, Any]
 SCHEMA_VERSION = 1
 
-#: What a trial is for: the search, its confirmation, its confirmation on all labels, or the sweep over rates.
-Stage = Literal["search", "confirm", "confirm_all", "sweep"]
+#: What a trial is for: the search, its confirmation, its confirmation on all labels, or the sweep over rates: first
+#: the settings of each rate, then fresh seeds.
+Stage = Literal["search", "confirm", "confirm_all", "sweep_search", "sweep"]
 #: How a trial can end.
 Status = Literal["completed", "stopped", "diverged", "out_of_memory", "failed", "interrupted"]
 STATUSES: tuple[Status, ...] = typing.get_args(Status)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: What a stage is called on the screen; the search needs no heading.
 _HEADINGS = {
     "confirm": "Confirmation with {} fresh seeds", "confirm_all": "Confirmation on all labels",
-    "sweep": "Sweep over rates with {} fresh seeds",
+    "sweep_search": "Settings for each rate of the sweep", "sweep": "Sweep over rates with {} fresh seeds",
 }  # fmt: skip
 
 

@@ -90,6 +90,11 @@ class FloatParameter(_Range):
         low, high = self._sampled_range()
         return min(max(math.log1p(-value) if self.scale == "log1m" else value, low), high)
 
+    def at(self, share: float) -> float:
+        """Return the value at a share of the range, from 0 to 1, on the scale that Optuna samples."""
+        low, high = self._sampled_range()
+        return self.decode(low * (high / low) ** share if self.scale == "log" else low + share * (high - low))
+
     def points(self) -> Sequence[float] | None:
         """Return all that Optuna can sample, or None where that is infinitely much."""
         low, high = self._sampled_range()
@@ -167,6 +172,12 @@ class IntParameter(_Range):
         """Return what Optuna would have sampled for a value, moved onto the grid."""
         return self.nearest(value)
 
+    def at(self, share: float) -> int:
+        """Return the value at a share of the range, from 0 to 1, on its scale."""
+        if self.scale == "log":
+            return self.nearest(self.low * (self.high / self.low) ** share)
+        return _element(self.points(), share)
+
 
 class ChoiceParameter(BaseModel):
     """One of a list of values."""
@@ -218,6 +229,10 @@ class ChoiceParameter(BaseModel):
         """Return what Optuna would have sampled for a value."""
         return self.values.index(value)
 
+    def at(self, share: float) -> Any:
+        """Return the value at a share of the list, from 0 to 1."""
+        return _element(self.values, share)
+
     def points(self) -> range:
         """Return all that Optuna can sample."""
         return range(len(self.values))
@@ -243,6 +258,11 @@ def coerce(name: str, value: Any) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         raise ValueError(f"{name}: {error.errors()[0]['msg']}, got {value!r}") from None
+
+
+def _element(values: Sequence[Any], share: float) -> Any:
+    """Return the value at a share of a list: each has an equal part of 0 to 1."""
+    return values[min(int(share * len(values)), len(values) - 1)]
 
 
 def rounded(value: float) -> float:

@@ -90,7 +90,7 @@ def continued(run):
     result, _ = run
     before = read_trials(result.run).set_index("trial_id")
     console = Console(record=True, width=120, file=io.StringIO())
-    more = {"confirm_seeds": 3, "confirm_on": "all", "sweep": 5}
+    more = {"confirm_seeds": 3, "confirm_on": "all", "sweep": 5, "sweep_trials": 2}
     again = run_search("twonorm", **SETTINGS, **more, out=result.run, console=console)
     return before, again, read_trials(result.run).set_index("trial_id"), console.export_text()
 
@@ -105,7 +105,13 @@ def test_more_seeds_are_added_and_nothing_runs_twice(continued):
 
 def test_a_finished_run_goes_on_with_a_sweep_over_rates(continued):
     _, again, trials, screen = continued
-    assert "Sweep over rates with 3 fresh seeds" in screen
+    assert screen.index("Settings for each rate of the sweep") < screen.index("Sweep over rates with 3 fresh seeds")
+    tried = trials[trials.stage == "sweep_search"]
+    assert set(tried.seed) == {0}
+    assert all(2 <= len(rows) <= 6 for _, rows in tried.groupby("noise_level"))
+    assert {(-8.0, 2), (-2.475, 2)} <= {
+        (rate, len(rows)) for _, level in tried.groupby("noise_level") for rate, rows in level.groupby("smooth_rate")
+    }
     fresh = trials[trials.stage.isin(["sweep", "confirm"])]
     for level, rows in fresh.groupby("noise_level"):
         seeds = rows.groupby("smooth_rate").seed.agg(set)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nls_tune.errors import InputError
-from nls_tune.plan.sweep import sweep_rates
+from nls_tune.plan.sweep import spread_settings, sweep_rates
 from nls_tune.spaces.reading import load_space
 from nls_tune.spaces.settings import arm_of
 
@@ -62,3 +62,22 @@ def test_a_list_may_hold_1(tmp_path):
 def test_too_few_rates_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"--sweep needs three rates or more.*leave 2; leave it out"):
         sweep_rates(choices(tmp_path, [0, 0.5]), 5)
+
+
+@given(num=st.integers(1, 12), seed=st.integers(0, 99))
+def test_settings_are_spread_over_their_ranges_each_part_once(num, seed):
+    configs = spread_settings(space(), num, seed)
+    assert len(configs) == num
+    assert {config["smooth_rate"] for config in configs} == {0.0}
+    low, high = math.log(1e-4), math.log(5e-2)  # the learning rates of the space
+    shares = sorted((math.log(config["lr"]) - low) / (high - low) for config in configs)
+    assert shares == pytest.approx([(i + 0.5) / num for i in range(num)], abs=0.001)
+    assert len({config["warmup_epochs"] for config in configs}) == min(num, 11)
+    assert spread_settings(space(), num, seed) == configs
+
+
+def test_settings_of_few_values_stand_there_once(tmp_path):
+    few = load_space("twonorm", overrides=("lr.low=0.003", "lr.high=0.003", "warmup_epochs.high=4"))
+    configs = spread_settings(few, 20, 0)
+    assert sorted(config["warmup_epochs"] for config in configs) == [0, 1, 2, 3, 4]
+    assert spread_settings(few, 0, 0) == ()

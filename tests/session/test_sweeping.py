@@ -10,7 +10,7 @@ from nls_tune.plan.plan import make_plan
 from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.schemas import config_columns
 from nls_tune.session.confirming import missing_trials
-from nls_tune.session.sweeping import missing_sweep, sweep_configurations
+from nls_tune.session.sweeping import missing_settings, missing_sweep, sweep_configurations
 
 LEVEL = "symmetric:0.4"
 #: Rate, learning rate and validation accuracy of the search's trials.
@@ -40,15 +40,56 @@ def searched(plan, trials=TRIALS, level=LEVEL) -> pd.DataFrame:
     return trials_frame(rows)
 
 
-def test_every_rate_has_the_settings_of_the_best_trial_near_it():
-    plan = plan_of()
+def ended(specs, **columns) -> pd.DataFrame:
+    rows = [
+        trial_row(
+            noise_level=LEVEL, stage=spec.stage, arm=spec.settings.arm, minute=99, **config_columns(spec.settings)
+        )
+        | {"trial_id": spec.trial_id, "noise_seed": spec.noise_seed}
+        for spec in specs
+    ]
+    return trials_frame(rows).assign(**columns)
+
+
+def test_every_rate_has_the_settings_of_the_best_trial_near_it_if_none_are_to_be_tried():
+    plan = plan_of(sweep_trials=0)
+    assert missing_settings(plan, LevelData(plan), searched(plan)) == []
     found = sweep_configurations(plan, searched(plan))[LEVEL]
     assert [config["smooth_rate"] for config in found] == list(plan.sweep_rates)
     assert [config["lr"] for config in found] == [0.002, 0.002, 0.01, 0.005, 0.005]
 
 
+def test_every_rate_is_tried_with_as_many_settings_and_the_best_is_trained_with_fresh_seeds():
+    plan = plan_of(sweep_trials=3)
+    data, trials = LevelData(plan), searched(plan)
+    ce = plan.training_settings(plan.space.default(smooth_rate=0.0, lr=0.01))
+    trials.loc[trials["lr"] == 0.01, "trial_id"] = data.trial(LEVEL, ce).trial_id
+    specs = missing_settings(plan, data, trials)
+    assert {(spec.stage, spec.settings.seed, spec.noise_seed) for spec in specs} == {("sweep_search", 0, None)}
+    rates = [spec.settings.smooth_rate for spec in specs]
+    # The settings of the best trial near each rate come first; those of CE are a trial of the search.
+    assert rates == [rate for rate in plan.sweep_rates if rate] + 2 * list(plan.sweep_rates)
+    assert [spec.settings.lr for spec in specs[:4]] == [0.002, 0.002, 0.005, 0.005]
+    assert len({(spec.settings.lr, spec.settings.warmup_epochs) for spec in specs[4:]}) == 2
+
+    found = pd.concat([trials, ended(specs, best_val_accuracy=[*[0.5] * 9, *[0.9, 0.9, 0.7, 0.9, 0.9]])])
+    assert missing_settings(plan, data, found) == []
+    configs = sweep_configurations(plan, found)[LEVEL]
+    best = [0.01 if config["smooth_rate"] == 0 else specs[-1].settings.lr for config in configs]
+    assert [config["lr"] for config in configs] == best  # a trial of another rate counts for none
+
+
+def test_a_rate_that_completed_none_of_its_settings_has_those_of_the_best_trial_near_it():
+    plan = plan_of(sweep_trials=2)
+    trials = searched(plan)
+    specs = missing_settings(plan, LevelData(plan), trials)
+    found = pd.concat([trials, ended(specs, status="diverged", best_val_accuracy=[1.0] * len(specs))])
+    assert missing_settings(plan, LevelData(plan), found) == []
+    assert [config["lr"] for config in sweep_configurations(plan, found)[LEVEL]] == [0.002, 0.002, 0.01, 0.005, 0.005]
+
+
 def test_trials_that_stopped_and_other_losses_give_no_settings():
-    plan = plan_of()
+    plan = plan_of(sweep_trials=0)
     trials = searched(plan)
     trials.loc[trials["lr"] == 0.005, "status"] = "stopped"
     assert sweep_configurations(plan, trials)[LEVEL][-1]["lr"] == 0.01
@@ -66,14 +107,7 @@ def test_every_rate_has_every_fresh_seed_and_what_is_there_is_not_trained_again(
     assert {spec.stage for spec in specs} == {"sweep"}
     confirmed = [spec for spec in missing_trials(plan, data, trials) if spec.settings.smooth_rate == 0]
     assert confirmed[0].settings.lr == 0.01  # CE, as in the sweep
-    rows = [
-        trial_row(
-            noise_level=LEVEL, stage=spec.stage, arm=spec.settings.arm, minute=99, **config_columns(spec.settings)
-        )
-        | {"trial_id": spec.trial_id, "noise_seed": spec.noise_seed}
-        for spec in [confirmed[0], specs[0]]
-    ]
-    left = missing_sweep(plan, data, pd.concat([trials, trials_frame(rows)], ignore_index=True))
+    left = missing_sweep(plan, data, pd.concat([trials, ended([confirmed[0], specs[0]])], ignore_index=True))
     gone = {spec.trial_id for spec in specs} - {spec.trial_id for spec in left}
     assert len(left) == len(specs) - 2
     assert {spec.settings.smooth_rate for spec in specs if spec.trial_id in gone} == {0.0, -8.0}
@@ -82,8 +116,10 @@ def test_every_rate_has_every_fresh_seed_and_what_is_there_is_not_trained_again(
 def test_without_a_sweep_nothing_is_missing():
     plan = plan_of(sweep=None)
     assert missing_sweep(plan, LevelData(plan), searched(plan)) == []
+    assert missing_settings(plan, LevelData(plan), searched(plan)) == []
     assert (plan.sweep_rates, plan.num_sweep_trials) == ((), 0)
-    assert plan_of().num_sweep_trials == 10
+    assert plan_of().num_sweep_trials == 5 * (6 + 2)
+    assert plan_of(sweep_trials=0).num_sweep_trials == 10
 
 
 def test_a_sweep_needs_fresh_seeds_and_rates():

@@ -70,3 +70,17 @@ def test_a_scaled_step_is_still_a_grid(low, step, count, data, epochs):
     ratio = epochs / 150
     found = before.scaled(lambda v: min(round(v * ratio), epochs - 1), ratio)
     assert parameter(**found.model_dump()) == found
+
+
+@given(share=st.floats(0, 1))
+def test_a_share_of_the_range_lies_in_it_on_its_scale(share):
+    rate = parameter(type="float", low=-8, high=0.8, default=0, scale="log1m")
+    lr = parameter(type="float", low=1e-4, high=1, default=0.1, scale="log")
+    size = parameter(type="int", low=1, high=100, default=1, scale="log")
+    warmup = parameter(type="int", low=0, high=9, default=0, step=3)
+    assert rate.contains(rate.at(share))
+    assert rate.at(share) == pytest.approx(1 - 0.2 * 45**share, abs=0.001)
+    assert lr.at(share) == pytest.approx(10 ** (4 * share - 4), rel=0.001)
+    assert abs(size.at(share) - 100**share) <= 0.5 + 1e-9
+    assert warmup.at(share) == 3 * min(int(4 * share), 3)
+    assert parameter(type="choice", values=["a", "b"], default="a").at(share) == ("a" if share < 0.5 else "b")

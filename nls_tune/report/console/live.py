@@ -27,6 +27,7 @@ STAGE_NAMES = {
     "search": "search",
     "confirm": "confirmation",
     "confirm_all": "confirmation on all labels",
+    "sweep_search": "settings of the sweep",
     "sweep": "sweep over rates",
 }
 _FAILED: tuple[Status, ...] = ("failed", "out_of_memory", "interrupted")

@@ -82,8 +82,14 @@ def _confirmation(plan: SearchPlan) -> str:
         f"{amount(len(seeds), 'fresh seed')} each"
         + (", each with a draw of the noise of its own" if plan.settings.noise_draws else "")
         + ("; then on all labels" if plan.settings.confirm_on == "all" else "")
-        + (f"; then {amount(len(plan.sweep_rates), 'rate')} with them" if plan.sweep_rates else "")
+        + (f"; then {_sweep(plan)}" if plan.sweep_rates else "")
     )
+
+
+def _sweep(plan: SearchPlan) -> str:
+    tried = plan.settings.sweep_trials
+    own = f", each with the best of {amount(tried, 'choice')} of settings" if tried else ""
+    return f"{amount(len(plan.sweep_rates), 'rate')} with them{own}"
 
 
 def _cost(plan: SearchPlan, slots: int, epoch_time: EpochTime | None) -> Iterator[str]:
