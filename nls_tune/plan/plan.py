@@ -22,11 +22,12 @@ from nls_tune.plan.notes import plan_notes, weighted_trials
 from nls_tune.plan.settings import DATA_SETTINGS, SearchSettings
 from nls_tune.plan.space import choose_preset, grid_quotas, load_plan_space
 from nls_tune.plan.start_points import WarmPoint, read_warm_points, stored_warm_points, with_warm_points
-from nls_tune.plan.sweep import sweep_rates
+from nls_tune.plan.sweep import DEFAULT_TRIALS, spread_settings, sweep_rates
 from nls_tune.plan.transition import check_losses, transition_source
 from nls_tune.plan.weights import parse_level_weights
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunIdentity, RunLevel
+from nls_tune.runs.schemas import Stage
 from nls_tune.spaces.settings import Arm, TrainingSettings, check_fit
 from nls_tune.spaces.space import SearchSpace
 
@@ -79,10 +80,8 @@ class SearchPlan:
 
     @property
     def num_confirm_trials(self) -> int:
-        """Trials of the confirmation at most: each arm's selected configuration and CE at the defaults, per seed."""
-        configurations = sum(len(level.quotas) + ("ce" in level.quotas) for level in self.levels)
-        stages = 2 if self.settings.confirm_on == "all" else 1
-        return stages * configurations * len(self.confirm_seeds())
+        """Trials of the confirmation at most."""
+        return self.trials_of_stages["confirm"] + self.trials_of_stages["confirm_all"]
 
     @property
     def sweep_rates(self) -> tuple[float, ...]:
@@ -90,10 +89,42 @@ class SearchPlan:
         return () if self.settings.sweep is None else sweep_rates(self.space, self.settings.sweep)
 
     @property
+    def sweep_settings(self) -> tuple[Config, ...]:
+        """The settings that a sweep tries with every rate, besides those of the search's best trial near the rate.
+
+        None where there is nothing to choose.
+        """
+        num = DEFAULT_TRIALS if self.settings.sweep_trials is None else self.settings.sweep_trials
+        can_choose = set(self.space.parameters("ce")) != {"smooth_rate"}
+        return (
+            spread_settings(self.space, num - 1, self.settings.seed) if num and can_choose and self.sweep_rates else ()
+        )
+
+    @property
     def num_sweep_trials(self) -> int:
         """Trials of the sweep at most: those that choose the settings of its rates, and those with fresh seeds."""
-        each = self.settings.sweep_trials + len(self.confirm_seeds())
-        return len(self.sweep_rates) * len(self.levels) * each
+        return self.trials_of_stages["sweep_search"] + self.trials_of_stages["sweep"]
+
+    @property
+    def trials_of_stages(self) -> dict[Stage, int]:
+        """Trials of each stage at most, in their order.
+
+        The confirmation has each arm's selected configuration and CE at the defaults, per seed.
+        """
+        seeds, rates = len(self.confirm_seeds()), len(self.sweep_rates) * len(self.levels)
+        confirmed = seeds * sum(len(level.quotas) + ("ce" in level.quotas) for level in self.levels)
+        return {
+            "search": self.num_trials,
+            "confirm": confirmed,
+            "confirm_all": confirmed if self.settings.confirm_on == "all" else 0,
+            "sweep_search": rates * (1 + len(found)) if (found := self.sweep_settings) else 0,
+            "sweep": rates * seeds,
+        }
+
+    def epochs_after(self, stage: Stage) -> int:
+        """Epochs of the stages that follow one, at most."""
+        names = list(self.trials_of_stages)
+        return self.space.budget.epochs * sum(self.trials_of_stages[name] for name in names[names.index(stage) + 1 :])
 
     def rungs(self) -> Rungs:
         """The rungs of every group's ASHA, whose clock is the epochs of the GLS phase; none without a scheduler."""

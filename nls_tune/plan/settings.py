@@ -205,9 +205,9 @@ class SearchSettings:
         Flag("Rates, from end to end of their range, to train with the confirmation's seeds.", _BUDGET, metavar="N"),
     ] = None  # fmt: skip
     sweep_trials: Annotated[
-        int, Ge(0), Le(99),
-        Flag("Settings to try for each rate of a sweep; 0 takes those of the search's best trial near it.", _BUDGET),
-    ] = 6  # fmt: skip
+        int | None, Ge(0), Le(99),
+        Flag("Settings to try for each rate of a sweep, 6 by default; 0: those of the best trial near it.", _BUDGET),
+    ] = None  # fmt: skip
     data_dir: Annotated[
         Path | None, Flag("Folder of data files. By default $NLS_TUNE_DATA, else the user's cache.", _WHERE)
     ] = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 
 import numpy as np
 
 from nls_tune.allocation.allocator import Config
 from nls_tune.errors import InputError
 from nls_tune.spaces.parameters import ChoiceParameter, FloatParameter, rounded
-from nls_tune.spaces.settings import arm_of
+from nls_tune.spaces.settings import Arm, arm_of
 from nls_tune.spaces.space import SearchSpace
 
+#: Settings that are tried for each rate.
+DEFAULT_TRIALS = 6
 #: log(1 - r) ends at 1: nearer rates count as this one.
 _LARGEST = 0.99
 
@@ -29,11 +32,11 @@ def sweep_rates(space: SearchSpace, num: int) -> tuple[float, ...]:
     if isinstance(parameter, ChoiceParameter):
         values = sorted(float(value) for value in parameter.values if arm_of(float(value)) in arms)
     else:
-        values = [value for value in _even(parameter, num) if arm_of(value) in arms]
+        values = [value for value in _even(parameter, num, arms) if arm_of(value) in arms]
     if len(values) < 3:
         raise InputError(
             f"--sweep needs three rates or more, the arms {', '.join(sorted(arms))} of space {space.name} leave "
-            f"{len(values)}; leave it out, or search gls and ce"
+            f"{len(values)}; leave it out, or search gls and ce over a range of rates"
         )
     if len(values) <= num:
         return tuple(values)
@@ -58,12 +61,15 @@ def spread_settings(space: SearchSpace, num: int, seed: int) -> tuple[Config, ..
     return tuple(config for i, config in enumerate(found) if config not in found[:i])
 
 
-def _even(parameter: FloatParameter, num: int) -> list[float]:
-    ends = [math.log1p(-min(rate, _LARGEST)) for rate in (parameter.low, parameter.high)]
+def _even(parameter: FloatParameter, num: int, arms: Set[Arm]) -> list[float]:
+    """Return rates from end to end of the range that the arms cover."""
+    low = parameter.low if "negative" in arms else max(parameter.low, 0.0)
+    high = min(parameter.high if "positive" in arms else min(parameter.high, 0.0), _LARGEST)
+    ends = [math.log1p(-rate) for rate in (low, high)]
     steps = [ends[0] + i * (ends[1] - ends[0]) / (num - 1) for i in range(num)]
     values = [rounded(-math.expm1(step)) for step in steps]
-    values[0], values[-1] = parameter.low, min(parameter.high, _LARGEST)
-    return _with_zero(values) if parameter.low <= 0 <= parameter.high else values
+    values[0], values[-1] = low, high
+    return sorted(set(_with_zero(values) if low <= 0 <= high and "ce" in arms else values))
 
 
 def _with_zero(values: list[float]) -> list[float]:

@@ -156,8 +156,10 @@ def confirm(work: Work, missing: Missing = missing_trials) -> Literal["finished"
     if not specs:
         return "finished"
     levels = {p.level: LevelProgress(sum(spec.noise_level == p.level for spec in specs)) for p in plan.levels}
-    progress = SearchProgress(levels, packing.slots.count, max(spec.last_epoch for spec in specs), stage=specs[0].stage)
-    progress.metric = plan.settings.metric
+    stage, longest = specs[0].stage, max(spec.last_epoch for spec in specs)
+    progress = SearchProgress(
+        levels, packing.slots.count, longest, stage, epochs_after=plan.epochs_after(stage), metric=plan.settings.metric
+    )
     view = work.make_view(progress)
     while True:
         recorder = Recorder(work, progress, view)

@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 def make_progress(plan: SearchPlan, slots: int, budget: TimeBudget | None = None) -> SearchProgress:
     """Return the progress of a search that has not started, by default without a limit of time."""
     levels = {p.level: LevelProgress(sum(p.quotas.values())) for p in plan.levels}
-    epochs = plan.space.budget.epochs
-    after = (plan.num_confirm_trials + plan.num_sweep_trials) * epochs
-    return SearchProgress(
-        levels, slots, epochs, budget=budget or TimeBudget(), epochs_after=after, metric=plan.settings.metric
-    )
+    after, metric = plan.epochs_after("search"), plan.settings.metric
+    epochs, limit = plan.space.budget.epochs, budget or TimeBudget()
+    return SearchProgress(levels, slots, epochs, budget=limit, epochs_after=after, metric=metric)
 
 
 def adopt_results(

@@ -18,7 +18,6 @@ from nls_tune.analysis.rows import completed_trials, log_share, rate_trials
 from nls_tune.analysis.selection import best_first
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
-from nls_tune.plan.sweep import spread_settings
 from nls_tune.runs.schemas import settings_of
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.session.confirming import Missing, missing_on_all_labels, missing_trials
@@ -49,19 +48,18 @@ def sweep_configurations(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, li
         found[level] = []
         for rate in plan.sweep_rates if len(searched) else ():
             own = tried[level][tried[level]["smooth_rate"] == rate]
-            take_own = len(own) and plan.settings.sweep_trials
+            take_own = len(own) and plan.sweep_settings
             found[level].append(_settings(plan, own if take_own else _near(searched, rate), rate))
     return found
 
 
 def _tried(plan: SearchPlan, trials: pd.DataFrame) -> dict[str, list[Config]]:
     """Return what is tried for the rates of each level, those of the search's best trial near each rate first."""
-    spread = spread_settings(plan.space, plan.settings.sweep_trials - 1, plan.settings.seed)
     found: dict[str, list[Config]] = {}
     for level, rows in _completed(plan, trials, ("search",)):
         rates = plan.sweep_rates if len(rows) else ()
         configs = [_settings(plan, _near(rows, rate), rate) for rate in rates]
-        configs += [{**config, "smooth_rate": rate} for config in spread for rate in rates]
+        configs += [{**config, "smooth_rate": rate} for config in plan.sweep_settings for rate in rates]
         found[level] = [config for i, config in enumerate(configs) if config not in configs[:i]]
     return found
 
@@ -97,7 +95,7 @@ def missing_settings(plan: SearchPlan, data: LevelData, trials: pd.DataFrame) ->
         data: The datasets of the run.
         trials: Rows of ``trials/``, those of the search among them.
     """
-    if not plan.sweep_rates or not plan.settings.sweep_trials:
+    if not plan.sweep_settings:
         return []
     completed = trials["status"] == "completed"
     done = {*trials.loc[completed | (trials["stage"] != "search") & _ended(trials), "trial_id"]}

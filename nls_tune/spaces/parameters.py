@@ -176,7 +176,7 @@ class IntParameter(_Range):
         """Return the value at a share of the range, from 0 to 1, on its scale."""
         if self.scale == "log":
             return self.nearest(self.low * (self.high / self.low) ** share)
-        return _element(self.points(), share)
+        return int(_element(self.points(), share))
 
 
 class ChoiceParameter(BaseModel):

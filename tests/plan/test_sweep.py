@@ -14,7 +14,7 @@ from nls_tune.spaces.settings import arm_of
 
 
 def space(low=-8.0, high=0.8, **changes):
-    changes |= {"smooth_rate.default": 0, "smooth_rate.low": low, "smooth_rate.high": high}
+    changes = {"smooth_rate.default": 0, "smooth_rate.low": low, "smooth_rate.high": high, **changes}
     return load_space("twonorm", overrides=tuple(f"{key}={value}" for key, value in changes.items()))
 
 
@@ -47,7 +47,10 @@ def test_rates_rise_evenly_from_end_to_end_and_hold_0(low, high, num):
 def test_arms_that_are_left_out_have_no_rates():
     rates = sweep_rates(space(**{"arms.positive": 0}), 9)
     assert {arm_of(rate) for rate in rates} == {"ce", "negative"}
-    assert len(rates) == 6
+    assert (len(rates), rates[0], rates[-1]) == (9, -8, 0)
+    rates = sweep_rates(space(**{"arms.negative": 0, "arms.ce": 0}), 9)
+    assert {arm_of(rate) for rate in rates} == {"positive"}
+    assert rates[-1] == 0.8
 
 
 @pytest.mark.parametrize(("num", "expected"), [(3, [-4, 0, 0.5]), (4, [-4, -1, 0, 0.5]), (9, [-4, -1, 0, 0.2, 0.5])])
@@ -57,6 +60,11 @@ def test_of_a_list_as_many_are_taken(num, expected, tmp_path):
 
 def test_a_list_may_hold_1(tmp_path):
     assert list(sweep_rates(choices(tmp_path, [0, 0.5, 1, -4]), 3)) == [-4, 0, 1]
+
+
+def test_a_range_of_one_rate_is_refused():
+    with pytest.raises(InputError, match=r"--sweep needs three rates or more.*leave 1; leave it out"):
+        sweep_rates(space(-1, -1, **{"smooth_rate.default": -1}), 5)
 
 
 def test_too_few_rates_are_refused(tmp_path):

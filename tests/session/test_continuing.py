@@ -153,7 +153,7 @@ class TestStoredSettings:
 
 class TestResume:
     def test_it_runs_the_search_with_what_was_given(self, run, monkeypatch):
-        TestStoredSettings().begun(run)
+        TestStoredSettings().begun(run, sweep=5, sweep_trials=3)
         seen: list[Any] = []
 
         def run_settings(settings, console, **options):
@@ -164,6 +164,8 @@ class TestResume:
         assert run_app(cli.app, ["resume", str(run.path), "--num-trials", "8", "--max-concurrent", "1"]) == 0
         ((settings, options),) = seen
         assert (settings.num_trials, settings.max_concurrent, settings.epochs) == (8, 1, 6)
+        # A flag that was not given changes nothing of what the run was made with.
+        assert (settings.sweep, settings.sweep_trials) == (5, 3)
         assert settings.out == run.path
         assert options == {"dry_run": False, "assume_gpus": None}
 

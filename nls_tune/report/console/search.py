@@ -87,8 +87,8 @@ def _confirmation(plan: SearchPlan) -> str:
 
 
 def _sweep(plan: SearchPlan) -> str:
-    tried = plan.settings.sweep_trials
-    own = f", each with the best of {amount(tried, 'choice')} of settings" if tried else ""
+    others = len(plan.sweep_settings)
+    own = f", each with the best of {amount(1 + others, 'choice')} of settings" if others else ""
     return f"{amount(len(plan.sweep_rates), 'rate')} with them{own}"
 
 
