@@ -102,7 +102,9 @@ def doubts(
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in search["arm"].unique()),
         }
     if has_use and rate is not None:
-        of_arm = level.rows[level.rows["arm"] == rate[0]]
+        # A sweep tries whatever lies in the space, also where it is known to fail.
+        swept = level.rows["stage"].isin(["sweep_search", "sweep"])
+        of_arm = level.rows[(level.rows["arm"] == rate[0]) & ~swept]
         kinds |= {
             "at_the_edge": rate[0] in RATE_ARMS
             and _at_the_edge(rate[1], level.rate, rate_trials(search)["smooth_rate"]),

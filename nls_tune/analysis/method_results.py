@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -71,10 +72,8 @@ def _table_row(run: Run, found: Findings, level: LevelConfirmation | None) -> Ta
         finding = "no_proven_difference"  # it was proven for its run alone
     rows = run.trials[run.trials["stage"] == "confirm"]
     results: dict[str, MethodResult] = {}
-    for index, configuration in enumerate(level.configurations):
-        arm = configuration.arm
-        if arm in results or (arm == "ce" and index != level.strongest_ce):
-            continue  # CE with the defaults, where the selected one is stronger
+    for arm, index in _best_of_arms(level).items():
+        configuration = level.configurations[index]
         on_all, comparison = configuration.on_all_labels, level.comparisons[index]
         test = configuration.test_at_best if on_all is None else on_all.test
         if test is None:
@@ -90,6 +89,20 @@ def _table_row(run: Run, found: Findings, level: LevelConfirmation | None) -> Ta
             average=_readout(rows, configuration, "average"),
         )
     return TableRowResult(finding, tuple(results.values()))
+
+
+def _best_of_arms(level: LevelConfirmation) -> dict[str, int]:
+    """Return the index of each arm's configuration with the highest validation accuracy; CE's is the strongest CE.
+
+    A search that went on may have confirmed several.
+    """
+    best: dict[str, int] = {}
+    for index, configuration in enumerate(level.configurations):
+        arm = configuration.arm
+        before = level.configurations[best[arm]].validation.mean if arm in best else -math.inf
+        if index == level.strongest_ce or (arm != "ce" and configuration.validation.mean > before):
+            best[arm] = index
+    return best
 
 
 def _is_proven(level: LevelConfirmation, choice: Choice | None) -> bool:

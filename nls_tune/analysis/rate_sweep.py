@@ -49,7 +49,8 @@ class RateSweep:
 def rate_sweeps(trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy") -> tuple[RateSweep, ...]:
     """Return the sweep of each level that has one.
 
-    Where a rate was trained with several settings, those with the highest mean validation accuracy count.
+    Where a rate was trained with several settings, those with the most seeds count, and among them those with the
+    highest mean validation accuracy. A seed that confirmation and sweep both trained counts once.
     """
     columns = objective_columns(metric)
     fresh = trials[trials["stage"].isin(["sweep", "confirm"]) & trials["status"].isin(["completed", "diverged"])]
@@ -60,13 +61,15 @@ def rate_sweeps(trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric
 
 def _sweep(level: str, rows: pd.DataFrame, columns: Columns, metric: Metric) -> RateSweep:
     names = searched_settings(rows)
-    best: dict[float, pd.DataFrame] = {}
+    best: dict[float, tuple[tuple[int, float], pd.DataFrame]] = {}
     keys = rows[[*names, "arm"]].apply(lambda row: str(config_of(row, names)), axis=1)
     for _, group in rows.groupby(keys, sort=False):
-        rate = float(group["smooth_rate"].iloc[0])
-        if rate not in best or group[columns.best_val].mean() > best[rate][columns.best_val].mean():
-            best[rate] = group
-    swept = tuple(_swept(best[rate], best.get(0.0), names, columns) for rate in sorted(best))
+        rate, once = float(group["smooth_rate"].iloc[0]), group.drop_duplicates(["seed", "noise_seed"])
+        value = len(once), float(once[columns.best_val].mean())
+        if rate not in best or value > best[rate][0]:
+            best[rate] = value, once
+    _, ce = best.get(0.0, (None, None))
+    swept = tuple(_swept(best[rate][1], ce, names, columns) for rate in sorted(best))
     return RateSweep(
         noise_level=level,
         noise_cancelling_rate=number(rows["noise_cancelling_rate"].iloc[0]),

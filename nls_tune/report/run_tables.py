@@ -189,8 +189,9 @@ def sweep_table(sweeps: Sequence[RateSweep]) -> Table:
     ]
     note = (
         "Means ± standard deviation over fresh seeds, at the best epoch; *: the highest mean on noisy validation. Each "
-        "rate has the settings of the best search trial near it; where few are near, they suit others. The intervals "
-        "are those of single rates: no gain is proven by the best of many, the confirmation does that."
+        "rate has the best of several choices of settings, or those of the search's best trial near it. Rates of the "
+        "confirmation are shown too. The intervals are those of single rates: no gain is proven by the best of many, "
+        "the confirmation does that."
     )
     return table_of(entries, columns, of_metric(note, (sweep.metric for sweep in sweeps)))
 

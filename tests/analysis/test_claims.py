@@ -109,6 +109,9 @@ def test_fresh_seeds_that_diverge_are_a_doubt_though_those_that_do_not_prove_a_g
     gain = CE + np.array([0.02, 0.021, 0.022, 0.023, 0.024])
     assert "many_diverged" not in findings(trials_frame(rows + confirmed("negative", 0.7, gain))).verdicts[0].doubts
     lost = {"status": "diverged", "best_val_accuracy": None, "test_accuracy_at_best": None, "best_epoch": None}
+    swept = [{**row, **lost, "stage": "sweep_search", "trial_id": f"swept{i}"} for i, row in enumerate(rows[-5:])]
+    kept = findings(trials_frame([*rows, *confirmed("negative", 0.7, gain), *swept])).verdicts[0].doubts
+    assert "many_diverged" not in kept  # a sweep tries what is known to fail, too
     fresh = confirmed("negative", 0.7, gain)
     (found,) = findings(trials_frame([*rows, *fresh[:3], *({**row, **lost} for row in fresh[3:])])).verdicts
     assert (found.finding, found.difference.num_seeds) == ("better", 3)

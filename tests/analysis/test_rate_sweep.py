@@ -29,6 +29,19 @@ def test_what_was_confirmed_counts_and_of_one_rate_the_settings_that_validate_be
     assert found.rates[0].difference.mean == pytest.approx(0.84 - 0.7)
 
 
+def test_settings_with_fewer_seeds_do_not_take_the_place_of_those_with_all():
+    lucky = swept_row(-4.0, 1, lr=0.1, best_val_accuracy=0.99)
+    (found,) = rate_sweeps(trials_frame([*swept_rows(), lucky]))
+    assert found.rates[0].config["lr"] == 0.01
+    assert found.rates[0].validation.num_seeds == 2
+
+
+def test_a_seed_that_confirmation_and_sweep_trained_counts_once():
+    twice = [swept_row(rate, seed, stage="confirm") for rate in (-4.0, 0.0) for seed in CE]
+    (found,) = rate_sweeps(trials_frame([*swept_rows(), *twice]))
+    assert found == rate_sweeps(trials_frame(swept_rows()))[0]
+
+
 def test_levels_without_a_sweep_have_none_and_the_order_is_that_of_the_run():
     confirmed = swept_rows(stage="confirm", level="clean")
     both = trials_frame([*confirmed, *swept_rows(), *swept_rows(level="symmetric:0.2")])

@@ -7,6 +7,7 @@ import signal
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_runs import write_fake_run, write_raw
 
@@ -117,6 +118,20 @@ def test_what_one_row_proves_alone_is_corrected_over_all_rows(tmp_path):
     assert [found.proven for found in alone[0].methods] == [False, True, False]
     assert [row.finding for row in together] == ["no_proven_difference"] * 3
     assert not any(found.proven for row in together for found in row.methods)
+
+
+def test_a_row_whose_search_went_on_shows_the_configuration_that_is_best_now(tmp_path):
+    write_fake_run(tmp_path / "run", levels=("symmetric:0.2",), trials=12, confirm_seeds=4)
+    run = load_trials(tmp_path / "run")
+    first = run.trials[(run.trials["stage"] == "confirm") & (run.trials["arm"] == "negative")]
+    better = first.assign(
+        lr=0.5, trial_id=[f"later{i}" for i in range(len(first))], best_val_accuracy=first["best_val_accuracy"] + 0.01
+    )
+    both = dataclasses.replace(run, trials=pd.concat([run.trials, better], ignore_index=True))
+    (before,), (after,) = table_rows([run]), table_rows([both])
+    assert [found.arm for found in after.methods] == [found.arm for found in before.methods]
+    (found,) = [found for found in after.methods if found.arm == "negative"]
+    assert found.config["lr"] == 0.5
 
 
 def test_the_arithmetic_counts_every_epoch_that_was_trained(table, searches, tmp_path):

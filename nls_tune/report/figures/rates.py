@@ -28,10 +28,10 @@ _MOST_VECTORS = 2000
 
 
 def accuracy_against_rate(run: RunAnalysis) -> Figure | str:
-    """Draw the rates of a sweep; without one the trials of each level with the local mean, and CE's level."""
-    if run.rate_sweeps:
-        return accuracy_over_rates(run.rate_sweeps)
+    """Draw the rates of a sweep; without one of every level the trials with the local mean, and CE's level."""
     curves = [curve for curve in run.rate_curves if curve.points]
+    if run.rate_sweeps and {sweep.noise_level for sweep in run.rate_sweeps} >= {curve.noise_level for curve in curves}:
+        return accuracy_over_rates(run.rate_sweeps)
     if not curves:
         return "no search trial has run to its end"
     arms = {summary.noise_level: summary.arms for summary in run.summaries}

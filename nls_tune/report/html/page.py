@@ -107,12 +107,15 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
     facts = [] if dataset is None else [f"dataset {dataset}"]
     facts.append(amount(len(run.levels), "noise level"))
     search = int((run.trials["stage"] == "search").sum())
-    others = len(run.trials) - search
+    swept = int(run.trials["stage"].isin(["sweep_search", "sweep"]).sum())
+    others = len(run.trials) - search - swept
     planned = sum(run.content.planned_trials.values())
     of_planned = f" of {planned:,}" if planned >= search else ""
     facts.append(f"{search:,}{of_planned} search trial{'' if search == 1 and not of_planned else 's'} ended")
     if others:
         facts.append(f"{amount(others, 'confirmation trial')} ended")
+    if swept:
+        facts.append(f"{amount(swept, 'trial')} of the sweep ended")
     if found.allocation is not None:
         wall, pauses = duration(found.allocation.wall_seconds), paused(found.allocation.paused_seconds)
         facts.append(f"{wall} from the first start to the last end{pauses}")

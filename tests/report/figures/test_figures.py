@@ -79,7 +79,11 @@ def test_accuracy_against_rate_has_the_points_the_mean_the_band_and_both_lines(a
 def test_a_sweep_takes_the_place_of_the_trials(analysis):
     (run,) = analysis.runs
     (sweep,) = rate_sweeps(swept_trials())
-    figure = draw_figures(Analysis((replace(run, rate_sweeps=(sweep,)),), None)).figures["accuracy_against_rate"]
+    partly = replace(run, rate_sweeps=(sweep,))
+    figure = draw_figures(Analysis((partly,), None)).figures["accuracy_against_rate"]
+    assert lines(figure.axes[0], "selected CE")  # where not all levels have a sweep yet, none is left out
+    swept = replace(partly, rate_curves=())
+    figure = draw_figures(Analysis((swept,), None)).figures["accuracy_against_rate"]
     by_split = [[rate.test for rate in sweep.rates], [rate.validation for rate in sweep.rates]]
     for axis, means in zip(figure.axes, by_split, strict=True):
         marked = [line.get_xydata() for line in axis.get_lines() if line.get_marker() in ("D", "s", "o")]

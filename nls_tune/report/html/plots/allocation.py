@@ -10,9 +10,9 @@ from nls_tune.spaces.settings import Arm, ordered_arms
 
 _TITLE = "Which trial held which slot when"
 _READING = (
-    "Each bar is a trial in the slot that it held, short ones were stopped or diverged, striped ones are the "
-    "confirmation's, those of a batch share the height of their slot; gaps are time in which a slot had nothing to do. "
-    "Pauses between sessions are left out."
+    "Each bar is a trial in the slot that it held, short ones were stopped or diverged, striped ones came after the "
+    "search, those of a batch share the height of their slot; gaps are time in which a slot had nothing to do. Pauses "
+    "between sessions are left out."
 )
 #: Bars of more trials could not be told apart.
 MAX_SPANS = 2000
@@ -55,7 +55,7 @@ def _bars(spans: list[TrialSpan], divisor: int, arm: Arm, is_search: bool) -> Fi
     return {
         "type": "bar",
         "orientation": "h",
-        "name": arm if is_search else f"{arm}, confirmation",
+        "name": arm if is_search else f"{arm}, after the search",
         "y": [span.slot for span in spans],
         "width": 0.75,
         "base": [rounded(span.start_seconds / divisor, 4) for span in spans],

@@ -11,8 +11,8 @@ from nls_tune.report.text import interval, number, of_metric, percent, rate
 from nls_tune.spaces.settings import RATE_ARMS
 
 _READING = (
-    "Each marker is a rate with the settings of the best search trial near it: the mean over fresh seeds with its 95 % "
-    "t interval; the dashed line is rate 0, which is cross-entropy, and the thin line the best rate on validation. "
+    "Each marker is a rate with the best settings that were tried for it: the mean over fresh seeds with its 95 % t "
+    "interval; the dashed line is rate 0, which is cross-entropy, and the thin line the best rate on validation. "
     "The best of many rates proves no gain: the confirmation does that."
 )
 _HOVER = (
