@@ -67,7 +67,9 @@ def estimate_from_anchors(probabilities: ArrayLike, labels: ArrayLike) -> Anchor
     (few, more) = (_counts(noisy, order, sizes, min(1.0, share * widen)) for share in SHARES)
     (rate, error), (wider_rate, wider_error) = (_rate(counts, sizes) for counts in (few, more))
     largest = max(_TOLERANCE, _ERRORS * math.hypot(error, wider_error))
-    return AnchorEstimate(rate, error, wider_rate, wider_rate - rate > largest, _matrix(more))
+    # Of few samples both sets are all there are: that they agree says nothing.
+    is_weak = wider_rate - rate > largest or np.array_equal(few, more)
+    return AnchorEstimate(rate, error, wider_rate, is_weak, _matrix(more))
 
 
 class Bracket(NamedTuple):
