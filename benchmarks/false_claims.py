@@ -208,7 +208,8 @@ def main() -> None:
         for kind in ("looking", "new samples", "power"):
             print(f"  {kind}: " + "; ".join(f"{key}: {value:.1%}" for key, value in cell[kind].items()))
         print(f"  answers in which findings differs: {cell['differ from findings']}")
-    evidence = {"what": "share of runs, or of levels for power", **provenance(), "command": "false_claims.py"}
+    what = "share of simulated runs with a false claim, and of levels at which a true gain is found"
+    evidence = {"what": what, **provenance(), "command": "false_claims.py"}
     evidence |= {"runs": options.runs, "checked": options.checked, **found}
     options.out.write_text(json.dumps(evidence, indent=1, default=str) + "\n", encoding="utf-8")
 

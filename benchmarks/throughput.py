@@ -248,7 +248,7 @@ def main() -> None:
             rows.append(measure(model, batch_size, images, options.device, options.rounds))
             print(table(rows[-1:]), flush=True)
     evidence = {
-        "what": "training images a second, beside a DataLoader loop on the same machine in the same minutes",
+        "what": "training images per second, beside a DataLoader loop on the same machine in the same minutes",
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
         "device": options.device,

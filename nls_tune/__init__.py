@@ -1,4 +1,4 @@
-"""Finds the best (often negative) label-smoothing rate for each level of label noise.
+"""Finds the best label-smoothing rate, positive or negative, for each level of label noise.
 
 Names are imported when they are first used: ``import nls_tune`` loads neither torch nor Ray.
 """

@@ -36,7 +36,8 @@ def pages_to_run() -> list[object]:
 
 @pytest.fixture(scope="module")
 def kept_run(tmp_path_factory) -> Path:
-    return write_fake_run(tmp_path_factory.mktemp("kept") / "run", trials=12, epochs=20, num_val=4000, confirm_seeds=3)
+    folder, levels = tmp_path_factory.mktemp("kept") / "run", ("symmetric:0.2", "pairflip:0.3")
+    return write_fake_run(folder, levels=levels, trials=12, epochs=20, num_val=4000, confirm_seeds=3)
 
 
 @pytest.mark.parametrize("page", pages_to_run())
