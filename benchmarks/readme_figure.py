@@ -1,6 +1,7 @@
 """Keeps runs as evidence and draws the figures of them that README and the site show.
 
-``default_run``, the embedded default with a sweep: ``python -m nls_tune.search --sweep 13 --out RUN``.
+``default_run``, the embedded default with a sweep: ``python -m nls_tune.search --sweep 13 --out RUN``. It was made with
+one choice of settings per rate, and ``nls-tune resume RUN`` added the others.
 ``twonorm_run``: ``python -m nls_tune.search --dataset twonorm --num-trials 40 --scheduler none --confirm-seeds 5 --out
 RUN``: without a scheduler every trial that does not diverge runs to its end, so that every rate has accuracies to show.
 Then ``python benchmarks/readme_figure.py NAME RUN``; without a run the kept one is drawn again.
