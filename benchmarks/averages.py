@@ -62,6 +62,19 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"gain": statistics.fmean(gains), "half_interval": float(half), "averaged": averaged, "pairs": rows}
 
 
+def readme_table(found: dict[str, Any]) -> list[str]:
+    """Return a Markdown table with a row per noise level and rate."""
+    lines = ["| level | rate | gain, points | an average taken |", "|---|---|---|---|"]
+    for row in found["rows"]:
+        gain, half = row["gain"], row["half_interval"]
+        ends = f"{gain:+.2f} [{gain - half:+.2f}, {gain + half:+.2f}]"
+        rate = f"{row['smooth_rate']:g}" if row["smooth_rate"] else "cross-entropy"
+        taken = f"{row['averaged']} of {len(row['pairs'])}"
+        shown = f"| {row['dataset']}, `{row['noise_level']}` | {rate} | {ends} | {taken} |"
+        lines.append(shown.replace("-0.5", "−0.5").replace(" -", " −").replace("[-", "[−"))
+    return lines
+
+
 def main() -> None:
     """Measure, print and write the evidence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -98,6 +98,12 @@ def train(job: Job, state_folder: Path, end: float) -> Training | None:
     return training
 
 
+def paper_pflop() -> float:
+    """Return the arithmetic of a training of the paper's code in PFLOP: ResNet-34, its warm-up and its rate."""
+    space = load_space("cifar10n", preset="paper")
+    return pflop(space.settings(space.default(), 0), 10, 50_000)
+
+
 def pflop(settings: TrainingSettings, num_classes: int, images: int) -> float:
     """Return the arithmetic of a training in PFLOP: three times that of the forward pass of every image."""
     model = build_model(settings.model, num_classes=num_classes, input_shape=(3, 32, 32))
@@ -130,6 +136,23 @@ def row(job: Job, training: Training) -> dict[str, Any]:
         "precision": training.precision,
         "cpu": cpu_name(),
     }
+
+
+def readme_table(found: dict[str, Any]) -> list[str]:
+    """Return a Markdown table with a row per training."""
+    lines = [
+        "| data | network, epochs | loss | weights | averaged | with the mirrored view | PFLOP | minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found["rows"].values():
+        rate = "cross-entropy" if one["smooth_rate"] == 0 else f"r {one['smooth_rate']:g}".replace("-", "−")
+        tests = [one["plain"]["test_accuracy"], one["average"] and one["average"]["test_accuracy"]]
+        shown = ["–" if value is None else f"{100 * value:.2f}" for value in [*tests, one["mirrored_test_accuracy"]]]
+        lines.append(
+            f"| {one['dataset']}, `{one['noise_level']}` | {one['model']}, {one['epochs']} | {rate} "
+            f"| {' | '.join(shown)} | {one['pflop']:.2f} | {one['train_seconds'] / 60:.0f} |"
+        )
+    return lines
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The benchmark programs start and measure what they say where the answer is known."""
 
 import importlib
+import itertools
 import json
 import runpy
 import sys
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nls_tune.spaces.reading import load_space
 from nls_tune.training.training import Training
 
 ROOT = Path(__file__).parents[2]
@@ -152,3 +154,34 @@ def test_simulated_gains_are_found_and_none_is_claimed_too_often():
     ]
     assert claims._share(found[0]) <= 0.08  # 5 %, and three standard errors of 500 runs
     assert found[1].all(axis=(1, 2)).mean() > 0.9
+
+
+def test_diverging_configurations_are_drawn_from_the_whole_space_and_counted_per_space():
+    divergence = importlib.import_module("divergence")
+    space = load_space("digits")
+    drawn = list(itertools.islice(divergence.configurations(space, "negative", 0), 60))
+    assert all(-8 <= config["smooth_rate"] < 0 for config in drawn)
+    assert 15 <= sum(config["lr"] < 1e-3 for config in drawn) <= 45  # the middle of its logarithms
+    rows = [
+        {"space": "digits", "trainings": 35, "diverged": d, "diverged_unclipped": 9, "gain": g}
+        for d, g in ((1, 0.5), (2, -1.5))
+    ]
+    assert divergence.readme_table({"rows": rows})[2:] == ["| digits | 70 | 3 | 18 | −0.50 |"]
+
+
+def test_gains_of_averages_have_signs_and_intervals():
+    averages = importlib.import_module("averages")
+    found = averages.summary(
+        [{"without": 0.8, "chosen": c, "readout": r} for c, r in ((0.78, "plain"), (0.8, "average:0.5"))]
+    )
+    row = {"dataset": "digits", "noise_level": "symmetric:0.4", "smooth_rate": -0.5, **found}
+    (line,) = averages.readme_table({"rows": [row]})[2:]
+    assert line == "| digits, `symmetric:0.4` | −0.5 | −1.00 [−13.71, +11.71] | 1 of 2 |"
+
+
+def test_a_training_of_the_fast_recipe_has_a_row():
+    recipe = importlib.import_module("fast_recipe")
+    one = {**recipe.jobs()[0]._asdict(), "plain": {"test_accuracy": 0.81234}, "average": None, "pflop": 0.351,
+           "mirrored_test_accuracy": 0.82, "train_seconds": 330.0}  # fmt: skip
+    (line,) = recipe.readme_table({"rows": {"a": one}})[2:]
+    assert line.endswith("| cross-entropy | 81.23 | – | 82.00 | 0.35 | 6 |")
