@@ -83,7 +83,7 @@ def run_sections(found: RunAnalysis, prefix: str) -> tuple[Section, ...]:
         Section(
             f"{prefix}levels",
             "All noise levels",
-            () if nothing else _all(levels_plot(f"{prefix}levels-0", found.confirmations)),
+            () if nothing else _all(levels_plot(f"{prefix}levels-0", found.confirmations, found.rate_sweeps)),
             empty=nothing,
         ),
         _rates(found, prefix, nothing),
