@@ -31,12 +31,11 @@ from nls_tune.spaces.space import Config, SearchSpace
 from nls_tune.training.training import Training
 
 EVIDENCE = Path(__file__).parent / "evidence" / "divergence.json"
-#: Space, dataset, noise levels. ``own_features`` ships the same space as waveform.
+#: Noise levels by space, which has the name of its dataset. ``own_features`` ships the same space as waveform.
 SPACES = {
-    "digits": ("digits", ("symmetric:0.2", "pairflip:0.3")),
-    "own_small_images": ("digits", ("symmetric:0.2", "pairflip:0.3")),
-    "twonorm": ("twonorm", ("clean", "symmetric:0.4")),
-    "waveform": ("waveform", ("clean", "symmetric:0.4")),
+    "digits": ("symmetric:0.2", "pairflip:0.3"),
+    "twonorm": ("clean", "symmetric:0.4"),
+    "waveform": ("clean", "symmetric:0.4"),
 }
 ARMS = ("ce", "positive", "negative")
 
@@ -109,9 +108,8 @@ def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for name in arguments.spaces:
-        dataset, levels = SPACES[name]
-        space, source, rows = load_space(name), load_source(dataset), []
-        for level, arm in product(levels, ARMS):
+        space, source, rows = load_space(name), load_source(name), []
+        for level, arm in product(SPACES[name], ARMS):
             noisy = make_noisy(source, parse_noise_level(level), noise_seed=0, split_seed=0)
             found = measure(space, noisy, arm, arguments.trainings, arguments.pairs)
             rows.append({"space": name, "noise_level": level, "arm": arm, **found})
