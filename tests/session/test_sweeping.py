@@ -127,3 +127,20 @@ def test_a_sweep_needs_fresh_seeds_and_rates():
         plan_of(confirm_seeds=0)
     with pytest.raises(InputError, match=r"--sweep needs three rates or more, the arms ce, gce"):
         plan_of(methods=("ce", "gce"))
+
+
+def test_the_time_left_of_each_stage_counts_those_that_follow():
+    plan = plan_of(num_trials=6, confirm_on="all")
+    confirmed = 2 * 4  # seeds, and the arms with CE at its defaults
+    stages = {"search": 6, "confirm": confirmed, "confirm_all": confirmed, "sweep_search": 5 * 6, "sweep": 5 * 2}
+    assert plan.trials_of_stages == stages
+    assert plan.epochs_after("search") == 6 * (2 * confirmed + 30 + 10)
+    assert plan.epochs_after("sweep_search") == 6 * 10
+    assert plan.epochs_after("sweep") == 0
+
+
+def test_where_the_rate_alone_is_searched_there_is_nothing_to_choose():
+    fixed = ("lr=0.003", "warmup_epochs=2")
+    plan = plan_of(overrides=fixed)
+    assert (plan.sweep_settings, plan.num_sweep_trials) == ((), 10)
+    assert missing_settings(plan, LevelData(plan), searched(plan_of())) == []
