@@ -20,7 +20,7 @@ _LARGEST = 0.99
 
 
 def sweep_rates(space: SearchSpace, num: int) -> tuple[float, ...]:
-    """Return ``num`` rates, ascending and evenly spaced in log(1 - r), 0 among them where it is searched.
+    """Return up to ``num`` rates, ascending and evenly spaced in log(1 - r), 0 among them where it is searched.
 
     Of a list of rates as many are taken, evenly by their order, or all where there are fewer. Rates of arms that the
     space leaves out are left out.

@@ -87,8 +87,9 @@ def _near(rows: pd.DataFrame, rate: float) -> pd.DataFrame:
 def missing_settings(plan: SearchPlan, data: LevelData, trials: pd.DataFrame) -> list[TrialSpec]:
     """Return the trials that choose the settings of a sweep's rates and have no row yet.
 
-    They have the seed of the search, and what the search has completed is not trained again. Every rate gets as many,
-    rate 0 too, so that none looks better for having been tuned harder.
+    They have the seed of the search, and what the search has completed is not trained again. Every rate gets as many;
+    rate 0 has the search's own trials of cross-entropy besides, so that no other looks better for having been tuned
+    harder.
 
     Args:
         plan: The search's plan.
