@@ -38,6 +38,7 @@ def test_latex_has_a_row_per_method_below_cross_entropy():
     heading, *found = lines
     assert heading[1] == "Method"
     assert [line[1] for line in found] == ["ce", "gls", "gce", "elr"]
+    assert ["gce\\_q" in line[2] for line in found] == [False, False, True, False]
     assert [line[-1] for line in found] == [
         "strongest CE",
         *(FINDINGS[name] for name in ("no_proven_difference", "better", "no_proven_difference")),

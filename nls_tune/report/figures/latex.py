@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nls_tune.report.text import number, of_metric, printable, seed_count
+from nls_tune.report.text import number, of_metric, other_settings, printable, seed_count
 from nls_tune.report.words import FINDINGS, test_text
 from nls_tune.spaces.settings import RATE_ARMS
 
@@ -39,17 +39,18 @@ def latex_table(run: RunAnalysis) -> str | None:
     methods = any(found.methods for found in verdicts)
     seeds = seed_count(c for level in run.confirmations for c in level.configurations)
     caption = (
-        f"What to use: smooth rate (or cross-entropy, CE), warm-up epochs and learning rate, and its test accuracy "
-        f"(\\%), mean $\\pm$ standard error over {seeds}. $\\Delta$: test accuracy of the best rate, by mean "
-        "validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, $\\pm$ half "
-        "of its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
+        "What to use: smooth rate (or cross-entropy, CE), warm-up epochs, learning rate and what else was searched, "
+        f"and its test accuracy (\\%), mean $\\pm$ standard error over {seeds}. $\\Delta$: test accuracy of the best "
+        "rate, by mean validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, "
+        "$\\pm$ half of its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
     if methods:
         caption = (
             "For each method its best configuration by mean validation accuracy on noisy labels: rate or loss, warm-up "
-            f"epochs and learning rate, and its test accuracy (\\%), mean $\\pm$ standard error over {seeds}. "
-            "$\\Delta$: that minus the test accuracy of the strongest cross-entropy (CE), paired by seed, in points, "
-            "$\\pm$ half of its 95\\,\\% $t$ interval. Verdicts are corrected over all levels and methods (Holm)."
+            "epochs, learning rate and what else was searched, and its test accuracy (\\%), mean $\\pm$ standard error "
+            f"over {seeds}. $\\Delta$: that minus the test accuracy of the strongest cross-entropy (CE), paired by "
+            "seed, in points, $\\pm$ half of its 95\\,\\% $t$ interval. Verdicts are corrected over all levels and "
+            "methods (Holm)."
         )
     caption = of_metric(caption, [run.run.content.metric])
     lines = [
@@ -129,7 +130,11 @@ def _configuration(use: Choice) -> str:
     # In mathematics, where 1e-05 has a minus and no hyphen.
     digits, _, exponent = number(config["lr"]).partition("e")
     lr = f"${digits} \\cdot 10^{{{int(exponent)}}}$" if exponent else f"${digits}$"
-    return f"{name}, {config['warmup_epochs']}, {lr}"
+    others = [
+        f"{latex_text(key)} {_number(value, 4) if isinstance(value, float) else latex_text(str(value))}"
+        for key, value in other_settings(config).items()
+    ]
+    return ", ".join([name, str(config["warmup_epochs"]), lr, *others])
 
 
 def _number(value: float, digits: int) -> str:
