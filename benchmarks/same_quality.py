@@ -45,6 +45,8 @@ from nls_tune.training.training import Training
 
 #: The interval of the paired difference must lie within this many points of 0.
 LIMIT = 1.0
+#: At batches of 128, in both phases.
+LEARNING_RATES = {"small_cnn": 0.01, "fast_cnn": 0.1}
 EVIDENCE = Path(__file__).parent / "evidence"
 
 
@@ -168,14 +170,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", choices=("shared", "own"), default="shared")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--model", choices=("small_cnn", "fast_cnn"), default="small_cnn")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--train-size", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=9)
-    parser.add_argument("--out", type=Path, help="by default a file for each kind of draws and precision")
+    parser.add_argument("--out", type=Path, help="by default a file for each network, kind of draws and precision")
     options = parser.parse_args()
+    lr = LEARNING_RATES[options.model]
     settings = TrainingSettings(
-        model="small_cnn", epochs=options.epochs, warmup_epochs=options.epochs // 3, warmup_lr=0.01, smooth_rate=-0.2,
-        lr=0.01, schedule="cosine", crop_padding=4, flip=True, precision=options.precision,
+        model=options.model, epochs=options.epochs, warmup_epochs=options.epochs // 3, warmup_lr=lr, smooth_rate=-0.2,
+        lr=lr, schedule="cosine", crop_padding=4, flip=True, precision=options.precision,
     )  # fmt: skip
     precision = resolve_precision(settings.precision, torch.device("cpu"), images=True)
     same = {
@@ -185,7 +189,8 @@ def main() -> None:
         "train_size": options.train_size,
         "settings": settings.model_dump(mode="json"),
     }
-    out = options.out or EVIDENCE / f"same_quality_{options.draws}_{precision}.json"
+    network = "" if options.model == "small_cnn" else f"_{options.model}"
+    out = options.out or EVIDENCE / f"same_quality{network}_{options.draws}_{precision}.json"
     rows = [row for row in known_rows(out, same) if row["seed"] < options.seeds]
     missing = sorted(set(range(options.seeds)) - {row["seed"] for row in rows})
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
@@ -207,14 +212,15 @@ def main() -> None:
 def readme_table(evidences: list[dict[str, Any]]) -> list[str]:
     """Return README's table: a row for each piece of evidence."""
     lines = [
-        "| initial weights, order, crops | precision | seeds | points of test accuracy (95 %) |",
-        "|---|---|---|---|",
+        "| network | initial weights, order, crops | precision | seeds | points of test accuracy (95 %) |",
+        "|---|---|---|---|---|",
     ]
     for found in evidences:
         rows, difference = found["rows"], found["difference"]
         mean, low, high = (f"{100 * difference[key]:+.2f}".replace("-", "−") for key in ("mean", "low", "high"))
         draws = {"shared": "the same", "own": "each its own"}[found["draws"]]
-        lines.append(f"| {draws} | {found['precision']} | {len(rows)} | {mean} [{low}, {high}] |")
+        network = found["settings"]["model"]
+        lines.append(f"| {network} | {draws} | {found['precision']} | {len(rows)} | {mean} [{low}, {high}] |")
     return lines
 
 

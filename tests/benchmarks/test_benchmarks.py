@@ -179,9 +179,13 @@ def test_gains_of_averages_have_signs_and_intervals():
     assert line == "| digits, `symmetric:0.4` | −0.5 | −1.00 [−13.71, +11.71] | 1 of 2 |"
 
 
-def test_a_training_of_the_fast_recipe_has_a_row():
+def test_the_seeds_of_a_training_of_the_fast_recipe_have_a_row():
     recipe = importlib.import_module("fast_recipe")
-    one = {**recipe.jobs()[0]._asdict(), "plain": {"test_accuracy": 0.81234}, "average": None, "pflop": 0.351,
-           "mirrored_test_accuracy": 0.82, "train_seconds": 330.0}  # fmt: skip
-    (line,) = recipe.readme_table({"rows": {"a": one}})[2:]
-    assert line.endswith("| cross-entropy | 81.23 | – | 82.00 | 0.35 | 6 |")
+    job = recipe.jobs()[0]
+    one = {**job._asdict(), "plain": {"test_accuracy": 0.81234}, "average": None, "pflop": 0.351,
+           "mirrored_test_accuracy": 0.82, "train_seconds": 330.0, "precision": "float32"}  # fmt: skip
+    other = {**one, "seed": job.seed + 1, "plain": {"test_accuracy": 0.83234}, "mirrored_test_accuracy": None}
+    (line,) = recipe.readme_table({"rows": {"a": one, "b": other}})[2:]
+    assert line.endswith("| cross-entropy | 2 | 82.23 ± 1.41 | – | 82.00 | 0.35 | 6 in float32 |")
+    on_all = {**one, "all_labels": True}
+    assert len(recipe.readme_table({"rows": {"a": one, "b": other, "c": on_all}})) == 4
