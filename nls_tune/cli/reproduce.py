@@ -34,14 +34,21 @@ _Out = Annotated[
     "methods", "preset", "overrides", "num_trials", "epochs", "train_size", "confirm_seeds", "sweep",
     "sweep_trials", "data_dir", "max_concurrent", "trials_per_gpu", "address", "seed",
 )  # fmt: skip
-def reproduce(table: _Table, *, rows: _Rows = None, minutes: _Minutes = None, out: _Out = None, **flags: Any) -> int:
+def reproduce(
+    table: _Table,
+    context: typer.Context,
+    *,
+    rows: _Rows = None,
+    minutes: _Minutes = None,
+    out: _Out = None,
+    **flags: Any,
+) -> int:
     """Fill a table of published figures: per row a search with every method, and its confirmation.
 
     Finished rows are kept, and others go on where they were. It writes table.json, table.md and table.tex.
     """
     from rich.console import Console
 
-    from nls_tune.plan.settings import SearchSettings
     from nls_tune.report.console.tables import print_command, print_table
     from nls_tune.report.reproduction import gains_table, reproduction_table
     from nls_tune.session.reproducing import reproduce
@@ -52,10 +59,11 @@ def reproduce(table: _Table, *, rows: _Rows = None, minutes: _Minutes = None, ou
         out=out,
         rows=[name.strip() for name in rows.split(",")] if rows else (),
         minutes=minutes,
+        # By where it comes from: what is given as a search's default replaces what the table says.
         changes={
             name: value
             for name, value in flags.items()
-            if value not in (None, ()) and str(value) != str(getattr(SearchSettings, name))
+            if value not in (None, ()) and getattr(context.get_parameter_source(name), "name", None) != "DEFAULT"
         },
         console=console,
     )

@@ -221,3 +221,10 @@ def test_the_command_changes_nothing_that_was_not_given(table, searches, tmp_pat
     assert run_app(app, ["reproduce", table, "--rows", "low", "--out", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "out" / "table.json").read_text())["changes"] == {}
     assert "1 of 2 rows are not filled" in capsys.readouterr().out
+
+
+def test_a_flag_at_the_default_of_a_search_replaces_what_the_table_says(table, searches, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--rows", "low", "--preset", "auto", "--seed", "0", "--out", str(out)]
+    assert run_app(app, ["reproduce", table, *flags]) == 0
+    assert json.loads((out / "table.json").read_text())["changes"] == {"preset": "auto", "seed": 0}
