@@ -4,6 +4,7 @@
 one choice of settings per rate, and ``nls-tune resume RUN`` added the others.
 ``twonorm_run``: ``python -m nls_tune.search --dataset twonorm --num-trials 40 --scheduler none --confirm-seeds 5 --out
 RUN``: without a scheduler every trial that does not diverge runs to its end, so that every rate has accuracies to show.
+``cifar100n_run``: ``python -m nls_tune.search --dataset cifar100n --out RUN`` on two cores that compute bfloat16.
 Then ``python benchmarks/readme_figure.py NAME RUN``; without a run the kept one is drawn again.
 """
 
@@ -20,16 +21,21 @@ import pyarrow.parquet as pq
 
 from nls_tune.analysis.analysis import analyze
 from nls_tune.report.figures import write_figures
+from nls_tune.report.table import markdown_text
 from nls_tune.report.text import points
-from nls_tune.report.words import summary_line
-from nls_tune.runs import load_runs
+from nls_tune.report.words import summary_line, verdict_table
+from nls_tune.runs import Run, load_run, load_runs
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.parts import sealed_parquet
 
 EVIDENCE = Path(__file__).parent / "evidence"
 DOCS = Path(__file__).parents[1] / "docs"
-#: The kept runs, and the figures of accuracy against rate that are drawn of them.
-FIGURES = {"default_run": DOCS / "accuracy_against_rate.png", "twonorm_run": DOCS / "twonorm_rates.png"}
+#: The kept runs, and the figures of accuracy against rate that are drawn of those with many rates.
+FIGURES = {
+    "default_run": DOCS / "accuracy_against_rate.png",
+    "twonorm_run": DOCS / "twonorm_rates.png",
+    "cifar100n_run": None,
+}
 
 
 def keep(run: Path, place: Path) -> None:
@@ -64,6 +70,24 @@ def sentence() -> str:
     )
 
 
+def kept_run(name: str) -> Run:
+    """Return a kept run."""
+    return load_run(EVIDENCE / name)
+
+
+def minutes(name: str) -> float:
+    """Return how long a kept run of one session took."""
+    (session,) = kept_run(name).content.sessions
+    if session.started_at is None or session.finished_at is None:
+        raise ValueError(f"{name} has not ended")
+    return (session.finished_at - session.started_at).total_seconds() / 60
+
+
+def answer(name: str) -> str:
+    """Return the answer of a kept run as a Markdown table."""
+    return markdown_text(verdict_table(analyze([kept_run(name)]).runs[0].verdicts))
+
+
 def main() -> None:
     """Keep, draw and print what is proven."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -74,9 +98,10 @@ def main() -> None:
     if options.run is not None:
         keep(options.run, place)
     found = analyze(load_runs([place]))
-    with tempfile.TemporaryDirectory() as folder:
-        write_figures(found, Path(folder))
-        shutil.copy(Path(folder) / "accuracy_against_rate.png", figure)
+    if figure is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_figures(found, Path(folder))
+            shutil.copy(Path(folder) / "accuracy_against_rate.png", figure)
     print(summary_line(found.runs[0].verdicts))
 
 
