@@ -25,14 +25,17 @@ def data():
 
 @pytest.fixture
 def settings(data, tmp_path, monkeypatch):
-    """A frozen network with weights from a file; features are kept in a folder of the test."""
+    """A frozen network with weights from a file; features are kept in a folder of the test.
+
+    In float32, so that numbers can be compared on processors that compute bfloat16 as well.
+    """
     monkeypatch.setattr("nls_tune.training.features.cache_folder", lambda: tmp_path / "cache")
     torch.manual_seed(1)
     network = build_model("preact_resnet18", num_classes=data.num_classes, input_shape=data.input_shape)
     torch.save(network.state_dict(), tmp_path / "w.pth")
     return TrainingSettings(
         model="preact_resnet18", weights=str(tmp_path / "w.pth"), freeze=True, epochs=3, warmup_epochs=1,
-        batch_size=16, lr=0.05, smooth_rate=-0.5, average_spans=(1.0,),
+        batch_size=16, lr=0.05, smooth_rate=-0.5, average_spans=(1.0,), precision="float32",
     )  # fmt: skip
 
 
