@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nls_tune.analysis.analysis import analyze
+from nls_tune.analysis.verdicts import Verdict
 from nls_tune.report.figures import write_figures
 from nls_tune.report.table import markdown_text
 from nls_tune.report.text import points
@@ -81,6 +82,12 @@ def minutes(name: str) -> float:
     if session.started_at is None or session.finished_at is None:
         raise ValueError(f"{name} has not ended")
     return (session.finished_at - session.started_at).total_seconds() / 60
+
+
+def verdict(name: str) -> Verdict:
+    """Return what a kept run of one noise level finds."""
+    (found,) = analyze([kept_run(name)]).runs[0].verdicts
+    return found
 
 
 def answer(name: str) -> str:
