@@ -43,9 +43,13 @@ RATES = (0.0, 0.5, -0.5)
 LEARNING_RATES = (3e-3, 3e-2)
 
 
+#: Trained as the preset of few and small trainings does.
+QUICK = ("cifar10n", "cifar100n")
+
+
 def space_of(name: str) -> SearchSpace:
-    """Return the search space of a dataset; of images that of few and small trainings."""
-    return load_space(name, preset="quick" if name.startswith("cifar") else None)
+    """Return the search space of a dataset."""
+    return load_space(name, preset="quick" if name in QUICK else None)
 
 
 def measure(dataset: NoisyDataset, name: str, rate: float, seed: int) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def measure(dataset: NoisyDataset, name: str, rate: float, seed: int) -> dict[st
     space = space_of(name)
     own = space.default(smooth_rate=rate)
     plain, every = list[ReadoutScore](), list[ReadoutScore]()
-    for lr in (own["lr"],) if name.startswith("cifar") else LEARNING_RATES:
+    for lr in (own["lr"],) if name in QUICK else LEARNING_RATES:
         training = Training(dataset, space.settings({**own, "lr": lr}, seed))
         while not training.finished:
             training.run_epoch()

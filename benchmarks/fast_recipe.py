@@ -5,9 +5,9 @@ where it was stopped, epoch by epoch, and writes a row of ``evidence/fast_recipe
 ends. A row says on which processor it ran. ``--only TEXT`` takes the trainings whose name holds the text,
 ``--list`` shows all of them.
 
-The recipe is that of the search space ``cifar10n``, cross-entropy unless the name says otherwise; validation takes a
-tenth of the noisy labels, as in a search, or where the name ends in ``all`` none that are not trained on too. The test
-set decides nothing.
+The recipe is that of the dataset's search space, cross-entropy unless the name says otherwise. Validation takes a tenth
+of the noisy labels, as in a search; where the name ends in ``all`` these are trained on too. The test set decides
+nothing.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def reproduce(
         out=out,
         rows=[name.strip() for name in rows.split(",")] if rows else (),
         minutes=minutes,
-        # By where it comes from: what is given as a search's default replaces what the table says.
+        # By where it comes from: what is given as a search's default replaces what the table says. By the source's
+        # name, because some versions of Typer have a copy of click's type.
         changes={
             name: value
             for name, value in flags.items()

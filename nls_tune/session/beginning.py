@@ -16,7 +16,7 @@ from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_run, read_trials
 from nls_tune.runs.run_json import RunData, RunJson
 from nls_tune.runs.schemas import SCHEMA_VERSION
-from nls_tune.session.continuing import grow, growth, refusals
+from nls_tune.session.continuing import first_of, grow, growth, refusals
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def refuse_others(content: RunJson, plan: SearchPlan, place: str | Path, flag: s
     """Raise InputError if a run has other settings than a plan; the flag is what gives it another place."""
     if found := refusals(content, plan):
         raise InputError(
-            f"{place} is a run with other settings: {'; '.join(found)}; give another {flag}, or the same settings"
+            f"{place} is a run with other settings: {first_of(found)}; give another {flag}, or the same settings"
         )
 
 

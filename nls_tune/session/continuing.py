@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from nls_tune.errors import InputError
 from nls_tune.machine.provenance import without_password
 from nls_tune.plan.plan import SearchPlan
 from nls_tune.plan.settings import SearchSettings, check_search_settings, flag_name, flags_of_settings
+from nls_tune.report.text import amount
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.run_json import RunJson
 from nls_tune.spaces.settings import TrainingSettings
 
 _HIDDEN = "***"
+#: Differences from a run that a message names.
+_DIFFERENCES_SHOWN = 4
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -62,6 +65,12 @@ def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     return {**identity, "space": {**space, "fixed": fixed}}
 
 
+def first_of(differences: Sequence[str]) -> str:
+    """Write the first differences and the number of the others: another dataset brings dozens along."""
+    shown, more = differences[:_DIFFERENCES_SHOWN], len(differences) - _DIFFERENCES_SHOWN
+    return "; ".join([*shown, f"and {amount(more, 'other difference')}"] if more > 0 else shown)
+
+
 def growth(content: RunJson, plan: SearchPlan) -> tuple[int, int] | None:
     """Return the trials per noise level of a run and of a plan that has more; None if it has not."""
     before, now = (identity.space.budget.get("trials") for identity in (content.identity, plan.identity()))
@@ -88,7 +97,7 @@ def standing(plan: SearchPlan, run: RunDirectory) -> str | None:
         return None
     content = run.read_json()
     if found := refusals(content, plan):
-        return f"{run.path} is a run with other settings, and would be refused: {'; '.join(found)}"
+        return f"{run.path} is a run with other settings, and would be refused: {first_of(found)}"
     line = f"{run.path} is a run with these settings ({content.status}), and would go on"
     grown = growth(content, plan)
     return line if grown is None else f"{line}, with {grown[1]} trials per noise level in place of {grown[0]}"

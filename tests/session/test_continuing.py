@@ -19,7 +19,7 @@ from nls_tune.plan.settings import check_search_settings
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.session import session
 from nls_tune.session.beginning import begin_run
-from nls_tune.session.continuing import settings_of_run, standing, stored_settings
+from nls_tune.session.continuing import first_of, settings_of_run, standing, stored_settings
 
 SETTINGS: dict[str, Any] = {
     "dataset": "twonorm",
@@ -212,3 +212,9 @@ def test_a_run_directory_whose_path_is_no_text_is_refused_before_anything_is_mad
     with pytest.raises(InputError, match=r"--out must be a path in UTF-8.*\\udcff'; give another place"):
         session.run_settings(check_search_settings(**SETTINGS, out=out), Console(file=io.StringIO()))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_names_the_first_differences_and_counts_the_others():
+    assert first_of(["a", "b", "c", "d"]) == "a; b; c; d"
+    assert first_of(["a", "b", "c", "d", "e"]) == "a; b; c; d; and 1 other difference"
+    assert first_of(["a", "b", "c", "d", "e", "f"]).endswith("d; and 2 other differences")
