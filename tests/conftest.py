@@ -1,5 +1,6 @@
 import gc
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _RAY = ("tests/integration/", "tests/test_examples.py", "tests/test_notebook.py"
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # imports leave nothing to collect
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script runs the tests in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("fast" if "not slow" in config.option.markexpr else "suite")
 
 

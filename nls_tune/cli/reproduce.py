@@ -13,7 +13,7 @@ _Table = Annotated[
     str,
     typer.Argument(
         metavar="TABLE",
-        help="cifar-n, symmetric, generated, digits, paper (the recipe of the paper's code), or a YAML file.",
+        help="cifar-n, cifar10n-small, symmetric, generated, digits, paper (of the paper's code), or a YAML file.",
         show_default=False,
     ),
 ]

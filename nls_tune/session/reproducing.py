@@ -27,7 +27,7 @@ from nls_tune.runs import Run
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_trials
 from nls_tune.session.session import run_settings
-from nls_tune.tune.interrupts import InterruptedRunError
+from nls_tune.tune.interrupts import InterruptedRunError, interruptible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def reproduce(
     end = None if minutes is None else time.monotonic() + 60 * minutes
     status = "finished"
     try:
-        with _ended_at(end):
+        with interruptible(), _ended_at(end):
             for row in wanted:
                 if not _run(searches[row], console):
                     raise KeyboardInterrupt
@@ -108,7 +108,9 @@ def _ended_at(end: float | None) -> Iterator[None]:
     if end is None:
         yield
         return
-    timer = threading.Timer(max(0.0, end - time.monotonic()), os.kill, (os.getpid(), signal.SIGINT))
+    # What a shell script starts with & ignores SIGINT.
+    number = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
+    timer = threading.Timer(max(0.0, end - time.monotonic()), os.kill, (os.getpid(), number))
     timer.daemon = True
     timer.start()
     try:

@@ -12,7 +12,7 @@ from nls_tune.spaces.reading import load_space
 
 
 def test_the_tables_of_the_package():
-    assert shipped_tables() == ["cifar-n", "digits", "generated", "paper", "symmetric"]
+    assert shipped_tables() == ["cifar-n", "cifar10n-small", "digits", "generated", "paper", "symmetric"]
 
 
 @pytest.mark.parametrize("name", shipped_tables())

@@ -169,7 +169,14 @@ def test_an_interruption_ends_it_and_the_same_call_goes_on(table, searches, tmp_
     assert (second.status, [row.finished for row in second.rows]) == ("finished", [True, True])
 
 
-def test_when_the_time_is_up_the_search_is_interrupted(table, searches, tmp_path, monkeypatch):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background of a script"])
+def ctrl_c(request):
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_when_the_time_is_up_the_search_is_interrupted(table, searches, tmp_path, monkeypatch, ctrl_c):
     def endless(settings, console):
         time.sleep(60)
         raise AssertionError("not interrupted")
@@ -178,14 +185,15 @@ def test_when_the_time_is_up_the_search_is_interrupted(table, searches, tmp_path
     assert reproduce(table, out=tmp_path / "out", minutes=0.005).status == "time is up"
 
 
-def test_an_interruption_between_two_searches_leaves_the_table(table, searches, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_between_two_searches_leaves_the_table(table, searches, tmp_path, monkeypatch, number):
     write = reproducing.write_table
     calls = []
 
     def interrupted(*given):
         calls.append(given)
         if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(5)
         return write(*given)
 
