@@ -23,7 +23,7 @@ from nls_tune.analysis.statistics import (
     sign_flip_p,
     smallest_sign_flip_p,
 )
-from nls_tune.metrics import Metric
+from nls_tune.metrics import PLAIN, Metric
 from nls_tune.runs.schemas import ON_ALL_LABELS, Columns, objective_columns, unpack_correct
 from nls_tune.spaces.settings import Arm, method_of, ordered_arms
 
@@ -38,8 +38,9 @@ SIGNIFICANT = 0.05
 class AllLabels:
     """One configuration trained on all labels, validation samples included, over its seeds.
 
-    Accuracies are those on clean test labels after the last epoch: no samples are left to choose one by. A seed that
-    diverged counts with what it ended with. ``epochs`` are the lengths of the trainings that did not diverge,
+    Accuracies are those on clean test labels after the last epoch: no samples are left to choose one by. They are of
+    the weights, plain or averaged, that most seeds were best with on the split. A seed that diverged counts with what
+    it ended with. ``epochs`` are the lengths of the trainings that did not diverge,
     ascending; more than one where seeds were added later. ``difference`` is that to the CE that is the strongest on the
     split, seed by seed; None for that CE itself, and without common seeds.
     """
@@ -54,8 +55,9 @@ class AllLabels:
 class ConfirmedConfiguration:
     """One configuration over its confirmation seeds.
 
-    A seed that diverged counts with its best epoch before that, which is what a user would deploy; one without any
-    epoch that counts, or that failed, is missing from the ascending ``seeds``. ``config`` holds rate, warm-up length,
+    A seed that diverged counts with its best epoch before that, which is what a user would deploy. One that diverged
+    before any epoch counts has the accuracy of guessing, but is missing for CE: no gain is claimed over a CE that broke
+    down. One that failed is missing from the ascending ``seeds``. ``config`` holds rate, warm-up length,
     learning rate and whatever else the trials of the level differ in. ``validation`` is the accuracy on noisy labels at
     the best epoch, ``test_at_best`` and ``test_at_last`` those on clean labels there and at the last epoch.
     """
@@ -81,8 +83,9 @@ class PairedComparison:
         holm_p: ``sign_flip_p`` corrected over levels and methods, where the configuration is the best of its method on
             validation, and better there than the strongest CE; else None.
         holm_t_p: ``t_p`` likewise.
-        proven: Whether a configuration with a ``holm_p`` differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``
-            where so many seeds and claims let it fall that far.
+        proven: Whether a configuration with a ``holm_p`` differs: ``holm_t_p`` is at most 5 %, and so is ``holm_p``.
+            Where so many claims do not let it fall that far, all seeds must agree in sign instead; where not even one
+            claim would, because there are fewer than six seeds, ``holm_t_p`` decides alone.
         detectable: The smallest true difference that the t test, corrected over the levels, would have found with a
             probability of 80 %, for this draw of the noise and this test set, if validation had ranked it first;
             infinite where the seeds say nothing of it.
@@ -133,19 +136,42 @@ def stop_epoch(best_epochs: Sequence[int]) -> int:
     return math.floor(median(best_epochs) + 0.5)
 
 
+def usual_readout(readouts: Sequence[str]) -> str:
+    """Return the weights that most trainings of a configuration were best with; the plain ones on ties.
+
+    Args:
+        readouts: Those of its seeds on the split; none where early versions trained them.
+    """
+    counts = Counter(readouts)
+    return max(counts, key=lambda readout: (counts[readout], readout == PLAIN), default=PLAIN)
+
+
 def confirmations(
     trials: pd.DataFrame, levels: Sequence[str] = (), metric: Metric = "accuracy"
 ) -> tuple[LevelConfirmation, ...]:
     """Summarise the confirmation of each level that has confirmation trials with an epoch that counts."""
     ended = trials[trials["status"].isin(["completed", "diverged"])]
     columns = objective_columns(metric)
-    rows = ended[(ended["stage"] == "confirm") & ended[columns.best_val].notna()]
+    rows = _with_guessing(ended[ended["stage"] == "confirm"], columns)
     on_all = ended[(ended["stage"] == ON_ALL_LABELS) & ended[columns.last_test].notna()]
     found = []
     for level, of_level in by_level(rows, levels):
         names = searched_settings(trials[trials["noise_level"] == level])
         found.append(_confirmation(level, of_level, on_all[on_all["noise_level"] == level], names, metric))
     return correct_over_levels(found)
+
+
+def _with_guessing(rows: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Return the rows that count: those with a value, and those besides CE that diverged before they had one."""
+    lost = rows[columns.best_val].isna()
+    guessing = lost & (rows["status"] == "diverged") & (rows["arm"] != "ce")
+    chance, tested = 1 / rows["num_classes"], rows["num_test"] > 0
+    filled = {
+        columns.best_val: rows[columns.best_val].mask(guessing, chance),
+        columns.test_at_best: rows[columns.test_at_best].mask(guessing & tested, chance),
+        columns.last_test: rows[columns.last_test].mask(guessing & tested & rows[columns.last_test].isna(), chance),
+    }
+    return rows.assign(**filled)[~lost | guessing]
 
 
 def _confirmation(
@@ -162,9 +188,11 @@ def _confirmation(
     validation = [c.validation.mean for c in configurations]
     ce = [i for i, c in enumerate(configurations) if c.arm == "ce"]
     strongest = max(ce, key=lambda i: validation[i], default=None)
-    all_rows = [on_all[have_settings(on_all, config_of(group.iloc[0], differ))] for _, group in groups]
+    all_rows = [
+        _tested(on_all[have_settings(on_all, config_of(group.iloc[0], differ))], columns) for _, group in groups
+    ]
     configurations = tuple(
-        replace(c, on_all_labels=_on_all_labels(all_rows[i], None if i == strongest else strongest, all_rows, columns))
+        replace(c, on_all_labels=_on_all_labels(all_rows[i], None if i == strongest else strongest, all_rows))
         for i, c in enumerate(configurations)
     )
     return LevelConfirmation(
@@ -194,17 +222,24 @@ def _configuration(arm: Arm, rows: pd.DataFrame, names: Sequence[str], columns: 
     )
 
 
-def _on_all_labels(
-    rows: pd.DataFrame, strongest: int | None, all_rows: Sequence[pd.DataFrame], columns: Columns
-) -> AllLabels | None:
+def _tested(rows: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Add what rows on all labels have on test: with averaged weights, where all that completed were tested so."""
+    plain, average = rows[columns.last_test], rows.get(columns.average_test)
+    completed = rows["status"] == "completed"
+    if average is not None and completed.any() and bool(average[completed].notna().all()):
+        plain = average.where(average.notna(), plain)
+    return rows.assign(tested=plain)
+
+
+def _on_all_labels(rows: pd.DataFrame, strongest: int | None, all_rows: Sequence[pd.DataFrame]) -> AllLabels | None:
     if rows.empty:
         return None
     completed = rows[rows["status"] == "completed"]
-    differences = [] if strongest is None else _differences(_pairs(rows, all_rows[strongest]), columns.last_test)
+    differences = [] if strongest is None else _differences(_pairs(rows, all_rows[strongest]), "tested")
     return AllLabels(
         epochs=tuple(sorted({int(epochs) for epochs in completed["epochs"]})),
         num_diverged=len(rows) - len(completed),
-        test=sample_mean(rows[columns.last_test].tolist()),
+        test=sample_mean(rows["tested"].tolist()),
         difference=sample_mean(differences) if differences else None,
     )
 
@@ -252,6 +287,11 @@ def can_reach(comparison: PairedComparison, num_claims: int) -> bool:
     return comparison.smallest_p * num_claims <= SIGNIFICANT
 
 
+def _is_refuted(comparison: PairedComparison) -> bool:
+    """Whether the sign-flip test speaks against a claim though it cannot reach 5 %: more claims do not silence it."""
+    return comparison.smallest_p <= SIGNIFICANT and comparison.sign_flip_p > comparison.smallest_p
+
+
 def count_claims(found: Sequence[LevelConfirmation]) -> int:
     """Return how many claims a run could make: one per level and method that are compared with CE.
 
@@ -277,6 +317,13 @@ def best_of_methods(found: LevelConfirmation) -> dict[str, int]:
             best[method] = i
     best.pop("ce", None)
     return best
+
+
+def best_besides_ce(found: LevelConfirmation) -> int | None:
+    """Return the index of the best configuration besides CE on validation, of the proven gains if there are any."""
+    rates = [i for i, one in enumerate(found.configurations) if one.arm != "ce"]
+    gains = [i for i in rates if (c := found.comparisons[i]) is not None and c.proven and c.difference.mean > 0]
+    return max(gains or rates, key=lambda i: found.configurations[i].validation.mean, default=None)
 
 
 def _claims(found: LevelConfirmation) -> list[int]:
@@ -309,7 +356,7 @@ def correct_over_levels(found: Sequence[LevelConfirmation]) -> tuple[LevelConfir
         for i in _claims(confirmation):
             if (best := comparisons[i]) is not None:
                 holm_p, holm_t_p = next(corrected)
-                refuted = can_reach(best, num_claims) and holm_p > SIGNIFICANT
+                refuted = holm_p > SIGNIFICANT if can_reach(best, num_claims) else _is_refuted(best)
                 comparisons[i] = replace(
                     best, holm_p=holm_p, holm_t_p=holm_t_p, proven=holm_t_p <= SIGNIFICANT and not refuted
                 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DoubtKind = Literal[
     "two_seeds",  # the confirmation has no more
     "few_seeds",  # the sign-flip test of so few seeds cannot reach 5 %, corrected over the levels
+    "noisy_test",  # the test labels are given ones like those that are trained on
     "small_test_set",  # the luck of the test samples alone could make the gain
     "going_on",  # not all planned trials of the level have ended, or not all of its confirmation
     "too_noisy",  # right labels do not outweigh wrong ones, so noisy validation cannot choose
@@ -29,7 +30,7 @@ DoubtKind = Literal[
     "at_the_edge",  # the best rate is at the edge of what was searched
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
     "noisy_metric",  # another metric than accuracy selects, which noisy labels need not preserve
-    "many_diverged",  # more than a quarter of the trials of the best rate's arm diverged, in the search or after it
+    "many_diverged",  # of the best rate's arm more than a quarter, in the search or after it, or a fresh seed at once
     "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
 ]
 
@@ -44,7 +45,8 @@ class Level:
     """Everything that is known of one noise level.
 
     ``rows`` are those of all stages, ``num_claims`` the number of levels over which p values are corrected, ``planned``
-    the number of planned search trials, ``rate`` the range of the rate.
+    the number of planned search trials, ``rate`` the range of the rate; ``test_clean`` is what a user said of the test
+    labels.
     """
 
     rows: pd.DataFrame
@@ -53,6 +55,7 @@ class Level:
     num_claims: int
     planned: int | None
     rate: Mapping[str, Any] | None
+    test_clean: bool
 
     @property
     def confirmed(self) -> LevelConfirmation | None:
@@ -89,6 +92,7 @@ def doubts(
     kinds: dict[DoubtKind, bool] = {
         "two_seeds": comparison is not None and comparison.difference.num_seeds == 2,
         "few_seeds": comparison is not None and not can_reach(comparison, max(1, level.num_claims)),
+        "noisy_test": comparison is not None and not level.test_clean,
         "small_test_set": comparison is not None and comparison.proven and _within_test_error(comparison),
         "going_on": _going_on(level, search),
     }
@@ -108,9 +112,15 @@ def doubts(
         kinds |= {
             "at_the_edge": rate[0] in RATE_ARMS
             and _at_the_edge(rate[1], level.rate, rate_trials(search)["smooth_rate"]),
-            "many_diverged": bool((of_arm["status"] == "diverged").groupby(of_arm["stage"]).mean().max() > 0.25),
+            "many_diverged": _many_diverged(of_arm, objective_columns(summary.metric).best_val),
         }
     return tuple(kind for kind, holds in kinds.items() if holds)
+
+
+def _many_diverged(rows: pd.DataFrame, best_val: str) -> bool:
+    diverged = rows["status"] == "diverged"
+    at_once = diverged & (rows["stage"] == "confirm") & rows[best_val].isna()
+    return bool(diverged.groupby(rows["stage"]).mean().max() > 0.25 or at_once.any())
 
 
 def _within_test_error(comparison: PairedComparison) -> bool:

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, correct_over_levels
+from nls_tune.analysis.confirmation import (
+    AllLabels,
+    ConfirmedConfiguration,
+    LevelConfirmation,
+    correct_over_levels,
+)
 from nls_tune.analysis.rows import have_settings
 from nls_tune.analysis.statistics import SampleMean, sample_mean
 from nls_tune.analysis.verdicts import Choice, Finding, Findings, find
+from nls_tune.metrics import Metric
 from nls_tune.runs import Run
+from nls_tune.runs.schemas import objective_columns
+from nls_tune.spaces.settings import method_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +33,13 @@ class MethodResult:
     Attributes:
         arm: ``ce`` (the strongest one), ``positive``, ``negative``, or another loss.
         config: The settings that were searched.
-        test: At the best epoch by noisy validation, with the weights, plain or averaged, that were better there; on all
-            labels after the last epoch, if the run was confirmed so.
-        difference: ``test`` minus that of the strongest CE, seed by seed; None for CE itself.
-        proven: Whether the difference on the split is proven, corrected over the methods and rows of the table.
-        plain: At the best epoch of the weights as they are, on the split.
-        average: At the best epoch of averaged weights, on the split.
+        test: At the best epoch by noisy validation, with the weights, plain or averaged, that were better there.
+        difference: ``test`` minus that of the strongest CE, seed by seed; None for CE itself, and where CE still gains
+            as much.
+        proven: Whether the difference is proven, corrected over the methods and rows of the table.
+        plain: At the best epoch of the weights as they are.
+        average: At the best epoch of averaged weights.
+        on_all_labels: Trained again on all labels, if the run was confirmed so: nothing is claimed from that.
     """
 
     arm: str
@@ -40,6 +49,7 @@ class MethodResult:
     proven: bool
     plain: SampleMean | None
     average: SampleMean | None
+    on_all_labels: AllLabels | None
 
 
 @dataclass(frozen=True)
@@ -71,22 +81,23 @@ def _table_row(run: Run, found: Findings, level: LevelConfirmation | None) -> Ta
     if finding in ("better", "worse") and not _is_proven(level, verdict.rate):
         finding = "no_proven_difference"  # it was proven for its run alone
     rows = run.trials[run.trials["stage"] == "confirm"]
+    vanishing = {one.method for one in verdict.methods if one.finding == "not_trained_enough"}
     results: dict[str, MethodResult] = {}
     for arm, index in _best_of_arms(level).items():
-        configuration = level.configurations[index]
-        on_all, comparison = configuration.on_all_labels, level.comparisons[index]
-        test = configuration.test_at_best if on_all is None else on_all.test
-        if test is None:
+        configuration, comparison = level.configurations[index], level.comparisons[index]
+        if configuration.test_at_best is None:
             continue
-        on_split = None if comparison is None else comparison.difference
+        if method_of(configuration.arm) in vanishing:
+            comparison = None
         results[arm] = MethodResult(
             arm=arm,
             config=configuration.config,
-            test=test,
-            difference=on_split if on_all is None else on_all.difference,
+            test=configuration.test_at_best,
+            difference=None if comparison is None else comparison.difference,
             proven=comparison is not None and comparison.proven,
-            plain=_readout(rows, configuration, "plain"),
-            average=_readout(rows, configuration, "average"),
+            plain=_readout(rows, configuration, "plain", level.metric),
+            average=_readout(rows, configuration, "average", level.metric),
+            on_all_labels=configuration.on_all_labels,
         )
     return TableRowResult(finding, tuple(results.values()))
 
@@ -114,8 +125,11 @@ def _is_proven(level: LevelConfirmation, choice: Choice | None) -> bool:
     )
 
 
-def _readout(rows: pd.DataFrame, configuration: ConfirmedConfiguration, readout: str) -> SampleMean | None:
-    """The test accuracy of one readout over the seeds of a configuration; None where a seed has none."""
+def _readout(
+    rows: pd.DataFrame, configuration: ConfirmedConfiguration, readout: str, metric: Metric
+) -> SampleMean | None:
+    """The metric of one readout on test over the seeds of a configuration; None where a seed has none."""
     mine = rows[have_settings(rows, configuration.config) & (rows["arm"] == configuration.arm)]
-    values = mine.loc[mine["seed"].isin(configuration.seeds), f"{readout}_test_accuracy_at_best"].dropna()
+    column = f"{readout}_{objective_columns(metric).test_at_best}"
+    values = mine.loc[mine["seed"].isin(configuration.seeds), column].dropna()
     return sample_mean([float(value) for value in values]) if len(values) == len(configuration.seeds) else None

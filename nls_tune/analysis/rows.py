@@ -104,8 +104,9 @@ def have_settings(trials: pd.DataFrame, config: Mapping[str, Any]) -> np.ndarray
 
 
 def plain(value: Any) -> Any:
-    """Return a cell as a plain Python value."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    """Return a cell as a plain Python value; pandas has NaN for null."""
+    found = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    return None if isinstance(found, float) and math.isnan(found) else found
 
 
 def numbers(column: pd.Series) -> list[float | None]:

@@ -14,6 +14,7 @@ from nls_tune.allocation.allocator import Config
 from nls_tune.analysis.confirmation import (
     LevelConfirmation,
     PairedComparison,
+    best_besides_ce,
     best_of_methods,
     confirmations,
     count_claims,
@@ -108,7 +109,8 @@ class Verdict:
         use: What to use: the rate where it is proven better, else the strongest CE. The best rate where the space
             holds no CE; None where nothing can be said.
         ce: The strongest CE: the better, on mean validation accuracy, of the selected one and CE with the defaults.
-        rate: The best configuration besides CE, on mean validation accuracy: a rate other than 0, or another loss.
+        rate: The best configuration besides CE, on mean validation accuracy, of those that are proven better than CE
+            if there are any: a rate other than 0, or another loss.
         difference: Test accuracy of ``rate`` minus that of ``ce`` over fresh seeds; None without a confirmation.
         detectable: The smallest true difference that this confirmation would have found with a probability of 80 %.
         sign_flip_p: Exact p value of no difference, corrected over levels and methods (Holm); None where nothing is
@@ -150,13 +152,11 @@ def find(run: Run) -> Findings:
     """Return what a run found at its noise levels."""
     content = run.content
     return findings(
-        run.trials,
-        run.epochs_of,
-        run.levels,
-        content.planned_trials,
+        run.trials, run.epochs_of, run.levels, content.planned_trials,
         space=content.searched or None,
         metric=content.metric,
-    )
+        test_clean=content.data is None or content.data.test_clean,
+    )  # fmt: skip
 
 
 def findings(
@@ -167,19 +167,19 @@ def findings(
     *,
     space: Mapping[str, Mapping[str, Any]] | None = None,
     metric: Metric = "accuracy",
+    test_clean: bool = True,
 ) -> Findings:
     """Return the findings of a run; the test set takes no part in a choice.
 
-    ``better`` and ``worse`` need a t interval that excludes 0 and, where so many seeds can reach it, a sign-flip p
-    value, corrected over the levels, of at most 5 %. A rate is ``better`` only if it is also the best on validation.
+    ``better`` and ``worse`` are what `PairedComparison` calls proven, and validation prefers such a rate to CE.
 
     ``epochs_of`` returns the rows of ``epochs/`` of some trials; without it no CE counts as rising. ``planned`` is the
     number of planned search trials by level. ``space`` holds the searched settings: where the range of the rate ends
-    (by default with the rates that were tried), and whether it includes CE. The ``metric`` is what the run selects by.
+    (by default with the rates that were tried), and whether it includes CE. The ``metric`` is what the run selects by;
+    without ``test_clean`` the test labels are of the kind that is trained on.
     """
     summaries, confirmed = level_summaries(trials, levels, metric), confirmations(trials, levels, metric)
-    confirmed_at = {found.noise_level: found for found in confirmed}
-    num_claims = count_claims(confirmed)
+    confirmed_at, num_claims = {found.noise_level: found for found in confirmed}, count_claims(confirmed)
     at_levels = [
         Level(
             rows=trials[trials["noise_level"] == summary.noise_level],
@@ -188,6 +188,7 @@ def findings(
             num_claims=num_claims,
             planned=None if planned is None else planned.get(summary.noise_level),
             rate=None if space is None else space.get("smooth_rate"),
+            test_clean=test_clean,
         )
         for summary in summaries
     ]
@@ -224,14 +225,11 @@ def _without_gains(found: LevelConfirmation) -> LevelConfirmation:
 def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
     summary, found = level.summary, level.confirmed
     comparison: PairedComparison | None = None
-    claimed = False
     if found is not None:
-        rates = [i for i, one in enumerate(found.configurations) if one.arm != "ce"]
-        best = max(rates, key=lambda i: found.configurations[i].validation.mean, default=None)
+        best = best_besides_ce(found)
         ce = None if found.strongest_ce is None else _confirmed(level, found, found.strongest_ce)
         rate = None if best is None else _confirmed(level, found, best)
         comparison = None if best is None else found.comparisons[best]
-        claimed = best == found.best
     else:
         ce, rate = (_searched(level, arms) for arms in (("ce",), [arm for arm in summary.arms if arm != "ce"]))
     ce = ce or _searched(level, ("ce",))
@@ -239,10 +237,8 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
     if reason := _not_trained(level, ce, rate, epochs_of):
         comparison = None  # it would state a gain against a CE that has not learned
     else:
-        finding, reason = _compared(level, ce, rate, comparison, claimed)
-    lead = 0.0 if ce is None or rate is None else rate.val_accuracy - ce.val_accuracy
-    # A lead not much larger than what CE still gains in a quarter of its training may vanish in the next.
-    if finding == "better" and ce is not None and _is_ce_rising(level, ce, epochs_of, lead):
+        finding, reason = _compared(level, ce, rate, comparison)
+    if finding == "better" and _may_vanish(level, ce, rate, epochs_of):
         finding, reason, comparison = "not_trained_enough", "ce_rising", None
     use = ce or (rate if reason == "no_ce" else None)
     if finding == "better":
@@ -265,12 +261,14 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
         doubts=doubts(
             level, None if rate is None else (rate.arm, rate.config["smooth_rate"]), comparison, has_use=use is not None
         ),
-        methods=_methods(level, finding, reason),
+        methods=_methods(level, ce, finding, reason, epochs_of),
         metric=summary.metric,
     )
 
 
-def _methods(level: Level, finding: Finding, reason: Reason | None) -> tuple[MethodFinding, ...]:
+def _methods(
+    level: Level, ce: Choice | None, finding: Finding, reason: Reason | None, epochs_of: _EpochsOf | None
+) -> tuple[MethodFinding, ...]:
     """Return what is known of each method, where there are others than GLS; as little as the level's verdict says."""
     arms, found = level.summary.arms, level.confirmed
     if set(arms) <= set(RATE_ARMS):
@@ -282,15 +280,13 @@ def _methods(level: Level, finding: Finding, reason: Reason | None) -> tuple[Met
     else:
         of_methods = best_of_methods(found).items()
         chosen = [(m, _confirmed(level, found, i), found.comparisons[i]) for m, i in of_methods]
-    return tuple(
-        MethodFinding(
-            method,
-            choice,
-            *_of_comparison(comparison, finding if reason is not None or comparison is None else None),
-        )
-        for method, choice, comparison in chosen
-        if choice is not None
-    )
+    judged = []
+    for method, choice, comparison in ((m, one, c) for m, one, c in chosen if one is not None):
+        known = _of_comparison(comparison, finding if reason is not None or comparison is None else None)
+        if known[0] == "better" and _may_vanish(level, ce, choice, epochs_of):
+            known = "not_trained_enough", None, None
+        judged.append(MethodFinding(method, choice, *known))
+    return tuple(judged)
 
 
 def _of_comparison(
@@ -308,7 +304,7 @@ def _of_comparison(
 
 
 def _compared(
-    level: Level, ce: Choice | None, rate: Choice | None, comparison: PairedComparison | None, claimed: bool
+    level: Level, ce: Choice | None, rate: Choice | None, comparison: PairedComparison | None
 ) -> tuple[Finding, Reason | None]:
     """Return what the comparison of the best rate with the strongest CE says, and why it says no more."""
     missing: dict[Reason, bool] = {
@@ -320,7 +316,7 @@ def _compared(
     }
     if reason := next((kind for kind, holds in missing.items() if holds), None):
         return "not_confirmed", reason
-    if comparison is None or not (claimed and comparison.proven):
+    if comparison is None or not comparison.proven:
         return "no_proven_difference", None
     return ("better" if comparison.difference.mean > 0 else "worse"), None
 
@@ -332,6 +328,13 @@ def _not_trained(level: Level, ce: Choice | None, rate: Choice | None, epochs_of
     if is_at_chance(ce.val_accuracy, level.summary.num_classes, level.num_val):
         return "ce_at_chance"
     return "ce_rising" if _is_ce_rising(level, ce, epochs_of) else None
+
+
+def _may_vanish(level: Level, ce: Choice | None, better: Choice | None, epochs_of: _EpochsOf | None) -> bool:
+    """Whether a lead is not much larger than what CE still gains in a quarter of its training: it may gain it next."""
+    if ce is None or better is None:
+        return False
+    return _is_ce_rising(level, ce, epochs_of, better.val_accuracy - ce.val_accuracy)
 
 
 def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: float | None = None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nls_tune.datasets import NoisyDataset
+from nls_tune.metrics import PLAIN
 from nls_tune.noise import parse_noise_level
 from nls_tune.plan.plan import SearchPlan, make_dataset
 from nls_tune.plan.transition import transition_of
@@ -54,12 +55,13 @@ class LevelData:
         noise_seed: int | None = None,
         judged_at: Sequence[int] = (),
         stop_at: int | None = None,
+        readout: str = PLAIN,
     ) -> TrialSpec:
         """Return a trial on one of the datasets, which is loaded: the trial's name depends on its fingerprint.
 
         ``noise_seed`` is None for the search's own draw of the noise. A scheduler looks at the trial at the epochs
-        ``judged_at``, and one on all labels ends after ``stop_at``.
+        ``judged_at``, and one on all labels ends after ``stop_at`` and is tested with the weights ``readout`` as well.
         """
         dataset = self.load(DataName(level, noise_seed, stage == ON_ALL_LABELS))
         name = trial_id(dataset.fingerprint, level, dataset.noise_seed, settings, stage)
-        return TrialSpec(name, level, stage, settings, noise_seed, tuple(judged_at), stop_at)
+        return TrialSpec(name, level, stage, settings, noise_seed, tuple(judged_at), stop_at, readout)

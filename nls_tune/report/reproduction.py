@@ -46,10 +46,16 @@ def reproduction_table(rows: Sequence[FilledRow], note: str | None = None) -> Ta
     def measured(arm: str) -> tuple[Column, Callable[[FilledRow], str]]:
         return Column(_ARMS.get(arm, arm)), lambda row: mean_text(found.test) if (found := _of(row, arm)) else NONE
 
+    def on_all(arm: str) -> tuple[Column, Callable[[FilledRow], str]]:
+        return Column(f"{_ARMS.get(arm, arm)}, all labels"), lambda row: mean_text(
+            found.on_all_labels.test if (found := _of(row, arm)) and found.on_all_labels else None
+        )
+
     columns: Columns[FilledRow] = [
         (Column("row", "text"), lambda row: row.name),
         *map(published, figures),
         *map(measured, arms),
+        *(map(on_all, arms) if _on_all_labels(rows) else ()),
         (Column("verdict", "text"), _verdict),
         (Column("minutes"), lambda row: f"{row.minutes:.0f}" if row.result else NONE),
         (Column("PFLOP"), lambda row: f"{row.pflop:.3g}" if row.result else NONE),
@@ -59,18 +65,26 @@ def reproduction_table(rows: Sequence[FilledRow], note: str | None = None) -> Ta
 
 def gains_table(rows: Sequence[FilledRow]) -> Table:
     """Return what each method has over cross-entropy, seed by seed, in points with 95 % intervals."""
+    both = _on_all_labels(rows)
     cells = []
     for row in rows:
         for found in row.result.methods if row.result else ():
             if found.arm == "ce":
                 continue
+            again = found.on_all_labels.difference if found.on_all_labels else None
             cells.append(
                 (row.name, _ARMS.get(found.arm, found.arm), _rate(found), str(found.test.num_seeds),
-                 interval(found.difference), "yes" if found.proven else "no", mean_text(found.plain),
-                 mean_text(found.average))
+                 interval(found.difference), "yes" if found.proven else "no", *([interval(again)] if both else []),
+                 mean_text(found.plain), mean_text(found.average))
             )  # fmt: skip
-    columns = (*words("row", "method", "rate", "seeds", "against cross-entropy, points", "proven"),)
+    names = ["row", "method", "rate", "seeds", "against cross-entropy, points", "proven"]
+    columns = words(*names, *(["on all labels, points"] if both else []))
     return Table((*columns, Column("plain weights %"), Column("averaged weights %")), tuple(cells))
+
+
+def _on_all_labels(rows: Sequence[FilledRow]) -> bool:
+    """Whether any method of a table was trained on all labels as well."""
+    return any(found.on_all_labels for row in rows if row.result for found in row.result.methods)
 
 
 def _of(row: FilledRow, arm: str) -> MethodResult | None:

@@ -118,7 +118,7 @@ def arms_table(summaries: Sequence[LevelSummary]) -> Table:
     """Return the selected trial of each arm at each level."""
     note = (
         "The selected trial of each arm; *: what the verdict says to use. val: accuracy on noisy validation labels, "
-        "mean of the best epoch and the one before; it alone chooses. test: on clean labels at the best epoch; last: "
+        "mean of the best epoch and the one before; it alone chooses. test: on test labels at the best epoch; last: "
         "at the last one. epoch: the best one, of all. trials: completed, of all that ran."
     )
     entries = [(level, arm) for level in summaries for arm in level.arms.values()]
@@ -168,9 +168,10 @@ def confirmation_table(levels: Sequence[LevelConfirmation]) -> Table:
         f"Means ± standard deviation over {seed_count(at[2] for at in entries)}, at the best epoch; *: what the "
         "verdict says to use. Against CE: paired difference in test accuracy to the strongest cross-entropy with "
         "its 95 % t interval. Proven: at most 5 % in the t test and, where it can fall so far, in the exact sign-flip "
-        "test (p), both corrected over the levels by Holm's method. Detectable: the smallest true difference that "
-        "would have been found with a probability of 80 %. All of it is for this test set and, unless every seed drew "
-        "its own, this draw of the noise. The same seeds choose the best configuration, by validation, and test it."
+        "test (p), both corrected over the levels by Holm's method; where it cannot, six seeds or more all agree. "
+        "Detectable: the smallest true difference that would have been found with a probability of 80 %. All of it is "
+        "for this test set and, unless every seed drew its own, this draw of the noise. The same seeds choose the best "
+        "configuration, by validation, and test it."
     )
     return table_of(entries, columns, of_metric(note, (level.metric for level in levels)))
 

@@ -142,7 +142,8 @@ def trial_line(row: Mapping[str, Any], names: Sequence[str], metric: Metric = "a
         if row[columns.test_at_best] is not None:
             parts.append(f"test {percent(row[columns.test_at_best])} at epoch {row['best_epoch']}")
     if on_all and row[columns.last_test] is not None:
-        parts.append(f"test {percent(row[columns.last_test])}")
+        average = row.get(columns.average_test)
+        parts.append(f"test {percent(row[columns.last_test] if average is None else average)}")
     parts.append(duration(row["wall_seconds"]))
     return ", ".join(parts)
 

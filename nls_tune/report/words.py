@@ -51,7 +51,9 @@ _DOUBTS: dict[DoubtKind, str] = {
     "two_seeds": "Only two fresh seeds were trained, so the interval rests on one difference between them. Decide "
     "for five or more before looking.",
     "few_seeds": "With so few seeds for so many noise levels one of the two tests of a difference cannot reach 5 %; "
-    "the other one decides alone, and it takes differences to be normally distributed.",
+    "the other one decides (from six seeds on all must agree), and it takes differences to be normally distributed.",
+    "noisy_test": "The test labels are given ones, and some of them may be wrong: a configuration that repeats the "
+    "mistakes in them looks better than it is.",
     "small_test_set": "The difference lies within the error of the test samples, which all seeds share: with other "
     "samples there might be none.",
     "going_on": "Not all planned trials have ended; the verdict may change.",
@@ -65,8 +67,8 @@ _DOUBTS: dict[DoubtKind, str] = {
     "few_trials": f"An arm (perhaps cross-entropy) had fewer than {MIN_TRIALS} completed trials; more of them may "
     "find a better configuration.",
     "at_the_edge": "The best rate lies at the edge of what was searched; a wider range may hold a better one.",
-    "many_diverged": "More than a quarter of the trials near the best rate, or of its fresh seeds, diverged; it may "
-    "be fragile.",
+    "many_diverged": "More than a quarter of the trials near the best rate, or of its fresh seeds, diverged, or one of "
+    "these before it reached anything; it may be fragile.",
 }
 
 
@@ -247,14 +249,16 @@ def mean_and_error(found: SampleMean) -> str:
 METHODS_NOTE = (
     "Each method's best configuration by accuracy on noisy validation labels, against the strongest cross-entropy (CE) "
     "as above. gls: either sign of its rate. p: exact sign-flip test; – where validation prefers CE, so that nothing "
-    "is claimed. Where few seeds keep p above 5 %, the paired t test decides. Both are corrected by Holm's method over "
-    "all levels and methods."
+    "is claimed. Where few seeds keep p above 5 %, the paired t test decides, from six seeds on only where "
+    "all agree. Both are corrected by Holm's method over all levels and methods."
 )
 
 
 def table_note(verdicts: Sequence[Verdict]) -> str:
     """Say what the columns of the verdict table mean."""
-    return of_metric(_TABLE_NOTE, (found.metric for found in verdicts)).replace("best rate", _best_kind(verdicts))
+    note = of_metric(_TABLE_NOTE, (found.metric for found in verdicts)).replace("best rate", _best_kind(verdicts))
+    given = any("noisy_test" in found.doubts for found in verdicts)
+    return note.replace("clean labels", "the given test labels") if given else note
 
 
 def _best_kind(verdicts: Sequence[Verdict]) -> str:

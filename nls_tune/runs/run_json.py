@@ -133,11 +133,13 @@ class RunAnnotator(_Part):
 class RunData(_Part):
     """A user's own data: the names of the classes in the order of their numbers, and what else was said of the data.
 
-    With ``val_clean`` the validation labels were taken as clean. Data with one label per item have no ``annotators``.
+    With ``val_clean`` the validation labels were taken as clean, with ``test_clean`` the test labels. Data with one
+    label per item have no ``annotators``.
     """
 
     class_names: list[str] = []
     val_clean: bool = False
+    test_clean: bool = True
     notes: list[str] = []
     annotators: list[RunAnnotator] = []
 

@@ -149,6 +149,7 @@ class Columns(NamedTuple):
     last_test: str
     epoch_val: str
     epoch_test: str
+    average_test: str
 
 
 def objective_columns(metric: Metric = "accuracy") -> Columns:
@@ -160,6 +161,7 @@ def objective_columns(metric: Metric = "accuracy") -> Columns:
         last_test=f"last_test_{metric}",
         epoch_val=f"val_{metric}",
         epoch_test=f"test_{metric}",
+        average_test=f"average_test_{metric}_at_best",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
+from nls_tune.metrics import PLAIN
 from nls_tune.runs.schemas import ON_ALL_LABELS, Stage
 from nls_tune.spaces.settings import TrainingSettings
 
@@ -26,8 +27,8 @@ class DataName(NamedTuple):
 class TrialSpec:
     """What a trial is; ``trial_id`` is that of ``schemas.trial_id``, ``noise_seed`` as in ``DataName``.
 
-    A scheduler looks at it at the epochs ``judged_at``. A trial on all labels ends after epoch ``stop_at``; None for
-    the last one.
+    A scheduler looks at it at the epochs ``judged_at``. A trial on all labels ends after epoch ``stop_at``, None for
+    the last one, and is tested there with the weights ``readout`` as well.
     """
 
     trial_id: str
@@ -37,6 +38,7 @@ class TrialSpec:
     noise_seed: int | None = None
     judged_at: tuple[int, ...] = ()
     stop_at: int | None = None
+    readout: str = PLAIN
 
     @property
     def data(self) -> DataName:
@@ -59,6 +61,7 @@ class TrialSpec:
         Others than these are KeyErrors, TypeErrors or ValueErrors.
         """
         texts = [name for name in ("trial_id", "noise_level", "stage") if not isinstance(config[name], str)]
+        texts += ["readout"] if not isinstance(config.get("readout", PLAIN), str) else []
         wholes = [name for name in ("noise_seed", "stop_at") if not isinstance(config.get(name), int | None)]
         if texts or wholes:
             raise TypeError(f"{[*texts, *wholes][0]} is of another type")
@@ -72,4 +75,5 @@ class TrialSpec:
             noise_seed=config.get("noise_seed"),
             judged_at=tuple(config.get("judged_at", ())),
             stop_at=config.get("stop_at"),
+            readout=config.get("readout", PLAIN),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nls_tune.analysis.confirmation import stop_epoch
+from nls_tune.analysis.confirmation import stop_epoch, usual_readout
 from nls_tune.analysis.rows import have_settings
 from nls_tune.analysis.verdicts import Choice, Verdict, find
 from nls_tune.datasets import NoisyDataset, Source, load_own, load_source, make_noisy
@@ -192,6 +192,8 @@ def _recommended(run: Run, level: str, use: Choice, seed: int) -> Recommended:
     rows = trials[have_settings(trials, use.config)]
     settings = settings_of(rows.iloc[0].to_dict()).model_copy(update={"seed": seed})
     ended = rows["status"].isin(["completed", "diverged"]) & rows["best_epoch"].notna()
-    best = rows[ended & (rows["stage"] == "confirm")]["best_epoch"].astype(int).tolist()
-    stop_at = stop_epoch(best) if best else use.best_epoch
-    return Recommended(settings, settings.epochs if stop_at is None else stop_at, use.readout)
+    fresh = rows[ended & (rows["stage"] == "confirm")]
+    if fresh.empty:
+        return Recommended(settings, settings.epochs if use.best_epoch is None else use.best_epoch, use.readout)
+    readout = usual_readout(fresh["readout"].dropna().tolist())
+    return Recommended(settings, stop_epoch(fresh["best_epoch"].astype(int).tolist()), readout)

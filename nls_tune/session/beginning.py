@@ -54,6 +54,7 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
         content.data = RunData(
             class_names=list(own.class_names),
             val_clean=own.val_clean,
+            test_clean=own.test_clean,
             notes=list(own.notes),
             annotators=annotator_facts(plan.source),
         )

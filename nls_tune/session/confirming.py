@@ -5,7 +5,8 @@ seen: the selected configuration of each arm, and CE with the space's defaults, 
 the search has not used, on the search's own split, all levels at once, none stopped early.
 
 With ``confirm_on="all"`` the same follows on all labels of the run, validation samples included. Nothing is left then
-to say when to end: each configuration ends after the median of the best epochs that it had on the split.
+to say when to end: each configuration ends after the median of the best epochs that it had on the split, and is tested
+with the weights, plain or averaged, that most of its seeds were best with there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import stop_epoch
+from nls_tune.analysis.confirmation import stop_epoch, usual_readout
 from nls_tune.analysis.selection import select
 from nls_tune.plan.level_data import LevelData
 from nls_tune.plan.plan import SearchPlan
@@ -92,12 +93,15 @@ def missing_on_all_labels(plan: SearchPlan, data: LevelData, trials: pd.DataFram
     if plan.settings.confirm_on != "all":
         return []
     runs, done = list(_runs(plan, trials)), _done(trials)
-    stops = _stop_epochs(data, trials, runs)
+    ends = _ends(data, trials, runs)
     wanted = (
-        data.trial(r.level, r.settings, ON_ALL_LABELS, noise_seed=r.noise_seed, stop_at=stops[r.key])
+        data.trial(
+            r.level, r.settings, ON_ALL_LABELS,
+            noise_seed=r.noise_seed, stop_at=ends[r.key].epoch, readout=ends[r.key].readout,
+        )
         for r in runs
-        if r.key in stops
-    )
+        if r.key in ends
+    )  # fmt: skip
     return [spec for spec in wanted if spec.trial_id not in done]
 
 
@@ -120,21 +124,30 @@ def _runs(plan: SearchPlan, trials: pd.DataFrame) -> Iterator[_Run]:
                 yield _Run((level, index), level, plan.training_settings(config, seed), noise_seed)
 
 
-def _stop_epochs(data: LevelData, trials: pd.DataFrame, runs: Sequence[_Run]) -> dict[tuple[str, int], int]:
-    """The last epoch on all labels of each configuration that completed with a seed on the split.
+class _End(NamedTuple):
+    """After which epoch a training on all labels ends, and with which weights it is tested."""
+
+    epoch: int
+    readout: str
+
+
+def _ends(data: LevelData, trials: pd.DataFrame, runs: Sequence[_Run]) -> dict[tuple[str, int], _End]:
+    """How each configuration ends on all labels that completed with a seed on the split.
 
     A seed that diverged counts with its best epoch before that, as it does in the analysis.
     """
     rows = trials[trials["status"].isin(["completed", "diverged"]) & trials["best_epoch"].notna()]
-    found = {row["trial_id"]: row for row in rows[rows["stage"] == "confirm"].to_dict("records")}
-    epochs: dict[tuple[str, int], list[int]] = {}
-    completed = set()
+    ids: dict[tuple[str, int], set[str]] = {}
     for key, level, settings, noise_seed in runs:
-        row = found.get(data.trial(level, settings, "confirm", noise_seed=noise_seed).trial_id)
-        if row is not None:
-            epochs.setdefault(key, []).append(int(row["best_epoch"]))
-            completed |= {key} if row["status"] == "completed" else set()
-    return {key: stop_epoch(epochs[key]) for key in epochs if key in completed}
+        ids.setdefault(key, set()).add(data.trial(level, settings, "confirm", noise_seed=noise_seed).trial_id)
+    seeds = {key: rows[(rows["stage"] == "confirm") & rows["trial_id"].isin(names)] for key, names in ids.items()}
+    return {
+        key: _End(
+            stop_epoch(of_key["best_epoch"].astype(int).tolist()), usual_readout(of_key["readout"].dropna().tolist())
+        )
+        for key, of_key in seeds.items()
+        if (of_key["status"] == "completed").any()
+    }
 
 
 def _done(trials: pd.DataFrame) -> set[str]:

@@ -23,6 +23,7 @@ from nls_tune.plan.reproduction import Given, ReproductionTable, load_table
 from nls_tune.plan.settings import SearchSettings, flag_name, flags_of_settings
 from nls_tune.report.reproduction import FilledRow, gains_table, reproduction_table
 from nls_tune.report.table import latex_text, markdown_text
+from nls_tune.report.text import of_metric
 from nls_tune.runs import Run
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.runs.reading import load_trials
@@ -132,8 +133,9 @@ def write_table(
     )
     shown = reproduction_table(rows)
     missing = [f"- {row.name}: `{row.command}`" for row in rows if not row.finished]
+    about = of_metric(_about(changes), (search.metric for search in searches.values()))
     lines = [
-        f"# {table.title}", "", _about(changes), "", markdown_text(shown),
+        f"# {table.title}", "", about, "", markdown_text(shown),
         "Gains over cross-entropy on the same seeds:", "", markdown_text(gains_table(rows)),
         *(f"- Published, {figures.what}: {figures.source}" for figures in table.published),
         *(["", "What fills the rest:", "", *missing] if missing else []), "",
@@ -161,7 +163,9 @@ def _about(changes: Given) -> str:
     text = (
         "Measured: test accuracy in %, mean ± standard deviation over fresh seeds; every method has the same network, "
         "trials and epochs, and was chosen on noisy validation labels. Verdict: that of the best rate or loss against "
-        "the strongest cross-entropy; what is proven is corrected over all rows and methods. Minutes and PFLOP: all "
+        "the strongest cross-entropy; what is proven is corrected over all rows and methods. All labels: trained again "
+        "with the validation samples for as many epochs as were best, and judged after the last one, with the weights, "
+        "plain or averaged, that most seeds were best with; nothing is claimed from that. Minutes and PFLOP: all "
         "trainings of the row, on the machine of table.json. Plain and averaged weights: each at its own best epoch; "
         "averaged ones are judged on test where they validate better, so that many a method has no mean of them."
     )

@@ -56,10 +56,7 @@ def train_to_the_end(
 
 def final_weights(training: Training, readout: str) -> nn.Module:
     """Return the network of a training with the weights of a readout: ``plain``, or ``average:SPAN``."""
-    trained = training.model
-    if readout != PLAIN:
-        span = float(readout.removeprefix("average:"))
-        trained = training.readouts.averages.models[training.settings.average_spans.index(span)]
+    trained = training.model if readout == PLAIN else training.readouts.averaged(readout)
     if training.model is training.network:
         return trained
     training.model.load_state_dict(trained.state_dict())  # the last layer of the network

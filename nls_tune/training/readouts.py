@@ -54,7 +54,7 @@ class Readouts:
             plain = ReadoutScore(PLAIN, best.epoch, self._smoothed(found), history[best.epoch - 1].test)
         if average is None:
             return plain, None
-        name = f"average:{self._settings.average_spans[average.span]:g}"
+        name = _name(self._settings.average_spans[average.span])
         found = [_of_average(metrics, average.span) for metrics in history[: average.epoch]]
         test = self._judged[average.epoch][1]
         return plain, ReadoutScore(name, average.epoch, self._smoothed(found), None if test is None else test.scores)
@@ -64,6 +64,10 @@ class Readouts:
         if plain is None or average is None:
             return plain or average
         return average if average.val.of(self.metric) > plain.val.of(self.metric) else plain
+
+    def averaged(self, readout: str) -> nn.Module:
+        """Return the network with the averaged weights of a readout, ``average:SPAN``."""
+        return self.averages.models[[_name(span) for span in self._settings.average_spans].index(readout)]
 
     def judged(self, epoch: int) -> tuple[Judged, Judged | None]:
         """Return what the averages make of validation and test samples at an epoch that was their best so far."""
@@ -153,6 +157,10 @@ class Readouts:
             tested = None if test is None else Judged.of_state(test, of_test, num_test)
             self._judged[epoch] = Judged.of_state(val, of_val, num_val), tested
         self._mirrored = dict(state["mirrored"])
+
+
+def _name(span: float) -> str:
+    return f"average:{span:g}"
 
 
 def _of_average(metrics: EpochMetrics, span: int) -> Scores:

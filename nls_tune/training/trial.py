@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nls_tune.errors import InputError, error_line, is_out_of_memory
-from nls_tune.metrics import AVERAGES, METRICS, Judging
+from nls_tune.metrics import AVERAGES, METRICS, PLAIN, Judging, ReadoutScore, Scores
 from nls_tune.runs.checkpoint import StoredCheckpoint, TrialCheckpoint
 from nls_tune.runs.trial_spec import TrialSpec
 from nls_tune.training.report import TrialReport
@@ -151,6 +151,8 @@ class Trial:
         training = self.training
         plain, average = training.readouts.scores(training.history[:epoch]) if self._validates else (None, None)
         best = training.readouts.choose(plain, average)
+        if not self._validates:
+            average = self._tested_average(epoch)
         val: Judged | None = None
         test: Judged | None = None
         if best is not None:
@@ -188,6 +190,17 @@ class Trial:
             warnings=tuple(filter(None, warnings)),
             done=finished,
         )
+
+    def _tested_average(self, epoch: int) -> ReadoutScore | None:
+        """What the averaged weights of a trial on all labels reach on test at its end, if they are the ones to use."""
+        training, readout = self.training, self._spec.readout
+        inputs, labels = training.data.test_inputs, training.data.test_labels
+        if readout == PLAIN or inputs is None or labels is None or training.diverged:
+            return None
+        if not epoch == training.epoch == self._spec.last_epoch:
+            return None
+        test = training.evaluator.judge(training.readouts.averaged(readout), inputs, labels)[1]
+        return ReadoutScore(readout, epoch, Scores(math.nan), test.scores)
 
     # The end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -105,7 +106,8 @@ class TrialState:
 def _score_columns(prefix: str, score: ReadoutScore | None) -> Row:
     """The metrics of a readout at its best epoch; nulls where it was not judged."""
     val, test = (score.val, score.test) if score else (None, None)
-    row = {f"{prefix}best_val_{metric}": val and getattr(val, metric) for metric in METRICS}
+    known = None if val is None or math.isnan(val.accuracy) else val  # on all labels nothing validates
+    row = {f"{prefix}best_val_{metric}": known and getattr(known, metric) for metric in METRICS}
     return row | {f"{prefix}test_{metric}_at_best": test and getattr(test, metric) for metric in METRICS}
 
 

@@ -16,6 +16,7 @@ from nls_tune.analysis.learned import is_rising
 from nls_tune.analysis.level_summaries import paired_difference
 from nls_tune.analysis.statistics import detectable_difference
 from nls_tune.analysis.verdicts import findings
+from nls_tune.report.words import table_note, verdict_words
 from nls_tune.runs.schemas import unpack_correct
 
 RATES = {"ce": 0.0, "positive": 0.3, "negative": -2.0}
@@ -104,18 +105,66 @@ def test_no_gain_is_stated_against_a_cross_entropy_that_has_not_learned():
     assert before.configurations[1].on_all_labels.difference.mean == pytest.approx(0.3)
 
 
-def test_fresh_seeds_that_diverge_are_a_doubt_though_those_that_do_not_prove_a_gain():
+LOST = {"status": "diverged", "best_val_accuracy": None, "test_accuracy_at_best": None, "best_epoch": None}
+
+
+def test_fresh_seeds_that_diverge_at_once_count_as_guessing():
     rows = [*searched({"ce": 0.6, "negative": 0.7}), *confirmed("ce", 0.6, CE)]
     gain = CE + np.array([0.02, 0.021, 0.022, 0.023, 0.024])
     assert "many_diverged" not in findings(trials_frame(rows + confirmed("negative", 0.7, gain))).verdicts[0].doubts
-    lost = {"status": "diverged", "best_val_accuracy": None, "test_accuracy_at_best": None, "best_epoch": None}
-    swept = [{**row, **lost, "stage": "sweep_search", "trial_id": f"swept{i}"} for i, row in enumerate(rows[-5:])]
+    swept = [{**row, **LOST, "stage": "sweep_search", "trial_id": f"swept{i}"} for i, row in enumerate(rows[-5:])]
     kept = findings(trials_frame([*rows, *confirmed("negative", 0.7, gain), *swept])).verdicts[0].doubts
     assert "many_diverged" not in kept  # a sweep tries what is known to fail, too
     fresh = confirmed("negative", 0.7, gain)
-    (found,) = findings(trials_frame([*rows, *fresh[:3], *({**row, **lost} for row in fresh[3:])])).verdicts
-    assert (found.finding, found.difference.num_seeds) == ("better", 3)
+    (found,) = findings(trials_frame([*rows, *fresh[:3], *({**row, **LOST} for row in fresh[3:])])).verdicts
+    assert (found.finding, found.difference.num_seeds) == ("no_proven_difference", 5)
+    assert found.difference.mean == pytest.approx((gain[:3].sum() + 2 * 0.5 - CE.sum()) / 5)
     assert "many_diverged" in found.doubts
+    (found,) = findings(trials_frame([*rows, *fresh[:4], {**fresh[4], **LOST}])).verdicts
+    assert (found.finding, "many_diverged" in found.doubts) == ("no_proven_difference", True)
+
+
+def test_cross_entropy_that_diverges_at_once_makes_no_gain():
+    """Its seed is missing: a gain over guessing would be none over cross-entropy."""
+    ce, rate = confirmed("ce", 0.6, CE), confirmed("negative", 0.7, CE + 0.001)
+    (found,) = confirmations(trials_frame([*ce[:4], {**ce[4], **LOST}, *rate]))
+    assert found.configurations[0].seeds == (1, 2, 3, 4)
+    assert found.comparisons[1].difference.mean == pytest.approx(0.001)
+
+
+def test_without_a_test_set_guessing_has_no_test_accuracy():
+    untested = {"num_test": 0, "test_accuracy_at_best": None, "last_test_accuracy": None}
+    rows = [{**row, **untested} for row in confirmed("negative", 0.7, CE)]
+    (found,) = confirmations(trials_frame([*rows[:4], {**rows[4], **LOST}]))
+    assert found.configurations[0].validation.mean == pytest.approx((4 * 0.7 + 0.5) / 5)
+    assert found.configurations[0].test_at_best is None
+
+
+@pytest.mark.parametrize(("num_levels", "proven"), [(1, True), (3, True), (5, False), (7, False), (20, False)])
+def test_more_claims_never_prove_what_fewer_do_not(num_levels, proven):
+    """One of eight seeds is against it: from seven levels on no p value of the sign-flip test is small enough."""
+    gains = np.array([-0.001, 0.020, 0.022, 0.018, 0.024, 0.019, 0.021, 0.023])
+    levels = [f"symmetric:0.{i:02}" for i in range(1, num_levels + 1)]
+    rows = [
+        row
+        for level in levels
+        for row in confirmed("ce", 0.6, 0.9 + 0 * gains, level) + confirmed("negative", 0.7, 0.9 + gains, level)
+    ]
+    assert {found.comparisons[1].proven for found in confirmations(trials_frame(rows))} == {proven}
+
+
+def test_few_seeds_that_all_agree_leave_it_to_the_t_test():
+    rows = confirmed("ce", 0.6, [0.9, 0.9, 0.9]) + confirmed("negative", 0.7, [0.920, 0.921, 0.922])
+    (found,) = confirmations(trials_frame(rows))
+    assert (found.comparisons[1].proven, found.comparisons[1].smallest_p) == (True, 0.25)
+
+
+def test_a_setting_that_may_be_missing_tells_configurations_apart():
+    settings = [{"warmup_weight_decay": value} for value in (None, 0.0)]
+    rows = [row for one in settings for row in confirmed("ce", 0.6, CE, **one) + confirmed("negative", 0.7, CE, **one)]
+    (found,) = confirmations(trials_frame(rows))
+    assert [one.config["warmup_weight_decay"] for one in found.configurations] == [None, 0.0, None, 0.0]
+    assert findings(trials_frame([*searched({"ce": 0.6, "negative": 0.7}), *rows])).verdicts[0].ce is not None
 
 
 def test_a_level_where_cross_entropy_leads_has_had_its_chance_too():
@@ -153,3 +202,14 @@ def test_a_gain_that_the_test_samples_could_make_is_doubted(num_test, doubted):
     error = paired_difference(*bits).standard_error  # of one seed; seeds that differ little have about the same
     assert found.confirmations[0].comparisons[1].test_error == pytest.approx(error, rel=0.1)
     assert ("small_test_set" in found.verdicts[0].doubts) is doubted
+
+
+def test_given_test_labels_are_a_doubt_and_are_not_called_clean():
+    rows = [*searched({"ce": 0.6, "negative": 0.7}), *confirmed("ce", 0.6, CE), *confirmed("negative", 0.7, CE + 0.02)]
+    clean, given = (findings(trials_frame(rows), test_clean=known).verdicts for known in (True, False))
+    assert ["noisy_test" in found[0].doubts for found in (clean, given)] == [False, True]
+    assert "repeats the mistakes" in " ".join(verdict_words(given[0]).doubts)
+    assert ["on clean labels" in table_note(found) for found in (clean, given)] == [True, False]
+    assert "on the given test labels" in table_note(given)
+    # Without fresh seeds no gain is stated.
+    assert "noisy_test" not in findings(trials_frame(rows[:2]), test_clean=False).verdicts[0].doubts

@@ -8,6 +8,7 @@ from rich.console import Console
 from scipy import stats
 
 from nls_tune.analysis.confirmation import confirmations
+from nls_tune.analysis.method_results import _readout
 from nls_tune.report.console.tables import print_levels
 from nls_tune.report.run_tables import confirmation_table
 from nls_tune.report.words import all_labels_sentence
@@ -32,6 +33,8 @@ def rows(level, arm, rate, val, test, *, last=None, noise_seeds=None, **changes)
             "test_accuracy_at_best": t,
             "last_test_accuracy": t if last is None else last,
             "epochs": 10,
+            "num_classes": 10,
+            "num_test": 1000,
             **changes,
         }
         for seed, (v, t) in enumerate(zip(val, test, strict=True), start=1)
@@ -93,9 +96,36 @@ def test_diverged_seeds_count_with_their_best_epoch_and_failed_ones_do_not():
         rows("a", "positive", 0.3, [0.99], [0.99], stage="search"),
     )
     (found,) = confirmations(table)
-    assert [c.arm for c in found.configurations] == ["ce", "negative"]
-    assert found.configurations[1].num_diverged == 2
-    assert found.configurations[1].test_at_last.mean == 0.5
+    ce, lost, negative = found.configurations
+    assert [c.arm for c in found.configurations] == ["ce", "positive", "negative"]
+    assert (lost.config["smooth_rate"], lost.num_diverged, lost.test_at_best.mean) == (0.2, 1, 0.1)  # guessing
+    assert negative.num_diverged == 2
+    assert negative.test_at_last.mean == 0.5
+    assert ce.num_diverged == 0
+
+
+@pytest.mark.parametrize(("averages", "expected"), [([0.97, 0.98], [0.97, 0.98]), ([0.97, None], [0.91, 0.92])])
+def test_on_all_labels_averaged_weights_count_where_every_seed_was_tested_with_them(averages, expected):
+    """An early version tested the weights as they are alone: the two are not mixed."""
+    on_all = rows("a", "negative", -2.0, [None] * 2, [None] * 2, stage="confirm_all")
+    tested = [
+        {**row, "last_test_accuracy": last, "average_test_accuracy_at_best": average}
+        for row, last, average in zip(on_all, [0.91, 0.92], averages, strict=True)
+    ]
+    (found,) = confirmations(frame(rows("a", "negative", -2.0, [0.6] * 2, [0.95, 0.96]), tested))
+    assert found.configurations[0].on_all_labels.test.mean == pytest.approx(np.mean(expected))
+
+
+def test_a_table_shows_the_metric_that_its_runs_select_by():
+    values = {f"{name}_macro_f1": [0.5, 0.6] for name in ("best_val", "last_test")} | {
+        "test_macro_f1_at_best": [0.5, 0.6]
+    }
+    table = frame(rows("a", "negative", -2.0, [0.9] * 2, [0.9] * 2, plain_test_accuracy_at_best=0.9)).assign(
+        **values, plain_test_macro_f1_at_best=[0.4, 0.5]
+    )
+    (found,) = confirmations(table, metric="macro_f1")
+    plain = _readout(table, found.configurations[0], "plain", "macro_f1")
+    assert (plain.mean, found.configurations[0].test_at_best.mean) == (pytest.approx(0.45), pytest.approx(0.55))
 
 
 def test_p_values_are_corrected_over_the_levels():

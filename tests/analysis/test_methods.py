@@ -1,6 +1,7 @@
 """Several methods at one level: one row per method, and p values corrected over all of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from method_rows import CE, SIX, rows, searched
 from test_verdicts import one
@@ -22,6 +23,43 @@ def test_every_method_has_its_finding_and_the_best_is_used():
     # Validation prefers CE to ELR: nothing is claimed of it, though it is much worse.
     assert [m.sign_flip_p is None for m in found.methods] == [False, False, True]
     assert found.methods[2].difference.mean == pytest.approx(-SIX.mean())
+
+
+def with_gains(**gains):
+    """The rows, with other gains of some arms over cross-entropy."""
+    return [
+        {**row, "test_accuracy_at_best": float(CE[row["seed"] - 1] + gains[row["arm"]][row["seed"] - 1])}
+        if row["stage"] == "confirm" and row["arm"] in gains
+        else row
+        for row in rows()
+    ]
+
+
+def test_a_proven_method_is_used_where_the_first_on_validation_is_not_proven():
+    found = one(with_gains(gce=SIX - 0.023, negative=SIX))
+    assert [(m.method, m.finding) for m in found.methods][:2] == [("gls", "better"), ("gce", "no_proven_difference")]
+    assert (found.finding, found.use.arm, found.rate.arm) == ("better", "negative", "negative")
+    assert summary_line([found]).startswith("Another loss is proven better than cross-entropy at 1 of 1 noise level")
+
+
+def test_each_method_leads_by_more_than_cross_entropy_still_gains():
+    """Cross-entropy gains 2 points in its last quarter; a lead of 5 points is more than twice that, one of 3 is not."""
+    curve = [0.6, 0.65, 0.7, 0.7, 0.73, 0.73, 0.75, 0.75]
+    both = with_gains(gce=SIX, negative=SIX)
+    assert [m.finding for m in one(both).methods][:2] == ["better", "better"]
+
+    def epochs_of(ids):
+        return pd.DataFrame(
+            {"trial_id": trial, "epoch": epoch, "val_accuracy": value, "lr": 0.1, "phase": "gls", "diverged": False}
+            for trial in ids
+            for epoch, value in enumerate(curve, start=1)
+        )
+
+    found = one(both, epochs_of=epochs_of)
+    assert (found.finding, found.use.arm) == ("better", "gce")
+    assert [(m.finding, m.difference is None) for m in found.methods][:2] == [
+        ("not_trained_enough", True), ("better", False),
+    ]  # fmt: skip
 
 
 def test_p_values_are_corrected_over_the_methods():

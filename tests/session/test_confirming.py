@@ -114,6 +114,7 @@ def test_on_all_labels_each_configuration_ends_after_its_median_best_epoch():
     assert missing_trials(plan, data, trials) == []
     found = missing_on_all_labels(plan, data, trials)
     ends = {(s.noise_level, s.settings.smooth_rate, s.settings.lr, s.settings.seed): s.stop_at for s in found}
+    assert {s.readout for s in found} == {"plain"}
     expected = {("symmetric:0.4", r, lr): 6 for r, lr in ((0.0, 0.02), (-1.0, 0.02), (0.0, 0.003))}
     expected |= {("clean", 0.0, 0.02): 4, ("clean", 0.0, 0.003): 1}
     assert ends == {(*key, seed): end for key, end in expected.items() for seed in (6, 7)}
@@ -121,6 +122,17 @@ def test_on_all_labels_each_configuration_ends_after_its_median_best_epoch():
     assert {s.stage for s in found} == {"confirm_all"}
     assert {s.data for s in found} == {("clean", None, True), ("symmetric:0.4", 21, True), ("symmetric:0.4", 22, True)}
     assert not {s.trial_id for s in found} & set(trials["trial_id"])
+
+
+def test_on_all_labels_it_is_tested_with_the_weights_that_most_seeds_were_best_with():
+    plan = plan_of(confirm_on="all", confirm_seeds=3)
+    trials = confirmed(plan, {key: [("completed", 5)] * 3 for key in ENDS})
+    fresh = trials["stage"] == "confirm"
+    is_ce = trials["smooth_rate"] == 0
+    trials.loc[fresh, "readout"] = "average:0.2"
+    trials.loc[fresh & is_ce & (trials["seed"] > plan.confirm_seeds()[0]), "readout"] = "plain"
+    found = missing_on_all_labels(plan, LevelData(plan), trials)
+    assert {(s.settings.smooth_rate, s.readout) for s in found} == {(0.0, "plain"), (-1.0, "average:0.2")}
 
 
 def test_only_what_has_no_row_on_all_labels_is_missing():

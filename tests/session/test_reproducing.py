@@ -169,6 +169,31 @@ def test_an_interruption_ends_it_and_the_same_call_goes_on(table, searches, tmp_
     assert (second.status, [row.finished for row in second.rows]) == ("finished", [True, True])
 
 
+def test_what_is_trained_on_all_labels_stands_beside_what_is_proven_and_does_not_replace_it(
+    table, searches, tmp_path, monkeypatch
+):
+    reproduce(table, out=tmp_path / "out")
+
+    def with_all_labels(path):
+        run = load_trials(path)
+        fresh = run.trials[(run.trials["stage"] == "confirm") & (run.trials["arm"] != "positive")]
+        names = {"stage": "confirm_all", "trial_id": "all" + fresh["trial_id"], "last_test_accuracy": 0.5}
+        trials = pd.concat([run.trials, fresh.assign(**names)], ignore_index=True)
+        return dataclasses.replace(run, trials=trials)
+
+    before = reproduce(table, out=tmp_path / "out").rows[0].result.methods
+    assert "all labels |" not in (tmp_path / "out" / "table.md").read_text()
+    monkeypatch.setattr(reproducing, "load_trials", with_all_labels)
+    found = reproduce(table, out=tmp_path / "out").rows[0].result.methods
+    assert [(one.test, one.difference, one.proven) for one in found] == [
+        (one.test, one.difference, one.proven) for one in before
+    ]
+    assert [one.on_all_labels and one.on_all_labels.test.mean for one in found] == [0.5, None, 0.5]
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "cross-entropy, all labels |" in text
+    assert "| on all labels, points |" in text
+
+
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background of a script"])
 def ctrl_c(request):
     before = signal.signal(signal.SIGINT, request.param)

@@ -267,3 +267,17 @@ def test_a_trial_on_all_labels_says_nothing_of_averages(dataset, tmp_path):
     last = reports(data, settings(), tmp_path, stop_at=5)[-1]
     assert (last.epoch, last.readout, last.plain, last.average, last.best_epoch) == (5, None, None, None, None)
     assert [metrics.average_val_accuracies for metrics in last.new_epochs] == [()] * len(last.new_epochs)
+
+
+def test_a_trial_on_all_labels_is_tested_with_the_weights_that_it_is_to_be_used_with(dataset, tmp_path):
+    every = reports(dataset, settings(), tmp_path / "plain", stop_at=5, readout=f"average:{SPANS[0]:g}")
+    assert [report.average for report in every[:-1]] == [None] * (len(every) - 1)
+    last = every[-1]
+    assert (last.readout, last.best_epoch, last.plain) == (None, None, None)  # nothing is chosen
+    assert (last.average.readout, last.average.epoch) == (f"average:{SPANS[0]:g}", 5)
+    training = Training(dataset, settings())
+    for _ in range(5):
+        training.run_epoch()
+    model, data = training.readouts.averages.models[0], training.data
+    assert last.average.test == training.evaluator.judge(model, data.test_inputs, data.test_labels)[1].scores
+    assert last.average.test != last.new_epochs[-1].test

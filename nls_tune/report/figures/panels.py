@@ -50,7 +50,7 @@ def label_panels(columns: Columns, column: list[Axes], rates: Sequence[float], m
     if spec is not None and spec.is_first_col():
         column[-1].set_ylabel(of_metric("validation accuracy, %\n(noisy labels)", metrics))
         if len(column) > 1:
-            column[0].set_ylabel(of_metric("test accuracy, %\n(clean labels)", metrics))
+            column[0].set_ylabel(of_metric("test accuracy, %", metrics))
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:

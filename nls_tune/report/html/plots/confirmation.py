@@ -23,7 +23,7 @@ def confirmation_plot(key: str, level: LevelConfirmation) -> Plot:
     """Draw the confirmation of one noise level."""
     has_test = any(found.test_at_best for found in level.configurations)
     means = [found.test_at_best if has_test else found.validation for found in level.configurations]
-    what = "Test accuracy (clean labels), %" if has_test else "Validation accuracy (noisy labels), %"
+    what = "Test accuracy, %" if has_test else "Validation accuracy (noisy labels), %"
     what, accuracy = (of_metric(text, [level.metric]) for text in (what, "accuracy"))
     rows = list(range(len(means)))
     strongest = None if level.strongest_ce is None else means[level.strongest_ce]

@@ -16,7 +16,7 @@ _READING = (
 )
 #: The panels from top to bottom: the axis title and the field.
 _PANELS = (
-    ("Test (clean labels), %", "test_accuracy"),
+    ("Test, %", "test_accuracy"),
     ("Validation (noisy), %", "val_accuracy"),
     ("Training (noisy), %", "train_accuracy"),
 )

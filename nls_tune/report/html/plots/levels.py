@@ -17,7 +17,7 @@ from nls_tune.spaces.settings import RATE_ARMS, Arm
 
 _TITLE = "Test accuracy against smooth rate"
 _READING = (
-    "Each marker is the mean test accuracy (clean labels) of a confirmed rate, or of one of the sweep, over fresh "
+    "Each marker is the mean test accuracy of a confirmed rate, or of one of the sweep, over fresh "
     "seeds, with its 95 % t interval; rate 0 is the strongest cross-entropy. Whether a rate gains is what the verdict "
     "says."
 )
@@ -49,7 +49,7 @@ def levels_plot(key: str, levels: Sequence[LevelConfirmation], sweeps: Sequence[
     look = common.layout(
         xaxis=common.rate_axis(point.config["smooth_rate"] for point in shown),
         yaxis={
-            "title": {"text": of_metric("Test accuracy (clean labels), %", metrics)},
+            "title": {"text": of_metric("Test accuracy, %", metrics)},
             "range": common.fitted_range(ends, 1.0),
         },
         showlegend=True,

@@ -78,7 +78,7 @@ def _panels(points: list[RatePoint], curve: RateCurve, ce: ArmSummary | None) ->
     panels = [_Panel("y", "Validation (noisy labels), %", lambda point: point.val_accuracy, curve.validation, level)]
     if any(point.test_accuracy is not None for point in points):
         level = ce.test_accuracy_at_best if ce else None
-        panels.append(_Panel("y2", "Test (clean labels), %", lambda point: point.test_accuracy, curve.test, level))
+        panels.append(_Panel("y2", "Test, %", lambda point: point.test_accuracy, curve.test, level))
     return panels
 
 

@@ -26,7 +26,7 @@ def rate_sweep_plot(key: str, sweep: RateSweep) -> Plot:
     """Draw the sweep of one noise level."""
     has_test = all(found.test is not None for found in sweep.rates)
     means = [found.test if has_test and found.test else found.validation for found in sweep.rates]
-    what = "Test accuracy (clean labels), %" if has_test else "Validation accuracy (noisy labels), %"
+    what = "Test accuracy, %" if has_test else "Validation accuracy (noisy labels), %"
     what, accuracy = (of_metric(text, [sweep.metric]) for text in (what, "accuracy"))
     best, cancelling = sweep.rates[sweep.best], sweep.noise_cancelling_rate
     shown = [0.0, *(found.smooth_rate for found in sweep.rates), *([] if cancelling is None else [cancelling])]
