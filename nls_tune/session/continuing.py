@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettin
 
     By default it goes on in its own folder.
 
-    The current folder becomes that session's, if it is still there: its paths may be relative.
+    The current folder becomes that session's, if it can still be entered: its paths may be relative.
 
     Raises:
         InputError: If the run does not know its settings, or a password that it was not to keep is wanted.
@@ -157,6 +158,7 @@ def settings_of_run(run: RunDirectory, given: Mapping[str, Any]) -> SearchSettin
             raise InputError(f"{run.path} keeps no passwords: give {flag} again, with the one of {value}")
     checked = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     settings = check_search_settings(**{"out": run.path, **checked})
-    if session.folder is not None and Path(session.folder).is_dir():
-        os.chdir(session.folder)
+    if session.folder is not None:
+        with suppress(OSError):  # it may be gone, or another user's
+            os.chdir(session.folder)
     return settings

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -127,6 +128,14 @@ class TestStoredSettings:
         expected = check_search_settings(**SETTINGS, num_trials=8, time_budget=3600.0, data_dir="data", out=run.path)
         assert settings == expected
         assert Path.cwd() == there
+
+    @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+    def test_it_stays_where_it_is_if_that_folder_cannot_be_entered(self, run, tmp_path, monkeypatch, error):
+        self.begun(run)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("os.chdir", Mock(side_effect=error))
+        assert settings_of_run(run, {}).dataset == "twonorm"
+        assert Path.cwd() == tmp_path
 
     def test_the_dataset_is_that_of_the_run_where_its_session_kept_none(self, run):
         """Defaults are not kept, and the default dataset was another one in earlier versions."""
