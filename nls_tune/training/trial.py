@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ class Trial:
         self._not_saved: str | None = None
         self.training = self._load(dataset, data)
         self._begun_at = self.training.epoch
-        self._described = self._spoilt = False
+        self._described, self._spoilt = self._begun_at > 0, False
         self._warmup = SharedWarmup(workplace.warmup_store, self.training, workplace.warmup_epochs)
         self._saved_at = time.monotonic()
 
@@ -117,9 +118,8 @@ class Trial:
     def train(self) -> TrialReport:
         """Train until a report is due, and return it."""
         begin = time.monotonic()
-        if self.training.epoch == 0 and not self._described:
-            self._checkpoint.start(self._spec)
-            self._described = True
+        if not self._described:
+            self._described = self._written(lambda: self._checkpoint.start(self._spec))
         while (rung := self._rung_to_report()) is None and not self._finished:
             self._advance()
             if time.monotonic() - begin >= REPORT_SECONDS:
@@ -208,19 +208,24 @@ class Trial:
         """Save what was trained; where it cannot be written the trial goes on, and its reports warn.
 
         Tune may make an actor for a trial and never run it, while another one is training that trial: a trial that has
-        not trained saves nothing.
+        not trained saves nothing. Nor does one whose folder does not say what it is: nobody could go on from that.
         """
-        if self._spoilt or self._finished or self.training.epoch <= self._begun_at:
+        if self._spoilt or self._finished or self.training.epoch <= self._begun_at or not self._described:
             return
+        self._written(lambda: self._checkpoint.save(self.training.state_dict()))
+        self._saved_at = time.monotonic()
+
+    def _written(self, write: Callable[[], None]) -> bool:
+        """Write to the checkpoint, and return whether it could be written; reports warn where not."""
         self._not_saved = None
         try:
-            self._checkpoint.save(self.training.state_dict())
+            write()
         except OSError as error:
             self._not_saved = (
                 f"states of running trials cannot be saved in {self._checkpoint.place} "
                 f"({error.strerror or error}); they go on, and would start anew after an interruption"
             )
-        self._saved_at = time.monotonic()
+        return self._not_saved is None
 
     def close(self) -> None:
         """Let others go on with the warm-up."""

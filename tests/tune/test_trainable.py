@@ -162,6 +162,17 @@ def epochs_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [epoch for report in reports for epoch in report["new_epochs"]]
 
 
+def full_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the disk have no room for files with a name."""
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    monkeypatch.setattr("nls_tune.runs.checkpoint.write_atomically", write)
+
+
 def without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in epoch.items() if k not in ("seconds", "peak_memory_bytes")} for epoch in epochs]
 
@@ -210,15 +221,11 @@ class TestTrainingTrainable:
         times = [epoch["seconds"] for epoch in epochs_of(reports)]
         assert times[:4] == [m["seconds"] for m in torch.load(tmp_path / "abc" / "state.pt")["history"]]
 
+    @pytest.mark.parametrize("name", ["state.pt", "trial.json"])
     def test_a_disk_that_is_full_costs_a_trial_its_checkpoint_and_nothing_else(
-        self, make, tmp_path, uninterrupted, monkeypatch
+        self, make, tmp_path, uninterrupted, monkeypatch, name
     ):
-        def write(path: Path, content: bytes) -> None:
-            if path.name == "state.pt":
-                raise OSError(errno.ENOSPC, "No space left on device", str(path))
-            write_atomically(path, content)
-
-        monkeypatch.setattr("nls_tune.runs.checkpoint.write_atomically", write)
+        full_disk(monkeypatch, name)
         monkeypatch.setattr("nls_tune.training.trial.CHECKPOINT_SECONDS", 0)
         trainable = make(config(judged_at=(1, 2, 3)))
         reports = reports_of(trainable)
@@ -227,6 +234,16 @@ class TestTrainingTrainable:
         (warning,) = {warning for report in reports for warning in report["warnings"]}
         assert f"cannot be saved in {tmp_path} (No space left on device)" in warning
         assert not (tmp_path / "abc" / "state.pt").exists()
+
+    def test_what_a_trial_is_is_written_once_the_disk_has_room(self, make, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            full_disk(patch, "trial.json")
+            trainable = make(config(judged_at=(1, 2)))
+            assert trainable.step()["warnings"]
+        assert not trainable.step()["warnings"]
+        trainable.cleanup()
+        assert TrialCheckpoint(tmp_path / "abc").read_trial() is not None
+        assert (tmp_path / "abc" / "state.pt").exists()
 
     @pytest.mark.parametrize("torn", [False, True])
     def test_a_state_that_cannot_be_loaded_is_trained_anew_and_reports_say_so(
