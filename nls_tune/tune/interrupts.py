@@ -89,12 +89,15 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         """Handle the signals from here on."""
         self._before = {number: signal.signal(number, self._handle) for number in _handled()}
+        if threading.current_thread() is threading.main_thread():
+            self._before.setdefault(signal.SIGINT, signal.SIG_IGN)  # Tune sets a handler there as well
         return self
 
     def tune_is_ready(self) -> None:
         """Take over from Tune, which has just set a handler of its own."""
         if self._before:
-            self._stop_tune = signal.signal(signal.SIGINT, self._handle)
+            is_ignored = self._before[signal.SIGINT] is signal.SIG_IGN
+            self._stop_tune = signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else self._handle)
 
     def ray_died(self, what: str) -> None:
         """End the experiment, from any thread: a process of Ray without which nothing goes on is gone."""

@@ -48,19 +48,32 @@ def test_a_session_is_interrupted_wherever_it_stands(number):
         pytest.fail("went on")
 
 
-def test_what_was_to_be_ignored_stays_ignored():
-    """As nohup has it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_was_to_be_ignored_stays_ignored(number):
+    """As nohup has it, and a script for what it starts in the background."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with interruptible(), Interrupts() as interrupts:
             noted = like_tune(interrupts)
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(number)
             with held_back():
-                signal.raise_signal(signal.SIGHUP)
+                signal.raise_signal(number)
             assert noted == []
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+            assert noted == [signal.SIGTERM]
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+
+
+def test_what_was_to_be_ignored_is_so_again_if_tune_is_never_ready():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            like_tune()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_without_ray_there_is_nothing_to_tell_tune():
