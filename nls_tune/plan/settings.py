@@ -253,7 +253,7 @@ class SearchSettings:
     out: Annotated[
         Path | None,
         Flag(
-            "Run directory, by default runs/DATASET-TIME. The same command with the same directory resumes the run.",
+            "Run directory, by default runs/DATASET-TIME-RANDOM. The same command and directory resume the run.",
             _RESULTS,
         ),
     ] = None

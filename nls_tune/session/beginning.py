@@ -23,7 +23,12 @@ _logger = logging.getLogger(__name__)
 
 def default_out(dataset: str) -> Path:
     """Return the run directory of a search that was given none."""
-    return Path("runs") / f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    return Path("runs") / _new_name(dataset, datetime.now(UTC))
+
+
+def _new_name(dataset: str, begins: datetime) -> str:
+    """The random end tells searches apart that begin in the same second."""
+    return f"{dataset}-{begins:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
@@ -44,7 +49,7 @@ def begin_run(plan: SearchPlan, run: RunDirectory) -> RunJson:
     begins = datetime.now(UTC)
     content = RunJson(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{plan.info.name}-{begins:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        run_id=_new_name(plan.info.name, begins),
         status="interrupted",  # until a session works on it
         created_at=begins,
         identity=plan.identity(),
