@@ -31,6 +31,8 @@ from nls_tune.runs.trial_spec import TrialSpec
 
 _EMPTY_PART = "empty.parquet"
 _LOCK = ".lock"
+#: What NFS without its lock service, and some file systems in user space, answer to a lock.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class RunDirectory:
@@ -75,7 +77,7 @@ class RunDirectory:
         """Hold the run: two searches must not write to one folder.
 
         InputError is raised if another process holds it; where the system has no locks, also if a killed process did.
-        Some file systems have locks that hold nothing: a file that says who holds the run is asked as well.
+        On some file systems locks fail or hold nothing: a file that says who holds the run is asked as well.
         """
         lock = FileLock(self.path / _LOCK)
         try:
@@ -87,6 +89,9 @@ class RunDirectory:
             stale = f"; if no search runs, remove {self.path / _LOCK}" if isinstance(lock, SoftFileLock) else ""
             message = f"another search is writing to {self.path}; wait for it, stop it, or give another --out{stale}"
             raise InputError(message) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         try:
             if (owner := living_owner(self.path)) is not None:
                 raise InputError(
@@ -110,9 +115,10 @@ class RunDirectory:
             # A shared lock: two readers who ask at once do not take each other for a search.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno == errno.ENOSYS:
                 return os.fstat(descriptor).st_size > 0  # the file is the lock, and names its owner
-            return error.errno in (errno.EAGAIN, errno.EACCES)
+            if error.errno not in _NO_LOCKS:
+                return error.errno in (errno.EAGAIN, errno.EACCES)
         finally:
             os.close(descriptor)  # releases the lock
         return living_owner(self.path) is not None

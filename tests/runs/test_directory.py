@@ -216,6 +216,26 @@ def test_a_run_is_held_by_its_lock_file_where_the_system_has_no_locks(run, monke
         pass
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_run_is_held_by_who_says_so_where_the_file_system_has_no_locks(run, monkeypatch, number):
+    """NFS without its lock service, and some file systems in user space."""
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(number, os.strerror(number))))
+    other = RunDirectory(run.path)
+    with run.lock():
+        assert other.is_held()
+        with pytest.raises(InputError, match=rf"another search \(process {os.getpid()} on "), other.lock():
+            pass
+    assert not other.is_held()
+    with other.lock():
+        pass
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(run, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"), run.lock():
+        pass
+
+
 # The next session
 
 
