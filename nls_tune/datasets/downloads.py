@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,10 @@ _logger = logging.getLogger(__name__)
 _ATTEMPTS = 5
 _BACKOFF_SECONDS = 0.5
 _BLOCK_BYTES = 1 << 18
+#: So long a process waits for another one without a word.
+_SILENT_SECONDS = 5.0
+#: Hardly anything takes longer to make.
+_LONGEST_HOURS = 3.0
 
 
 class DownloadError(InputError):
@@ -64,20 +68,35 @@ def download(url: str, path: Path, *, checksum: str, timeout: float = 10.0, prog
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes of this program from making the same file; wait if one is making it.
 
-    The lock is a hidden file beside ``path``. Where the folder cannot be written to, an OSError is raised.
+    The lock is a hidden file beside ``path``. An OSError is raised where the folder cannot be written to, and, where
+    the system has no locks, for a file that is so old that a killed process must have left it.
     """
     import filelock  # not needed unless something is downloaded
 
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _logger.info("waiting for another process that is making %s", path)
-        lock.acquire()
+    file = path.with_name(f".{path.name}.lock")
+    lock = filelock.FileLock(file)
+    said = False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_SILENT_SECONDS)
+        except filelock.Timeout:
+            if isinstance(lock, filelock.SoftFileLock):
+                _refuse_old(file, path)
+            if not said:
+                _logger.warning("waiting for another process that is making %s and holds %s", path, file)
+                said = True
     try:
         yield
     finally:
         lock.release()
+
+
+def _refuse_old(lock: Path, path: Path) -> None:
+    """Raise an OSError if a lock that is only a file is old: it stays when its process is killed."""
+    with suppress(FileNotFoundError):  # it has just been released
+        hours = (time.time() - lock.stat().st_mtime) / 3600
+        if hours > _LONGEST_HOURS:
+            raise OSError(f"{lock} is {hours:.0f} hours old; if no process is making {path.name}, remove it")
 
 
 def digest_of(path: Path, checksum: str) -> str:

@@ -1,14 +1,19 @@
+import errno
 import hashlib
 import multiprocessing
+import os
 import socket
+import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from file_server import FileServer
+from filelock import FileLock
 
 from nls_tune.datasets import downloads as module
-from nls_tune.datasets.downloads import DownloadError, download
+from nls_tune.datasets.downloads import DownloadError, download, locked
 
 CONTENT = bytes(range(256)) * 400
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -140,6 +145,31 @@ def test_two_processes_download_once(tmp_path):
     assert [process.exitcode for process in both] == [0, 0]
     assert server.requests == [None]
     assert path.read_bytes() == CONTENT
+
+
+def test_who_waits_for_another_process_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.05)
+    lock = FileLock(tmp_path / ".file.bin.lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.5, lock.release).start()
+    with locked(tmp_path / "file.bin"):
+        (line,) = caplog.messages
+    assert line == f"waiting for another process that is making {tmp_path / 'file.bin'} and holds {lock.lock_file}"
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_lock_that_a_killed_process_left_is_named_where_the_system_has_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
+    path, lock = tmp_path / "file.bin", tmp_path / ".file.bin.lock"
+    path.write_bytes(CONTENT)
+    lock.write_text("999999\nanother\n")
+    threading.Timer(0.5, lock.unlink).start()
+    download("http://nowhere", path, checksum=CHECKSUM)  # waited for as long as it may be in use
+    lock.write_text("999999\nanother\n")
+    os.utime(lock, (time.time() - 5 * 3600,) * 2)
+    with pytest.raises(DownloadError, match=rf"{lock} is 5 hours old; if no process is making file\.bin, remove it"):
+        download("http://nowhere", path, checksum=CHECKSUM)
 
 
 @pytest.mark.parametrize(
