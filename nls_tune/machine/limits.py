@@ -41,6 +41,15 @@ def memory(root: Path = _ROOT) -> Memory | None:
     return min(found, key=lambda one: one.total - one.used, default=None)
 
 
+def oom_kills(root: Path = _ROOT) -> int:
+    """Return how many processes of this process's group the kernel has ended for want of memory; 0 where unknown."""
+    for folder in _groups(root, "memory"):
+        facts = _facts(_read(folder / "memory.events") or _read(folder / "memory.oom_control"))
+        if (kills := _number(facts.get("oom_kill", ""))) is not None:
+            return kills  # the groups around it count those of others too
+    return 0
+
+
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control groups and of those around them, of both versions.
 
@@ -72,9 +81,13 @@ def _group_memory(folder: Path) -> Memory | None:
     if total is None or used is None or not 0 < total < _NO_LIMIT:
         return None
     # Files that were read stay in memory until it is wanted for something else: they are not in use.
-    facts = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
+    facts = _facts(_read(folder / "memory.stat"))
     cached = _number(facts.get("inactive_file", facts.get("total_inactive_file", "0"))) or 0
     return Memory(max(0, used - cached), total)
+
+
+def _facts(text: str) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
 
 
 def _machine_memory(root: Path) -> Memory | None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nls_tune.machine.limits import memory
+from nls_tune.machine.limits import memory, oom_kills
 
 #: How often in a row a session starts a lost trial again.
 MOST_LOSSES = 6
@@ -115,6 +115,7 @@ class LostTrials:
     _hung: dict[str, Loss] = field(default_factory=dict)
     _counts: dict[str, _Count] = field(default_factory=dict)
     _in_a_row: int = 0
+    _oom_kills: int = field(default_factory=oom_kills)
 
     def started(self, name: str, before: str | None = None) -> None:
         """Note that a trial starts; ``before`` is the name that it had when it was lost."""
@@ -143,6 +144,10 @@ class LostTrials:
         loss = self._hung.get(name) or find_loss(text)
         if loss is None:
             return None
+        # Of the kernel's kills Ray only says that the process is gone. A limit of Slurm's is unknown to its monitor.
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        if self._oom_kills > before and not loss.is_memory and name not in self._hung:
+            loss = Loss("memory ran short, and the system ended its process", is_memory=True)
         now, count = time.monotonic(), self._counts.setdefault(name, _Count(started_at=time.monotonic()))
         count.losses = 1 if now - count.started_at > _LONG else count.losses + 1
         count.wait_until = now + (min(_LONGEST_WAIT, 2.0**count.losses) if count.losses > 1 else 0.0)

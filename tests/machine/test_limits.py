@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nls_tune.machine.limits import Memory, memory, usable_cpus
+from nls_tune.machine.limits import Memory, memory, oom_kills, usable_cpus
 
 MACHINE = {"proc/meminfo": "MemTotal: 16000000 kB\nMemFree: 1 kB\nMemAvailable: 12000000 kB\n"}
 V2, V1 = "0::/pod/task\n", "5:memory:/pod\n4:cpu,cpuacct:/pod\n0::/\n"
@@ -87,3 +87,17 @@ def test_the_limit_of_memory(tmp_path, groups, files, expected):
 def test_memory_is_said_in_one_way_and_may_be_unknown(tmp_path):
     assert str(Memory(27_940_000_000, 28_800_000_000)) == "27.9 of 28.8 GB"
     assert memory(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("", {}, 0),
+        (V2, group("pod/memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0"), 2),
+        (V2, group("pod/task/memory.events", "oom_kill 1") | group("pod/memory.events", "oom_kill 5"), 1),
+        (V1, group("memory/pod/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4"), 4),
+        (V1, group("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0"), 0),  # old kernels do not say it
+    ],
+)
+def test_the_number_of_processes_that_the_kernel_ended(tmp_path, groups, files, expected):
+    assert oom_kills(tree(tmp_path, {"proc/self/cgroup": groups, **files})) == expected

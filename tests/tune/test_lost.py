@@ -151,6 +151,20 @@ class TestSearcher:
         self.lose(searcher, scheduler, tmp_path, "c", MEMORY)
         assert searcher.lost.at_once == 1
 
+    def test_so_it_is_if_the_kernel_ended_a_process(self, monkeypatch, clock):
+        """Ray's monitor does not know every limit, and its text of such a process does not tell."""
+        kills = iter([2, 3, 3, 4])
+        monkeypatch.setattr(module, "oom_kills", lambda: next(kills))
+        lost = LostTrials(_oom_kills=2)
+        assert not lost.judge("a", DIED, 3).is_memory
+        loss = lost.judge("b", DIED, 3)
+        assert (loss.is_memory, loss.reason) == (True, "memory ran short, and the system ended its process")
+        assert lost.at_once == 2
+        assert not lost.judge("c", DIED, 2).is_memory
+        lost.hung("d", "it hung")
+        assert lost.judge("d", DIED, 2).reason == "it hung"
+        assert lost.at_once == 2
+
     def test_each_time_it_waits_longer_and_in_the_end_it_is_set_aside(self, tmp_path, clock):
         searcher = ListSearcher([{"n": 0}, {"n": 1}], metric=METRIC)
         scheduler = WorkerSavingScheduler(searcher)
