@@ -27,7 +27,8 @@ class NoisyDataset:
     share of wrong labels before the training split was made smaller; ``fingerprint`` is the SHA-256 (hex) of the data,
     the noisy labels and the split. ``transition`` is the matrix (K, K) that losses correct for, where one is known; it
     is no part of the fingerprint. ``soft_labels`` (N, K), float32, are the class probabilities to train on in place of
-    the noisy labels, if there are any.
+    the noisy labels, if there are any. ``units`` (N,) number what no split divides; None where each sample is alone.
+    With ``val_clean`` the labels of the validation samples are taken as clean. ``is_own``: they are a user's own data.
     """
 
     name: str
@@ -47,6 +48,9 @@ class NoisyDataset:
     fingerprint: str
     transition: np.ndarray | None = None
     soft_labels: np.ndarray | None = None
+    units: np.ndarray | None = None
+    val_clean: bool = False
+    is_own: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -67,6 +71,10 @@ class NoisyDataset:
     def is_of_annotators(self) -> bool:
         """Whether its labels are made of those of several annotators."""
         return parse_noise_level(self.noise_level).is_of_annotators
+
+    def may_be_wrong(self, rows: np.ndarray) -> np.ndarray:
+        """Return which rows have labels that noise may have changed, (n,), bool: not those of clean validation."""
+        return np.isin(rows, self.val_indices, invert=True) if self.val_clean else np.ones(len(rows), dtype=bool)
 
     def on_all_labels(self) -> NoisyDataset:
         """Return the dataset with its validation samples among the training samples.
@@ -131,6 +139,9 @@ def make_noisy(
         noise_rate=rate,
         fingerprint=hash_arrays(noisy, train, val, *([] if soft is None else [soft]), seed=source.fingerprint),
         soft_labels=soft,
+        units=None if source.own is None else source.own.units,
+        val_clean=source.own is not None and source.own.val_clean,
+        is_own=source.own is not None,
     )
 
 

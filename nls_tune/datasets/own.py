@@ -341,6 +341,7 @@ def _source(
         notes=tuple(notes),
         origins=_origins(data, part, labelled),
         annotations=annotations,
+        units=units if len(np.unique(units := part.units[labelled])) < len(labelled) else None,
     )
     end, hashes = len(labelled), _fingerprint(part, classes, data.annotators)
     return Source(info, inputs[:end], part.labels[labelled], inputs[end:], test_labels, mean, std, hashes, own=facts)

@@ -29,7 +29,7 @@ class OwnFacts:
     test labels are those given as well. ``preprocessing`` is the content of ``preprocessing.json``, and ``notes`` are
     sentences for the plan. ``origins`` say by column where each labelled sample comes from: its ``file`` or its
     ``row``, and its ``source`` where there are two. ``annotations`` are the labels of several annotators, of which the
-    given ones are the majority's.
+    given ones are the majority's. ``units`` number what no split divides; None where each labelled sample is alone.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +41,7 @@ class OwnFacts:
     notes: tuple[str, ...]
     origins: Mapping[str, np.ndarray]
     annotations: Annotations | None = None
+    units: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,24 @@ def prefix_of_units(units: np.ndarray, labels: np.ndarray, share: float, rng: np
     return np.flatnonzero(np.isin(units, names[order[:number]]))
 
 
+def cut_into_folds(
+    labels: np.ndarray, units: np.ndarray | None, folds: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Cut samples into stratified parts of about the same size, as sorted rows, in which no unit is divided.
+
+    ``units`` are as in ``prefix_of_units``; None where each sample is alone. Large units can leave fewer parts.
+    """
+    if units is None:
+        return [np.sort(part) for part in np.array_split(stratified_order(labels, rng), folds)]
+    names, first, counts = np.unique(units, return_index=True, return_counts=True)
+    order = stratified_order(labels[first], rng)
+    middles = np.cumsum(counts[order]) - counts[order] / 2
+    fold_of = np.empty(len(names), dtype=np.int64)
+    fold_of[order] = middles * folds // len(units)
+    parts = [np.flatnonzero(fold_of[np.searchsorted(names, units)] == fold) for fold in range(folds)]
+    return [part for part in parts if len(part)]
+
+
 def number_units(digests: Sequence[Any], groups: np.ndarray | None, *, tied: bool) -> np.ndarray:
     """Number what no split divides, by first appearance: equal inputs, and whatever shares a group.
 

@@ -32,7 +32,8 @@ class NoisyLabelLoss(nn.Module, ABC):
         if self.class_weights is None:
             return losses.mean()
         of_class = self.class_weights.to(losses.dtype)
-        weights = targets.to(of_class.dtype) @ of_class if targets.is_floating_point() else of_class[targets]
+        # No matmul: autocast would compute it in bfloat16.
+        weights = (targets * of_class).sum(1) if targets.is_floating_point() else of_class[targets]
         return (losses * weights).sum() / weights.sum()
 
     @abstractmethod

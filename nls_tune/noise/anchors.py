@@ -38,7 +38,7 @@ class AnchorEstimate:
     classes' shares of the predictions; ``error`` its standard error; ``wider_rate`` the same among more samples.
     ``is_weak`` says that the two differ beyond their errors: the network errs already among the samples that it is
     surest of, and both are too high. ``matrix`` (K, K) holds the labels of the wider set, a row per predicted class;
-    identity where no sample is predicted.
+    identity where no sample is predicted. No column is 0.
     """
 
     noise_rate: float
@@ -117,5 +117,7 @@ def _rate(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[float, f
 
 
 def _matrix(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    # A rare label that no anchor has would have no probability at all: its own class gets an anchor more.
+    counts = counts + np.diag((counts.sum(axis=0) == 0) & (counts.sum(axis=1) > 0))
     seen = counts.sum(axis=1, keepdims=True)
     return np.asarray(np.where(seen > 0, counts / np.maximum(seen, 1), np.eye(len(counts))))

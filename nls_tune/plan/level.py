@@ -97,15 +97,15 @@ def _check_spelling(name: str, info: DatasetInfo) -> None:
     raise InputError(f"a noise level must be written with its kind, got {name!r}; did you mean {level}?")
 
 
-def cancelling_rate(dataset: NoisyDataset, *, on_clean: bool = True) -> float | None:
+def cancelling_rate(dataset: NoisyDataset) -> float | None:
     """Return the noise-cancelling rate of a dataset's noise; None where the noise is unknown or it does not exist.
 
-    For symmetric noise ``on_clean`` labels it is that of the nominal rate, for other noise the symmetric equivalent of
-    the observed share of wrong labels.
+    For symmetric noise on clean labels it is that of the nominal rate, for other noise, and on a user's own labels, the
+    symmetric equivalent of the observed share of wrong labels.
     """
     level = parse_noise_level(dataset.noise_level)
     noise_rate = dataset.noise_rate
-    if noise_rate is not None and level.rate is not None and level.kind == "symmetric" and on_clean:
+    if noise_rate is not None and level.rate is not None and level.kind == "symmetric" and not dataset.is_own:
         noise_rate = level.rate
     if noise_rate is None or noise_rate >= (dataset.num_classes - 1) / dataset.num_classes:
         return None

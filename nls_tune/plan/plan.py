@@ -350,7 +350,7 @@ def _plan_level(
             f"{dataset.noise_level}: --num-trials must give every method a trial, at least "
             f"{len(space.method_shares())}, got {weighted_trials(space, weight)}"
         )
-    rate, estimates = cancelling_rate(dataset, on_clean=not info.own), settings.estimate_noise
+    rate, estimates = cancelling_rate(dataset), settings.estimate_noise
     for_loss = transition_source(space) == "estimate"
     if for_loss and estimates is False:
         raise InputError(

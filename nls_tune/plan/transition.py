@@ -50,7 +50,8 @@ def matrix_of(source: str, dataset: NoisyDataset, estimate: NoiseEstimate | None
             f"transition=true_noise is for noise that is drawn here, {dataset.noise_level} is not; use "
             "transition=estimate, or matrix:FILE"
         )
-    return transition_matrix(dataset.clean_labels, dataset.noisy_labels, dataset.num_classes)
+    noisy = dataset.may_be_wrong(np.arange(len(dataset.noisy_labels)))
+    return transition_matrix(dataset.clean_labels[noisy], dataset.noisy_labels[noisy], dataset.num_classes)
 
 
 def check_losses(space: SearchSpace, levels: Sequence[LevelPlan]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nls_tune.datasets.progress import show_progress
 from nls_tune.errors import InputError
 from nls_tune.files import write_atomically
@@ -33,8 +31,7 @@ def find_suspects(answer: Answer, *, folds: int = DEFAULT_FOLDS, progress: bool 
     what = f"{dataset.name}, {answer.level}: epochs of {folds} models"
     with show_progress(progress, what, folds * settings.epochs) as report:
         said = predict_out_of_sample(dataset, settings, folds=folds, report=report, metric=answer.run.content.metric)
-    val_clean = answer.own is not None and answer.own.val_clean
-    judged = np.isin(said.rows, dataset.val_indices, invert=True) if val_clean else np.ones(len(said.rows), bool)
+    judged = dataset.may_be_wrong(said.rows)
     rows = said.rows[judged]
     issues = find_label_issues(dataset.noisy_labels[rows], said.probabilities[judged])
     issues = replace(issues, indices=rows[issues.indices])

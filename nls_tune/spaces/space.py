@@ -358,12 +358,15 @@ class ArmSpace:
     def start(self, rates: list[float]) -> tuple[Config, ...]:
         """Return the start points of this arm, each once: the defaults with each of ``rates``, then the space's own.
 
+        An arm that has none begins with the space's default rate, if that is its own: no arm begins with luck alone.
         Another loss has the defaults, and the points of CE with its own settings at their defaults.
         """
         points = [self._space.default(smooth_rate=self._space.clip_rate(r)) for r in rates]
         points += [self._space.default(**point) for point in self._space.start]
         arm = "ce" if self._loss else self._arm
+        default = self._space.default()
         mine = [point for point in points if arm_of(point["smooth_rate"]) == arm]
+        mine = mine or [default] * (arm_of(default["smooth_rate"]) == arm)
         if self._loss:
             mine = [self._space.default(**point, **self._loss) for point in [self._space.default(), *mine]]
         return tuple(point for i, point in enumerate(mine) if point not in mine[:i])

@@ -19,7 +19,7 @@ class WeightAverages:
     That is ``(eta + 1) / (eta + k)`` of Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth Optimization",
     ICML 2013, at ``span = 1 / (eta + 1)``. An average with span 1 is the mean of all updates; one with span 0.2 reaches
     back over about the last fifth, however many there were: nothing has to be known of the training's length. The
-    statistics of batch norm are averaged like the weights.
+    statistics of batch norm are averaged like the weights. Until its first update an average is the network as it is.
 
     ``models`` are copies of the network with the averaged weights, in the order of the spans.
     """
@@ -42,7 +42,10 @@ class WeightAverages:
     def update(self) -> None:
         """Take note of a step of the network."""
         self._steps += 1
-        if self._steps % _EVERY == 0:
+        if self._steps < _EVERY:
+            for means in self._means:
+                self._move(means, 1.0)
+        elif self._steps % _EVERY == 0:
             for span, means in zip(self._spans, self._means, strict=True):
                 self._move(means, 1 / (1 + span * (self._steps // _EVERY - 1)))
 
@@ -66,6 +69,17 @@ class WeightAverages:
             model.load_state_dict(values)
 
 
+def floating_state(model: nn.Module) -> list[Tensor]:
+    """Return what is finite as long as a training does not diverge, in place: parameters, and buffers but for masks."""
+    state = [*(p.detach() for p in model.parameters()), *(b for b in model.buffers() if _is_finite(b))]
+    return [one for one in state if one.is_floating_point()]
+
+
 def _changing(model: nn.Module) -> list[Tensor]:
-    """The tensors that training changes, in place: parameters with a gradient, and buffers."""
-    return [p.detach() for p in model.parameters() if p.requires_grad] + list(model.buffers())
+    """The tensors that training changes, in place: parameters with a gradient, and buffers, but for constants."""
+    return [p.detach() for p in model.parameters() if p.requires_grad] + [b for b in model.buffers() if _is_finite(b)]
+
+
+def _is_finite(buffer: Tensor) -> bool:
+    """Whether a buffer may be averaged, and tells of divergence: a mask of attention holds -inf, and is a constant."""
+    return not buffer.is_floating_point() or bool(buffer.isfinite().all())

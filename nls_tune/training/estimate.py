@@ -29,7 +29,8 @@ def estimate_noise(
 
     ``predict_out_of_sample`` trains the models, with cross-entropy. ``noise.anchors.estimate_from_anchors`` counts the
     labels, and ``noise.confident_learning.estimate_transition`` gives the upper end; both say what biases them, and
-    take probabilities of your own. Clean labels, where known, are only compared with the result.
+    take probabilities of your own. Clean labels, where known, are only compared with the result; validation samples
+    whose labels are taken as clean train the models, and are not counted.
 
     Args:
         dataset: A dataset with noisy labels.
@@ -47,7 +48,8 @@ def estimate_noise(
         space = load_space(dataset.name, preset="gpu" if device.type == "cuda" else "cpu")
         settings = space.settings(space.default(smooth_rate=0.0), seed=0)
     said = predict_out_of_sample(dataset, settings, folds=folds, device=device, report=report)
-    samples, probabilities = said.rows, said.probabilities
+    judged = dataset.may_be_wrong(said.rows)
+    samples, probabilities = said.rows[judged], said.probabilities[judged]
     noisy = dataset.noisy_labels[samples]
     anchors = estimate_from_anchors(probabilities, noisy)
     upper = estimate_transition(probabilities, noisy, seed=settings.seed)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nls_tune.datasets import NoisyDataset
-from nls_tune.datasets.splits import stratified_order
+from nls_tune.datasets.splits import cut_into_folds
 from nls_tune.errors import InputError
 from nls_tune.metrics import Judging, Metric, best_epoch
 from nls_tune.spaces.settings import TrainingSettings
@@ -55,7 +55,8 @@ def predict_out_of_sample(
 ) -> OutOfSample:
     """Predict every labelled sample with a model that was trained on others.
 
-    The labelled samples, training and validation together, are cut into folds, stratified by noisy label. For each
+    The labelled samples, training and validation together, are cut into folds, stratified by noisy label; what no split
+    divides, equal images and the samples of a group, is in one of them. For each
     fold a model is trained on the others and predicts the fold at its best epoch: the one of the highest accuracy, or
     another ``metric``, on the fold's noisy labels, smoothed as for a trial, with the probabilities of three epochs
     averaged. Test samples take no part.
@@ -65,10 +66,11 @@ def predict_out_of_sample(
     """
     device = default_device() if device is None else torch.device(device)
     samples = np.sort(np.concatenate([dataset.train_indices, dataset.val_indices]))
-    check_folds(folds, len(samples))
+    units = None if dataset.units is None else dataset.units[samples]
+    check_folds(folds, len(samples if units is None else np.unique(units)))
     # Not the generator of the split: where the seeds are equal, the folds would follow it.
     rng = np.random.Generator(np.random.PCG64([_FOLD_STREAM, settings.seed]))
-    parts = [np.sort(part) for part in np.array_split(stratified_order(dataset.noisy_labels[samples], rng), folds)]
+    parts = cut_into_folds(dataset.noisy_labels[samples], units, folds, rng)
     probabilities = np.empty((len(samples), dataset.num_classes), dtype=np.float32)
     best_epochs = []
     with fastest_kernels(device):  # as in a trial

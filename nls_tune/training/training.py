@@ -19,6 +19,7 @@ from nls_tune.losses import balanced_weights, make_loss
 from nls_tune.losses.registry import check_takes_probabilities
 from nls_tune.metrics import AVERAGES, METRICS, EpochMetrics, Judging, Scores, best_epoch
 from nls_tune.spaces.settings import TrainingSettings, check_fit
+from nls_tune.training.averages import floating_state
 from nls_tune.training.compiling import Compiler, Forward, run_network
 from nls_tune.training.data import Batches, DeviceData
 from nls_tune.training.devices import peak_memory_bytes, resolve_precision, seeded
@@ -83,6 +84,7 @@ class Training:
                 self.model, self.data = frozen.last_layer, DeviceData.load(features, self.device)
         self._frozen = settings.freeze and self.model is self.network
         set_training(self.model, frozen=self._frozen)
+        self._state = floating_state(self.model)
         self.history: list[EpochMetrics] = []
         self.epochs_reused = 0
         self._judged: list[tuple[Judged, Judged | None]] = []
@@ -226,8 +228,7 @@ class Training:
 
     def _parameters_finite(self) -> Tensor:
         """Whether all parameters and floating-point buffers are finite: a 0-dim bool on the device."""
-        state = [t.detach() for t in self.model.state_dict().values() if t.is_floating_point()]
-        return nn.utils.get_total_norm(state).isfinite()
+        return nn.utils.get_total_norm(self._state).isfinite()
 
     def _new_optimizer(self, epoch: int) -> torch.optim.Optimizer:
         """A fresh optimiser of the phase to which a (1-based) epoch belongs."""

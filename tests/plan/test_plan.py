@@ -60,7 +60,7 @@ def test_every_level_starts_with_zero_the_usual_and_the_noise_cancelling_rate(tw
     assert found.start["ce"] == ({"smooth_rate": 0.0, **defaults},)
     assert found.start["positive"] == ({"smooth_rate": 0.1, **defaults},)
     if rate == 0:
-        assert found.start["negative"] == ()
+        assert found.start["negative"] == ({"smooth_rate": -1.0, **defaults},)  # the space's: no arm begins with luck
     else:
         (start,) = found.start["negative"]
         assert start == {"smooth_rate": pytest.approx(rate, rel=1e-3), **defaults}
@@ -68,12 +68,12 @@ def test_every_level_starts_with_zero_the_usual_and_the_noise_cancelling_rate(tw
 
 @pytest.mark.parametrize(
     ("level", "rate", "start"),
-    [("symmetric:0.85", -17, -8), ("symmetric:0.9", None, None), ("symmetric:1", None, None), ("clean", 0, None)],
+    [("symmetric:0.85", -17, -8), ("symmetric:0.9", None, -0.5), ("symmetric:1", None, -0.5), ("clean", 0, -0.5)],
 )
 def test_a_noise_cancelling_rate_is_clipped_or_left_out(level, rate, start):
     (found,) = plan_of(**{**DIGITS, "noise": (level,)}).levels
     assert found.noise_cancelling_rate == (None if rate is None else pytest.approx(rate))
-    assert [p["smooth_rate"] for p in found.start["negative"]] == ([] if start is None else [start])
+    assert [p["smooth_rate"] for p in found.start["negative"]] == [start]  # without one the default of the space
 
 
 def test_other_noise_has_its_symmetric_equivalent():
@@ -184,6 +184,10 @@ def test_known_noise_is_estimated_only_on_demand(flag, expected):
     assert (level.needs_estimate, level.prior) == (expected, "true noise")
 
 
+#: Where nothing is known of the noise the negative arm begins with the default rate of Twonorm's space.
+OF_THE_SPACE = ({"smooth_rate": -1.0, "warmup_epochs": 4, "lr": 3e-3},)
+
+
 @pytest.mark.parametrize(
     ("flag", "expected", "prior"), [(None, True, "unknown"), (True, True, "unknown"), (False, False, "none")]
 )
@@ -191,28 +195,28 @@ def test_unknown_noise_is_estimated_unless_forbidden(unknown_noise, flag, expect
     (level,) = plan_of(noise=("symmetric:0.2",), estimate_noise=flag).levels
     assert (level.needs_estimate, level.prior) == (expected, prior)
     assert (level.noise_rate, level.noise_cancelling_rate) == (None, None)
-    assert level.start["negative"] == ()
+    assert level.start["negative"] == OF_THE_SPACE
 
 
 def test_an_estimate_of_unknown_noise_gives_a_start_point_and_is_not_the_truth(unknown_noise):
     plan = plan_of(noise=("symmetric:0.2", "symmetric:0.4")).with_estimate(estimate_of("symmetric:0.4"))
     first, second = plan.levels
-    assert (first.prior, first.estimate, first.start["negative"]) == ("unknown", None, ())
+    assert (first.prior, first.estimate, first.start["negative"]) == ("unknown", None, OF_THE_SPACE)
     assert (second.prior, second.noise_rate, second.noise_cancelling_rate) == ("estimate", None, None)
     assert [point["smooth_rate"] for point in second.start["negative"]] == [-1.5]
     (group,) = [g for g in plan.groups() if g.key == ("symmetric:0.4", "negative")]
     assert group.start == second.start["negative"]
     without = plan.with_estimate(estimate_of("symmetric:0.2", noise_cancelling_rate=None))
-    assert without.levels[0].start["negative"] == ()
+    assert without.levels[0].start["negative"] == OF_THE_SPACE
     first_facts, second_facts = plan.run_levels()
     assert first_facts.estimate is None
     assert NoiseEstimate.from_json(json.loads(second_facts.model_dump_json())["estimate"]) == second.estimate
 
 
-def test_an_estimate_by_weak_models_gives_no_start_point(unknown_noise):
+def test_an_estimate_by_weak_models_gives_no_start_point_of_its_own(unknown_noise):
     weak = estimate_of("symmetric:0.4", is_weak=True)
     (level,) = plan_of(noise=("symmetric:0.4",)).with_estimate(weak).levels
-    assert (level.prior, level.start["negative"]) == ("weak estimate", ())
+    assert (level.prior, level.start["negative"]) == ("weak estimate", OF_THE_SPACE)
 
 
 def test_the_true_noise_of_labels_that_people_gave_is_shown_and_not_used(monkeypatch):
@@ -224,7 +228,7 @@ def test_the_true_noise_of_labels_that_people_gave_is_shown_and_not_used(monkeyp
     monkeypatch.setattr("nls_tune.plan.plan.make_noisy", by_people)
     plan = plan_of(noise=("symmetric:0.4",))
     (level,) = plan.levels
-    assert (level.prior, level.start["negative"]) == ("none", ())
+    assert (level.prior, level.start["negative"]) == ("none", OF_THE_SPACE)
     assert level.noise_cancelling_rate == pytest.approx(-4, abs=0.1)
     (estimated,) = plan.with_estimate(estimate_of("human:worst")).levels
     assert (estimated.prior, [point["smooth_rate"] for point in estimated.start["negative"]]) == ("estimate", [-1.5])
