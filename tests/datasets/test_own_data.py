@@ -21,6 +21,7 @@ from nls_tune import Data, InputError
 from nls_tune.datasets import Source, load_own, make_noisy
 from nls_tune.datasets.decoding import DEFAULT_SIDE
 from nls_tune.noise import parse_noise_level
+from nls_tune.plan.transition import matrix_of
 
 GIVEN = parse_noise_level("given")
 
@@ -310,6 +311,17 @@ def test_a_group_is_never_split():
     assert set().union(*found) == set(range(25))
 
 
+def test_what_no_split_divides_is_known_to_the_folds_as_well():
+    rng = np.random.default_rng(0)
+    who, inputs, labels = rng.integers(25, size=300), rng.normal(size=(300, 2)), rng.integers(2, size=300)
+    grouped = make_noisy(load(Data.from_arrays(inputs, labels, groups=who, val=0.2)), parse_noise_level("given"))
+    rows = np.concatenate([grouped.train_indices, grouped.val_indices])
+    assert len(np.unique(grouped.units[rows])) == 25
+    assert not set(grouped.units[grouped.train_indices]) & set(grouped.units[grouped.val_indices])
+    alone = make_noisy(load(Data.from_arrays(inputs, labels, val=0.2)), parse_noise_level("given"))
+    assert alone.units is None
+
+
 def test_equal_rows_of_a_table_do_not_tie_its_groups_together():
     rng = np.random.default_rng(0)
     inputs, labels, who = rng.integers(3, size=(200, 1)), rng.integers(2, size=200), np.arange(200) // 10
@@ -416,4 +428,8 @@ def test_clean_validation_labels_stay_clean():
     assert np.array_equal(noisy.noisy_labels[rows], source.labels[rows])
     train = noisy.noisy_labels[noisy.train_indices] != source.own.clean_labels[noisy.train_indices]
     assert noisy.noise_rate == train.mean()
+    assert not noisy.may_be_wrong(rows).any()
+    assert noisy.may_be_wrong(noisy.train_indices).all()
+    right = np.diag(matrix_of("true_noise", noisy, None))
+    assert right.mean() == pytest.approx(1 - train.mean(), abs=0.05)  # validation samples would make it 0.65
     assert "the validation labels are taken as clean; no noise is put on them" in source.own.notes

@@ -193,6 +193,14 @@ def test_class_weights_of_probabilities_are_those_of_their_labels(name):
     torch.testing.assert_close(loss(logits, sure.roll(1, 0)), loss(logits, labels.roll(1)))
 
 
+def test_class_weights_of_probabilities_are_not_rounded_under_autocast():
+    logits, soft = torch.randn(64, 5), torch.rand(64, 5)
+    loss = made("ce", class_weights=[0.513, 1.017, 2.071, 3.33, 0.257])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(logits, soft / soft.sum(1, keepdim=True))
+    assert torch.equal(found, loss(logits, soft / soft.sum(1, keepdim=True)))
+
+
 def test_weighted_cross_entropy_is_that_of_torch():
     logits, labels, _ = batch(dtype=torch.float32)
     weights = torch.tensor([0.5, 2.0, 1.0, 4.0, 0.25])

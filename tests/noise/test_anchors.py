@@ -94,6 +94,15 @@ def test_it_is_the_count_of_other_labels_among_the_surest():
     np.testing.assert_allclose(found.matrix, [[0.84, 0.16], [0.0, 1.0]])
 
 
+def test_a_label_that_no_anchor_has_keeps_some_probability():
+    """Without it the corrected loss of a sample with this label would be infinite."""
+    probabilities = np.eye(3)[np.repeat([0, 1, 2], [500, 500, 4])]
+    labels = np.repeat([0, 1, 0], [500, 500, 4])
+    found = estimate_from_anchors(probabilities, labels)
+    np.testing.assert_allclose(found.matrix[2], [0.8, 0, 0.2])
+    np.testing.assert_allclose(found.matrix.sum(axis=1), 1)
+
+
 def test_little_data_is_counted_whole():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
     found = estimate_from_anchors(probabilities, [0, 1, 1])

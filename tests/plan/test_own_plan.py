@@ -8,6 +8,7 @@ import pytest
 from own_files import features, labels_of, pixels, write_flat, write_folder
 
 from nls_tune import Data, InputError
+from nls_tune.plan.level import cancelling_rate
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import DATA_SETTINGS, check_search_settings
 from nls_tune.runs.directory import RunDirectory
@@ -89,6 +90,7 @@ def test_symmetric_noise_on_top_of_known_noise_has_the_rate_of_both():
     given, more = plan_of(data, noise=("given", "symmetric:0.2")).levels
     assert given.noise_rate < more.noise_rate
     assert more.noise_cancelling_rate == pytest.approx(-2 * more.noise_rate / (1 - 2 * more.noise_rate))
+    assert cancelling_rate(more.dataset) == more.noise_cancelling_rate  # what the rows of its trials say
 
 
 # A run

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nls_tune.training.averages import WeightAverages
+from nls_tune.training.averages import WeightAverages, floating_state
 
 spans = st.lists(st.floats(0.01, 1), min_size=1, max_size=3)
 
@@ -61,8 +61,8 @@ def run(model: nn.Module, averages: WeightAverages, steps: int, begin: int = 0) 
 @given(spans, st.integers(0, 43))
 def test_an_average_is_that_of_the_definition(spans, steps):
     model = network()
-    start, averages = values(model), WeightAverages(model, spans)
-    snapshots = run(model, averages, steps) or [start]
+    averages = WeightAverages(model, spans)
+    snapshots = run(model, averages, steps) or [values(model)]
     assert len(averages.models) == len(spans)
     for span, average in zip(spans, averages.models, strict=True):
         for name, found in average.state_dict().items():
@@ -101,6 +101,21 @@ def test_a_restart_forgets_what_was(spans, before, after):
     for one, two in zip(averages.models, fresh.models, strict=True):
         for a, b in zip(values(one).values(), values(two).values(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_mask_is_a_constant_and_no_divergence():
+    model = nn.Sequential(network(), nn.Identity())
+    mask = torch.tensor([0.0, -torch.inf])
+    model.register_buffer("mask", mask.clone())
+    averages, state = WeightAverages(model, (0.5,)), floating_state(model)
+    with torch.no_grad():
+        for number in range(9):
+            model[0][3].weight += number
+            averages.update()
+    assert torch.equal(averages.models[0].mask, mask)
+    assert all(one.isfinite().all() for one in state)
+    model[0][1].running_mean[0] = torch.nan
+    assert not all(one.isfinite().all() for one in state)
 
 
 def test_averages_do_not_train_and_the_network_does_not_see_them():

@@ -16,6 +16,7 @@ from nls_tune.cli.main import app
 from nls_tune.errors import InputError
 from nls_tune.report.console.estimates import print_estimate
 from nls_tune.spaces.settings import TrainingSettings
+from nls_tune.training.out_of_sample import OutOfSample
 
 SETTINGS = TrainingSettings(model="mlp", epochs=5, lr=0.01, weight_decay=0.05)
 QUICK = ("--train-size", "500", "--epochs", "4", "--folds", "2")
@@ -53,6 +54,22 @@ def test_clean_labels_and_test_samples_take_no_part(found, twonorm):
     assert (again.true_noise_rate, again.true_matrix) == (None, None)
     same = ("noise_rate", "low", "high", "matrix", "best_epochs", "accuracy")
     assert [getattr(again, name) for name in same] == [getattr(found, name) for name in same]
+
+
+def test_validation_labels_that_are_taken_as_clean_are_not_counted(twonorm, monkeypatch):
+    clean = twonorm.clean_labels
+    labels = twonorm.noisy_labels.copy()
+    labels[twonorm.val_indices] = clean[twonorm.val_indices]
+    dataset = dataclasses.replace(twonorm, noisy_labels=labels, val_clean=True)
+    every = np.sort(np.concatenate([dataset.train_indices, dataset.val_indices]))
+    said = OutOfSample(every, np.eye(2, dtype=np.float32)[clean[every]], (1, 1))
+    monkeypatch.setattr("nls_tune.training.estimate.predict_out_of_sample", lambda *given, **more: said)
+    found = estimate_noise(dataset, SETTINGS, folds=2, device="cpu")
+    assert found.num_samples == dataset.num_train == 1_000
+    assert found.noise_rate == pytest.approx(0.3, abs=0.06)
+    assert found.true_noise_rate == (labels != clean)[dataset.train_indices].mean()
+    diluted = estimate_noise(dataclasses.replace(dataset, val_clean=False), SETTINGS, folds=2, device="cpu")
+    assert diluted.noise_rate < 0.2
 
 
 @pytest.mark.parametrize(("device", "looks"), [("cuda", True), ("cpu", False)])

@@ -37,6 +37,27 @@ def test_each_sample_is_predicted_once_by_a_model_that_has_not_seen_it(small, mo
         assert (fold.test_inputs, fold.test_labels) == (None, None)
 
 
+def test_what_no_split_divides_is_in_one_fold(small, monkeypatch):
+    """Of 12 samples each, all with one label: a network that has seen one of them knows the others."""
+    rows, folds = np.sort(np.concatenate([small.train_indices, small.val_indices])), []
+    units = np.zeros(len(small.noisy_labels), dtype=np.int64)
+    units[rows] = np.arange(120) // 12
+
+    def predict(fold, settings, device, report, metric):
+        folds.append(fold)
+        return np.zeros((fold.num_val, 2)), 3
+
+    monkeypatch.setattr(out_of_sample, "_predict_fold", predict)
+    grouped = dataclasses.replace(small, units=units)
+    predict_out_of_sample(grouped, SETTINGS, folds=3, device="cpu")
+    assert len(folds) == 3
+    for fold in folds:
+        assert not set(units[fold.train_indices]) & set(units[fold.val_indices])
+        assert fold.num_val in (36, 48)
+    with pytest.raises(InputError, match="--folds must be from 2 to 10, got 11"):
+        predict_out_of_sample(grouped, SETTINGS, folds=11, device="cpu")
+
+
 def test_of_a_rate_only_epochs_after_the_warm_up_predict(small):
     settings = SETTINGS.model_copy(update={"smooth_rate": -1.0, "warmup_epochs": 3, "lr": 1e-6})
     found = predict_out_of_sample(small, settings, folds=2, device="cpu")
