@@ -104,6 +104,7 @@ class _GroupState(Generic[Key]):
     group: Group[Key]
     study: optuna.Study
     rungs: Rungs
+    prunes: bool
     rng: random.Random
     random_sampler: optuna.samplers.BaseSampler
     queue: list[Config]
@@ -135,7 +136,12 @@ class _GroupState(Generic[Key]):
         from optuna.trial import TrialState
 
         if ended.outcome == "diverged":
-            self.study.tell(trial, self.group.worst)
+            # TPE takes any complete trial for better than those that were stopped: this is the first that was.
+            if self.prunes:
+                trial.report(self.group.worst, 0)
+                self.study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self.study.tell(trial, self.group.worst)
         elif ended.outcome == "failed" or ended.value is None:
             self.study.tell(trial, state=TrialState.FAIL)
         elif ended.outcome == "stopped":
@@ -172,6 +178,7 @@ class Allocator(Generic[Key]):
                 group=group,
                 study=optuna.create_study(direction="maximize", sampler=sampler_of_group, study_name=name),
                 rungs=Rungs(rungs.levels, rungs.reduction_factor),
+                prunes=sampler == "tpe",
                 rng=random.Random(f"{seed}/{name}"),  # noqa: S311 - no secrets here
                 # With a stream of its own: the first draws of the group's sampler are random as well, and known by now.
                 random_sampler=make_sampler("random", seed, f"{name}/random", group.num_trials),

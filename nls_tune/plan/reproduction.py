@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nls_tune.errors import InputError, unknown_name
 from nls_tune.plan.settings import SearchSettings, check_search_settings
-from nls_tune.spaces.reading import shipped_folder
+from nls_tune.spaces.reading import set_the_same, shipped_folder
 from nls_tune.spaces.settings import describe_validation_error
 from nls_tune.spaces.yaml_text import parse_yaml
 
@@ -74,8 +74,15 @@ class ReproductionTable(BaseModel):
         row = self.rows[name]
         parts = (self.settings, row.settings, changes)
         given = {key: value for part in parts for key, value in part.items()}
-        # A change of the space does not undo those of the table.
-        given["overrides"] = [one for part in parts for one in cast("Sequence[str]", part.get("overrides", ()))]
+        overrides: list[str] = []
+        for part in parts:
+            own = cast("Sequence[str]", part.get("overrides", ()))
+            # What comes later replaces the same setting of the table and leaves its others alone.
+            overrides = [one for one in overrides if not any(set_the_same(one, other) for other in own)]
+            if "methods" in part:
+                overrides = [one for one in overrides if not one.strip().startswith("arms.")]
+            overrides += own
+        given["overrides"] = overrides
         return check_search_settings(**{**given, "dataset": row.dataset, "noise": (row.noise,), "out": out})
 
 

@@ -46,7 +46,7 @@ def load_plan_space(settings: SearchSettings, preset: str | None, own: DatasetIn
     name = settings.space or (settings.dataset if own is None else own.default_space)
     overrides, methods = settings.overrides, settings.methods
     if own is not None and settings.space is None:
-        overrides = (*_fitting(load_space(name, preset=preset), own, overrides), *overrides)
+        overrides = (*_fitting(load_space(name, preset=preset), own, overrides, settings.train_size), *overrides)
     space = load_space(name, preset=preset, epochs=settings.epochs, overrides=overrides, methods=methods)
     budget = space.budget
     if budget.grace_epochs > budget.epochs:
@@ -75,7 +75,7 @@ def load_plan_space(settings: SearchSettings, preset: str | None, own: DatasetIn
     return space
 
 
-def _fitting(space: SearchSpace, own: DatasetInfo, overrides: Sequence[str]) -> list[str]:
+def _fitting(space: SearchSpace, own: DatasetInfo, overrides: Sequence[str], train_size: int | None) -> list[str]:
     """Return the changes that fit a shipped space to a user's own data, without those that the user makes.
 
     An epoch of few samples has few steps, so the batch becomes smaller: with one cycle the learning rates in proportion
@@ -83,9 +83,8 @@ def _fitting(space: SearchSpace, own: DatasetInfo, overrides: Sequence[str]) -> 
     """
     found: dict[str, object] = {}
     settings = space.settings(space.default(), 0)
-    num_train = min(
-        round(own.num_labelled * (1 - own.default_val_fraction)), space.budget.train_size or own.num_labelled
-    )
+    most = train_size or space.budget.train_size or own.num_labelled
+    num_train = min(round(own.num_labelled * (1 - own.default_val_fraction)), most)
     batch = min(settings.batch_size, max(_SMALLEST_BATCH, 2 ** int(math.log2(max(1, num_train / _STEPS)))))
     if batch < settings.batch_size:
         found["batch_size"] = min(batch, max(2, num_train))

@@ -128,8 +128,9 @@ def execute(work: Work, budget: TimeBudget) -> Literal["trials", "time_budget", 
     while True:
         allocator, progress, recorder = _execute(work, budget)
         interrupted = progress.is_interrupted
-        # A trial that ran out of memory waits in the run directory; the confirmation also shares a GPU with fewer.
-        lowered = not interrupted and work.packing.lower()
+        # A trial that ran out of memory waits in the run directory, as one does that lost its process meanwhile; the
+        # confirmation also shares a GPU with fewer.
+        lowered = not progress.is_ending and not work.lost.set_aside and work.packing.lower()
         if budget.used_up() or not lowered:
             break
     if work.lost.set_aside and not progress.is_ending:

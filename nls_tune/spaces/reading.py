@@ -195,12 +195,18 @@ def _merge(base: Any, update: Any) -> Any:
     return update
 
 
+def set_the_same(*overrides: str) -> bool:
+    """Whether two overrides, ``KEY=VALUE``, change the same setting, as ``lr=0.1`` and ``lr.low=0.01`` do."""
+    first, second = (f"{override.partition('=')[0].strip()}." for override in overrides)
+    return first.startswith(second) or second.startswith(first)
+
+
 def _check_once(overrides: Sequence[str]) -> None:
-    """Refuse a setting that is changed twice, which may be ``lr=0.1`` and ``lr.low=0.01``."""
+    """Refuse a setting that is changed twice."""
     keys = [override.partition("=")[0].strip() for override in overrides]
     for place, key in enumerate(keys):
         for other in keys[:place]:
-            if key == other or f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+            if set_the_same(key, other):
                 again = f"{key} is given twice" if key == other else f"{key} and {other} set the same"
                 raise InputError(f"--set: {again}; leave one of them out")
 

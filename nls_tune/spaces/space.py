@@ -168,7 +168,8 @@ class SearchSpace(BaseModel):
     def quotas(self, num_trials: int) -> dict[Arm, int]:
         """Split a level's trials over its arms.
 
-        Shares are rounded by largest remainder; fewer than 4 trials go to CE, then negative, then positive. Where other
+        Shares are rounded by largest remainder, and where there are enough trials each arm has one; fewer than 4 trials
+        go to CE, then negative, then positive. Where other
         losses are compared with equal shares, trials that do not go round are left out: all methods get as many. A
         finite arm gets no more trials than it has configurations, and an arm without trials is left out.
         """
@@ -178,6 +179,9 @@ class SearchSpace(BaseModel):
             parts = {a: sum(1 for i in range(num_trials) if order[i % len(order)] == a) for a in arms}
         else:
             counts = largest_remainder(num_trials, [self.arms[a] for a in arms])
+            while 0 in counts and num_trials >= len(arms):  # what had a trial of fewer keeps it
+                counts[counts.index(max(counts))] -= 1
+                counts[counts.index(0)] = 1
             parts = dict(zip(arms, counts, strict=True))
         return {a: n if (size := self.arm(a).size()) is None else min(n, size) for a, n in parts.items() if n}
 

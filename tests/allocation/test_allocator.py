@@ -195,7 +195,7 @@ def test_every_group_gets_exactly_its_trials_each_once_and_start_points_first(se
 
 
 def test_the_studies_know_how_every_trial_ended(searched):
-    states = {"completed": TrialState.COMPLETE, "diverged": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    states = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
     assert {t.outcome for t in searched.ended} == {"completed", "stopped", "diverged", "failed"}
     expected = {g.key: set() for g in make_groups()}
     for trial in searched.ended:
@@ -258,8 +258,8 @@ def test_the_time_of_running_trials_counts():
     [
         ("completed", 0.75, TrialState.COMPLETE, 0.75),
         ("stopped", 0.25, TrialState.PRUNED, 0.25),
-        ("diverged", None, TrialState.COMPLETE, 0.0),
-        ("diverged", 0.9, TrialState.COMPLETE, 0.0),
+        ("diverged", None, TrialState.PRUNED, 0.0),
+        ("diverged", 0.9, TrialState.PRUNED, 0.0),
         ("failed", None, TrialState.FAIL, None),
         ("failed", 0.5, TrialState.FAIL, None),
         ("completed", None, TrialState.FAIL, None),
@@ -275,7 +275,8 @@ def test_what_the_study_is_told_and_telling_twice_changes_nothing(outcome, value
         allocator.tell(suggestion.number, "failed", None, 100.0)
         (trial,) = allocator.study("a").trials
         assert (trial.state, trial.value) == (state, told)
-        assert trial.intermediate_values == ({3: told} if state == TrialState.PRUNED else {})
+        clock = 0 if outcome == "diverged" else 3  # TPE prefers what was stopped late: divergence is the worst
+        assert trial.intermediate_values == ({clock: told} if state == TrialState.PRUNED else {})
     assert allocator.num_left() == 2
 
 
@@ -286,6 +287,14 @@ def test_the_worst_value_is_the_groups_so_that_no_diverged_trial_is_the_best():
     allocator.tell(completed.number, "completed", -3.0)
     assert [t.value for t in allocator.study("a").trials] == [-100.0, -3.0]
     assert allocator.study("a").best_value == -3.0
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
+def test_samplers_that_ignore_stopped_trials_are_told_of_diverged_ones_as_complete(sampler):
+    allocator = Allocator([Group("a", SPACE.arm("ce"), 3)], Rungs(()), sampler=sampler)
+    allocator.tell(allocator.ask().number, "diverged", None)
+    (trial,) = allocator.study("a").trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
 
 
 class Repeating(optuna.samplers.RandomSampler):
@@ -303,7 +312,7 @@ def repeating(num_trials: int) -> Allocator[str]:
 
 @pytest.mark.parametrize(
     ("outcome", "value", "state"),
-    [("stopped", 0.25, TrialState.PRUNED), ("diverged", None, TrialState.COMPLETE), ("failed", None, TrialState.FAIL)],
+    [("stopped", 0.25, TrialState.PRUNED), ("diverged", None, TrialState.PRUNED), ("failed", None, TrialState.FAIL)],
 )
 @pytest.mark.parametrize("ended_before", [True, False])
 def test_a_configuration_drawn_again_ends_as_the_trial_that_it_repeats(outcome, value, state, ended_before):
@@ -323,7 +332,8 @@ def test_a_configuration_drawn_again_ends_as_the_trial_that_it_repeats(outcome, 
     trials = allocator.study("a").trials
     same = [(t.state, t.value, t.intermediate_values) for t in trials if t.params == {"lr": 0.5}]
     told = 0.0 if outcome == "diverged" else value
-    assert same == [(state, told, {3: value} if outcome == "stopped" else {})] * len(same)
+    steps = {"stopped": {3: value}, "diverged": {0: 0.0}}.get(outcome, {})
+    assert same == [(state, told, steps)] * len(same)
     assert not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
 
 

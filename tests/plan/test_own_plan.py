@@ -60,6 +60,12 @@ def test_a_smaller_batch_has_smaller_steps_in_one_cycle():
     assert settings.weight_decay == pytest.approx(1.3e-3 * 8)
 
 
+def test_a_part_of_the_data_gets_the_batch_of_as_few_samples():
+    few, part = plan_of(random_arrays(400, 4)), plan_of(random_arrays(4000, 4), train_size=320)
+    batches = [plan.training_settings(plan.space.default()).batch_size for plan in (few, part)]
+    assert batches[0] == batches[1] < plan_of(random_arrays(4000, 4)).training_settings(few.space.default()).batch_size
+
+
 def test_what_the_user_sets_is_not_fitted():
     data = random_arrays(6000, 16, 16, 3)
     settings = plan_of(data, overrides=("batch_size=64",)).space.settings

@@ -8,6 +8,7 @@ from nls_tune.datasets.registry import check_level, dataset_info
 from nls_tune.errors import InputError
 from nls_tune.noise import parse_noise_level
 from nls_tune.plan.reproduction import load_table, shipped_tables
+from nls_tune.plan.space import load_plan_space
 from nls_tune.spaces.reading import load_space
 
 
@@ -48,6 +49,21 @@ def test_changes_go_before_the_settings_of_table_and_row(tmp_path):
     assert table.search_of("a", tmp_path, {}).epochs == 5
     changed = table.search_of("a", tmp_path / "x", {"epochs": 6})
     assert (changed.epochs, changed.num_trials, changed.out) == (6, 6, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "changes", "arms", "model"),
+    [
+        ("cifar-n", "cifar10n-worst", {"methods": ("ce", "gls")}, {"ce": 2, "positive": 1, "negative": 1}, "fast_cnn"),
+        ("cifar-n", "cifar10n-worst", {"overrides": ("arms.gce=0",)}, {"ce": 1, "gce": 0, "elr": 1}, "fast_cnn"),
+        ("digits", "digits-pairflip-0.3", {"overrides": ("model=mlp",)}, {}, "mlp"),
+    ],
+)
+def test_what_the_user_says_replaces_what_the_table_says(table, row, changes, arms, model):
+    search = load_table(table).search_of(row, Path("out"), changes)
+    space = load_plan_space(search, None if search.preset == "auto" else search.preset)
+    assert {arm: space.arms[arm] for arm in arms} == arms
+    assert space.settings(space.default(), 0).model == model
 
 
 def test_changes_of_the_space_do_not_undo_those_of_the_table():

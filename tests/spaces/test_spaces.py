@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -138,6 +139,14 @@ def test_log1m_is_uniform_in_the_logarithm_of_one_minus_the_rate(arm):
 
 
 # Arms and their quotas
+
+
+@pytest.mark.parametrize("arms", [{"ce": 1, "positive": 4, "negative": 9}, {"ce": 1, "positive": 1, "negative": 2}])
+def test_with_more_trials_no_arm_loses_its_own(arms):
+    space = make_space(arms=arms)
+    for few, more in itertools.pairwise(space.quotas(n) for n in range(1, 30)):
+        assert set(few) <= set(more)
+    assert set(space.quotas(3)) == set(arms)
 
 
 @pytest.mark.parametrize(
