@@ -325,7 +325,6 @@ def _source(
             votes[len(main) :] = GAP
         annotations = Annotations(data.annotators, votes, len(classes))
         notes = [*notes, *notes_on_votes(annotations, lacking)]
-    notes = [*notes, *_notes_on_labels(data, part)]
     info = DatasetInfo(
         data.name, len(classes), inputs.shape[1:], ("majority" if data.annotators else "given",),
         default_val_fraction=len(val) / len(labelled), num_labelled=len(labelled), num_test=len(test), own=True,
@@ -338,7 +337,7 @@ def _source(
         clean_labels=clean if info.knows_clean else None,
         test_clean=bool(knows.all()) or not isinstance(data.test, float),
         preprocessing={"class_names": list(classes), **preprocessing},
-        notes=tuple(notes),
+        notes=(*notes, *_notes_on_labels(data, part)),
         origins=_origins(data, part, labelled),
         annotations=annotations,
         units=units if len(np.unique(units := part.units[labelled])) < len(labelled) else None,
