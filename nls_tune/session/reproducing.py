@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -10,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from nls_tune.files import json_text, write_atomically
 from nls_tune.machine.provenance import provenance
 from nls_tune.plan.reproduction import Given, ReproductionTable, load_table
 from nls_tune.plan.settings import SearchSettings, flag_name, flags_of_settings
+from nls_tune.report.formats import plain
 from nls_tune.report.reproduction import FilledRow, gains_table, reproduction_table
 from nls_tune.report.table import latex_text, markdown_text
 from nls_tune.report.text import of_metric
@@ -150,10 +150,10 @@ def write_table(
         "git_commit": known["git_commit"],
         "changes": other,
         "published": [figures.model_dump() for figures in table.published],
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "table.json", (json_text(json.loads(json.dumps(evidence, default=str))) + "\n").encode())
+    write_atomically(folder / "table.json", (json_text(plain(evidence)) + "\n").encode())
     write_atomically(folder / "table.md", "\n".join(lines).encode())
     write_atomically(folder / "table.tex", (latex_text(shown) + "\n" + latex_text(gains_table(rows))).encode())
     return rows

@@ -92,6 +92,14 @@ def test_files_say_what_was_measured_and_what_was_published(table, searches, tmp
     assert "lr.low" not in latex
 
 
+def test_evidence_is_json_for_any_parser_where_one_seed_has_no_error(table, searches, tmp_path):
+    reproduce(table, out=tmp_path / "out", changes={"confirm_seeds": 1})
+    text = (tmp_path / "out" / "table.json").read_text()
+    evidence = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    test = evidence["rows"][0]["result"]["methods"][0]["test"]
+    assert (test["num_seeds"], test["standard_deviation"], test["low"]) == (1, None, None)
+
+
 def test_where_it_is_filled_is_no_setting_of_the_table(table, searches, tmp_path):
     reproduce(table, out=tmp_path / "out", changes={"data_dir": tmp_path, "max_concurrent": 1, "address": "auto"})
     assert searches[0][0].max_concurrent == 1
