@@ -45,15 +45,15 @@ class Level:
     """Everything that is known of one noise level.
 
     ``rows`` are those of all stages, ``num_claims`` the number of levels over which p values are corrected, ``planned``
-    the number of planned search trials, ``rate`` the range of the rate; ``test_clean`` is what a user said of the test
-    labels.
+    the numbers of planned search trials by arm (empty where unknown), ``rate`` the range of the rate; ``test_clean`` is
+    what a user said of the test labels.
     """
 
     rows: pd.DataFrame
     summary: LevelSummary
     confirmation: LevelConfirmation | None
     num_claims: int
-    planned: int | None
+    planned: Mapping[str, int]
     rate: Mapping[str, Any] | None
     test_clean: bool
 
@@ -74,10 +74,7 @@ class Level:
     @property
     def has_ce(self) -> bool:
         """Whether CE is a part of the search: without it nothing can be compared."""
-        if (self.rows["arm"] == "ce").any() or self.rate is None:
-            return bool((self.rows["arm"] == "ce").any())
-        values = self.rate.get("values")
-        return 0 in values if values is not None else self.rate["low"] <= 0 <= self.rate["high"]
+        return "ce" in self.planned or bool((self.rows["arm"] == "ce").any())
 
 
 def doubts(
@@ -130,7 +127,7 @@ def _within_test_error(comparison: PairedComparison) -> bool:
 
 def _going_on(level: Level, search: pd.DataFrame) -> bool:
     ended = int((search["status"] != "interrupted").sum())
-    if level.planned is not None and ended < level.planned:
+    if ended < sum(level.planned.values()):
         return True
     if level.confirmation is None:
         return False

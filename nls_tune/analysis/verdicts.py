@@ -42,7 +42,7 @@ Reason = Literal[
     "no_ce_completed",  # no trial of CE was completed
     "ce_at_chance",  # the strongest CE is within its error of guessing
     "ce_rising",  # the strongest CE is still rising steeply at its last epoch
-    "no_ce",  # the space holds no CE
+    "no_ce",  # the search tries no CE
     "no_rate",  # no rate other than 0 was completed
     "no_test_set",  # nothing but noisy labels has been looked at
     "no_fresh_seeds",  # no confirmation, or not yet of every selected configuration
@@ -106,8 +106,8 @@ class Verdict:
     Attributes:
         finding: What is known of the best rate against the strongest CE.
         reason: Why not more is known; None where it is.
-        use: What to use: the rate where it is proven better, else the strongest CE. The best rate where the space
-            holds no CE; None where nothing can be said.
+        use: What to use: the rate where it is proven better, else the strongest CE. The best rate where the search
+            tries no CE; None where nothing can be said.
         ce: The strongest CE: the better, on mean validation accuracy, of the selected one and CE with the defaults.
         rate: The best configuration besides CE, on mean validation accuracy, of those that are proven better than CE
             if there are any: a rate other than 0, or another loss.
@@ -152,7 +152,7 @@ def find(run: Run) -> Findings:
     """Return what a run found at its noise levels."""
     content = run.content
     return findings(
-        run.trials, run.epochs_of, run.levels, content.planned_trials,
+        run.trials, run.epochs_of, run.levels, {level.noise_level: level.trials for level in content.plan},
         space=content.searched or None,
         metric=content.metric,
         test_clean=content.data is None or content.data.test_clean,
@@ -163,7 +163,7 @@ def findings(
     trials: pd.DataFrame,
     epochs_of: _EpochsOf | None = None,
     levels: Sequence[str] = (),
-    planned: Mapping[str, int] | None = None,
+    planned: Mapping[str, Mapping[str, int]] | None = None,
     *,
     space: Mapping[str, Mapping[str, Any]] | None = None,
     metric: Metric = "accuracy",
@@ -173,10 +173,10 @@ def findings(
 
     ``better`` and ``worse`` are what `PairedComparison` calls proven, and validation prefers such a rate to CE.
 
-    ``epochs_of`` returns the rows of ``epochs/`` of some trials; without it no CE counts as rising. ``planned`` is the
-    number of planned search trials by level. ``space`` holds the searched settings: where the range of the rate ends
-    (by default with the rates that were tried), and whether it includes CE. The ``metric`` is what the run selects by;
-    without ``test_clean`` the test labels are of the kind that is trained on.
+    ``epochs_of`` returns the rows of ``epochs/`` of some trials; without it no CE counts as rising. ``planned`` are
+    the numbers of planned search trials by level and arm: whether CE is among them. ``space`` holds the searched
+    settings: where the range of the rate ends (by default with the rates that were tried). The ``metric`` is what the
+    run selects by; without ``test_clean`` the test labels are of the kind that is trained on.
     """
     summaries, confirmed = level_summaries(trials, levels, metric), confirmations(trials, levels, metric)
     confirmed_at, num_claims = {found.noise_level: found for found in confirmed}, count_claims(confirmed)
@@ -186,7 +186,7 @@ def findings(
             summary=summary,
             confirmation=confirmed_at.get(summary.noise_level),
             num_claims=num_claims,
-            planned=None if planned is None else planned.get(summary.noise_level),
+            planned=(planned or {}).get(summary.noise_level, {}),
             rate=None if space is None else space.get("smooth_rate"),
             test_clean=test_clean,
         )

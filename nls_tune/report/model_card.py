@@ -80,9 +80,9 @@ def _mean(test: SampleMean) -> str:
 def _against_ce(saved: SavedModel) -> str:
     if saved.finding == "better":
         return "With fresh seeds, this configuration was better than the strongest cross-entropy of the search."
-    is_ce = saved.settings.get("smooth_rate") == 0
+    is_ce = TrainingSettings.model_validate(saved.settings).arm == "ce"
     what = "It is trained with cross-entropy" if is_ce else "It may be no better than plain cross-entropy"
-    return f"{what}: no smooth rate was proven to beat that here."
+    return f"{what}: nothing was proven to beat that here."
 
 
 def _facts(saved: SavedModel) -> Table:

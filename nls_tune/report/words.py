@@ -40,7 +40,8 @@ _REASONS: dict[Reason, str] = {
     "samples",
     "ce_rising": "cross-entropy ({}) is still rising at its last epoch, by as much as would decide; train longer with "
     "--epochs",
-    "no_ce": "the space holds no cross-entropy to compare with; let smooth_rate include 0",
+    "no_ce": "the search tries no cross-entropy to compare with; let smooth_rate include 0, and give ce a share in "
+    "arms or add it to --methods",
     "no_rate": "no other rate or loss was completed that it could be compared with",
     "no_test_set": "without a test set nothing is known on clean labels",
     "no_fresh_seeds": "no rate has been compared with it on fresh seeds; --confirm-seeds 5 on the same command does it",

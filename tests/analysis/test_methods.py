@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from any_run import SPACE
 from method_rows import CE, SIX, rows, searched
 from test_verdicts import one
 from trial_rows import trials_frame
@@ -60,6 +61,13 @@ def test_each_method_leads_by_more_than_cross_entropy_still_gains():
     assert [(m.finding, m.difference is None) for m in found.methods][:2] == [
         ("not_trained_enough", True), ("better", False),
     ]  # fmt: skip
+
+
+def test_without_cross_entropy_among_the_methods_the_best_is_used_unconfirmed():
+    """The range of the rate includes 0 all the same."""
+    found = one(rows(("negative", "gce")), space=SPACE, planned={"symmetric:0.4": {"negative": 1, "gce": 1}})
+    assert (found.finding, found.reason, found.use.arm) == ("not_confirmed", "no_ce", "gce")
+    assert "give ce a share in arms or add it to --methods" in verdict_words(found).headline
 
 
 def test_p_values_are_corrected_over_the_methods():

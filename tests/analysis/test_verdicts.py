@@ -56,7 +56,7 @@ def one(rows, **given):
 
 # Every finding and reason
 
-NO_CE = {**SPACE, "smooth_rate": {**SPACE["smooth_rate"], "high": -0.1}}
+PLANNED = {LEVEL: {"ce": 8, "negative": 8}}
 DIVERGED_CE = searched({"ce": 0.6}, status="diverged") + searched({"negative": 0.7})
 RISEN = searched({"ce": 0.8, "negative": 0.9}) + both(SIX, val=0.9)
 RISING = {"epochs_of": lambda ids: epochs_of([row for row in RISEN if row["trial_id"] in ids], rising=True)}
@@ -77,8 +77,8 @@ RISING = {"epochs_of": lambda ids: epochs_of([row for row in RISEN if row["trial
         (without_test(searched(STRONG) + both(SIX)), {}, "not_confirmed", "no_test_set", "ce"),
         (searched({"ce": 0.7}), {}, "not_confirmed", "no_rate", "ce"),
         (searched({"negative": 0.7}), {}, "not_confirmed", "no_ce", "negative"),
-        (searched({"negative": 0.7}), {"space": NO_CE}, "not_confirmed", "no_ce", "negative"),
-        (searched({"negative": 0.7}), {"space": SPACE}, "not_trained_enough", "no_ce_completed", None),
+        (searched({"negative": 0.7}), {"planned": {LEVEL: {"negative": 8}}}, "not_confirmed", "no_ce", "negative"),
+        (searched({"negative": 0.7}), {"planned": PLANNED}, "not_trained_enough", "no_ce_completed", None),
         (DIVERGED_CE, {}, "not_trained_enough", "no_ce_completed", None),
         (searched(STRONG, status="diverged"), {}, "not_trained_enough", "nothing_completed", None),
         (searched({"ce": 0.54, "negative": 0.7}), {}, "not_trained_enough", "ce_at_chance", None),
@@ -201,7 +201,7 @@ def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
     [
         ("two_seeds", searched(STRONG) + both(np.array([0.05, 0.06])), {}),
         ("few_seeds", searched(STRONG) + both(SLIGHT), {}),
-        ("going_on", searched(STRONG), {"planned": {LEVEL: 17}}),
+        ("going_on", searched(STRONG), {"planned": {LEVEL: {"ce": 9, "negative": 8}}}),
         ("going_on", searched(STRONG) + both(SIX)[:-1], {}),
         ("too_noisy", searched(STRONG, noise_cancelling_rate=None), {}),
         ("few_trials", searched(STRONG, per_arm=7), {}),
@@ -216,7 +216,7 @@ def test_each_doubt_has_its_cause(kind, rows, given):
     assert kind in one(rows, **given).doubts
     plain = one(searched({"ce": 0.6, "positive": 0.55, "negative": 0.7}) + both(SIX), space=SPACE)
     assert "going_on" in plain.doubts  # the selected positive rate has no seeds yet
-    assert one(searched(STRONG) + both(SIX), space=SPACE, planned={LEVEL: 16}).doubts == ()
+    assert one(searched(STRONG) + both(SIX), space=SPACE, planned=PLANNED).doubts == ()
 
 
 # Words

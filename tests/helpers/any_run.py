@@ -121,7 +121,7 @@ def run_of(rows: Sequence[Mapping[str, Any]], name: str = "any", rising: bool = 
     trials = trials_frame(rows)
     constant = [c for c in trials if c.startswith("config_") and c != "config_warmup_lr"]
     trials = trials.drop(columns=constant)  # fewer columns are quicker
-    planned = trials[trials["stage"] == "search"].groupby("noise_level").size()
+    planned = trials[trials["stage"] == "search"].groupby(["noise_level", "arm"]).size()
     levels = tuple(dict.fromkeys(trials["noise_level"]))
     content = RunJson.model_validate(
         {
@@ -132,7 +132,7 @@ def run_of(rows: Sequence[Mapping[str, Any]], name: str = "any", rising: bool = 
                 "settings": {"dataset": "twonorm", "noise": list(levels)},
                 "space": {"name": "twonorm", "space": SPACE},
             },
-            "plan": [{"noise_level": level, "trials": {"negative": int(planned[level])}} for level in levels],
+            "plan": [{"noise_level": level, "trials": planned[level].to_dict()} for level in levels],
         }
     )
     return Run(Path("/runs") / name, name, "finished", content, levels, trials, epochs_of(rows, rising), ())

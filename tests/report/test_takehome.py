@@ -104,10 +104,12 @@ def test_the_card_says_how_good_it_is_and_what_is_not_proven(verdict):
     card = model_card(facts_of(test_accuracy=0.9, num_test=100, noise_rate=0.2), verdict)
     assert "90.00 % on 100 clean test labels, 95 % interval [82.56, 94.48]" in card
     assert "may be no better" not in card  # it is cross-entropy itself
-    assert "It is trained with cross-entropy: no smooth rate was proven to beat that here." in card
+    assert "It is trained with cross-entropy: nothing was proven to beat that here." in card
     assert "100 noisy ones (training and validation), 20.0 % wrong" in card
     rate = {**facts_of().settings, "smooth_rate": -1.0}
     assert "It may be no better than plain cross-entropy" in model_card(facts_of(settings=rate), verdict)
+    gce = {**facts_of().settings, "loss": "gce"}
+    assert "It may be no better than plain cross-entropy" in model_card(facts_of(settings=gce), verdict)
     better = model_card(facts_of(settings=rate, finding="better"), verdict)
     assert "this configuration was better than the strongest cross-entropy" in better
 
