@@ -30,7 +30,10 @@ def find_suspects(answer: Answer, *, folds: int = DEFAULT_FOLDS, progress: bool 
     settings = answer.default_ce if chosen is None else chosen.settings
     what = f"{dataset.name}, {answer.level}: epochs of {folds} models"
     with show_progress(progress, what, folds * settings.epochs) as report:
-        said = predict_out_of_sample(dataset, settings, folds=folds, report=report, metric=answer.run.content.metric)
+        said = predict_out_of_sample(
+            dataset, settings, folds=folds, report=report, metric=answer.run.content.metric,
+            way_out="give other --folds, or search again with a lower {}",
+        )  # fmt: skip
     judged = dataset.may_be_wrong(said.rows)
     rows = said.rows[judged]
     issues = find_label_issues(dataset.noisy_labels[rows], said.probabilities[judged])

@@ -205,6 +205,12 @@ class TrainingSettings(BaseModel):
         names = ["smooth_rate"] if self.loss == "gls" else [n for n, loss in LOSS_SETTINGS.items() if loss == self.loss]
         return {name: getattr(self, name) for name in names}
 
+    def loss_text(self) -> str:
+        """Name the loss with its settings: ``smooth_rate -1``, ``gce, gce_q 0.7``."""
+        values = {n: f"{v:g}" if isinstance(v, float) else v for n, v in self.loss_settings().items()}
+        of_loss = [f"{name} {value}" for name, value in values.items()]
+        return ", ".join(of_loss if self.loss == "gls" else [self.loss, *of_loss])
+
     @property
     def first_counting_epoch(self) -> int:
         """The first epoch that may be the best one: the first of the GLS phase, for CE the first of all.

@@ -47,7 +47,8 @@ def estimate_noise(
     if settings is None:
         space = load_space(dataset.name, preset="gpu" if device.type == "cuda" else "cpu")
         settings = space.settings(space.default(smooth_rate=0.0), seed=0)
-    said = predict_out_of_sample(dataset, settings, folds=folds, device=device, report=report)
+    way_out = "lower {}, or search with --no-estimate-noise"
+    said = predict_out_of_sample(dataset, settings, folds=folds, device=device, report=report, way_out=way_out)
     judged = dataset.may_be_wrong(said.rows)
     samples, probabilities = said.rows[judged], said.probabilities[judged]
     noisy = dataset.noisy_labels[samples]

@@ -52,6 +52,7 @@ def predict_out_of_sample(
     device: torch.device | str | None = None,
     report: Report | None = None,
     metric: Metric = "accuracy",
+    way_out: str = "lower {}",
 ) -> OutOfSample:
     """Predict every labelled sample with a model that was trained on others.
 
@@ -60,6 +61,8 @@ def predict_out_of_sample(
     fold a model is trained on the others and predicts the fold at its best epoch: the one of the highest accuracy, or
     another ``metric``, on the fold's noisy labels, smoothed as for a trial, with the probabilities of three epochs
     averaged. Test samples take no part.
+
+    ``way_out`` is what the message says of a training that diverges; {} stands for its learning rate's setting.
 
     Raises:
         InputError: For folds out of range, settings that do not fit the data, or a training that diverges.
@@ -84,14 +87,19 @@ def predict_out_of_sample(
             fold = dataclasses.replace(
                 dataset, train_indices=samples[others], val_indices=samples[part], test_inputs=None, test_labels=None
             )
-            probabilities[part], epoch = _predict_fold(fold, settings, device, report_epoch, metric)
+            probabilities[part], epoch = _predict_fold(fold, settings, device, report_epoch, metric, way_out)
             best_epochs.append(epoch)
     empty_cache(device)  # the trials of a search that follows need it
     return OutOfSample(samples, probabilities, tuple(best_epochs))
 
 
 def _predict_fold(
-    dataset: NoisyDataset, settings: TrainingSettings, device: torch.device, report: Report, metric: Metric
+    dataset: NoisyDataset,
+    settings: TrainingSettings,
+    device: torch.device,
+    report: Report,
+    metric: Metric,
+    way_out: str,
 ) -> tuple[np.ndarray, int]:
     """Train on one split; return the probabilities of its validation samples at the best epoch, and that epoch."""
     batch_size = min(settings.batch_size, dataset.num_train)  # of a small dataset, a part may be smaller than a batch
@@ -112,12 +120,11 @@ def _predict_fold(
             break
     best = best_epoch(training.curve(), first)
     if best is None:
-        what = "cross-entropy" if settings.arm == "ce" else f"smooth_rate {settings.smooth_rate:g}"
+        what = "cross-entropy" if settings.arm == "ce" else settings.loss_text()
         when = "first epoch" if first == 1 else "warm-up or in the first epoch after it"
         raise InputError(
-            f"the noise cannot be estimated: {what} with {settings.model} diverged in its {when} at "
-            f"learning rate {settings.learning_rate(first):g}; lower {'warmup_lr' if first == 1 else 'lr'}, or search "
-            "with --no-estimate-noise"
+            f"the labels cannot be judged: {what} with {settings.model} diverged in its {when} at learning rate "
+            f"{settings.learning_rate(first):g}; {way_out.format('warmup_lr' if first == 1 else 'lr')}"
         )
     report(settings.epochs)
     window = probabilities[max(first - 1, best.epoch - 2) : best.epoch + 1]

@@ -23,6 +23,18 @@ def test_the_settings_of_the_losses_are_training_settings_with_their_defaults():
         assert setting.startswith(f"{loss}_")
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"smooth_rate": -1.5}, "smooth_rate -1.5"),
+        ({"loss": "forward"}, "forward"),
+        ({"loss": "bootstrap", "bootstrap_beta": 0.5}, "bootstrap, bootstrap_beta 0.5, bootstrap_kind hard"),
+    ],
+)
+def test_a_loss_is_named_with_its_own_settings(settings, text):
+    assert TrainingSettings(**settings).loss_text() == text
+
+
 def test_what_early_runs_lack_changes_neither_name_nor_warm_up():
     early = TrainingSettings(smooth_rate=-1.0).identity()
     assert not {"loss", "transition", *LOSS_SETTINGS} & set(early)

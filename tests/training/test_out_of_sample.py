@@ -21,7 +21,7 @@ def small():
 def test_each_sample_is_predicted_once_by_a_model_that_has_not_seen_it(small, monkeypatch):
     folds = []
 
-    def predict(fold, settings, device, report, metric):
+    def predict(fold, settings, device, report, metric, way_out):
         folds.append(fold)
         return np.tile(fold.val_indices[:, None], 2), 3
 
