@@ -60,6 +60,7 @@ def make_run(
             error=text if i == 6 else None,
             best_val_accuracy=accuracy(k, i, "val"),
             test_accuracy_at_best=accuracy(k, i, "test") if has_test else None,
+            num_test=1000 if has_test else 0,
         )
         for k, level in enumerate(levels)
         for i, r in enumerate(RATES)

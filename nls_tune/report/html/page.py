@@ -42,6 +42,7 @@ class RunPart:
     facts: tuple[str, ...]
     headline: str
     rows: tuple[tuple[Words, tuple[str, ...]], ...]
+    table_note: str
     doubts: tuple[str, ...]
     sections: tuple[Section, ...]
     provenance: Provenance
@@ -73,7 +74,6 @@ def render_page(analysis: Analysis, written_at: datetime | None = None) -> str:
             scripts=scripts,
             hashes=[_csp_hash(script) for script in (*scripts.values(), _plotly())],
             css=_asset("page.css"),
-            table_note=table_note([verdict for found in analysis.runs for verdict in found.verdicts]),
             written_at=(written_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S UTC"),
             version=__version__,
         )
@@ -94,6 +94,7 @@ def _run_part(found: RunAnalysis, prefix: str) -> RunPart:
         facts=_facts(found),
         headline=summary_line(found.verdicts) if said else "No trial has ended yet.",
         rows=tuple(zip(said, verdict_table(found.verdicts).rows, strict=True)),
+        table_note=table_note(found.verdicts),
         doubts=common_doubts(said),
         sections=run_sections(found, prefix),
         provenance=provenance_of(found.run, prefix),
@@ -105,6 +106,10 @@ def _facts(found: RunAnalysis) -> tuple[str, ...]:
     run = found.run
     dataset = run.content.identity.settings.get("dataset")
     facts = [] if dataset is None else [f"dataset {dataset}"]
+    if len(run.trials):
+        given = run.content.data is not None and not run.content.data.test_clean
+        labels = "given test labels" if given else "clean test labels"
+        facts.append(labels if run.trials["num_test"].any() else "no test set")
     facts.append(amount(len(run.levels), "noise level"))
     search = int((run.trials["stage"] == "search").sum())
     swept = int(run.trials["stage"].isin(["sweep_search", "sweep"]).sum())

@@ -32,7 +32,7 @@ from nls_tune.report.html.plots.common import plotly_text, rate_axis, thinned
 from nls_tune.report.html.plots.theme import PALETTES
 from nls_tune.report.html.tables import trials_table
 from nls_tune.report.rate_scale import rate_position
-from nls_tune.runs.run_json import RunJson
+from nls_tune.runs.run_json import RunData, RunJson
 
 LEVELS = ("symmetric:0.2", "symmetric:0.4")
 
@@ -333,6 +333,19 @@ def test_a_run_without_trials_says_so_everywhere():
     assert sum(a.get("class") == "empty" for _, a in page.elements) == 10
     assert "This run goes on" in page.text
     assert not re.search(r"\bNone\b|\bnan\b|\binf\b", page.text)
+
+
+def test_what_a_run_says_of_its_test_labels_is_not_said_of_another():
+    clean, given, without = (make_run(LEVELS, name=name, has_test=name != "c") for name in "abc")
+    content = given.run.content.model_copy(update={"data": RunData(test_clean=False)})
+    doubted = tuple(replace(one, doubts=("noisy_test",)) for one in given.verdicts)
+    given = replace(given, verdicts=doubted, run=replace(given.run, content=content))
+    text = Page(render_page(Analysis((clean, given, without), None))).text
+    assert [text.count(f"dataset plain · {labels}") for labels in ("clean test", "given test", "no test set")] == [
+        1
+    ] * 3
+    assert "test labels are clean" not in text
+    assert [text.count(f"accuracy on {labels} in") for labels in ("clean labels", "the given test labels")] == [2, 1]
 
 
 def test_a_run_without_test_set_and_confirmation_shows_validation_only():

@@ -18,7 +18,7 @@ def comparison_plots(comparison: Comparison) -> tuple[Plot, ...]:
             comparison,
             False,
             of_metric("Accuracy of what each run says to use", comparison.metrics),
-            "Each marker is what a run says to use, on clean test labels: filled, the mean over fresh seeds "
+            "Each marker is what a run says to use, on test labels: filled, the mean over fresh seeds "
             "with its 95 % interval; open, the single trial of the search, which luck flatters.",
         ),
         _plot(
