@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.level_summaries import PairedDifference, paired_trials
 from nls_tune.analysis.rows import number, search_trials
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import Choice, Findings, Verdict, find
+from nls_tune.analysis.verdicts import Findings, Verdict, find
 from nls_tune.metrics import Metric
 from nls_tune.runs import Run
 from nls_tune.runs.schemas import objective_columns

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nls_tune.allocation.allocator import Config
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.confirmation import (
     AllLabels,
     ConfirmedConfiguration,
@@ -16,7 +17,7 @@ from nls_tune.analysis.confirmation import (
 )
 from nls_tune.analysis.rows import have_settings
 from nls_tune.analysis.statistics import SampleMean, sample_mean
-from nls_tune.analysis.verdicts import Choice, Finding, Findings, find
+from nls_tune.analysis.verdicts import Finding, Findings, find
 from nls_tune.metrics import Metric
 from nls_tune.runs import Run
 from nls_tune.runs.schemas import objective_columns

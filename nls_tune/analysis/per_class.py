@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.rows import by_level, have_settings
-from nls_tune.analysis.verdicts import Choice, Verdict
+from nls_tune.analysis.verdicts import Verdict
 from nls_tune.metrics import ClassCounts
 
 if TYPE_CHECKING:

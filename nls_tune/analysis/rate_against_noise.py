@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.rows import by_level, number
-from nls_tune.analysis.verdicts import Choice, Verdict
+from nls_tune.analysis.verdicts import Verdict
 from nls_tune.noise import noise_cancelling_rate
 from nls_tune.spaces.settings import RATE_ARMS, Arm
 

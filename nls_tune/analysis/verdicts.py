@@ -5,12 +5,12 @@ One pure function decides, from whatever there is; every screen, page, file and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from nls_tune.allocation.allocator import Config
+from nls_tune.analysis.choices import Choice, confirmed_choice, searched_choice
 from nls_tune.analysis.confirmation import (
     LevelConfirmation,
     PairedComparison,
@@ -22,10 +22,10 @@ from nls_tune.analysis.confirmation import (
 from nls_tune.analysis.doubts import DoubtKind, Level, doubts
 from nls_tune.analysis.learned import is_at_chance, is_rising
 from nls_tune.analysis.level_summaries import LevelSummary, PairedDifference, level_summaries, paired_trials
-from nls_tune.analysis.rows import have_settings, number, search_trials
-from nls_tune.analysis.selection import best_first, select
+from nls_tune.analysis.rows import have_settings, search_trials
+from nls_tune.analysis.selection import select
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.metrics import PLAIN, Metric
+from nls_tune.metrics import Metric
 from nls_tune.runs import Run
 from nls_tune.spaces.settings import RATE_ARMS, Arm, method_of
 
@@ -48,36 +48,6 @@ Reason = Literal[
     "no_fresh_seeds",  # no confirmation, or not yet of every selected configuration
     "one_seed",  # one fresh seed in common
 ]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A configuration (the settings that were searched) and what is known of it; accuracies are at the best epoch.
-
-    Attributes:
-        best_epoch: The epoch at which to stop: that of the search's trial, else the median over the fresh seeds.
-        trial_id: The search's completed trial with this configuration, if there is one.
-        num_seeds: The number of fresh seeds; 0 where only the search has trained it.
-        readout: The weights to use, ``plain`` (as they are after the epoch) or ``average:SPAN``: those that the
-            search's trial was best with, else most of the fresh seeds.
-        schedule: The schedule of the learning rate.
-        class_weights: The weights of the classes in the loss, ``none`` or ``balanced``.
-        val_accuracy: The accuracy on noisy validation labels: the mean over the fresh seeds, else the search's trial's.
-        test: The accuracy on clean test labels over the fresh seeds; without any, the single value of the search's
-            trial.
-    """
-
-    arm: Arm
-    config: Config
-    best_epoch: int | None
-    trial_id: str | None
-    warmup_lr: float | None
-    num_seeds: int
-    val_accuracy: float
-    test: SampleMean | None
-    readout: str = PLAIN
-    schedule: str = "constant"
-    class_weights: str = "none"
 
 
 @dataclass(frozen=True)
@@ -227,12 +197,12 @@ def _verdict(level: Level, epochs_of: _EpochsOf | None) -> Verdict:
     comparison: PairedComparison | None = None
     if found is not None:
         best = best_besides_ce(found)
-        ce = None if found.strongest_ce is None else _confirmed(level, found, found.strongest_ce)
-        rate = None if best is None else _confirmed(level, found, best)
+        ce = None if found.strongest_ce is None else confirmed_choice(level, found, found.strongest_ce)
+        rate = None if best is None else confirmed_choice(level, found, best)
         comparison = None if best is None else found.comparisons[best]
     else:
-        ce, rate = (_searched(level, arms) for arms in (("ce",), [arm for arm in summary.arms if arm != "ce"]))
-    ce = ce or _searched(level, ("ce",))
+        ce, rate = (searched_choice(level, arms) for arms in (("ce",), [arm for arm in summary.arms if arm != "ce"]))
+    ce = ce or searched_choice(level, ("ce",))
     finding: Finding = "not_trained_enough"
     if reason := _not_trained(level, ce, rate, epochs_of):
         comparison = None  # it would state a gain against a CE that has not learned
@@ -276,10 +246,10 @@ def _methods(
     chosen: list[tuple[str, Choice | None, PairedComparison | None]]
     if found is None:
         methods = dict.fromkeys(method_of(arm) for arm in arms if arm != "ce")
-        chosen = [(m, _searched(level, [arm for arm in arms if method_of(arm) == m]), None) for m in methods]
+        chosen = [(m, searched_choice(level, [arm for arm in arms if method_of(arm) == m]), None) for m in methods]
     else:
         of_methods = best_of_methods(found).items()
-        chosen = [(m, _confirmed(level, found, i), found.comparisons[i]) for m, i in of_methods]
+        chosen = [(m, confirmed_choice(level, found, i), found.comparisons[i]) for m, i in of_methods]
     judged = []
     for method, choice, comparison in ((m, one, c) for m, one, c in chosen if one is not None):
         known = _of_comparison(comparison, finding if reason is not None or comparison is None else None)
@@ -346,49 +316,6 @@ def _is_ce_rising(level: Level, ce: Choice, epochs_of: _EpochsOf | None, lead: f
         return False
     epochs = epochs_of(complete["trial_id"].tolist())
     return is_rising(epochs, level.summary.num_classes, level.num_val, lead, level.summary.metric)
-
-
-# Choices
-
-
-def _confirmed(level: Level, found: LevelConfirmation, index: int) -> Choice:
-    one = found.configurations[index]
-    return _choice(level, one.arm, one.config, len(one.seeds), one.validation.mean, one.test_at_best)
-
-
-def _searched(level: Level, arms: Sequence[Arm]) -> Choice | None:
-    found = [level.summary.arms[arm] for arm in arms if arm in level.summary.arms]
-    if not found:
-        return None
-    best = max(found, key=lambda one: one.val_accuracy)
-    test = best.test_accuracy_at_best
-    mean = None if test is None else SampleMean(1, test, math.nan, -math.inf, math.inf)
-    return _choice(level, best.arm, best.config, 0, best.val_accuracy, mean)
-
-
-def _choice(
-    level: Level, arm: Arm, config: Config, num_seeds: int, val_accuracy: float, test: SampleMean | None
-) -> Choice:
-    """Return a choice with the search's trial of its configuration, else with the median epoch of the fresh seeds."""
-    rows = level.rows[have_settings(level.rows, config)]
-    searched = best_first(search_trials(rows), level.summary.metric)
-    told, trial_id = rows[rows["stage"] == "confirm"], None
-    if not searched.empty:
-        told, trial_id = searched[:1], str(searched["trial_id"].iloc[0])
-    epochs, readouts = told["best_epoch"].dropna(), told["readout"].dropna()
-    return Choice(
-        arm,
-        config,
-        best_epoch=None if epochs.empty else math.floor(float(epochs.median()) + 0.5),
-        trial_id=trial_id,
-        warmup_lr=number(rows["config_warmup_lr"].iloc[0]) if "config_warmup_lr" in rows else None,
-        num_seeds=num_seeds,
-        val_accuracy=val_accuracy,
-        test=test,
-        readout=PLAIN if readouts.empty else str(readouts.mode().iloc[-1]),  # of equally many the last name: plain
-        schedule=str(rows["config_schedule"].iloc[0]) if "config_schedule" in rows else "constant",
-        class_weights=str(rows["config_class_weights"].iloc[0]) if "config_class_weights" in rows else "none",
-    )
 
 
 def _search_difference(level: Level, ce: Choice | None, rate: Choice | None) -> PairedDifference | None:

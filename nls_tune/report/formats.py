@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from nls_tune.analysis.analysis import Analysis, RunAnalysis
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, PairedComparison
 from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import Choice, Verdict
+from nls_tune.analysis.verdicts import Verdict
 from nls_tune.report.run_tables import Columns, arm_columns, has_averages
 from nls_tune.report.table import Column, csv_text, markdown_text, table_of
 from nls_tune.report.text import interval, mean_text, other_settings

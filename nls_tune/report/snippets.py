@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nls_tune.analysis.verdicts import Choice
+from nls_tune.analysis.choices import Choice
 from nls_tune.losses.registry import LOSS_SETTINGS, loss_info
 from nls_tune.report.text import average_of, number, other_settings
 from nls_tune.spaces.settings import RATE_ARMS

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.confirmation import AllLabels, ConfirmedConfiguration, LevelConfirmation
 from nls_tune.analysis.doubts import MIN_TRIALS, DoubtKind
 from nls_tune.analysis.statistics import SampleMean
-from nls_tune.analysis.verdicts import Choice, Finding, Reason, Verdict
+from nls_tune.analysis.verdicts import Finding, Reason, Verdict
 from nls_tune.report.snippets import snippet
 from nls_tune.report.table import Column, Table, table_of
 from nls_tune.report.text import (

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.confirmation import stop_epoch, usual_readout
 from nls_tune.analysis.rows import have_settings
-from nls_tune.analysis.verdicts import Choice, Verdict, find
+from nls_tune.analysis.verdicts import Verdict, find
 from nls_tune.datasets import NoisyDataset, Source, load_own, load_source, make_noisy
 from nls_tune.datasets.class_names import class_names
 from nls_tune.datasets.source import OwnFacts

@@ -11,6 +11,7 @@ from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.allocation import Allocation, GroupCost, TrialSpan
 from nls_tune.analysis.analysis import Analysis, RunAnalysis
+from nls_tune.analysis.choices import Choice
 from nls_tune.analysis.comparison import Comparison, LevelComparison, RunAtLevel
 from nls_tune.analysis.confirmation import ConfirmedConfiguration, LevelConfirmation, PairedComparison
 from nls_tune.analysis.importances import Importance, LevelImportances
@@ -20,7 +21,7 @@ from nls_tune.analysis.level_summaries import ArmSummary, LevelSummary, PairedDi
 from nls_tune.analysis.rate_against_noise import BestRate, RateAgainstNoise
 from nls_tune.analysis.rate_curves import RateCurve, RatePoint, SmoothedCurve
 from nls_tune.analysis.statistics import SampleMean, sample_mean
-from nls_tune.analysis.verdicts import Choice, Verdict
+from nls_tune.analysis.verdicts import Verdict
 from nls_tune.runs import Run
 from nls_tune.runs.run_json import RunJson
 from nls_tune.spaces.settings import arm_of

@@ -14,7 +14,8 @@ from rich.console import Console
 from trial_rows import trial_row, trials_frame
 
 from nls_tune.analysis.analysis import Analysis
-from nls_tune.analysis.verdicts import Choice, findings
+from nls_tune.analysis.choices import Choice
+from nls_tune.analysis.verdicts import findings
 from nls_tune.report.console.analysis import print_analysis
 from nls_tune.report.formats import levels_csv, levels_markdown
 from nls_tune.report.html.tables import trials_table

@@ -12,8 +12,9 @@ from nls_tune.spaces.settings import RATE_ARMS
 
 if TYPE_CHECKING:
     from nls_tune.analysis.analysis import RunAnalysis
+    from nls_tune.analysis.choices import Choice
     from nls_tune.analysis.statistics import SampleMean
-    from nls_tune.analysis.verdicts import Choice, Verdict
+    from nls_tune.analysis.verdicts import Verdict
 
 _SPECIALS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
