@@ -45,8 +45,8 @@ class Level:
     """Everything that is known of one noise level.
 
     ``rows`` are those of all stages, ``num_claims`` the number of levels over which p values are corrected, ``planned``
-    the numbers of planned search trials by arm (empty where unknown), ``rate`` the range of the rate; ``test_clean`` is
-    what a user said of the test labels.
+    the numbers of planned search trials by arm (empty where unknown), ``rate`` the range of the rate; ``val_clean`` and
+    ``test_clean`` are what a user said of the validation and the test labels.
     """
 
     rows: pd.DataFrame
@@ -55,6 +55,7 @@ class Level:
     num_claims: int
     planned: Mapping[str, int]
     rate: Mapping[str, Any] | None
+    val_clean: bool
     test_clean: bool
 
     @property
@@ -96,9 +97,11 @@ def doubts(
     if has_use:
         completed = search[search["status"] == "completed"].groupby("arm").size()
         kinds |= {
-            "too_noisy": summary.noise_rate is not None and summary.noise_cancelling_rate is None,
-            "asymmetric_noise": summary.metric == "accuracy" and not _is_symmetric(summary),
-            "noisy_metric": summary.metric != "accuracy" and summary.noise_rate != 0,
+            "too_noisy": not level.val_clean
+            and summary.noise_rate is not None
+            and summary.noise_cancelling_rate is None,
+            "asymmetric_noise": not level.val_clean and summary.metric == "accuracy" and not _is_symmetric(summary),
+            "noisy_metric": not level.val_clean and summary.metric != "accuracy" and summary.noise_rate != 0,
             "default_ce_stronger": _default_ce_stronger(level),
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in search["arm"].unique()),
         }

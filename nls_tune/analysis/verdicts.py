@@ -125,6 +125,7 @@ def find(run: Run) -> Findings:
         run.trials, run.epochs_of, run.levels, {level.noise_level: level.trials for level in content.plan},
         space=content.searched or None,
         metric=content.metric,
+        val_clean=content.data is not None and content.data.val_clean,
         test_clean=content.data is None or content.data.test_clean,
     )  # fmt: skip
 
@@ -137,6 +138,7 @@ def findings(
     *,
     space: Mapping[str, Mapping[str, Any]] | None = None,
     metric: Metric = "accuracy",
+    val_clean: bool = False,
     test_clean: bool = True,
 ) -> Findings:
     """Return the findings of a run; the test set takes no part in a choice.
@@ -146,7 +148,8 @@ def findings(
     ``epochs_of`` returns the rows of ``epochs/`` of some trials; without it no CE counts as rising. ``planned`` are
     the numbers of planned search trials by level and arm: whether CE is among them. ``space`` holds the searched
     settings: where the range of the rate ends (by default with the rates that were tried). The ``metric`` is what the
-    run selects by; without ``test_clean`` the test labels are of the kind that is trained on.
+    run selects by. With ``val_clean`` validation labels are clean; without ``test_clean`` test labels are as noisy as
+    those that are trained on.
     """
     summaries, confirmed = level_summaries(trials, levels, metric), confirmations(trials, levels, metric)
     confirmed_at, num_claims = {found.noise_level: found for found in confirmed}, count_claims(confirmed)
@@ -158,6 +161,7 @@ def findings(
             num_claims=num_claims,
             planned=(planned or {}).get(summary.noise_level, {}),
             rate=None if space is None else space.get("smooth_rate"),
+            val_clean=val_clean,
             test_clean=test_clean,
         )
         for summary in summaries

@@ -80,10 +80,14 @@ class NoisyDataset:
         """Return the dataset with its validation samples among the training samples.
 
         It has the same ``val_indices``, so that it can be trained on like any other, but an accuracy on them is no
-        longer one on samples that were held out.
+        longer one on samples that were held out. Where clean labels are known, its noise rate is that of all of them.
         """
         train = np.union1d(self.train_indices, self.val_indices)
-        return replace(self, train_indices=train, fingerprint=hash_arrays(train, seed=f"{self.fingerprint} all"))
+        rate = self.noise_rate
+        if self.clean_labels is not None:
+            rate = _rate_of(train, self.clean_labels, self.noisy_labels, self.soft_labels)
+        fingerprint = hash_arrays(train, seed=f"{self.fingerprint} all")
+        return replace(self, train_indices=train, noise_rate=rate, fingerprint=fingerprint)
 
 
 def make_noisy(
@@ -168,9 +172,13 @@ def _split_own(
     rate, clean = None, own.clean_labels
     if clean is not None:
         rows = order if own.val_clean else np.concatenate([order, val])
-        # Of class probabilities it is the mean probability of wrong classes.
-        rate = noise_rate(clean[rows], labels[rows]) if soft is None else float(1 - np.mean(soft[rows, clean[rows]]))
+        rate = _rate_of(rows, clean, labels, soft)
     return np.sort(order[len(order) - size :]), val, rate
+
+
+def _rate_of(rows: np.ndarray, clean: np.ndarray, noisy: np.ndarray, soft: np.ndarray | None) -> float:
+    """Return the share of wrong labels; of class probabilities the mean probability of wrong classes."""
+    return noise_rate(clean[rows], noisy[rows]) if soft is None else float(1 - np.mean(soft[rows, clean[rows]]))
 
 
 def _noisy_labels(source: Source, level: NoiseLevel, noise_seed: int) -> np.ndarray:

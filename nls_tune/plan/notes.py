@@ -19,12 +19,14 @@ def weighted_trials(space: SearchSpace, weight: float) -> int:
     return max(1, round(space.budget.trials * weight))
 
 
-def plan_notes(space: SearchSpace, levels: Sequence[LevelPlan], settings: SearchSettings) -> tuple[str, ...]:
+def plan_notes(
+    space: SearchSpace, levels: Sequence[LevelPlan], settings: SearchSettings, *, val_clean: bool
+) -> tuple[str, ...]:
     """Return what the user should know before a search starts, one sentence each."""
     notes = [
         f"at {level.level} right labels do not outweigh wrong ones: noisy validation cannot choose a rate"
         for level in levels
-        if level.noise_rate is not None and level.noise_cancelling_rate is None
+        if not val_clean and level.noise_rate is not None and level.noise_cancelling_rate is None
     ]
     if all(level.quotas == levels[0].quotas for level in levels):
         notes += _notes_on_arms(space, levels[0])

@@ -293,7 +293,8 @@ def make_plan(
         sweep_rates(space, settings.sweep)
     for corner in space.corner_settings():
         check_fit(corner, min(dataset.num_train for dataset in datasets), info.input_shape)
-    notes = (*(() if source.own is None else source.own.notes), *plan_notes(space, plans, settings))
+    said, val_clean = ((), False) if source.own is None else (source.own.notes, source.own.val_clean)
+    notes = (*said, *plan_notes(space, plans, settings, val_clean=val_clean))
     plan = SearchPlan(settings, info, space, preset, reason, tuple(plans), notes, source)
     for level in plans:
         estimate = estimate_of_annotators(source, level.dataset) if level.needs_estimate else None

@@ -117,7 +117,7 @@ def arm_columns(
 def arms_table(summaries: Sequence[LevelSummary]) -> Table:
     """Return the selected trial of each arm at each level."""
     note = (
-        "The selected trial of each arm; *: what the verdict says to use. val: accuracy on noisy validation labels, "
+        "The selected trial of each arm; *: what the verdict says to use. val: accuracy on validation labels, "
         "mean of the best epoch and the one before; it alone chooses. test: on test labels at the best epoch; last: "
         "at the last one. epoch: the best one, of all. trials: completed, of all that ran."
     )
@@ -189,7 +189,7 @@ def sweep_table(sweeps: Sequence[RateSweep]) -> Table:
         (Column("against rate 0, points"), lambda at: interval(at[2].difference)),
     ]
     note = (
-        "Means ± standard deviation over fresh seeds, at the best epoch; *: the highest mean on noisy validation. Each "
+        "Means ± standard deviation over fresh seeds, at the best epoch; *: the highest mean on validation. Each "
         "rate has the best of several choices of settings, or those of the search's best trial near it. Rates of the "
         "confirmation are shown too. The intervals are those of single rates: no gain is proven by the best of many, "
         "the confirmation does that."
@@ -225,7 +225,7 @@ def classes_table(levels: Sequence[LevelClasses]) -> Table:
         "taken for a class that belongs to it; F1: their harmonic mean."
     )
     if any(level.split == "val" for level in levels):
-        note += " val: there is no test set, so these are validation samples with their noisy labels."
+        note += " val: there is no test set, so these are validation samples, whose labels may be wrong."
     columns: Columns[tuple[LevelClasses, ClassResult]] = [
         (Column("noise level", "text"), lambda at: at[0].noise_level),
         (Column("class", "text"), lambda at: printable(at[1].name)),

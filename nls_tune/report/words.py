@@ -143,7 +143,7 @@ def _headline(found: Verdict) -> str:
     if found.finding == "worse":
         return f"{text}: nothing is proven to beat it. {name} is worse, by {gap}."
     if found.sign_flip_p is None:
-        gap += "; noisy validation prefers cross-entropy"
+        gap += "; validation prefers cross-entropy"
     return f"{text}: nothing is proven to beat it. {name} differs by {gap}{_detectable(found.detectable)}."
 
 
@@ -249,7 +249,7 @@ def mean_and_error(found: SampleMean) -> str:
 
 #: What the columns of the table of methods mean.
 METHODS_NOTE = (
-    "Each method's best configuration by accuracy on noisy validation labels, against the strongest cross-entropy (CE) "
+    "Each method's best configuration by accuracy on validation labels, against the strongest cross-entropy (CE) "
     "as above. gls: either sign of its rate. p: exact sign-flip test; – where validation prefers CE, so that nothing "
     "is claimed. Where few seeds keep p above 5 %, the paired t test decides, from six seeds on only where "
     "all agree. Both are corrected by Holm's method over all levels and methods."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -15,6 +16,7 @@ from trial_rows import trial_row, trials_frame
 from nls_tune.analysis.level_summaries import level_summaries
 from nls_tune.analysis.verdicts import find, findings
 from nls_tune.report.words import verdict_words
+from nls_tune.runs.run_json import RunData
 
 LEVEL = "symmetric:0.2"
 STRONG = {"ce": 0.6, "negative": 0.7}
@@ -217,6 +219,31 @@ def test_each_doubt_has_its_cause(kind, rows, given):
     plain = one(searched({"ce": 0.6, "positive": 0.55, "negative": 0.7}) + both(SIX), space=SPACE)
     assert "going_on" in plain.doubts  # the selected positive rate has no seeds yet
     assert one(searched(STRONG) + both(SIX), space=SPACE, planned=PLANNED).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "given"),
+    [
+        ("too_noisy", {"noise_cancelling_rate": None}, {}),
+        ("asymmetric_noise", {"level": "human:worst", "noise_rate": None}, {}),
+        ("noisy_metric", {}, {"metric": "macro_f1"}),
+    ],
+)
+def test_clean_validation_labels_are_not_doubted(kind, changes, given):
+    rows = searched(STRONG, **changes)
+    if given:
+        rows = [{**row, "best_val_macro_f1": row["best_val_accuracy"]} for row in rows]
+    doubted, sure = (one(rows, val_clean=val_clean, **given).doubts for val_clean in (False, True))
+    assert set(doubted) - set(sure) == {kind}
+    assert set(sure) <= set(doubted)
+
+
+def test_what_a_run_says_of_its_validation_labels_counts():
+    run = run_of(searched(STRONG, "human:worst", noise_rate=None))
+    for val_clean in (False, True):
+        content = run.content.model_copy(update={"data": RunData(val_clean=val_clean)})
+        (found,) = find(replace(run, content=content)).verdicts
+        assert ("asymmetric_noise" in found.doubts) is not val_clean
 
 
 # Words

@@ -134,5 +134,9 @@ def test_all_labels_are_the_training_and_the_validation_samples():
     assert both.fingerprint != split.fingerprint
     assert both.fingerprint == make_noisy(tiny(), NOISE, val_fraction=0.2, train_size=50).on_all_labels().fingerprint
     assert both.fingerprint != make_noisy(tiny(), NOISE, val_fraction=0.2, train_size=51).on_all_labels().fingerprint
-    unchanged = {f.name for f in dataclasses.fields(split)} - {"train_indices", "fingerprint"}
+    unchanged = {f.name for f in dataclasses.fields(split)} - {"train_indices", "fingerprint", "noise_rate"}
     assert all(getattr(both, name) is getattr(split, name) for name in unchanged)
+    wrong = split.noisy_labels != split.clean_labels
+    assert both.noise_rate == wrong[both.train_indices].mean()
+    unknown = dataclasses.replace(split, clean_labels=None, noise_rate=None)
+    assert unknown.on_all_labels().noise_rate is None

@@ -6,11 +6,13 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from own_files import features, labels_of, pixels, write_flat, write_folder
+from rich.console import Console
 
 from nls_tune import Data, InputError
 from nls_tune.plan.level import cancelling_rate
 from nls_tune.plan.plan import SearchPlan, make_plan
 from nls_tune.plan.settings import DATA_SETTINGS, check_search_settings
+from nls_tune.report.console.search import print_plan
 from nls_tune.runs.directory import RunDirectory
 from nls_tune.session.beginning import begin_run
 from nls_tune.session.continuing import refusals, settings_of_run, stored_settings
@@ -105,6 +107,17 @@ def test_symmetric_noise_on_top_of_known_noise_has_the_rate_of_both():
 @pytest.fixture
 def folder(tmp_path):
     return write_folder(tmp_path / "photos", pixels(40), labels_of(40))
+
+
+@pytest.mark.parametrize("val_clean", [False, True])
+def test_clean_validation_labels_can_choose_whatever_the_noise(val_clean, capsys):
+    data = Data.from_dataframe(
+        features(300), label="answer", clean_labels="truth", val=features(50, seed=1), val_clean=val_clean
+    )
+    plan = plan_of(data, noise=("symmetric:0.7",))
+    assert any("noisy validation cannot choose" in note for note in plan.notes) is not val_clean
+    print_plan(plan, 1, Console(width=200))
+    assert f"50 validation ({'clean' if val_clean else 'noisy'} labels)" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_with_the_same_content_only(folder, tmp_path):

@@ -36,8 +36,9 @@ def print_plan(plan: SearchPlan, slots: int, console: Console, epoch_time: Epoch
     num_test = 0 if first.test_labels is None else len(first.test_labels)
     model = plan.training_settings(plan.space.default()).model
     preset = f"preset {plan.preset}" if plan.preset else "no preset"
+    kind = "clean" if plan.source.own is not None and plan.source.own.val_clean else "noisy"
     lines = [
-        f"Search of {info.name}: {first.num_train} training, {first.num_val} validation (noisy labels), "
+        f"Search of {info.name}: {first.num_train} training, {first.num_val} validation ({kind} labels), "
         f"{num_test} test samples, {info.num_classes} classes{_class_names(plan)}",
         f"Space {plan.space.name}, {preset} ({plan.preset_reason}), model {model}",
         f"{amount(len(plan.levels), 'noise level')}, {plan.num_trials} trials of "

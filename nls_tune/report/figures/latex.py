@@ -42,12 +42,12 @@ def latex_table(run: RunAnalysis) -> str | None:
     caption = (
         "What to use: smooth rate (or cross-entropy, CE), warm-up epochs, learning rate and what else was searched, "
         f"and its test accuracy (\\%), mean $\\pm$ standard error over {seeds}. $\\Delta$: test accuracy of the best "
-        "rate, by mean validation accuracy on noisy labels, minus that of the strongest CE, paired by seed, in points, "
+        "rate, by mean validation accuracy, minus that of the strongest CE, paired by seed, in points, "
         "$\\pm$ half of its 95\\,\\% $t$ interval. $r^*$: noise-cancelling rate."
     )
     if methods:
         caption = (
-            "For each method its best configuration by mean validation accuracy on noisy labels: rate or loss, warm-up "
+            "For each method its best configuration by mean validation accuracy: rate or loss, warm-up "
             "epochs, learning rate and what else was searched, and its test accuracy (\\%), mean $\\pm$ standard error "
             f"over {seeds}. $\\Delta$: that minus the test accuracy of the strongest cross-entropy (CE), paired by "
             "seed, in points, $\\pm$ half of its 95\\,\\% $t$ interval. Verdicts are corrected over all levels and "
