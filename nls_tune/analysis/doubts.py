@@ -31,7 +31,7 @@ DoubtKind = Literal[
     "asymmetric_noise",  # validation on noisy labels need not rank configurations as clean labels would
     "noisy_metric",  # another metric than accuracy selects, which noisy labels need not preserve
     "many_diverged",  # of the best rate's arm more than a quarter, in the search or after it, or a fresh seed at once
-    "default_ce_stronger",  # CE with the defaults was stronger than the CE that the search selected
+    "other_ce_stronger",  # on fresh seeds another CE, as that with the defaults, was stronger than the selected one
 ]
 
 #: An arm with fewer completed trials has hardly been searched.
@@ -102,7 +102,7 @@ def doubts(
             and summary.noise_cancelling_rate is None,
             "asymmetric_noise": not level.val_clean and summary.metric == "accuracy" and not _is_symmetric(summary),
             "noisy_metric": not level.val_clean and summary.metric != "accuracy" and summary.noise_rate != 0,
-            "default_ce_stronger": _default_ce_stronger(level),
+            "other_ce_stronger": _other_ce_stronger(level),
             "few_trials": any(completed.get(a, 0) < MIN_TRIALS for a in search["arm"].unique()),
         }
     if has_use and rate is not None:
@@ -149,7 +149,7 @@ def _is_symmetric(summary: LevelSummary) -> bool:
     return kind == "pairflip" and summary.num_classes == 2  # there is only one other class
 
 
-def _default_ce_stronger(level: Level) -> bool:
+def _other_ce_stronger(level: Level) -> bool:
     found, selected = level.confirmed, level.summary.arms.get("ce")
     if found is None or found.strongest_ce is None or selected is None:
         return False

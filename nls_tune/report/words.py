@@ -64,8 +64,8 @@ _DOUBTS: dict[DoubtKind, str] = {
     "than clean labels would.",
     "noisy_metric": "On noisy labels balanced accuracy and macro F1 have no guarantee, whatever the noise: they may "
     "rank configurations otherwise than clean labels would.",
-    "default_ce_stronger": "Cross-entropy with the defaults was stronger than the one that the search selected: more "
-    "trials for it may change the difference.",
+    "other_ce_stronger": "On fresh seeds another cross-entropy, perhaps that with the defaults, was stronger than the "
+    "one that the search selected: more trials for it may change the difference.",
     "few_trials": f"An arm (perhaps cross-entropy) had fewer than {MIN_TRIALS} completed trials; more of them may "
     "find a better configuration.",
     "at_the_edge": "The best rate lies at the edge of what was searched; a wider range may hold a better one.",

@@ -178,7 +178,8 @@ def test_the_strongest_ce_is_chosen_by_validation_and_the_rate_too():
     ]
     found = one(rows)
     assert (found.ce.config["lr"], found.rate.config["smooth_rate"], found.finding) == (0.09, -2.0, "better")
-    assert "default_ce_stronger" in found.doubts
+    assert "other_ce_stronger" in found.doubts
+    assert "another cross-entropy, perhaps that with the defaults" in " ".join(verdict_words(found).doubts)
     assert found.search_difference is None  # the search has no trial of this CE
     assert one(searched(STRONG)).search_difference.difference == pytest.approx(0.1)
 
@@ -211,7 +212,7 @@ def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
         ("at_the_edge", searched(STRONG), {}),  # without a space, that of what was tried
         ("asymmetric_noise", searched(STRONG, "human:worst", noise_rate=None), {}),
         ("many_diverged", searched(STRONG) + searched({"negative": 0.5}, per_arm=3, status="diverged"), {}),
-        ("default_ce_stronger", [*searched(STRONG), *both(SLIGHT), *confirmed("ce", [0.65] * 3, CE[:3], lr=0.09)], {}),
+        ("other_ce_stronger", [*searched(STRONG), *both(SLIGHT), *confirmed("ce", [0.65] * 3, CE[:3], lr=0.09)], {}),
     ],
 )
 def test_each_doubt_has_its_cause(kind, rows, given):
