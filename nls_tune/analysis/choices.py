@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nls_tune.allocation.allocator import Config
-from nls_tune.analysis.confirmation import LevelConfirmation
+from nls_tune.analysis.confirmation import LevelConfirmation, stop_epoch, usual_readout
 from nls_tune.analysis.doubts import Level
 from nls_tune.analysis.rows import have_settings, number, search_trials
 from nls_tune.analysis.selection import best_first
@@ -21,11 +21,11 @@ class Choice:
     """A configuration (the settings that were searched) and what is known of it; accuracies are at the best epoch.
 
     Attributes:
-        best_epoch: The epoch at which to stop: that of the search's trial, else the median over the fresh seeds.
+        best_epoch: The epoch at which to stop: the median over the fresh seeds, else that of the search's trial.
         trial_id: The search's completed trial with this configuration, if there is one.
         num_seeds: The number of fresh seeds; 0 where only the search has trained it.
-        readout: The weights to use, ``plain`` (as they are after the epoch) or ``average:SPAN``: those that the
-            search's trial was best with, else most of the fresh seeds.
+        readout: The weights to use, ``plain`` (as they are after the epoch) or ``average:SPAN``: those that most
+            of the fresh seeds were best with, else the search's trial.
         schedule: The schedule of the learning rate.
         class_weights: The weights of the classes in the loss, ``none`` or ``balanced``.
         val_accuracy: The accuracy on noisy validation labels: the mean over the fresh seeds, else the search's trial's.
@@ -66,23 +66,23 @@ def searched_choice(level: Level, arms: Sequence[Arm]) -> Choice | None:
 def _choice(
     level: Level, arm: Arm, config: Config, num_seeds: int, val_accuracy: float, test: SampleMean | None
 ) -> Choice:
-    """Return a choice with the search's trial of its configuration, else with the median epoch of the fresh seeds."""
+    """Return a choice with the epoch and weights of its fresh seeds, else of its trial in the search."""
     rows = level.rows[have_settings(level.rows, config)]
     searched = best_first(search_trials(rows), level.summary.metric)
-    told, trial_id = rows[rows["stage"] == "confirm"], None
-    if not searched.empty:
-        told, trial_id = searched[:1], str(searched["trial_id"].iloc[0])
-    epochs, readouts = told["best_epoch"].dropna(), told["readout"].dropna()
+    ended = rows["status"].isin(["completed", "diverged"]) & rows["best_epoch"].notna()
+    fresh = rows[ended & (rows["stage"] == "confirm")]
+    told = searched[:1] if fresh.empty else fresh
+    epochs = told["best_epoch"].dropna().astype(int).tolist()
     return Choice(
         arm,
         config,
-        best_epoch=None if epochs.empty else math.floor(float(epochs.median()) + 0.5),
-        trial_id=trial_id,
+        best_epoch=stop_epoch(epochs) if epochs else None,
+        trial_id=None if searched.empty else str(searched["trial_id"].iloc[0]),
         warmup_lr=number(rows["config_warmup_lr"].iloc[0]) if "config_warmup_lr" in rows else None,
         num_seeds=num_seeds,
         val_accuracy=val_accuracy,
         test=test,
-        readout=PLAIN if readouts.empty else str(readouts.mode().iloc[-1]),  # of equally many the last name: plain
+        readout=usual_readout(told["readout"].dropna().tolist()),
         schedule=str(rows["config_schedule"].iloc[0]) if "config_schedule" in rows else "constant",
         class_weights=str(rows["config_class_weights"].iloc[0]) if "config_class_weights" in rows else "none",
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nls_tune.analysis.choices import Choice
-from nls_tune.analysis.confirmation import stop_epoch, usual_readout
 from nls_tune.analysis.rows import have_settings
 from nls_tune.analysis.verdicts import Verdict, find
 from nls_tune.datasets import NoisyDataset, Source, load_own, load_source, make_noisy
@@ -188,13 +187,8 @@ def _train_size(content: RunJson) -> int | None:
 
 
 def _recommended(run: Run, level: str, use: Choice, seed: int) -> Recommended:
-    """Return a choice as it is to be trained on all labels, where a confirmation on them trains it as well."""
+    """Return a choice with all settings of its trials, as it is to be trained on all labels."""
     trials = run.trials[run.trials["noise_level"] == level]
     rows = trials[have_settings(trials, use.config)]
     settings = settings_of(rows.iloc[0].to_dict()).model_copy(update={"seed": seed})
-    ended = rows["status"].isin(["completed", "diverged"]) & rows["best_epoch"].notna()
-    fresh = rows[ended & (rows["stage"] == "confirm")]
-    if fresh.empty:
-        return Recommended(settings, settings.epochs if use.best_epoch is None else use.best_epoch, use.readout)
-    readout = usual_readout(fresh["readout"].dropna().tolist())
-    return Recommended(settings, stop_epoch(fresh["best_epoch"].astype(int).tolist()), readout)
+    return Recommended(settings, settings.epochs if use.best_epoch is None else use.best_epoch, use.readout)

@@ -184,7 +184,7 @@ def test_the_strongest_ce_is_chosen_by_validation_and_the_rate_too():
     assert one(searched(STRONG)).search_difference.difference == pytest.approx(0.1)
 
 
-def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
+def test_the_epoch_is_the_median_of_fresh_seeds_or_that_of_the_searchs_trial():
     rows = searched(STRONG)
     (summary,) = level_summaries(trials_frame(rows))
     best = summary.arms["negative"]
@@ -194,6 +194,11 @@ def test_the_epoch_is_that_of_the_searchs_trial_or_the_median_of_fresh_seeds():
         row["best_epoch"] = epoch
     found = one(rows + again).use
     assert (found.config["lr"], found.trial_id, found.best_epoch) == (0.09, None, 4)
+    for row, epoch in zip(again[3:], (5, 8, 7), strict=True):
+        row["best_epoch"] = epoch
+    found = one(rows + again).rate  # the search has a trial of it
+    assert (found.trial_id, found.best_epoch) == (best.trial_id, 7)
+    assert best.best_epoch != 7
 
 
 # Doubts

@@ -148,14 +148,15 @@ def rows_of(search: str | None, fresh: list[str | None]) -> list[dict[str, Any]]
 @pytest.mark.parametrize(
     ("search", "fresh", "expected"),
     [
-        ("average:0.2", ["plain", "plain"], "average:0.2"),
-        ("plain", ["average:0.2", "average:0.2"], "plain"),
+        ("average:0.2", [], "average:0.2"),
+        ("average:0.2", ["plain", "plain"], "plain"),
+        ("plain", ["average:0.2", "average:0.2"], "average:0.2"),
         (None, ["average:0.5", "plain", "average:0.5"], "average:0.5"),
         (None, ["average:0.5", "plain"], "plain"),
         (None, [None, None], "plain"),  # rows of version 0.1
     ],
 )
-def test_a_choice_has_the_readout_of_the_search_else_of_most_fresh_seeds(search, fresh, expected):
+def test_a_choice_has_the_readout_of_most_fresh_seeds_else_of_the_search(search, fresh, expected):
     verdict = findings(trials_frame(rows_of(search, fresh))).verdicts[0]
     assert verdict.ce is not None
     assert verdict.ce.config["lr"] == 0.01
