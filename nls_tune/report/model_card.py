@@ -88,12 +88,13 @@ def _against_ce(saved: SavedModel) -> str:
 def _facts(saved: SavedModel) -> Table:
     settings = TrainingSettings.model_validate(saved.settings)
     labels = "training and validation" if saved.trained_on == "all" else "training split only"
+    loss = {"smooth_rate": rate(settings.smooth_rate)} if settings.loss == "gls" else {"loss": settings.loss_text()}
     facts = {
         "labels": f"{saved.num_samples:,} noisy ones ({labels}), {percent(saved.noise_rate)} wrong"
         if saved.noise_rate is not None
         else f"{saved.num_samples:,} ({labels}), an unknown share of them wrong",
         "network": saved.model,
-        "smooth_rate": rate(settings.smooth_rate),
+        **loss,
         "warmup_epochs": str(settings.warmup_epochs),
         "lr": f"{settings.lr:g}",
         "stopped after epoch": f"{saved.epochs} of {settings.epochs}",

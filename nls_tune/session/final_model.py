@@ -62,8 +62,8 @@ def train_answer(answer: Answer, folder: Path, *, say: Callable[[str], None], pr
         return FinalModel(folder, there, was_there=True)
     settings = chosen.settings
     say(
-        f"Training {settings.model} on {dataset.num_train:,} labels of {dataset.name}, {answer.level}: smooth_rate "
-        f"{settings.smooth_rate:g}, warm-up {settings.warmup_epochs}, lr {settings.lr:g}, {chosen.stop_at} epochs"
+        f"Training {settings.model} on {dataset.num_train:,} labels of {dataset.name}, {answer.level}: "
+        f"{settings.loss_text()}, warm-up {settings.warmup_epochs}, lr {settings.lr:g}, {chosen.stop_at} epochs"
     )
     checkpoint, device = TrialCheckpoint(folder / _CHECKPOINT), default_device()
     try:

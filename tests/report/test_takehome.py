@@ -10,18 +10,22 @@ import pyarrow as pa
 import pytest
 from any_run import searched
 from PIL import Image
+from rich.console import Console
 from saved_models import facts_of
 from trial_rows import trials_frame
 
 from nls_tune.analysis.statistics import share_interval
 from nls_tune.analysis.verdicts import findings
+from nls_tune.datasets import load_dataset
 from nls_tune.errors import InputError
 from nls_tune.noise.label_issues import LabelIssues
+from nls_tune.report.console.suspects import print_suspects
 from nls_tune.report.html.suspects import MOST_SHOWN, suspects_page
 from nls_tune.report.model_card import model_card
 from nls_tune.report.predictions import prediction_table
-from nls_tune.report.suspects import suspect_table
+from nls_tune.report.suspects import Suspects, suspect_table
 from nls_tune.report.table_files import write_table_file
+from nls_tune.spaces.settings import TrainingSettings
 
 EVIL = "<img src=x onerror=alert(1)>"
 ISSUES = LabelIssues(np.array([4, 1]), np.array([0, 1]), np.array([1, 0]), np.array([0.125, 0.25]))
@@ -42,6 +46,13 @@ def test_suspects_are_one_row_each():
          "suggested_name": "cat", "score": 0.25},
     ]  # fmt: skip
     assert suspect_table(ISSUES).column_names == ["rank", "index", "label", "suggested_label", "score"]
+
+
+def test_suspects_name_the_loss_that_judged(capsys):
+    settings = TrainingSettings(model="mlp", loss="gce", gce_q=0.5)
+    dataset = load_dataset("twonorm", "symmetric:0.2", train_size=50)
+    print_suspects(Suspects(ISSUES, 50, 3, settings, recommended=True), dataset, Console(width=120))
+    assert "judged by 3 of mlp with the recommended configuration, gce, gce_q 0.5\n" in capsys.readouterr().out
 
 
 def test_predictions_are_one_row_each():
@@ -108,8 +119,11 @@ def test_the_card_says_how_good_it_is_and_what_is_not_proven(verdict):
     assert "100 noisy ones (training and validation), 20.0 % wrong" in card
     rate = {**facts_of().settings, "smooth_rate": -1.0}
     assert "It may be no better than plain cross-entropy" in model_card(facts_of(settings=rate), verdict)
-    gce = {**facts_of().settings, "loss": "gce"}
-    assert "It may be no better than plain cross-entropy" in model_card(facts_of(settings=gce), verdict)
+    gce = {**facts_of().settings, "loss": "gce", "gce_q": 0.5}
+    other = model_card(facts_of(settings=gce), verdict)
+    assert "It may be no better than plain cross-entropy" in other
+    assert "| loss | gce, gce\\_q 0.5 |" in other
+    assert "smooth_rate" not in other
     better = model_card(facts_of(settings=rate, finding="better"), verdict)
     assert "this configuration was better than the strongest cross-entropy" in better
 

@@ -18,7 +18,7 @@ def print_suspects(found: Suspects, dataset: NoisyDataset, console: Console) -> 
     lines = [
         f"{dataset.name}, {dataset.noise_level}: {count:,} of {found.num_samples:,} labels "
         f"({percent(count / found.num_samples)}) are probably wrong",
-        f"  judged by {found.folds} of {settings.model} with {how}, smooth_rate {settings.smooth_rate:g}",
+        f"  judged by {found.folds} of {settings.model} with {how}, {settings.loss_text()}",
     ]
     if dataset.clean_labels is not None and count:
         rows = np.concatenate([dataset.train_indices, dataset.val_indices])
