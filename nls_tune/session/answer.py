@@ -34,7 +34,7 @@ _OF_DATA = ("dataset", "noise_seed", "seed", "test_size")
 #: The settings that say where a user's own data lie.
 _PLACES = ("images", "table", "arrays")
 #: Settings that may hold a password, which run.json does not keep and nothing here needs.
-_WITHOUT = {"address": None, "mlflow": None, "wandb": None}
+_WITHOUT = {"address": None, "storage": None, "mlflow": None, "wandb": None}
 
 
 class Recommended(NamedTuple):

@@ -85,12 +85,13 @@ def test_other_data_are_refused(run, tmp_path):
         load_answer(tmp_path / "run")
 
 
-def test_the_settings_of_the_last_session_count_but_for_trackers_and_their_passwords(run, tmp_path, monkeypatch):
+def test_the_settings_of_the_last_session_count_but_for_those_that_hold_passwords(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "before").mkdir()
     shutil.copytree(run, tmp_path / "run")
     raw = read_raw(run)
-    settings = {"noise": [LEVEL], "val_fraction": 0.25, "mlflow": "https://user:***@host"}
+    hidden = {"mlflow": "https://user:***@host", "storage": "s3://key:***@bucket/run"}
+    settings = {"noise": [LEVEL], "val_fraction": 0.25, **hidden}
     raw["sessions"][0] |= {"settings": settings, "folder": str(tmp_path / "before")}
     data = load_dataset("twonorm", LEVEL, train_size=300, val_fraction=0.25)
     raw["identity"]["fingerprints"][LEVEL] = data.fingerprint
