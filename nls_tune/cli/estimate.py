@@ -13,8 +13,9 @@ from nls_tune.cli.flags import settings_of_flags, with_flags
 from nls_tune.errors import InputError
 from nls_tune.plan.settings import DATA_SETTINGS, flags_of_settings
 
+_NAMES = flags_of_settings()["dataset"][1].help.partition(". ")[0]
 _Dataset = Annotated[
-    str | None, typer.Argument(help=f"{flags_of_settings()['dataset'][1].help} Not with data of your own.")
+    str | None, typer.Argument(help=f"{_NAMES}. Needed unless the data are your own: then leave it out.")
 ]
 _Folds = Annotated[int, typer.Option(help="Parts that the samples are cut into: one model is trained per part.")]
 _Format = Annotated[str, typer.Option("--format", help="text or json.")]

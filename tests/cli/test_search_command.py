@@ -120,6 +120,12 @@ def test_the_defaults_of_the_help_are_those_of_the_settings(said):
         assert f"[default: {getattr(SearchSettings, name)}]" in text
 
 
+def test_an_estimate_has_no_default_dataset(said):
+    text = said(nls_tune, "estimate", "--help")
+    assert "cifar100n. Needed unless the data are your own" in text
+    assert "By default digits" not in text
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

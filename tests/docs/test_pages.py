@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from pages import NOT_RUN, RUN, Reader, add_command, blocks_of, sentences, stand
 
 from nls_tune.cli import main
 from nls_tune.cli.exit import run_app
+from nls_tune.datasets.registry import DATASETS
+from nls_tune.plan.settings import SearchSettings
+from nls_tune.spaces.networks import NETWORKS
 
 DOCS = REPOSITORY / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if DOCS / "templates" not in page.parents]
@@ -94,6 +98,18 @@ def test_the_menu_has_every_page():
         return [place for value in values for place in places(value)]
 
     assert sorted(places(menu)) == sorted(map(name_of, PAGES))
+
+
+def test_the_reference_names_every_dataset_and_every_network():
+    text = (DOCS / "reference" / "noise-and-data.md").read_text()
+    rows = re.findall(r"^\| `(\w+)`( \(default\))? \| (\d+) \| .* \| ([\d,]+) \| (.*) \|$", text, re.MULTILINE)
+    assert [(name, *facts) for name, _, *facts in rows] == [
+        (name, str(info.num_classes), f"{info.num_labelled:,}", ", ".join(info.default_levels))
+        for name, info in DATASETS.items()
+    ]
+    assert [name for name, default, *_ in rows if default] == [SearchSettings.dataset]
+    networks = text.partition("\n## Networks\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\w+)`", networks)) == set(NETWORKS)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "gains.md"], ids=name_of)
