@@ -133,7 +133,8 @@ def write_table(
     )
     shown = reproduction_table(rows)
     missing = [f"- {row.name}: `{row.command}`" for row in rows if not row.finished]
-    about = of_metric(_about(changes), (search.metric for search in searches.values()))
+    on_all = any(search.confirm_on == "all" for search in searches.values())
+    about = of_metric(_about(changes, on_all=on_all), (search.metric for search in searches.values()))
     lines = [
         f"# {table.title}", "", about, "", markdown_text(shown),
         "Gains over cross-entropy on the same seeds:", "", markdown_text(gains_table(rows)),
@@ -159,15 +160,17 @@ def write_table(
     return rows
 
 
-def _about(changes: Given) -> str:
+def _about(changes: Given, *, on_all: bool) -> str:
+    again = (
+        " All labels: trained again with the validation samples for as many epochs as were best, and judged after the "
+        "last one, with the weights, plain or averaged, that most seeds were best with; nothing is claimed from that."
+    )
     text = (
         "Measured: test accuracy in %, mean ± standard deviation over fresh seeds; every method has the same network, "
         "trials and epochs, and was chosen on noisy validation labels. Verdict: that of the best rate or loss against "
-        "the strongest cross-entropy; what is proven is corrected over all rows and methods. All labels: trained again "
-        "with the validation samples for as many epochs as were best, and judged after the last one, with the weights, "
-        "plain or averaged, that most seeds were best with; nothing is claimed from that. Minutes and PFLOP: all "
-        "trainings of the row, on the machine of table.json. Plain and averaged weights: each at its own best epoch; "
-        "averaged ones are judged on test where they validate better, so that many a method has no mean of them."
+        f"the strongest cross-entropy; what is proven is corrected over all rows and methods.{again * on_all} Minutes "
+        "and PFLOP: all trainings of the row, on the machine of table.json. Plain and averaged weights: each at its "
+        "best epoch; averaged ones are judged on test where they validate better: many a method has no mean of them."
     )
     other = {name: value for name, value in changes.items() if name not in _PLACES}
     return f"{text} Settings that are not those of the table: {shlex.join(_flags(other))}." if other else text

@@ -179,10 +179,11 @@ class SearchSpace(BaseModel):
             parts = {a: sum(1 for i in range(num_trials) if order[i % len(order)] == a) for a in arms}
         else:
             counts = largest_remainder(num_trials, [self.arms[a] for a in arms])
-            while 0 in counts and num_trials >= len(arms):  # what had a trial of fewer keeps it
-                counts[counts.index(max(counts))] -= 1
-                counts[counts.index(0)] = 1
             parts = dict(zip(arms, counts, strict=True))
+            for arm in arms if num_trials >= len(arms) else ():
+                if not parts[arm]:  # what had a trial of fewer keeps it: one of its method's, or else of the largest's
+                    parts[max(arms, key=lambda a: (parts[a] > 1 and method_of(a) == method_of(arm), parts[a]))] -= 1
+                    parts[arm] = 1
         return {a: n if (size := self.arm(a).size()) is None else min(n, size) for a, n in parts.items() if n}
 
     def dealt(self, num_trials: int) -> int:

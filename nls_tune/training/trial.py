@@ -216,10 +216,12 @@ class Trial:
         self._saved_at = time.monotonic()
 
     def _written(self, write: Callable[[], None]) -> bool:
-        """Write to the checkpoint, and return whether it could be written; reports warn where not."""
+        """Write to the checkpoint, and return whether there was room for it; reports warn where not."""
         self._not_saved = None
         try:
             write()
+        except (FileExistsError, NotADirectoryError):
+            raise  # something else lies in its place: no later try helps
         except OSError as error:
             self._not_saved = (
                 f"states of running trials cannot be saved in {self._checkpoint.place} "
